@@ -1,0 +1,92 @@
+//! The counters of one core: written by that core alone, read by any thread.
+//!
+//! A counter is a relaxed load and store, never a locked instruction. Names and help texts stand
+//! here once, for `/metrics`, `/status` and `$SYS`.
+
+use ringlane_dataplane::runtime::Counter;
+
+/// How a metric behaves over time.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum MetricKind {
+    /// Only grows.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+}
+
+macro_rules! core_metrics {
+    ($($field:ident, $kind:ident, $name:literal, $help:literal;)*) => {
+        /// What one core counts for the broker; see the help texts.
+        #[derive(Default, Debug)]
+        pub struct CoreMetrics {
+            $(#[doc = $help] pub $field: Counter,)*
+        }
+
+        impl CoreMetrics {
+            /// Calls `each` with name (without prefix), kind, help text and value of every metric.
+            pub fn each(&self, mut each: impl FnMut(&'static str, MetricKind, &'static str, u64)) {
+                $(each($name, MetricKind::$kind, $help, self.$field.get());)*
+            }
+        }
+    };
+}
+
+core_metrics! {
+    connections, Gauge, "connections", "Clients connected now (CONNECT accepted).";
+    sockets, Gauge, "sockets", "Sockets open now, those before CONNECT included.";
+    sockets_opened, Counter, "sockets_opened_total", "Sockets accepted.";
+    connects_accepted, Counter, "connects_accepted_total", "CONNECT packets answered with success.";
+    connects_refused, Counter, "connects_refused_total", "CONNECT packets answered with a refusal.";
+    connect_timeouts, Counter, "connect_timeouts_total", "Sockets closed because CONNECT did not come in time.";
+    keep_alive_timeouts, Counter, "keep_alive_timeouts_total", "Connections closed after 1.5 keep alive intervals of silence.";
+    takeovers, Counter, "session_takeovers_total", "Connections closed because their client identifier connected again.";
+    connections_moved, Counter, "connections_moved_total", "Connections handed to the core that owns their client identifier.";
+    disconnects_clean, Counter, "disconnects_clean_total", "Connections that ended with DISCONNECT from the client.";
+    disconnects_unclean, Counter, "disconnects_unclean_total", "Connections that ended without DISCONNECT from the client.";
+    malformed_packets, Counter, "malformed_packets_total", "Connections closed because of a malformed packet or a protocol error.";
+    sessions, Gauge, "sessions", "Sessions held, connected or not.";
+    sessions_expired, Counter, "sessions_expired_total", "Sessions removed because their expiry interval passed.";
+    sessions_refused, Counter, "sessions_refused_total", "CONNECT packets refused because the session table is full.";
+    subscriptions, Gauge, "subscriptions", "Subscriptions held by sessions of this core, shared ones included.";
+    shared_subscriptions, Gauge, "shared_subscriptions", "Shared subscriptions held by sessions of this core.";
+    shared_groups, Gauge, "shared_groups", "Shared-subscription groups owned by this core.";
+    shared_redispatched, Counter, "shared_redispatched_total", "Messages of a shared group given to another member.";
+    shared_pending, Gauge, "shared_pending", "Messages of shared groups that wait for a member with a free window.";
+    packets_received, Counter, "packets_received_total", "MQTT packets received.";
+    packets_sent, Counter, "packets_sent_total", "MQTT packets sent.";
+    publishes_received_qos0, Counter, "publishes_received_qos0_total", "PUBLISH packets received with QoS 0.";
+    publishes_received_qos1, Counter, "publishes_received_qos1_total", "PUBLISH packets received with QoS 1.";
+    publishes_received_qos2, Counter, "publishes_received_qos2_total", "PUBLISH packets received with QoS 2.";
+    publishes_sent_qos0, Counter, "publishes_sent_qos0_total", "PUBLISH packets sent with QoS 0.";
+    publishes_sent_qos1, Counter, "publishes_sent_qos1_total", "PUBLISH packets sent with QoS 1.";
+    publishes_sent_qos2, Counter, "publishes_sent_qos2_total", "PUBLISH packets sent with QoS 2.";
+    publish_received_bytes, Counter, "publish_received_bytes_total", "Payload bytes of PUBLISH packets received.";
+    publish_sent_bytes, Counter, "publish_sent_bytes_total", "Payload bytes of PUBLISH packets sent.";
+    publishes_rejected, Counter, "publishes_rejected_total", "PUBLISH packets answered with an error reason code.";
+    no_subscribers, Counter, "publishes_without_subscribers_total", "Messages that no subscription matched.";
+    dropped_slow, Counter, "messages_dropped_slow_subscriber_total", "QoS 0 messages dropped because a subscriber's output was full.";
+    dropped_mailbox, Counter, "messages_dropped_mailbox_total", "QoS 0 messages dropped because another core's mailbox stayed full for 10 ms.";
+    dropped_backlog, Counter, "messages_dropped_backlog_total", "Messages dropped from a session's backlog at its bound (drop_oldest).";
+    dropped_expired, Counter, "messages_dropped_expired_total", "Messages dropped because their expiry interval passed before delivery.";
+    dropped_too_large, Counter, "messages_dropped_too_large_total", "Messages not delivered because of the subscriber's Maximum Packet Size.";
+    dropped_memory, Counter, "messages_dropped_memory_total", "QoS 0 messages dropped because the memory budget was spent.";
+    retained_messages, Gauge, "retained_messages", "Retained messages owned by this core.";
+    retained_bytes, Gauge, "retained_bytes", "Bytes of retained messages owned by this core.";
+    retained_refused, Counter, "retained_refused_total", "Retained messages refused at the bound.";
+    queued_messages, Gauge, "queued_messages", "Messages that wait in the backlogs of sessions.";
+    queued_bytes, Gauge, "queued_bytes", "Bytes that wait in the backlogs of sessions.";
+    inflight_messages, Gauge, "inflight_messages", "QoS 1 and 2 messages sent and not yet acknowledged.";
+    backpressure_pauses, Counter, "backpressure_pauses_total", "Times a connection was not read from because of back-pressure.";
+    slow_disconnects, Counter, "slow_disconnects_total", "Connections closed because their output stayed above the hard bound.";
+    wills_published, Counter, "wills_published_total", "Will messages published.";
+    records_appended, Counter, "records_appended_total", "Records appended to this core's partitions.";
+    fanout_mails, Counter, "fanout_mails_total", "Messages handed to other cores.";
+    fanout_stalls, Counter, "fanout_stalls_total", "Turns in which a fan-out cursor stood still before a full mailbox.";
+    net_received_bytes, Counter, "network_received_bytes_total", "Bytes received from sockets.";
+    net_sent_bytes, Counter, "network_sent_bytes_total", "Bytes sent to sockets.";
+    system_calls, Counter, "system_calls_total", "System calls of the socket driver.";
+    completions, Counter, "completions_total", "Completions (io_uring) or readiness events (epoll) taken.";
+    zero_copy_sends, Counter, "zero_copy_sends_total", "Sends that the kernel took without a copy.";
+    buffer_shortages, Counter, "receive_buffer_shortages_total", "Times the kernel found no receive buffer.";
+    accepts_refused, Counter, "accepts_refused_total", "Connections turned away because a table or the descriptors were exhausted.";
+}

@@ -1,0 +1,511 @@
+//! The socket seam: a table of connections that the broker writes into and a driver carries out.
+//!
+//! The broker never performs a system call. It puts bytes into a connection's [`Output`] and asks
+//! for closes, pauses and moves by methods of [`Sockets`]; the driver (io_uring, epoll, or the
+//! simulator) reads those once a turn and answers with [`NetEvent`]s. So a turn sends at most once
+//! per connection, whatever happened in it, and the same broker runs on any driver.
+
+use crate::ids::{ConnectionId, CoreId, ListenerId};
+use crate::message::Message;
+use crate::time::Nanos;
+use core::net::SocketAddr;
+use std::io;
+use std::os::fd::OwnedFd;
+
+/// Something that happened to a connection.
+#[derive(Debug)]
+pub enum NetEvent<'a> {
+    /// A listener accepted a connection; it is in [`Stage::Greeting`].
+    Accepted {
+        /// The new connection.
+        connection: ConnectionId,
+        /// Where it came in.
+        listener: ListenerId,
+        /// The peer's address.
+        peer: SocketAddr,
+    },
+    /// Bytes arrived. They are borrowed from the driver: what is not consumed must be copied.
+    Received {
+        /// The connection.
+        connection: ConnectionId,
+        /// At least one byte.
+        bytes: &'a [u8],
+    },
+    /// Everything that was put into the output has been handed to the kernel.
+    Drained {
+        /// The connection.
+        connection: ConnectionId,
+    },
+    /// The connection has left this core after [`Sockets::detach`]; its id is dead.
+    Detached {
+        /// The connection as it was called here.
+        connection: ConnectionId,
+        /// The socket, with no operation in flight.
+        socket: OwnedFd,
+        /// Where it came in.
+        listener: ListenerId,
+        /// The peer's address.
+        peer: SocketAddr,
+    },
+    /// The connection is over; its id is dead. Exactly one per connection that was not detached.
+    Closed {
+        /// The connection.
+        connection: ConnectionId,
+        /// Why.
+        cause: Closure,
+    },
+}
+
+/// Why a connection ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Closure {
+    /// The peer sent FIN.
+    Peer,
+    /// The broker asked for it.
+    Local,
+    /// The kernel reported an error (an `errno` value), a reset among them.
+    Error(i32),
+}
+
+/// How far a connection has come, as far as receiving goes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Stage {
+    /// Before CONNECT is complete: one single-shot receive at a time, so that the connection can
+    /// move to another core with no operation in flight.
+    Greeting,
+    /// On its own core: received by multishot, where the kernel has it.
+    Established,
+}
+
+/// How to close.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Close {
+    /// Send what is in the output first, then FIN, then read and drop until the peer's FIN; each
+    /// for a bounded time.
+    Flush,
+    /// At once; what was not sent is dropped.
+    Abort,
+}
+
+/// A payload that is sent from the message itself, without a copy into the output.
+#[derive(Debug)]
+pub struct SharedPayload {
+    /// Position in [`Output::bytes`] before which the payload goes out.
+    pub at: usize,
+    /// The message whose payload is sent.
+    pub message: Message,
+}
+
+/// What is to be sent on one connection, in order.
+#[derive(Debug, Default)]
+pub struct Output {
+    /// Bytes that were encoded or copied.
+    pub bytes: Vec<u8>,
+    shared: Vec<SharedPayload>,
+    shared_bytes: usize,
+}
+
+impl Output {
+    /// Sends the message's payload after the bytes put in so far, without copying it.
+    pub fn push_payload(&mut self, message: Message) {
+        self.shared_bytes += message.payload().len();
+        self.shared.push(SharedPayload { at: self.bytes.len(), message });
+    }
+
+    /// The payloads that are sent from their messages, by rising position.
+    #[must_use]
+    pub fn shared(&self) -> &[SharedPayload] {
+        &self.shared
+    }
+
+    /// Bytes in all.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.bytes.len() + self.shared_bytes
+    }
+
+    /// Whether there is nothing to send.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Forgets everything, keeps the capacity.
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+        self.shared.clear();
+        self.shared_bytes = 0;
+    }
+}
+
+/// What the broker asks of the driver, besides sending.
+#[derive(Debug)]
+pub enum SocketCommand {
+    /// CONNECT is complete: receive by multishot from now on.
+    Establish(ConnectionId),
+    /// Close.
+    Close(ConnectionId, Close),
+    /// Take the socket out and report [`NetEvent::Detached`].
+    Detach(ConnectionId),
+    /// Take a socket in that another core detached; its slot is already open.
+    Adopt(ConnectionId, OwnedFd),
+    /// Stop receiving: no [`NetEvent::Received`] until resumed, save bytes already read, which
+    /// the driver holds back.
+    Pause(ConnectionId),
+    /// Receive again; bytes held back come first.
+    Resume(ConnectionId),
+}
+
+#[derive(Debug)]
+struct Slot {
+    generation: u32,
+    open: bool,
+    /// No output is taken any more: a close or a move is under way.
+    closing: bool,
+    dirty: bool,
+    paused: bool,
+    sending_bytes: usize,
+    output: Output,
+    listener: ListenerId,
+    peer: SocketAddr,
+}
+
+/// The connections of one core: the broker's side and the driver's side of the same table.
+#[derive(Debug)]
+pub struct Sockets {
+    slots: Vec<Slot>,
+    free: Vec<u32>,
+    dirty: Vec<ConnectionId>,
+    commands: Vec<SocketCommand>,
+    spare: Vec<Output>,
+    connections_max: usize,
+    open_count: usize,
+}
+
+/// Output buffers kept for reuse per core, and the largest one that is kept: an idle connection
+/// holds no buffer, and a burst does not pin its memory.
+const SPARE_OUTPUTS_MAX: usize = 256;
+const SPARE_OUTPUT_BYTES_MAX: usize = 64 * 1024;
+
+impl Sockets {
+    /// A table for at most `connections_max` connections.
+    #[must_use]
+    pub fn new(connections_max: usize) -> Self {
+        Self {
+            slots: Vec::new(),
+            free: Vec::new(),
+            dirty: Vec::new(),
+            commands: Vec::new(),
+            spare: Vec::new(),
+            connections_max,
+            open_count: 0,
+        }
+    }
+
+    /// Connections that are open now.
+    #[must_use]
+    pub fn open_count(&self) -> usize {
+        self.open_count
+    }
+
+    // ---- the broker's side ----
+
+    /// Where to put bytes for this connection; it is sent at the end of the turn. `None` once the
+    /// connection is closing or gone.
+    pub fn output(&mut self, connection: ConnectionId) -> Option<&mut Output> {
+        let slot = self.slots.get_mut(connection.index())?;
+        if !slot.open || slot.closing || slot.generation != connection.generation {
+            return None;
+        }
+        if !slot.dirty {
+            slot.dirty = true;
+            self.dirty.push(connection);
+            if slot.output.bytes.capacity() == 0
+                && let Some(spare) = self.spare.pop()
+            {
+                slot.output = spare;
+            }
+        }
+        Some(&mut slot.output)
+    }
+
+    /// Bytes accepted for this connection that the kernel has not taken yet.
+    #[must_use]
+    pub fn unsent_bytes(&self, connection: ConnectionId) -> usize {
+        self.slot(connection).map_or(0, |slot| slot.output.len() + slot.sending_bytes)
+    }
+
+    /// The peer's address.
+    #[must_use]
+    pub fn peer(&self, connection: ConnectionId) -> Option<SocketAddr> {
+        self.slot(connection).map(|slot| slot.peer)
+    }
+
+    /// CONNECT is complete and the connection stays on this core.
+    pub fn establish(&mut self, connection: ConnectionId) {
+        if self.slot(connection).is_some() {
+            self.commands.push(SocketCommand::Establish(connection));
+        }
+    }
+
+    /// Ends a connection. [`NetEvent::Closed`] follows; no other event does.
+    pub fn close(&mut self, connection: ConnectionId, how: Close) {
+        if let Some(slot) = self.slot_mut(connection)
+            && !slot.closing
+        {
+            slot.closing = true;
+            self.commands.push(SocketCommand::Close(connection, how));
+        }
+    }
+
+    /// Takes a connection in [`Stage::Greeting`] out of this core, after what is in its output
+    /// has been sent. [`NetEvent::Detached`] follows, or [`NetEvent::Closed`] if it broke.
+    pub fn detach(&mut self, connection: ConnectionId) {
+        if let Some(slot) = self.slot_mut(connection)
+            && !slot.closing
+        {
+            slot.closing = true;
+            self.commands.push(SocketCommand::Detach(connection));
+        }
+    }
+
+    /// Takes in a socket that another core detached, in [`Stage::Greeting`].
+    ///
+    /// # Errors
+    /// The socket, if the table is full.
+    pub fn adopt(
+        &mut self,
+        socket: OwnedFd,
+        listener: ListenerId,
+        peer: SocketAddr,
+    ) -> Result<ConnectionId, OwnedFd> {
+        match self.open(listener, peer) {
+            Some(connection) => {
+                self.commands.push(SocketCommand::Adopt(connection, socket));
+                Ok(connection)
+            }
+            None => Err(socket),
+        }
+    }
+
+    /// Stops receiving from a connection (back-pressure on its peer).
+    pub fn pause(&mut self, connection: ConnectionId) {
+        if let Some(slot) = self.slot_mut(connection)
+            && !slot.paused
+            && !slot.closing
+        {
+            slot.paused = true;
+            self.commands.push(SocketCommand::Pause(connection));
+        }
+    }
+
+    /// Receives from a paused connection again.
+    pub fn resume(&mut self, connection: ConnectionId) {
+        if let Some(slot) = self.slot_mut(connection)
+            && slot.paused
+            && !slot.closing
+        {
+            slot.paused = false;
+            self.commands.push(SocketCommand::Resume(connection));
+        }
+    }
+
+    /// Whether [`Sockets::pause`] is in force.
+    #[must_use]
+    pub fn is_paused(&self, connection: ConnectionId) -> bool {
+        self.slot(connection).is_some_and(|slot| slot.paused)
+    }
+
+    // ---- the driver's side ----
+
+    /// Opens a slot for an accepted socket; `None` if the table is full.
+    pub fn open(&mut self, listener: ListenerId, peer: SocketAddr) -> Option<ConnectionId> {
+        if self.open_count >= self.connections_max {
+            return None;
+        }
+        let index = self.free.pop().or_else(|| u32::try_from(self.slots.len()).ok())?;
+        if index as usize == self.slots.len() {
+            self.slots.push(Slot {
+                generation: 0,
+                open: false,
+                closing: false,
+                dirty: false,
+                paused: false,
+                sending_bytes: 0,
+                output: Output::default(),
+                listener,
+                peer,
+            });
+        }
+        let slot = &mut self.slots[index as usize];
+        slot.open = true;
+        slot.closing = false;
+        slot.paused = false;
+        slot.listener = listener;
+        slot.peer = peer;
+        self.open_count += 1;
+        Some(ConnectionId { slot: index, generation: slot.generation })
+    }
+
+    /// Whether the id names an open connection (closing ones included).
+    #[must_use]
+    pub fn is_open(&self, connection: ConnectionId) -> bool {
+        self.slot(connection).is_some()
+    }
+
+    /// Where the connection came in, and from whom.
+    #[must_use]
+    pub fn origin(&self, connection: ConnectionId) -> Option<(ListenerId, SocketAddr)> {
+        self.slot(connection).map(|slot| (slot.listener, slot.peer))
+    }
+
+    /// Moves the connections that have output into `into`; those of ended connections are left out.
+    pub fn take_dirty(&mut self, into: &mut Vec<ConnectionId>) {
+        for connection in self.dirty.drain(..) {
+            let Some(slot) = self.slots.get_mut(connection.index()) else { continue };
+            if slot.generation == connection.generation {
+                slot.dirty = false;
+                into.push(connection);
+            }
+        }
+    }
+
+    /// Moves the commands of this turn into `into`, in the order in which they were given.
+    /// The driver carries them out after it has taken the outputs of the same turn.
+    pub fn take_commands(&mut self, into: &mut Vec<SocketCommand>) {
+        into.append(&mut self.commands);
+    }
+
+    /// Whether the broker has left work for the driver.
+    #[must_use]
+    pub fn has_work(&self) -> bool {
+        !self.dirty.is_empty() || !self.commands.is_empty()
+    }
+
+    /// Takes the output to send it. `None` if there is nothing to send.
+    pub fn begin_send(&mut self, connection: ConnectionId) -> Option<Output> {
+        let slot = self.slot_mut(connection)?;
+        if slot.output.is_empty() {
+            return None;
+        }
+        let output = core::mem::take(&mut slot.output);
+        slot.sending_bytes = output.len();
+        Some(output)
+    }
+
+    /// Counts bytes that the kernel has taken of the output that is being sent.
+    pub fn sent(&mut self, connection: ConnectionId, bytes: usize) {
+        if let Some(slot) = self.slot_mut(connection) {
+            slot.sending_bytes = slot.sending_bytes.saturating_sub(bytes);
+        }
+    }
+
+    /// Gives the buffers back after the whole output was sent, or was dropped.
+    pub fn end_send(&mut self, connection: ConnectionId, output: Output) {
+        if let Some(slot) = self.slot_mut(connection) {
+            slot.sending_bytes = 0;
+        }
+        self.recycle(output);
+    }
+
+    /// Bytes that wait in the output and are not being sent.
+    #[must_use]
+    pub fn queued_bytes(&self, connection: ConnectionId) -> usize {
+        self.slot(connection).map_or(0, |slot| slot.output.len())
+    }
+
+    /// Ends the id after [`NetEvent::Closed`] or [`NetEvent::Detached`] was handled.
+    pub fn release(&mut self, connection: ConnectionId) {
+        let Some(slot) = self.slot_mut(connection) else { return };
+        slot.open = false;
+        slot.dirty = false;
+        slot.sending_bytes = 0;
+        slot.generation = slot.generation.wrapping_add(1);
+        let output = core::mem::take(&mut slot.output);
+        self.free.push(connection.slot);
+        self.open_count -= 1;
+        self.recycle(output);
+    }
+
+    fn recycle(&mut self, mut output: Output) {
+        output.clear();
+        let keep = output.bytes.capacity() > 0
+            && output.bytes.capacity() <= SPARE_OUTPUT_BYTES_MAX
+            && self.spare.len() < SPARE_OUTPUTS_MAX;
+        if keep {
+            self.spare.push(output);
+        }
+    }
+
+    fn slot(&self, connection: ConnectionId) -> Option<&Slot> {
+        self.slots
+            .get(connection.index())
+            .filter(|slot| slot.open && slot.generation == connection.generation)
+    }
+
+    fn slot_mut(&mut self, connection: ConnectionId) -> Option<&mut Slot> {
+        self.slots
+            .get_mut(connection.index())
+            .filter(|slot| slot.open && slot.generation == connection.generation)
+    }
+}
+
+/// How long a driver may block when nothing has happened.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Wait {
+    /// Not at all.
+    Poll,
+    /// Until something happens, a wake-up included, or this time has come.
+    Until(Nanos),
+}
+
+/// A socket driver: carries out what [`Sockets`] collected and reports what happened.
+pub trait Driver {
+    /// The monotonic clock, read now.
+    fn now(&self) -> Nanos;
+
+    /// Sends and carries out the commands of this turn. Nothing blocks; completions come with
+    /// the next [`Driver::poll`].
+    fn apply(&mut self, sockets: &mut Sockets, now: Nanos);
+
+    /// Submits what [`Driver::apply`] prepared, waits as told, and reports at most `events_max`
+    /// events. Returns how many there were.
+    ///
+    /// # Errors
+    /// Only what leaves the driver unusable; errors of one connection are its `Closed` event.
+    fn poll(
+        &mut self,
+        sockets: &mut Sockets,
+        wait: Wait,
+        events_max: usize,
+        on_event: &mut dyn FnMut(&mut Sockets, NetEvent<'_>),
+    ) -> io::Result<usize>;
+
+    /// Wakes another core (or the control thread) that advertised that it sleeps.
+    fn wake(&mut self, target: CoreId);
+
+    /// Stops accepting on all listeners.
+    fn stop_accepting(&mut self);
+
+    /// System calls made so far, and completions or readiness events taken.
+    fn counters(&self) -> DriverCounters;
+}
+
+/// What a driver counts; all only grow.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct DriverCounters {
+    /// System calls of every kind.
+    pub system_calls: u64,
+    /// Completions or readiness events.
+    pub completions: u64,
+    /// Bytes received.
+    pub received_bytes: u64,
+    /// Bytes sent.
+    pub sent_bytes: u64,
+    /// Send operations that were zero-copy.
+    pub zero_copy_sends: u64,
+    /// Times the kernel had no receive buffer to put bytes into.
+    pub buffer_shortages: u64,
+    /// Connections turned away because the table or the descriptors were exhausted.
+    pub accepts_refused: u64,
+}
