@@ -1,0 +1,24 @@
+//! The configuration: what an operator may set, where each value came from, and what is wrong
+//! with it.
+//!
+//! One value passes through four layers, the later one wins: defaults, the TOML file, environment
+//! variables (`RINGLANE_SECTION__KEY`), flags. [`load`] merges them and checks the result;
+//! [`Loaded::render`] prints it with the source of every value.
+
+mod error;
+mod keys;
+mod layers;
+mod load;
+mod model;
+mod units;
+mod validate;
+
+pub use error::{ConfigError, ConfigErrors};
+pub use keys::{Key, known_keys, nearest};
+pub use layers::{Assignment, Layers, Source};
+pub use load::{Loaded, load};
+pub use model::{
+    BacklogPolicy, Config, ControlConfig, Cores, IdleChoice, LimitsConfig, ListenersConfig,
+    LogConfig, LogFormat, LogLevel, MqttConfig, RetainedConfig, RuntimeConfig, SessionConfig,
+    SysConfig, TcpListenerConfig, TransportSetting, WebSocketListenerConfig,
+};

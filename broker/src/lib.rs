@@ -1,0 +1,7 @@
+//! The Ringlane broker: MQTT clients on pinned cores.
+//!
+//! This crate puts the parts together: [`config`] says what is wanted, and the binary runs it.
+
+#![forbid(unsafe_code)]
+
+pub mod config;
