@@ -9,4 +9,6 @@
 pub mod ids;
 pub mod message;
 pub mod net;
+pub mod routing;
+pub mod runtime;
 pub mod time;

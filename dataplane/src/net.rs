@@ -180,6 +180,7 @@ pub struct Sockets {
     spare: Vec<Output>,
     connections_max: usize,
     open_count: usize,
+    now: Nanos,
 }
 
 /// Output buffers kept for reuse per core, and the largest one that is kept: an idle connection
@@ -199,6 +200,7 @@ impl Sockets {
             spare: Vec::new(),
             connections_max,
             open_count: 0,
+            now: Nanos::default(),
         }
     }
 
@@ -317,6 +319,18 @@ impl Sockets {
     }
 
     // ---- the driver's side ----
+
+    /// The time that events are handled at: what was last told to [`Sockets::set_now`].
+    #[must_use]
+    pub fn now(&self) -> Nanos {
+        self.now
+    }
+
+    /// Sets the time that events are handled at. The core does so before each [`Driver::poll`],
+    /// and the driver after it has waited, before the first event: the wait took time.
+    pub fn set_now(&mut self, now: Nanos) {
+        self.now = now;
+    }
 
     /// Opens a slot for an accepted socket; `None` if the table is full.
     pub fn open(&mut self, listener: ListenerId, peer: SocketAddr) -> Option<ConnectionId> {
@@ -469,7 +483,8 @@ pub trait Driver {
     fn apply(&mut self, sockets: &mut Sockets, now: Nanos);
 
     /// Submits what [`Driver::apply`] prepared, waits as told, and reports at most `events_max`
-    /// events. Returns how many there were.
+    /// events. Returns how many there were. After a wait that may have blocked, it reads the clock
+    /// and calls [`Sockets::set_now`] before the first event.
     ///
     /// # Errors
     /// Only what leaves the driver unusable; errors of one connection are its `Closed` event.

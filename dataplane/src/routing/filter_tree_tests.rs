@@ -1,0 +1,1 @@
+//! Tests of the filter tree against matching one filter after the other.

@@ -1,0 +1,1 @@
+//! Tests of the retained store against a plain map.

@@ -1,0 +1,1 @@
+//! Tests of the remote filters, with hash collisions forced.

@@ -1,0 +1,56 @@
+//! What the layer above does with the events of a turn.
+
+use super::mesh::Endpoint;
+use super::timer::TimerWheel;
+use crate::ids::CoreId;
+use crate::net::{NetEvent, Sockets};
+use crate::time::Nanos;
+
+/// What a handler may use during a turn.
+#[derive(Debug)]
+pub struct Turn<'a, M, K: Copy> {
+    /// The time: one reading per turn, taken after the wait if the core slept.
+    pub now: Nanos,
+    /// The connections of this core.
+    pub sockets: &'a mut Sockets,
+    /// The timers of this core.
+    pub timers: &'a mut TimerWheel<K>,
+    /// The mailboxes to the other cores.
+    pub mesh: &'a mut Endpoint<M>,
+}
+
+/// What the core does after a turn.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum After {
+    /// The service has nothing left: the core may sleep until the next event.
+    Idle,
+    /// The service has work left that it did not do for fairness: the next turn does not wait.
+    MoreWork,
+    /// The core ends after this turn.
+    Stop,
+}
+
+/// The layer above a core: it is called by one thread and never blocks.
+pub trait Service {
+    /// What cores send each other.
+    type Mail: Send;
+    /// What a timer carries back when it fires.
+    type Timer: Copy;
+
+    /// Something happened to a connection.
+    fn on_net(&mut self, turn: &mut Turn<'_, Self::Mail, Self::Timer>, event: NetEvent<'_>);
+
+    /// A mail arrived.
+    fn on_mail(
+        &mut self,
+        turn: &mut Turn<'_, Self::Mail, Self::Timer>,
+        from: CoreId,
+        mail: Self::Mail,
+    );
+
+    /// A timer fired.
+    fn on_timer(&mut self, turn: &mut Turn<'_, Self::Mail, Self::Timer>, key: Self::Timer);
+
+    /// Everything of this turn has been handed in: commit, fan out, flush. Called every turn.
+    fn end_turn(&mut self, turn: &mut Turn<'_, Self::Mail, Self::Timer>) -> After;
+}

@@ -1,0 +1,1 @@
+//! Tests of the timer wheel against a sorted list.
