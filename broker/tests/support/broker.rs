@@ -1,0 +1,345 @@
+//! The broker's process: started on addresses of its own, stopped by SIGTERM.
+
+use super::PATIENCE;
+use std::fs::File;
+use std::io::{Read, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::{Duration, Instant};
+
+/// A socket driver of the broker.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Transport {
+    Uring,
+    Epoll,
+}
+
+impl Transport {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Uring => "uring",
+            Self::Epoll => "epoll",
+        }
+    }
+
+    /// Runs a test on this transport, unless `RINGLANE_TEST_TRANSPORTS` leaves it out.
+    pub fn run(self, test: fn(Self)) {
+        let chosen = std::env::var("RINGLANE_TEST_TRANSPORTS");
+        let chosen = chosen.as_deref().unwrap_or("uring,epoll");
+        if chosen.split(',').any(|name| name.trim() == self.name()) {
+            test(self);
+        } else {
+            println!("NOT RUN: RINGLANE_TEST_TRANSPORTS leaves out {}", self.name());
+        }
+    }
+}
+
+/// How to start the broker.
+#[derive(Clone, Debug)]
+pub struct Options {
+    pub transport: Transport,
+    /// How many of the CPUs that this process may use.
+    pub cores: usize,
+    /// Configuration on top of the addresses that the harness chooses, in TOML.
+    pub config: String,
+    /// Environment of the process, on top of this one's.
+    pub environment: Vec<(String, String)>,
+}
+
+impl Options {
+    /// Two cores where there are two, and the defaults.
+    pub fn new(transport: Transport) -> Self {
+        Self { transport, cores: 2, config: String::new(), environment: Vec::new() }
+    }
+
+    pub fn cores(mut self, cores: usize) -> Self {
+        self.cores = cores;
+        self
+    }
+
+    /// Adds configuration in TOML; a later value replaces an earlier one.
+    pub fn config(mut self, toml: &str) -> Self {
+        let mut table: toml::Table = self.config.parse().expect("TOML");
+        merge(&mut table, toml.parse().expect("TOML"));
+        self.config = table.to_string();
+        self
+    }
+
+    pub fn environment(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+}
+
+/// A running broker; killed when dropped.
+#[derive(Debug)]
+pub struct Broker {
+    child: Child,
+    directory: PathBuf,
+    pub tcp: SocketAddr,
+    pub websocket: SocketAddr,
+    pub control: SocketAddr,
+}
+
+static STARTED: AtomicU16 = AtomicU16::new(0);
+
+impl Broker {
+    /// Starts a broker with the defaults and waits until it is ready.
+    pub fn on(transport: Transport) -> Self {
+        Self::start(&Options::new(transport))
+    }
+
+    /// Starts a broker and waits until it is ready.
+    pub fn start(options: &Options) -> Self {
+        let number = STARTED.fetch_add(1, Ordering::Relaxed);
+        let process = std::process::id();
+        let directory = std::env::temp_dir().join(format!("ringlane-test-{process}-{number}"));
+        std::fs::create_dir_all(&directory).expect("a directory for the broker");
+        let [tcp, websocket, control] = addresses(number);
+        let mut command = match other_broker() {
+            Some(program) => mosquitto(&program, &directory, tcp, websocket),
+            None => ringlane(options, &directory, tcp, websocket, control),
+        };
+        let log = File::create(directory.join("log")).expect("a file for the broker's log");
+        let child = command
+            .envs(options.environment.iter().map(|(name, value)| (name, value)))
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("a second handle on the log"))
+            .stderr(log)
+            .spawn()
+            .expect("the broker's program starts");
+        let mut broker = Self { child, directory, tcp, websocket, control };
+        broker.wait_until_ready();
+        broker
+    }
+
+    fn wait_until_ready(&mut self) {
+        let deadline = Instant::now() + PATIENCE;
+        while !self.is_ready() {
+            if let Some(status) = self.child.try_wait().expect("the state of the process") {
+                panic!("the broker ended at its start: {status}");
+            }
+            assert!(Instant::now() < deadline, "the broker is not ready");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    fn is_ready(&self) -> bool {
+        if other_broker().is_some() {
+            return TcpStream::connect(self.tcp).is_ok();
+        }
+        self.try_get("/readyz").is_ok_and(|(status, _)| status == 200)
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Where configuration, data and log of this broker are.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Where the broker's manifest is.
+    pub fn data_dir(&self) -> PathBuf {
+        self.directory.join("data")
+    }
+
+    /// What the broker has written to its standard output and error.
+    pub fn log(&self) -> String {
+        let bytes = std::fs::read(self.directory.join("log")).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// The resident memory of the process in bytes.
+    pub fn resident_bytes(&self) -> u64 {
+        let path = format!("/proc/{}/status", self.pid());
+        let status = std::fs::read_to_string(path).expect("the broker lives");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kilobytes = line.and_then(|line| line.trim().strip_suffix(" kB"));
+        kilobytes.and_then(|text| text.trim().parse::<u64>().ok()).expect("VmRSS in kB") * 1024
+    }
+
+    /// Open file descriptors of the process.
+    pub fn descriptors(&self) -> usize {
+        let path = format!("/proc/{}/fd", self.pid());
+        std::fs::read_dir(path).expect("the broker lives").count()
+    }
+
+    /// Status and body of a GET on the control plane.
+    pub fn get(&self, path: &str) -> (u16, String) {
+        self.try_get(path).expect("the control plane answers")
+    }
+
+    fn try_get(&self, path: &str) -> std::io::Result<(u16, String)> {
+        let mut socket = TcpStream::connect(self.control)?;
+        socket.set_read_timeout(Some(PATIENCE))?;
+        write!(socket, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer)?;
+        let status = answer.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or(0);
+        let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+        Ok((status, body.to_owned()))
+    }
+
+    /// The sum of a metric over all cores, by its name without `ringlane_`.
+    pub fn metric(&self, name: &str) -> u64 {
+        let values = self.metric_by_label(name);
+        assert!(!values.is_empty(), "no metric {name}");
+        values.iter().map(|(_, value)| *value).sum::<f64>() as u64
+    }
+
+    /// Each sample of a metric with its labels (`core="0"`).
+    pub fn metric_by_label(&self, name: &str) -> Vec<(String, f64)> {
+        let (status, page) = self.get("/metrics");
+        assert_eq!(status, 200, "{page}");
+        page.lines().filter_map(|line| sample(line, name)).collect()
+    }
+
+    /// Waits until a condition on this broker holds.
+    pub fn wait_until(&self, what: &str, condition: impl Fn(&Self) -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        while !condition(self) {
+            assert!(Instant::now() < deadline, "waited in vain until {what}");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Sends SIGTERM to the process.
+    pub fn terminate(&self) {
+        let command = format!("kill -TERM {}", self.pid());
+        let status = Command::new("sh").args(["-c", &command]).status().expect("sh runs");
+        assert!(status.success(), "kill: {status}");
+    }
+
+    /// Waits for the end of the process.
+    pub fn wait(&mut self) -> ExitStatus {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.child.try_wait().expect("the state of the process") {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "the broker does not end");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Stops the broker by SIGTERM; it must be alive and end with exit code 0.
+    pub fn stop(mut self) {
+        if let Some(status) = self.child.try_wait().expect("the state of the process") {
+            panic!("the broker had ended before: {status}");
+        }
+        self.terminate();
+        let status = self.wait();
+        assert_eq!(status.code(), Some(0), "the broker ended with {status}");
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = self.log();
+            let lines: Vec<&str> = log.lines().rev().take(40).collect();
+            eprintln!("---- the broker's last lines ----");
+            lines.iter().rev().for_each(|line| eprintln!("{line}"));
+        }
+        // Both fail if the process has ended before, which is what is wanted.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = std::fs::remove_dir_all(&self.directory);
+    }
+}
+
+/// The program that takes Ringlane's place, if one is named.
+pub fn other_broker() -> Option<String> {
+    std::env::var("RINGLANE_TEST_BROKER").ok().filter(|path| !path.is_empty())
+}
+
+/// Three addresses that no other process uses: each test process has a loopback address of its
+/// own, made from its identifier, and so needs no search for free ports.
+fn addresses(number: u16) -> [SocketAddr; 3] {
+    let [_, high, middle, low] = (std::process::id() + 0x0001_0000).to_be_bytes();
+    let address = IpAddr::V4(Ipv4Addr::new(127, high, middle, low));
+    [0, 1, 2].map(|offset| SocketAddr::new(address, 10_000 + number * 3 + offset))
+}
+
+fn ringlane(
+    options: &Options,
+    directory: &Path,
+    tcp: SocketAddr,
+    websocket: SocketAddr,
+    control: SocketAddr,
+) -> Command {
+    let cpus = cpus(options.cores).join(", ");
+    let mut table: toml::Table = format!(
+        "data_dir = {data:?}\n\
+         [runtime]\ncores = [{cpus}]\ntransport = {transport:?}\nidle = \"park\"\n\
+         [listeners.tcp]\nbind = \"{tcp}\"\n[listeners.websocket]\nbind = \"{websocket}\"\n\
+         [control]\nbind = \"{control}\"\n",
+        data = directory.join("data"),
+        transport = options.transport.name(),
+    )
+    .parse()
+    .expect("TOML");
+    merge(&mut table, options.config.parse().expect("TOML"));
+    let file = directory.join("ringlane.toml");
+    std::fs::write(&file, table.to_string()).expect("a configuration file");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ringlane"));
+    command.arg("serve").arg("-c").arg(&file);
+    command
+}
+
+/// Puts every value of `from` into `into`, table by table.
+fn merge(into: &mut toml::Table, from: toml::Table) {
+    for (key, value) in from {
+        match (into.get_mut(&key), value) {
+            (Some(toml::Value::Table(old)), toml::Value::Table(new)) => merge(old, new),
+            (_, value) => {
+                into.insert(key, value);
+            }
+        }
+    }
+}
+
+/// The first CPUs that this process may run on.
+pub fn cpus(count: usize) -> Vec<String> {
+    let status = std::fs::read_to_string("/proc/self/status").expect("/proc is mounted");
+    let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
+    let ranges = list.expect("Cpus_allowed_list").trim().split(',');
+    let all = ranges.flat_map(|range| {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        let number = |text: &str| text.parse::<u32>().expect("a CPU number");
+        number(first)..=number(last)
+    });
+    all.take(count).map(|cpu| cpu.to_string()).collect()
+}
+
+/// The labels and the value of a line of the metrics page, if it is a sample of this metric.
+fn sample(line: &str, name: &str) -> Option<(String, f64)> {
+    let rest = line.strip_prefix("ringlane_")?.strip_prefix(name)?;
+    let (labels, value) = rest.rsplit_once(' ')?;
+    let labels = match labels {
+        "" => "",
+        _ => labels.strip_prefix('{')?.strip_suffix('}')?,
+    };
+    Some((labels.to_owned(), value.parse().ok()?))
+}
+
+/// Mosquitto with limits and time limits as far as it has them, for checking the tests.
+fn mosquitto(program: &str, directory: &Path, tcp: SocketAddr, websocket: SocketAddr) -> Command {
+    let file = directory.join("mosquitto.conf");
+    let text = format!(
+        "allow_anonymous true\nmax_inflight_messages 20\n\
+         listener {} {}\nlistener {} {}\nprotocol websockets\n",
+        tcp.port(),
+        tcp.ip(),
+        websocket.port(),
+        websocket.ip(),
+    );
+    std::fs::write(&file, text).expect("a configuration file");
+    let mut command = Command::new(program);
+    command.arg("-c").arg(&file);
+    command
+}
