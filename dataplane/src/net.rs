@@ -367,6 +367,12 @@ impl Sockets {
         self.slot(connection).is_some()
     }
 
+    /// Whether a close or a move was asked for: events that are still under way are not due.
+    #[must_use]
+    pub fn is_closing(&self, connection: ConnectionId) -> bool {
+        self.slot(connection).is_some_and(|slot| slot.closing)
+    }
+
     /// Where the connection came in, and from whom.
     #[must_use]
     pub fn origin(&self, connection: ConnectionId) -> Option<(ListenerId, SocketAddr)> {

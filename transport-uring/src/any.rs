@@ -1,0 +1,96 @@
+//! One type for both drivers, so that the core loop is compiled once.
+
+use crate::config::{TransportConfig, TransportError, TransportKind};
+use crate::driver::SocketDriver;
+use crate::epoll::EpollEngine;
+use crate::listen::ListenSocket;
+use crate::wake::Wakers;
+use ringlane_dataplane::ids::{CoreId, ListenerId};
+use ringlane_dataplane::net::{Driver, DriverCounters, NetEvent, Sockets, Wait};
+use ringlane_dataplane::time::Nanos;
+use std::io;
+
+/// The driver on epoll.
+#[derive(Debug)]
+pub struct EpollDriver(Box<SocketDriver<EpollEngine>>);
+
+/// Either driver. It stays on the thread that opened it.
+#[derive(Debug)]
+pub enum AnyDriver {
+    /// epoll.
+    Epoll(EpollDriver),
+}
+
+/// Opens the driver of one core. To be called on the core's own thread, which is the only one
+/// that may use the driver afterwards.
+///
+/// # Errors
+/// [`TransportError::Config`] for settings out of bounds, [`TransportError::System`] for what the
+/// kernel refuses.
+pub fn open(
+    kind: TransportKind,
+    core: CoreId,
+    config: &TransportConfig,
+    listeners: Vec<(ListenerId, ListenSocket)>,
+    wakers: Wakers,
+) -> Result<AnyDriver, TransportError> {
+    config.validate()?;
+    let failed = |error: io::Error| TransportError::system(format!("cannot open {kind}"), error);
+    for (_, socket) in &listeners {
+        socket.set_nonblocking(kind == TransportKind::Epoll).map_err(failed)?;
+    }
+    let refused = |errno| failed(io::Error::from_raw_os_error(errno));
+    match kind {
+        TransportKind::Epoll | TransportKind::Uring => {
+            let engine = EpollEngine::open(core, wakers).map_err(failed)?;
+            let driver = SocketDriver::new(engine, config.clone(), listeners).map_err(refused)?;
+            Ok(AnyDriver::Epoll(EpollDriver(Box::new(driver))))
+        }
+    }
+}
+
+impl AnyDriver {
+    fn inner(&self) -> &dyn Driver {
+        match self {
+            Self::Epoll(driver) => &*driver.0,
+        }
+    }
+
+    fn inner_mut(&mut self) -> &mut dyn Driver {
+        match self {
+            Self::Epoll(driver) => &mut *driver.0,
+        }
+    }
+}
+
+impl Driver for AnyDriver {
+    fn now(&self) -> Nanos {
+        self.inner().now()
+    }
+
+    fn apply(&mut self, sockets: &mut Sockets, now: Nanos) {
+        self.inner_mut().apply(sockets, now);
+    }
+
+    fn poll(
+        &mut self,
+        sockets: &mut Sockets,
+        wait: Wait,
+        events_max: usize,
+        on_event: &mut dyn FnMut(&mut Sockets, NetEvent<'_>),
+    ) -> io::Result<usize> {
+        self.inner_mut().poll(sockets, wait, events_max, on_event)
+    }
+
+    fn wake(&mut self, target: CoreId) {
+        self.inner_mut().wake(target);
+    }
+
+    fn stop_accepting(&mut self) {
+        self.inner_mut().stop_accepting();
+    }
+
+    fn counters(&self) -> DriverCounters {
+        self.inner().counters()
+    }
+}

@@ -1,0 +1,160 @@
+//! The state of one connection, and the table of all of a core.
+
+use crate::engine::ReceiveEnd;
+use crate::sending::Sending;
+use ringlane_dataplane::ids::ConnectionId;
+use ringlane_dataplane::net::{Closure, Sockets, Stage};
+use ringlane_dataplane::time::Nanos;
+use std::os::fd::OwnedFd;
+
+/// How far a connection is on its way out.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Phase {
+    /// It is not.
+    Open,
+    /// It leaves this core once nothing is in flight, queued or held back.
+    Detaching,
+    /// Sending is broken (an `errno` value): what had arrived before is still delivered.
+    Broken(i32),
+    /// What is queued is sent, what arrives is dropped.
+    Flushing(Closure),
+    /// FIN is sent, what arrives is dropped until the peer's FIN.
+    Lingering(Closure),
+    /// Operations in flight are being stopped; then it is closed.
+    Closing(Closure),
+    /// The socket is closed or handed over; the event that says so waits to be delivered.
+    Over,
+}
+
+/// Where the one receive of a connection is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Receiving {
+    /// None is in flight.
+    Idle,
+    /// One is in flight.
+    Armed,
+    /// One is in flight and was told to stop.
+    Stopping,
+}
+
+/// What to do with bytes that arrived.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Fate {
+    Deliver,
+    HoldBack,
+    Drop,
+}
+
+/// One connection.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    pub(crate) id: ConnectionId,
+    pub(crate) socket: Option<OwnedFd>,
+    pub(crate) stage: Stage,
+    pub(crate) phase: Phase,
+    pub(crate) paused: bool,
+    pub(crate) receiving: Receiving,
+    /// The output being sent; the kernel reads it while `send_in_flight`.
+    pub(crate) sending: Option<Box<Sending>>,
+    pub(crate) send_in_flight: bool,
+    /// Bytes that arrived while nobody wanted them. Bounded by what the kernel had already put
+    /// into receive buffers when receiving was stopped.
+    pub(crate) held: Vec<u8>,
+    /// The end of receiving, once it was seen.
+    pub(crate) end: Option<ReceiveEnd>,
+    /// When the current phase is over; tells a valid deadline from an outdated one.
+    pub(crate) deadline: Nanos,
+    pub(crate) drained_is_queued: bool,
+    pub(crate) held_is_queued: bool,
+}
+
+impl Connection {
+    fn new(id: ConnectionId, socket: OwnedFd) -> Self {
+        Self {
+            id,
+            socket: Some(socket),
+            stage: Stage::Greeting,
+            phase: Phase::Open,
+            paused: false,
+            receiving: Receiving::Idle,
+            sending: None,
+            send_in_flight: false,
+            held: Vec::new(),
+            end: None,
+            deadline: Nanos::NEVER,
+            drained_is_queued: false,
+            held_is_queued: false,
+        }
+    }
+
+    /// Whether a receive should be in flight now.
+    pub(crate) fn wants_bytes(&self) -> bool {
+        if self.end.is_some() {
+            return false;
+        }
+        match self.phase {
+            Phase::Open | Phase::Broken(_) => !self.paused && self.held.is_empty(),
+            Phase::Flushing(_) | Phase::Lingering(_) => true,
+            Phase::Detaching | Phase::Closing(_) | Phase::Over => false,
+        }
+    }
+
+    /// Whether output may be handed to the kernel.
+    pub(crate) fn may_send(&self) -> bool {
+        matches!(self.phase, Phase::Open | Phase::Detaching | Phase::Flushing(_))
+    }
+
+    /// What to do with bytes that arrive now. The table is asked too, because what the broker
+    /// asked for in this turn is carried out only at its end. A close drops them then, a move
+    /// delivers them first, so both hold them back until it is known which it is.
+    pub(crate) fn fate_of_bytes(&self, sockets: &Sockets) -> Fate {
+        let unwanted = match self.phase {
+            Phase::Open | Phase::Broken(_) => {
+                self.paused || sockets.is_paused(self.id) || sockets.is_closing(self.id)
+            }
+            Phase::Detaching => false,
+            Phase::Flushing(_) | Phase::Lingering(_) | Phase::Closing(_) | Phase::Over => {
+                return Fate::Drop;
+            }
+        };
+        if unwanted || !self.held.is_empty() { Fate::HoldBack } else { Fate::Deliver }
+    }
+}
+
+/// The connections of a core by slot; a slot's generation guards against late completions.
+#[derive(Debug, Default)]
+pub(crate) struct Connections {
+    slots: Vec<Option<Connection>>,
+}
+
+impl Connections {
+    /// Puts a connection in.
+    ///
+    /// # Panics
+    /// If the slot is taken: a slot is released only after its connection was removed.
+    pub(crate) fn insert(&mut self, id: ConnectionId, socket: OwnedFd) {
+        if self.slots.len() <= id.index() {
+            self.slots.resize_with(id.index() + 1, || None);
+        }
+        let slot = &mut self.slots[id.index()];
+        assert!(slot.is_none(), "one connection per slot");
+        *slot = Some(Connection::new(id, socket));
+    }
+
+    pub(crate) fn remove(&mut self, id: ConnectionId) {
+        if self.get(id).is_some()
+            && let Some(slot) = self.slots.get_mut(id.index())
+        {
+            *slot = None;
+        }
+    }
+
+    pub(crate) fn get(&mut self, id: ConnectionId) -> Option<&mut Connection> {
+        self.slots.get_mut(id.index())?.as_mut().filter(|connection| connection.id == id)
+    }
+
+    /// Everything that is in the table.
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Connection> {
+        self.slots.iter_mut().flatten()
+    }
+}

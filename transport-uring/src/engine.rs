@@ -1,0 +1,134 @@
+//! What the two drivers do differently: how an operation starts, ends and is waited for.
+//!
+//! The life of a connection is in [`crate::driver`] and knows neither ring nor epoll. It keeps the
+//! rules that an engine relies on: at most one receive and one send per connection, buffers
+//! that live until the operation has ended, no close with an operation in flight.
+
+use crate::sending::Sending;
+use core::time::Duration;
+use ringlane_dataplane::ids::{ConnectionId, CoreId};
+use ringlane_dataplane::net::DriverCounters;
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
+
+/// How long an engine may wait for completions.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Block {
+    /// Not at all.
+    No,
+    /// At most this long.
+    For(Duration),
+    /// Until something happens.
+    Forever,
+}
+
+/// Received bytes that the engine holds until they are given back.
+#[derive(Debug)]
+pub(crate) struct Buffer {
+    /// Which one, in the engine's numbering.
+    pub(crate) index: u16,
+    /// Bytes in it, at least one.
+    pub(crate) bytes: usize,
+}
+
+/// Why receiving has ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum ReceiveEnd {
+    /// The peer sent FIN.
+    Finished,
+    /// The socket is broken; an `errno` value.
+    Failed(i32),
+    /// It was stopped, or has to be started again for no reason of the connection's.
+    Stopped,
+    /// The kernel had no buffer to receive into.
+    Shortage,
+}
+
+/// Something that an operation came to.
+#[derive(Debug)]
+pub(crate) enum Completion {
+    /// A listener accepted a connection.
+    Accepted { listener: usize, socket: OwnedFd },
+    /// A listener does not accept any more; an `errno` value if that is an error.
+    AcceptEnded { listener: usize, errno: Option<i32> },
+    /// Bytes came. `more` says that receiving goes on by itself.
+    Received { connection: ConnectionId, buffer: Buffer, more: bool },
+    /// Receiving has ended without bytes.
+    ReceiveEnded { connection: ConnectionId, end: ReceiveEnd },
+    /// A send has ended. With a notice the kernel still reads the bytes until that comes.
+    Sent { connection: ConnectionId, result: Result<usize, i32>, notice: Option<u32> },
+    /// A send that could not go on can now.
+    Writable { connection: ConnectionId },
+    /// The kernel does not read these bytes any more; the connection may be long gone.
+    Released { sending: Box<Sending> },
+    /// The kernel does not read the bytes of a short send any more; the rest may follow.
+    Noticed { connection: ConnectionId },
+}
+
+/// How a send began.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum SendStart {
+    /// It ended at once, with the bytes taken or an `errno` value.
+    Ended(Result<usize, i32>),
+    /// It ends with a completion.
+    InFlight,
+}
+
+/// A way to carry out socket operations.
+pub(crate) trait Engine {
+    /// Makes a listener known; its accepts are not started yet.
+    fn add_listener(&mut self, listener: usize, socket: BorrowedFd<'_>) -> Result<(), i32>;
+
+    /// Accepts until stopped or ended by an error.
+    fn start_accept(&mut self, listener: usize, socket: BorrowedFd<'_>);
+
+    /// Stops accepting. True if it has ended; else [`Completion::AcceptEnded`] follows.
+    fn stop_accept(&mut self, listener: usize) -> bool;
+
+    /// Makes a connected socket known.
+    fn add(&mut self, connection: ConnectionId, socket: BorrowedFd<'_>) -> Result<(), i32>;
+
+    /// Forgets a socket that goes elsewhere, with no operation in flight.
+    fn remove(&mut self, connection: ConnectionId, socket: BorrowedFd<'_>);
+
+    /// Receives once, or until stopped if `many`. None is in flight.
+    fn start_receive(&mut self, connection: ConnectionId, socket: BorrowedFd<'_>, many: bool);
+
+    /// Stops receiving. True if it has ended; else a completion that ends it follows.
+    fn stop_receive(&mut self, connection: ConnectionId) -> bool;
+
+    /// Sends what is left of `sending`, or a part of it. None is in flight.
+    fn start_send(
+        &mut self,
+        connection: ConnectionId,
+        socket: BorrowedFd<'_>,
+        sending: &mut Sending,
+    ) -> SendStart;
+
+    /// Stops a send in flight. True if it has ended; else [`Completion::Sent`] follows.
+    fn stop_send(&mut self, connection: ConnectionId, sending: &Sending) -> bool;
+
+    /// Keeps bytes that the kernel still reads until their notice comes.
+    fn park(&mut self, notice: u32, sending: Box<Sending>);
+
+    /// The bytes of a buffer.
+    fn received(&self, buffer: &Buffer) -> &[u8];
+
+    /// Makes a buffer usable for receiving again.
+    fn give_back(&mut self, buffer: &Buffer);
+
+    /// Whether [`Engine::next_completion`] has something without a turn.
+    fn has_completions(&mut self) -> bool;
+
+    /// Hands everything started to the kernel, waits as told, and collects completions.
+    fn turn(&mut self, block: Block) -> io::Result<()>;
+
+    /// The next completion of this turn.
+    fn next_completion(&mut self) -> Option<Completion>;
+
+    /// Wakes another endpoint, with the next turn at the latest.
+    fn wake(&mut self, target: CoreId);
+
+    /// Adds what the engine has counted.
+    fn count(&self, into: &mut DriverCounters);
+}

@@ -1,0 +1,463 @@
+//! The engine on epoll: readiness is remembered, operations are plain calls that never wait.
+//!
+//! Sockets are registered once, edge-triggered, for both directions. What an edge said is kept
+//! per socket until a call returns short or `EAGAIN`, so no call changes a registration later,
+//! and a paused connection costs nothing. A turn serves each ready socket once, with at most one
+//! scratch buffer of bytes, so that a fast peer cannot starve the others.
+
+use crate::engine::{Block, Buffer, Completion, Engine, ReceiveEnd, SendStart};
+use crate::sending::{SLICES_MAX, Sending};
+use crate::sys;
+use crate::wake::Wakers;
+use core::ffi::c_int;
+use core::time::Duration;
+use ringlane_dataplane::ids::{ConnectionId, CoreId};
+use ringlane_dataplane::net::DriverCounters;
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+
+/// Bytes that one connection may receive in one turn.
+const SCRATCH_BYTES: usize = 64 * 1024;
+/// Events taken from the kernel in one turn.
+const EVENTS_MAX: usize = 256;
+/// Connections accepted per listener in one turn.
+const ACCEPTS_PER_TURN: u16 = 64;
+
+/// Slots from here on do not name connections in the kernel's event data.
+const LISTENER_SLOTS: u32 = u32::MAX - 0xFFFF;
+const WAKE_DATA: u64 = u64::MAX;
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Mode {
+    Off,
+    Once,
+    Many,
+}
+
+/// What is known of one socket.
+#[derive(Clone, Copy, Debug)]
+struct Socket {
+    id: ConnectionId,
+    fd: RawFd,
+    mode: Mode,
+    readable: bool,
+    /// The peer's FIN or an error is behind what is left to read, so a short read says nothing.
+    ending: bool,
+    writable: bool,
+    send_waits: bool,
+    queued: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Acceptor {
+    fd: RawFd,
+    on: bool,
+    ready: bool,
+    queued: bool,
+    left_in_turn: u16,
+}
+
+/// One call to make for a ready socket.
+#[derive(Clone, Copy, Debug)]
+enum Work {
+    Accept(usize),
+    Receive(ConnectionId),
+    Send(ConnectionId),
+}
+
+/// The epoll engine of one core.
+#[derive(Debug)]
+pub(crate) struct EpollEngine {
+    epoll: OwnedFd,
+    wakers: Wakers,
+    sockets: Vec<Option<Socket>>,
+    acceptors: Vec<Acceptor>,
+    events: Vec<libc::epoll_event>,
+    /// Work of this turn, and work that waits for the next one. At most one entry of each kind
+    /// per socket.
+    work: VecDeque<Work>,
+    next_work: VecDeque<Work>,
+    scratch: Box<[u8]>,
+    calls: u64,
+}
+
+impl EpollEngine {
+    /// Opens the engine of core `own` and listens to its wake-ups.
+    pub(crate) fn open(own: CoreId, wakers: Wakers) -> io::Result<Self> {
+        let epoll = sys::epoll_create()?;
+        let events = libc::EPOLLIN | libc::EPOLLET;
+        sys::epoll_add(epoll.as_fd(), wakers.event_fd(own), events, WAKE_DATA)
+            .map_err(io::Error::from_raw_os_error)?;
+        Ok(Self {
+            epoll,
+            wakers,
+            sockets: Vec::new(),
+            acceptors: Vec::new(),
+            events: Vec::with_capacity(EVENTS_MAX),
+            work: VecDeque::new(),
+            next_work: VecDeque::new(),
+            scratch: vec![0; SCRATCH_BYTES].into_boxed_slice(),
+            calls: 2,
+        })
+    }
+
+    fn socket(&mut self, id: ConnectionId) -> Option<&mut Socket> {
+        self.sockets.get_mut(id.index())?.as_mut().filter(|socket| socket.id == id)
+    }
+
+    fn on_event(&mut self, data: u64, events: u32) {
+        if data == WAKE_DATA {
+            // An edge says it all: the counter is never read, so it costs no call.
+            return;
+        }
+        let id = id_of(data);
+        if id.slot >= LISTENER_SLOTS {
+            let listener = (id.slot - LISTENER_SLOTS) as usize;
+            self.acceptors[listener].ready = true;
+            self.queue_accept(listener);
+            return;
+        }
+        let has = |flag: c_int| events & flag.cast_unsigned() != 0;
+        let ending = has(libc::EPOLLRDHUP) || has(libc::EPOLLHUP) || has(libc::EPOLLERR);
+        let readable = ending || has(libc::EPOLLIN);
+        let writable = has(libc::EPOLLOUT) || has(libc::EPOLLERR) || has(libc::EPOLLHUP);
+        let Some(socket) = self.socket(id) else { return };
+        socket.readable |= readable;
+        socket.ending |= ending;
+        socket.writable |= writable;
+        let send_goes_on = socket.send_waits && socket.writable;
+        if send_goes_on {
+            socket.send_waits = false;
+            self.next_work.push_back(Work::Send(id));
+        }
+        self.queue_receive(id);
+    }
+
+    fn queue_receive(&mut self, id: ConnectionId) {
+        let Some(socket) = self.socket(id) else { return };
+        if socket.readable && socket.mode != Mode::Off && !socket.queued {
+            socket.queued = true;
+            self.next_work.push_back(Work::Receive(id));
+        }
+    }
+
+    fn queue_accept(&mut self, listener: usize) {
+        let acceptor = &mut self.acceptors[listener];
+        if acceptor.on && acceptor.ready && !acceptor.queued {
+            acceptor.queued = true;
+            acceptor.left_in_turn = ACCEPTS_PER_TURN;
+            self.next_work.push_back(Work::Accept(listener));
+        }
+    }
+
+    fn receive(&mut self, id: ConnectionId) -> Option<Completion> {
+        let scratch_bytes = self.scratch.len();
+        let socket = self.sockets.get_mut(id.index())?.as_mut().filter(|it| it.id == id)?;
+        socket.queued = false;
+        if socket.mode == Mode::Off {
+            return None;
+        }
+        self.calls += 1;
+        // The driver keeps the socket open while a receive is on, and turns it off before it
+        // closes, so this number still names it.
+        let end = match sys::receive(socket.fd, &mut self.scratch) {
+            Ok(0) => ReceiveEnd::Finished,
+            Ok(bytes) => {
+                // A short read has emptied the socket, see epoll(7), question 9.
+                socket.readable = socket.ending || bytes == scratch_bytes;
+                let more = socket.mode == Mode::Many;
+                if more {
+                    self.queue_receive(id);
+                } else {
+                    socket.mode = Mode::Off;
+                }
+                let buffer = Buffer { index: 0, bytes };
+                return Some(Completion::Received { connection: id, buffer, more });
+            }
+            Err(libc::EAGAIN) => {
+                socket.readable = false;
+                return None;
+            }
+            Err(libc::EINTR) => {
+                self.queue_receive(id);
+                return None;
+            }
+            Err(errno) => ReceiveEnd::Failed(errno),
+        };
+        socket.mode = Mode::Off;
+        Some(Completion::ReceiveEnded { connection: id, end })
+    }
+
+    fn accept(&mut self, listener: usize) -> Option<Completion> {
+        let acceptor = &mut self.acceptors[listener];
+        acceptor.queued = false;
+        if !acceptor.on {
+            return None;
+        }
+        self.calls += 1;
+        // The driver closes a listener only after it was turned off, as with sockets above.
+        match sys::accept(acceptor.fd) {
+            Ok(socket) => {
+                acceptor.left_in_turn -= 1;
+                if acceptor.left_in_turn > 0 {
+                    acceptor.queued = true;
+                    self.work.push_back(Work::Accept(listener));
+                } else {
+                    self.queue_accept(listener);
+                }
+                Some(Completion::Accepted { listener, socket })
+            }
+            Err(libc::EAGAIN) => {
+                acceptor.ready = false;
+                None
+            }
+            Err(errno) if accept_goes_on_after(errno) => {
+                self.queue_accept(listener);
+                None
+            }
+            Err(errno) => {
+                acceptor.on = false;
+                Some(Completion::AcceptEnded { listener, errno: Some(errno) })
+            }
+        }
+    }
+}
+
+impl Engine for EpollEngine {
+    fn add_listener(&mut self, listener: usize, socket: BorrowedFd<'_>) -> Result<(), i32> {
+        assert_eq!(listener, self.acceptors.len(), "listeners come in order");
+        let slot = LISTENER_SLOTS + listener as u32;
+        self.calls += 1;
+        let events = libc::EPOLLIN | libc::EPOLLET;
+        let data = data_of(ConnectionId { slot, generation: 0 });
+        sys::epoll_add(self.epoll.as_fd(), socket, events, data)?;
+        self.acceptors.push(Acceptor {
+            fd: socket.as_raw_fd(),
+            on: false,
+            ready: true,
+            queued: false,
+            left_in_turn: 0,
+        });
+        Ok(())
+    }
+
+    fn start_accept(&mut self, listener: usize, _socket: BorrowedFd<'_>) {
+        let acceptor = &mut self.acceptors[listener];
+        acceptor.on = true;
+        // Whatever ended accepting has left connections waiting, and no edge for them.
+        acceptor.ready = true;
+        self.queue_accept(listener);
+    }
+
+    fn stop_accept(&mut self, listener: usize) -> bool {
+        self.acceptors[listener].on = false;
+        true
+    }
+
+    fn add(&mut self, connection: ConnectionId, socket: BorrowedFd<'_>) -> Result<(), i32> {
+        assert!(connection.slot < LISTENER_SLOTS, "more connections than the event data can name");
+        let events = libc::EPOLLIN | libc::EPOLLRDHUP | libc::EPOLLOUT | libc::EPOLLET;
+        self.calls += 1;
+        sys::epoll_add(self.epoll.as_fd(), socket, events, data_of(connection))?;
+        if self.sockets.len() <= connection.index() {
+            self.sockets.resize(connection.index() + 1, None);
+        }
+        self.sockets[connection.index()] = Some(Socket {
+            id: connection,
+            fd: socket.as_raw_fd(),
+            mode: Mode::Off,
+            // Tried at once, before any edge: bytes often come with the connection.
+            readable: true,
+            ending: false,
+            writable: true,
+            send_waits: false,
+            queued: false,
+        });
+        Ok(())
+    }
+
+    fn remove(&mut self, connection: ConnectionId, socket: BorrowedFd<'_>) {
+        self.calls += 1;
+        sys::epoll_remove(self.epoll.as_fd(), socket);
+        if self.socket(connection).is_some() {
+            self.sockets[connection.index()] = None;
+        }
+    }
+
+    fn start_receive(&mut self, connection: ConnectionId, _socket: BorrowedFd<'_>, many: bool) {
+        if let Some(socket) = self.socket(connection) {
+            socket.mode = if many { Mode::Many } else { Mode::Once };
+            self.queue_receive(connection);
+        }
+    }
+
+    fn stop_receive(&mut self, connection: ConnectionId) -> bool {
+        if let Some(socket) = self.socket(connection) {
+            socket.mode = Mode::Off;
+        }
+        true
+    }
+
+    fn start_send(
+        &mut self,
+        connection: ConnectionId,
+        socket: BorrowedFd<'_>,
+        sending: &mut Sending,
+    ) -> SendStart {
+        let Some(state) = self.sockets.get_mut(connection.index()).and_then(Option::as_mut) else {
+            return SendStart::Ended(Err(libc::EBADF));
+        };
+        if !state.writable {
+            state.send_waits = true;
+            return SendStart::InFlight;
+        }
+        self.calls += 1;
+        let (asked, result) = send(socket, sending);
+        match result {
+            Ok(taken) => {
+                state.writable = taken == asked;
+                SendStart::Ended(Ok(taken))
+            }
+            Err(libc::EAGAIN) => {
+                state.writable = false;
+                state.send_waits = true;
+                SendStart::InFlight
+            }
+            Err(errno) => SendStart::Ended(Err(errno)),
+        }
+    }
+
+    fn stop_send(&mut self, connection: ConnectionId, _sending: &Sending) -> bool {
+        if let Some(socket) = self.socket(connection) {
+            socket.send_waits = false;
+        }
+        true
+    }
+
+    fn park(&mut self, _notice: u32, _sending: Box<Sending>) {
+        unreachable!("a plain send gives no notice");
+    }
+
+    fn received(&self, buffer: &Buffer) -> &[u8] {
+        &self.scratch[..buffer.bytes]
+    }
+
+    fn give_back(&mut self, _buffer: &Buffer) {}
+
+    fn has_completions(&mut self) -> bool {
+        !self.work.is_empty() || !self.next_work.is_empty()
+    }
+
+    fn turn(&mut self, block: Block) -> io::Result<()> {
+        let millis = if self.has_completions() { 0 } else { millis_of(block) };
+        self.calls += 1;
+        match sys::epoll_wait(self.epoll.as_fd(), &mut self.events, millis) {
+            Ok(_) => {}
+            Err(libc::EINTR) => self.events.clear(),
+            Err(errno) => return Err(io::Error::from_raw_os_error(errno)),
+        }
+        let events = core::mem::take(&mut self.events);
+        for event in &events {
+            self.on_event(event.u64, event.events);
+        }
+        self.events = events;
+        self.work.append(&mut self.next_work);
+        Ok(())
+    }
+
+    fn next_completion(&mut self) -> Option<Completion> {
+        loop {
+            let completion = match self.work.pop_front()? {
+                Work::Accept(listener) => self.accept(listener),
+                Work::Receive(id) => self.receive(id),
+                Work::Send(id) => Some(Completion::Writable { connection: id }),
+            };
+            if completion.is_some() {
+                return completion;
+            }
+        }
+    }
+
+    fn wake(&mut self, target: CoreId) {
+        self.calls += 1;
+        self.wakers.wake(target);
+    }
+
+    fn count(&self, into: &mut DriverCounters) {
+        into.system_calls += self.calls;
+    }
+}
+
+/// One send call; how many bytes were asked for, and what came of it.
+fn send(socket: BorrowedFd<'_>, sending: &Sending) -> (usize, Result<usize, i32>) {
+    if let Some(bytes) = sending.single() {
+        return (bytes.len(), sys::send_slices(socket, &[IoSlice::new(bytes)]));
+    }
+    let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+    let mut count = 0;
+    let mut asked = 0;
+    for (slice, piece) in slices.iter_mut().zip(sending.pieces()) {
+        *slice = IoSlice::new(piece);
+        count += 1;
+        asked += piece.len();
+    }
+    (asked, sys::send_slices(socket, &slices[..count]))
+}
+
+/// Errors of the connection that was to be accepted, or of the call; accept(2) says to retry.
+fn accept_goes_on_after(errno: i32) -> bool {
+    matches!(
+        errno,
+        libc::EINTR
+            | libc::ECONNABORTED
+            | libc::ENETDOWN
+            | libc::EPROTO
+            | libc::ENOPROTOOPT
+            | libc::EHOSTDOWN
+            | libc::ENONET
+            | libc::EHOSTUNREACH
+            | libc::EOPNOTSUPP
+            | libc::ENETUNREACH
+    )
+}
+
+/// Rounded up, so that a deadline has come when the wait is over.
+fn millis_of(block: Block) -> c_int {
+    match block {
+        Block::No => 0,
+        Block::Forever => -1,
+        Block::For(time) => {
+            let millis = time.saturating_add(Duration::from_nanos(999_999)).as_millis();
+            c_int::try_from(millis).unwrap_or(c_int::MAX)
+        }
+    }
+}
+
+fn data_of(id: ConnectionId) -> u64 {
+    u64::from(id.generation) << 32 | u64::from(id.slot)
+}
+
+fn id_of(data: u64) -> ConnectionId {
+    ConnectionId { slot: data as u32, generation: (data >> 32) as u32 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn event_data_names_slot_and_generation() {
+        let id = ConnectionId { slot: 7, generation: 0xFFFF_FFFF };
+        assert_eq!(id_of(data_of(id)), id);
+        assert_ne!(data_of(ConnectionId { slot: LISTENER_SLOTS, generation: 0 }), WAKE_DATA);
+    }
+
+    #[test]
+    fn waits_are_rounded_up() {
+        assert_eq!(millis_of(Block::For(Duration::from_nanos(1))), 1);
+        assert_eq!(millis_of(Block::For(Duration::from_millis(2))), 2);
+        assert_eq!(millis_of(Block::Forever), -1);
+        assert_eq!(millis_of(Block::No), 0);
+    }
+}

@@ -1,0 +1,3 @@
+//! The engine on io_uring.
+
+pub(crate) mod frame;
