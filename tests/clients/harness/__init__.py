@@ -1,0 +1,1 @@
+"""What the client tests share: a broker process and synchronous clients around paho-mqtt."""
