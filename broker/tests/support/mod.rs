@@ -11,6 +11,8 @@
 #![allow(
     dead_code,
     unused_imports,
+    clippy::print_stderr,
+    clippy::print_stdout,
     unreachable_pub,
     missing_docs,
     reason = "each test binary uses a part of this module, and none has a public interface"
