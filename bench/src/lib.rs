@@ -1,0 +1,20 @@
+//! Load and measurement for MQTT brokers: many clients on one thread, every message checked.
+//!
+//! The library is what the `ringlane-bench` binary and the broker's own tests are made of. It
+//! shares nothing with the broker but the codec.
+#![forbid(unsafe_code)]
+
+pub mod connections;
+pub mod fleet;
+pub mod flow;
+pub mod ledger;
+pub mod link;
+pub mod login;
+pub mod meter;
+pub mod metrics_page;
+pub mod payload;
+pub mod process;
+pub mod report;
+pub mod shared;
+pub mod swarm;
+pub mod takeover;
