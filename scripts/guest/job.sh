@@ -1,0 +1,84 @@
+#!/bin/sh
+# What the guest does: shows which kernel and which transport it is about, runs the client suite on
+# io_uring with the broker on several cores, and exits with 1 if anything failed.
+# /work holds the repository's layout: target/release/ringlane, tests/clients, and job.conf with
+#   REFERENCE   seconds that calibrate.py took on the host
+#   CORES       cores of the broker, e.g. 0,1,2,3
+#   TRANSPORT   uring or epoll
+#   SESSION_SECONDS  after which pytest starts no further test
+#   PYTEST_ARGS what is handed to pytest besides the transport and the cores
+. /work/job.conf
+export HOME=/tmp PATH=/usr/sbin:/usr/bin:/sbin:/bin PYTHONPATH=/opt/python LC_ALL=C.UTF-8
+export PYTHONDONTWRITEBYTECODE=1
+BROKER="${RINGLANE_TEST_BROKER:-/work/target/release/ringlane}"
+ip() { busybox ip "$@"; }
+failed=0
+
+say() { echo "guest: $*"; }
+
+# step NAME COMMAND...: runs one part of the job, remembers a failure, prints the time it took.
+step() {
+    name="$1"
+    shift
+    started="$(date +%s)"
+    if "$@"; then result=passed; else result="FAILED with $?"; failed=1; fi
+    say "$name: $result in $(($(date +%s) - started)) s"
+}
+
+measure_factor() {
+    seconds="$(python3 /work/calibrate.py)"
+    # At most 10: the suite's bounds are generous, and a failing test should not use up the run.
+    RINGLANE_TEST_TIME_FACTOR="$(python3 -c "print(min(10, max(2, round($seconds / $REFERENCE))))")"
+    export RINGLANE_TEST_TIME_FACTOR
+    say "calibration: $seconds s here, $REFERENCE s on the host: time-outs times $RINGLANE_TEST_TIME_FACTOR"
+}
+
+# The broker chooses by itself here; the start-up lines must say that it chose io_uring, and why.
+show_transport() {
+    timeout -s TERM "$((5 * RINGLANE_TEST_TIME_FACTOR))" "$BROKER" serve --transport auto \
+        --cores "$CORES" -p 1883 --data-dir /tmp/show >/tmp/show.log 2>&1 &
+    broker=$!
+    tries=0
+    until mosquitto_pub -h 127.0.0.1 -p 1883 -t probe -n >/dev/null 2>&1; do
+        tries=$((tries + 1))
+        if [ "$tries" -gt 100 ] || ! kill -0 "$broker"; then break; fi
+        sleep 0.2
+    done
+    kill -TERM "$broker"
+    wait "$broker"
+    cat /tmp/show.log
+    grep -q 'io_uring' /tmp/show.log && ! grep -q 'transport[^ ]* *[=:]* *"*epoll' /tmp/show.log
+}
+
+run_pytest() {
+    cd /work/tests/clients || return 1
+    # A test that hangs fails alone (by signal, not by ending the process), and a suite that gets too
+    # slow ends with pytest's summary before run.sh ends the machine.
+    # shellcheck disable=SC2086 # a list of arguments
+    python3 -m pytest --color=no -p no:cacheprovider --session-timeout="$SESSION_SECONDS" \
+        -o timeout="$((12 * RINGLANE_TEST_TIME_FACTOR))" -o timeout_method=signal \
+        --transport "$TRANSPORT" --cores "$CORES" --durations=5 $PYTEST_ARGS
+}
+
+run_mqttjs() {
+    ln -s /opt/mqttjs/node_modules /work/tests/clients/mqttjs/node_modules
+    cd /work/tests/clients/mqttjs || return 1
+    RINGLANE_TEST_TRANSPORT="$TRANSPORT" RINGLANE_TEST_CORES="$CORES" node --test
+}
+
+ip link set lo up
+ulimit -n 65536
+busybox mount -t devpts devpts /dev/pts 2>/dev/null
+busybox mkdir -p /dev/shm && busybox mount -t tmpfs tmpfs /dev/shm
+say "$(uname -sr), $(nproc) virtual CPUs, up after $(cut -d' ' -f1 /proc/uptime) s," \
+    "clock $(cat /sys/devices/system/clocksource/clocksource0/current_clocksource)"
+measure_factor
+case "$BROKER" in
+*/ringlane)
+    step doctor "$BROKER" doctor
+    [ "$TRANSPORT" = epoll ] || step transport show_transport
+    ;;
+esac
+step pytest run_pytest
+if [ -d /opt/mqttjs ]; then step mqttjs run_mqttjs; fi
+exit "$failed"
