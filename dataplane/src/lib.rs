@@ -9,6 +9,7 @@
 pub mod ids;
 pub mod message;
 pub mod net;
+pub mod partition;
 pub mod routing;
 pub mod runtime;
 pub mod time;

@@ -5,7 +5,47 @@
 //! allocation, and the handle is one pointer wide.
 
 use crate::time::Nanos;
+use core::sync::atomic::{AtomicU64, Ordering};
 use triomphe::ThinArc;
+
+/// Bytes of the messages that one core made and that some reader still holds.
+///
+/// It lives as long as the process: a message may outlast the core that made it, on another core.
+#[derive(Debug, Default)]
+pub struct MessageMeter(AtomicU64);
+
+impl MessageMeter {
+    /// A meter for one core, made once at start and never freed.
+    #[must_use]
+    pub fn leaked() -> &'static Self {
+        Box::leak(Box::default())
+    }
+
+    /// Bytes held now.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Takes a message's bytes off its meter when the last handle goes.
+struct Charge {
+    meter: Option<&'static MessageMeter>,
+    bytes: u64,
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        if let Some(meter) = self.meter {
+            meter.0.fetch_sub(self.bytes, Ordering::Relaxed);
+        }
+    }
+}
+
+struct Header {
+    head: MessageHead,
+    _charge: Charge,
+}
 
 /// What a reader needs to know of a message before it looks at its bytes.
 #[derive(Clone, Copy, Debug)]
@@ -28,7 +68,10 @@ pub struct MessageHead {
 
 /// A shared handle on one message. Cloning counts, copying bytes never happens.
 #[derive(Clone)]
-pub struct Message(ThinArc<MessageHead, u8>);
+pub struct Message(ThinArc<Header, u8>);
+
+/// The head, the reference count and the length.
+const HEADER_BYTES: usize = size_of::<Header>() + 2 * size_of::<usize>();
 
 impl Message {
     /// Builds a message from its parts; the only copy of the payload on its way in.
@@ -40,11 +83,38 @@ impl Message {
     /// If the topic name is longer than 65,535 bytes or the properties than `u32::MAX`.
     #[must_use]
     pub fn new(
+        head: MessageHead,
+        topic: &str,
+        properties: &[u8],
+        payload: &[u8],
+        scratch: &mut Vec<u8>,
+    ) -> Self {
+        Self::build(head, topic, properties, payload, scratch, None)
+    }
+
+    /// As [`Message::new`], and counted by `meter` until the last handle is dropped.
+    ///
+    /// # Panics
+    /// As [`Message::new`].
+    #[must_use]
+    pub fn metered(
+        head: MessageHead,
+        topic: &str,
+        properties: &[u8],
+        payload: &[u8],
+        scratch: &mut Vec<u8>,
+        meter: &'static MessageMeter,
+    ) -> Self {
+        Self::build(head, topic, properties, payload, scratch, Some(meter))
+    }
+
+    fn build(
         mut head: MessageHead,
         topic: &str,
         properties: &[u8],
         payload: &[u8],
         scratch: &mut Vec<u8>,
+        meter: Option<&'static MessageMeter>,
     ) -> Self {
         assert!(topic.len() <= usize::from(u16::MAX), "topic name above the format's limit");
         assert!(u32::try_from(properties.len()).is_ok(), "properties above the format's limit");
@@ -54,13 +124,18 @@ impl Message {
         scratch.extend_from_slice(topic.as_bytes());
         scratch.extend_from_slice(properties);
         scratch.extend_from_slice(payload);
-        Self(ThinArc::from_header_and_slice(head, scratch))
+        let bytes = (scratch.len() + HEADER_BYTES) as u64;
+        if let Some(meter) = meter {
+            meter.0.fetch_add(bytes, Ordering::Relaxed);
+        }
+        let header = Header { head, _charge: Charge { meter, bytes } };
+        Self(ThinArc::from_header_and_slice(header, scratch))
     }
 
     /// The head.
     #[must_use]
     pub fn head(&self) -> &MessageHead {
-        &self.0.header.header
+        &self.0.header.header.head
     }
 
     /// The topic name.
@@ -86,7 +161,7 @@ impl Message {
     /// Bytes that this message keeps allocated, shared by all of its readers.
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
-        self.0.slice.len() + size_of::<MessageHead>() + 2 * size_of::<usize>()
+        self.0.slice.len() + HEADER_BYTES
     }
 
     /// Whether this is the last handle on the message.
@@ -145,6 +220,18 @@ mod tests {
         let clone = message.clone();
         assert!(!message.is_unique());
         assert_eq!(clone.payload().as_ptr(), message.payload().as_ptr());
+    }
+
+    #[test]
+    fn the_meter_counts_until_the_last_handle_goes() {
+        let meter = MessageMeter::leaked();
+        let message = Message::metered(head(), "t", &[], &[0; 50], &mut Vec::new(), meter);
+        assert_eq!(meter.bytes(), message.memory_bytes() as u64);
+        let clone = message.clone();
+        drop(message);
+        assert_eq!(meter.bytes(), clone.memory_bytes() as u64);
+        drop(clone);
+        assert_eq!(meter.bytes(), 0);
     }
 
     #[test]
