@@ -1,0 +1,12 @@
+//! What decodes is encoded and decoded again: the packet stays the same.
+
+#![no_main]
+
+#[path = "../../tests/support/exercise.rs"]
+mod exercise;
+#[path = "../../tests/support/reencode.rs"]
+mod reencode;
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| {
+    exercise::round_trip(input);
+});

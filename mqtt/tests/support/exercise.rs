@@ -1,0 +1,129 @@
+//! Invariants that must hold for any bytes. The mutation test and the fuzz targets share them.
+
+use crate::reencode::{comparable, reencode};
+use ringlane_mqtt::{
+    DecodeError, Frame, PACKET_BYTES_MAX, Packet, RawPacket, Version, connect_version, decode,
+    decode_connect, decode_from_client, frame,
+};
+
+pub(crate) const VERSIONS: [Version; 3] = [Version::V31, Version::V311, Version::V5];
+
+/// Cuts packets out of the bytes until they end, and decodes each in every way.
+/// Returns how many packets were cut, and how many decodings succeeded.
+pub(crate) fn decode_all(input: &[u8]) -> (usize, usize) {
+    let (mut packets, mut decoded) = (0, 0);
+    let mut rest = input;
+    while let Some(raw) = cut(rest) {
+        rest = &rest[raw.total_bytes..];
+        packets += 1;
+        decoded += VERSIONS.iter().filter(|&&version| decode_one(version, raw)).count();
+        decoded += usize::from(connect_one(raw));
+    }
+    (packets, decoded)
+}
+
+/// Decodes, encodes, and decodes again: the packet must be the same, for every version.
+pub(crate) fn round_trip(input: &[u8]) {
+    let Some(raw) = cut(input) else { return };
+    for version in VERSIONS {
+        let Ok(packet) = decode(version, raw) else { continue };
+        let version =
+            if let Packet::Connect(connect) = &packet { connect.version } else { version };
+        let bytes = reencode(version, &packet);
+        let again = cut(&bytes).expect("an encoded packet is complete");
+        assert_eq!(again.total_bytes, bytes.len(), "length of the encoded packet");
+        assert!(again.minimal_length, "encoded lengths are minimal");
+        let decoded = decode(version, again).expect("an encoded packet decodes");
+        assert_eq!(comparable(packet), decoded, "{version:?} {bytes:02x?}");
+    }
+}
+
+/// The framing's promises about one input.
+fn cut(input: &[u8]) -> Option<RawPacket<'_>> {
+    match frame(input, PACKET_BYTES_MAX) {
+        Ok(Frame::Complete(raw)) => {
+            assert!(raw.total_bytes <= input.len());
+            assert!(raw.body.len() < raw.total_bytes);
+            assert_eq!(raw.header, input[0]);
+            assert!(frame(input, raw.total_bytes).is_ok(), "exactly as large as allowed");
+            assert!(frame(input, raw.total_bytes - 1).is_err(), "one byte too large");
+            Some(raw)
+        }
+        Ok(Frame::Incomplete { needed }) => {
+            assert!(needed > 0, "an incomplete packet needs something");
+            None
+        }
+        Err(error) => {
+            check_error(error);
+            None
+        }
+    }
+}
+
+fn decode_one(version: Version, raw: RawPacket<'_>) -> bool {
+    let packet = decode(version, raw);
+    let from_client = decode_from_client(version, raw);
+    match (packet, from_client) {
+        (Ok(packet), Ok(same)) => assert_eq!(packet, same),
+        (Ok(_), Err(error)) | (Err(error), Err(_)) => check_error(error),
+        (Err(_), Ok(_)) => panic!("a client may send what nobody may"),
+    }
+    let Ok(packet) = packet else { return false };
+    walk(&packet);
+    true
+}
+
+fn connect_one(raw: RawPacket<'_>) -> bool {
+    match decode_connect(raw) {
+        Ok(connect) => {
+            assert_eq!(connect_version(raw), Some(connect.version));
+            walk(&Packet::Connect(connect));
+            true
+        }
+        Err(error) => {
+            check_error(error);
+            false
+        }
+    }
+}
+
+/// An error names a failure and a statement.
+fn check_error(error: DecodeError) {
+    assert!(error.reason.is_error());
+    assert_ne!(error.reason.name(), "unassigned");
+    assert!(error.source.starts_with("MQTT"));
+}
+
+/// Reads every view of a packet to its end and checks what decoding has promised of it.
+fn walk(packet: &Packet<'_>) {
+    match packet {
+        Packet::Subscribe(subscribe) => {
+            assert_eq!(subscribe.filters.iter().count(), subscribe.filters.len());
+            assert!(subscribe.filters.len() > 0);
+            assert!(subscribe.filters.iter().all(|entry| !entry.filter.is_empty()));
+            assert!(subscribe.filters.iter().all(|entry| entry.retain_handling <= 2));
+            assert_ne!(subscribe.subscription_id, Some(0));
+        }
+        Packet::Unsubscribe(unsubscribe) => {
+            assert_eq!(unsubscribe.filters.iter().count(), unsubscribe.filters.len());
+            assert!(unsubscribe.filters.len() > 0);
+        }
+        Packet::Publish(publish) => {
+            let properties = &publish.properties;
+            assert!(properties.subscription_ids.iter().all(|id| id > 0));
+            assert_eq!(
+                properties.user_properties.is_empty(),
+                properties.user_properties.count() == 0
+            );
+            assert!(!publish.topic.contains(['+', '#', '\0']));
+            assert_eq!(publish.packet_id == 0, publish.qos == ringlane_mqtt::QoS::AtMostOnce);
+        }
+        Packet::Connect(connect) => {
+            assert!(!connect.client_id.contains('\0'));
+            assert_ne!(connect.properties.receive_maximum, Some(0));
+        }
+        _ => {}
+    }
+    // The debug form walks all the rest.
+    assert!(!format!("{packet:?}").is_empty());
+}
