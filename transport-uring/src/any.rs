@@ -4,6 +4,7 @@ use crate::config::{TransportConfig, TransportError, TransportKind};
 use crate::driver::SocketDriver;
 use crate::epoll::EpollEngine;
 use crate::listen::ListenSocket;
+use crate::uring::UringEngine;
 use crate::wake::Wakers;
 use ringlane_dataplane::ids::{CoreId, ListenerId};
 use ringlane_dataplane::net::{Driver, DriverCounters, NetEvent, Sockets, Wait};
@@ -14,9 +15,15 @@ use std::io;
 #[derive(Debug)]
 pub struct EpollDriver(Box<SocketDriver<EpollEngine>>);
 
+/// The driver on io_uring.
+#[derive(Debug)]
+pub struct UringDriver(Box<SocketDriver<UringEngine>>);
+
 /// Either driver. It stays on the thread that opened it.
 #[derive(Debug)]
 pub enum AnyDriver {
+    /// io_uring.
+    Uring(UringDriver),
     /// epoll.
     Epoll(EpollDriver),
 }
@@ -41,7 +48,12 @@ pub fn open(
     }
     let refused = |errno| failed(io::Error::from_raw_os_error(errno));
     match kind {
-        TransportKind::Epoll | TransportKind::Uring => {
+        TransportKind::Uring => {
+            let engine = UringEngine::open(core, config, wakers).map_err(failed)?;
+            let driver = SocketDriver::new(engine, config.clone(), listeners).map_err(refused)?;
+            Ok(AnyDriver::Uring(UringDriver(Box::new(driver))))
+        }
+        TransportKind::Epoll => {
             let engine = EpollEngine::open(core, wakers).map_err(failed)?;
             let driver = SocketDriver::new(engine, config.clone(), listeners).map_err(refused)?;
             Ok(AnyDriver::Epoll(EpollDriver(Box::new(driver))))
@@ -52,12 +64,14 @@ pub fn open(
 impl AnyDriver {
     fn inner(&self) -> &dyn Driver {
         match self {
+            Self::Uring(driver) => &*driver.0,
             Self::Epoll(driver) => &*driver.0,
         }
     }
 
     fn inner_mut(&mut self) -> &mut dyn Driver {
         match self {
+            Self::Uring(driver) => &mut *driver.0,
             Self::Epoll(driver) => &mut *driver.0,
         }
     }

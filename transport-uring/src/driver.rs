@@ -86,10 +86,9 @@ const SPARE_SENDINGS_MAX: usize = 256;
 
 /// A [`Driver`] over an engine.
 ///
-/// `engine` comes first because fields are dropped in order: it stops every operation before
-/// the bytes that operations read, which are in `connections`, are freed.
+/// Its drop stops the engine before the outputs that the kernel may read are freed.
 #[derive(Debug)]
-pub(crate) struct SocketDriver<E> {
+pub(crate) struct SocketDriver<E: Engine> {
     engine: E,
     connections: Connections,
     listeners: Vec<Listener>,
@@ -101,6 +100,7 @@ pub(crate) struct SocketDriver<E> {
     to_receive: Vec<ConnectionId>,
     to_send: Vec<ConnectionId>,
     commands: Vec<SocketCommand>,
+    #[expect(clippy::vec_box, reason = "a box moves between here and a connection as it is")]
     spare: Vec<Box<Sending>>,
     counters: DriverCounters,
     now: Nanos,
@@ -400,6 +400,26 @@ impl<E: Engine> Driver for SocketDriver<E> {
         let mut counters = self.counters;
         self.engine.count(&mut counters);
         counters
+    }
+}
+
+impl<E: Engine> Drop for SocketDriver<E> {
+    fn drop(&mut self) {
+        let stopped = self.engine.stop();
+        for connection in self.connections.iter_mut() {
+            if let Some(sending) = connection.sending.take() {
+                match sending.in_zero_copy {
+                    _ if !stopped => core::mem::forget(sending),
+                    Some(index) => self.engine.park(index, sending),
+                    None => drop(sending),
+                }
+            }
+            // What the kernel still holds of zero-copy sends is let go by a reset only.
+            if let Some(socket) = connection.socket.take() {
+                sys::reset_on_close(socket.as_fd());
+            }
+        }
+        self.engine.stop_notices();
     }
 }
 

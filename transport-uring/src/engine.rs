@@ -108,7 +108,8 @@ pub(crate) trait Engine {
     /// Stops a send in flight. True if it has ended; else [`Completion::Sent`] follows.
     fn stop_send(&mut self, connection: ConnectionId, sending: &Sending) -> bool;
 
-    /// Keeps bytes that the kernel still reads until their notice comes.
+    /// Keeps bytes that the kernel still reads until their notice comes; a notice that has come
+    /// already frees them.
     fn park(&mut self, notice: u32, sending: Box<Sending>);
 
     /// The bytes of a buffer.
@@ -131,4 +132,11 @@ pub(crate) trait Engine {
 
     /// Adds what the engine has counted.
     fn count(&self, into: &mut DriverCounters);
+
+    /// Stops every operation, because the driver is being dropped. True if the kernel reads and
+    /// writes nothing of the driver's any more, zero-copy sends that wait for their notice aside.
+    fn stop(&mut self) -> bool;
+
+    /// Waits for those, after the sockets are closed. True if they have all come.
+    fn stop_notices(&mut self) -> bool;
 }

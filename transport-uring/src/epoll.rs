@@ -212,7 +212,7 @@ impl EpollEngine {
                 acceptor.ready = false;
                 None
             }
-            Err(errno) if accept_goes_on_after(errno) => {
+            Err(errno) if sys::accept_goes_on_after(errno) => {
                 self.queue_accept(listener);
                 None
             }
@@ -387,6 +387,14 @@ impl Engine for EpollEngine {
     fn count(&self, into: &mut DriverCounters) {
         into.system_calls += self.calls;
     }
+
+    fn stop(&mut self) -> bool {
+        true
+    }
+
+    fn stop_notices(&mut self) -> bool {
+        true
+    }
 }
 
 /// One send call; how many bytes were asked for, and what came of it.
@@ -403,23 +411,6 @@ fn send(socket: BorrowedFd<'_>, sending: &Sending) -> (usize, Result<usize, i32>
         asked += piece.len();
     }
     (asked, sys::send_slices(socket, &slices[..count]))
-}
-
-/// Errors of the connection that was to be accepted, or of the call; accept(2) says to retry.
-fn accept_goes_on_after(errno: i32) -> bool {
-    matches!(
-        errno,
-        libc::EINTR
-            | libc::ECONNABORTED
-            | libc::ENETDOWN
-            | libc::EPROTO
-            | libc::ENOPROTOOPT
-            | libc::EHOSTDOWN
-            | libc::ENONET
-            | libc::EHOSTUNREACH
-            | libc::EOPNOTSUPP
-            | libc::ENETUNREACH
-    )
 }
 
 /// Rounded up, so that a deadline has come when the wait is over.

@@ -21,7 +21,7 @@ mod sys;
 mod uring;
 mod wake;
 
-pub use any::{AnyDriver, EpollDriver, open};
+pub use any::{AnyDriver, EpollDriver, UringDriver, open};
 pub use choose::choose;
 pub use config::{TransportChoice, TransportConfig, TransportError, TransportKind};
 pub use listen::{ListenSocket, bind};

@@ -17,6 +17,8 @@ pub(crate) struct Sending {
     pub(crate) frame: Option<Box<Frame>>,
     /// The zero-copy notice that must come before these bytes may be touched.
     pub(crate) notice: Option<u32>,
+    /// The send in flight, if it is a zero-copy one.
+    pub(crate) in_zero_copy: Option<u32>,
 }
 
 /// Where in the output the next byte is.
@@ -176,7 +178,9 @@ mod tests {
     #[test]
     fn plain_bytes_are_one_run() {
         let mut sending = Sending::default();
-        sending.restart(Output { bytes: b"abc".to_vec(), ..Output::default() });
+        let mut output = Output::default();
+        output.bytes.extend_from_slice(b"abc");
+        sending.restart(output);
         sending.advance(1);
         assert_eq!(sending.single(), Some(b"bc".as_slice()));
     }

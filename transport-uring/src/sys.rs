@@ -171,6 +171,23 @@ pub(crate) fn accept(listener: RawFd) -> Result<OwnedFd, i32> {
     check(fd).map(take_fd)
 }
 
+/// Errors of the connection that was to be accepted, or of the call; accept(2) says to retry.
+pub(crate) fn accept_goes_on_after(errno: i32) -> bool {
+    matches!(
+        errno,
+        libc::EINTR
+            | libc::ECONNABORTED
+            | libc::ENETDOWN
+            | libc::EPROTO
+            | libc::ENOPROTOOPT
+            | libc::EHOSTDOWN
+            | libc::ENONET
+            | libc::EHOSTUNREACH
+            | libc::EOPNOTSUPP
+            | libc::ENETUNREACH
+    )
+}
+
 /// The peer's address of a connected TCP socket.
 pub(crate) fn peer_address(fd: BorrowedFd<'_>) -> Option<SocketAddr> {
     socket2::SockRef::from(&fd).peer_addr().ok()?.as_socket()

@@ -1,3 +1,334 @@
-//! The engine on io_uring.
+//! The engine on io_uring: starting an operation is a submission, its end is a completion.
+//!
+//! Nothing reaches the kernel before [`Engine::turn`], and that is one system call for all of it.
 
+pub(crate) mod buffers;
 pub(crate) mod frame;
+pub(crate) mod ring;
+pub(crate) mod token;
+mod zero_copy;
+
+use crate::config::TransportConfig;
+use crate::engine::{Block, Buffer, Completion, Engine, ReceiveEnd, SendStart};
+use crate::sending::Sending;
+use crate::sys;
+use crate::wake::Wakers;
+use buffers::BufferRing;
+use core::time::Duration;
+use frame::Frame;
+use io_uring::cqueue;
+use ring::{Ring, RingCompletion};
+use ringlane_dataplane::ids::{ConnectionId, CoreId};
+use ringlane_dataplane::net::DriverCounters;
+use std::io;
+use std::os::fd::BorrowedFd;
+use token::Token;
+use zero_copy::ZeroCopySends;
+
+/// The io_uring engine of one core.
+///
+/// `ring` comes before `buffers`, because fields are dropped in order: the kernel knows the
+/// addresses of the buffers as long as the ring is open.
+#[derive(Debug)]
+pub(crate) struct UringEngine {
+    ring: Ring,
+    buffers: BufferRing,
+    own: CoreId,
+    wakers: Wakers,
+    zero_copy: ZeroCopySends,
+    /// A completion that came together with another one.
+    second: Option<Completion>,
+    /// Operations that name memory or descriptors of ours and have not ended.
+    in_flight: usize,
+    stopped: bool,
+    calls: u64,
+    zero_copy_sends: u64,
+}
+
+impl UringEngine {
+    /// Opens the engine of core `own`, on that core's thread.
+    pub(crate) fn open(own: CoreId, config: &TransportConfig, wakers: Wakers) -> io::Result<Self> {
+        let mut ring = Ring::open(config.ring_entries, config.min_wait)?;
+        let buffers = BufferRing::register(
+            ring.uring(),
+            config.receive_buffers,
+            config.receive_buffer_bytes,
+            0,
+        )?;
+        wakers.register_ring(own, ring.descriptor());
+        let zero_copy =
+            ZeroCopySends::new(config.zero_copy_bytes, usize::from(config.zero_copy_pending_max));
+        let mut engine = Self {
+            ring,
+            buffers,
+            own,
+            wakers,
+            zero_copy,
+            second: None,
+            in_flight: 0,
+            stopped: false,
+            calls: 2,
+            zero_copy_sends: 0,
+        };
+        engine.watch_own_event();
+        Ok(engine)
+    }
+
+    fn watch_own_event(&mut self) {
+        self.in_flight += 1;
+        self.ring.watch(self.wakers.event_fd(self.own), Token::Watch);
+    }
+
+    fn complete(&mut self, raw: RingCompletion) -> Option<Completion> {
+        let more = cqueue::more(raw.flags);
+        let token = Token::unpack(raw.token);
+        let counted = !matches!(token, Token::Woken | Token::Message { .. } | Token::Ignored);
+        if counted && !more {
+            self.in_flight -= 1;
+        }
+        match token {
+            Token::Accept { listener } => self.on_accept(listener as usize, raw.result, more),
+            Token::Receive(id) => Some(on_receive(id, raw, more)),
+            Token::Send(connection) => {
+                let result = outcome(raw.result);
+                Some(Completion::Sent { connection, result, notice: None })
+            }
+            Token::ZeroCopy { index } => self.zero_copy.complete(index, raw, more),
+            Token::Watch => {
+                if !more && !self.stopped {
+                    self.calls += 1;
+                    sys::eventfd_clear(self.wakers.event_fd(self.own));
+                    self.watch_own_event();
+                }
+                None
+            }
+            Token::Message { target } => {
+                // The other ring is gone or full: its event counter wakes it as well.
+                self.calls += 1;
+                self.wakers.wake(target);
+                None
+            }
+            Token::Woken | Token::Ignored => None,
+        }
+    }
+
+    fn on_accept(&mut self, listener: usize, result: i32, more: bool) -> Option<Completion> {
+        let accepted =
+            (result >= 0).then(|| Completion::Accepted { listener, socket: sys::take_fd(result) });
+        if more {
+            return accepted;
+        }
+        let errno = (result < 0 && !accept_goes_on_after(-result)).then_some(-result);
+        let ended = Completion::AcceptEnded { listener, errno };
+        if accepted.is_none() {
+            return Some(ended);
+        }
+        self.second = Some(ended);
+        accepted
+    }
+
+    fn submit_send(
+        &mut self,
+        socket: BorrowedFd<'_>,
+        sending: &mut Sending,
+        zero_copy: bool,
+        token: Token,
+    ) {
+        self.in_flight += 1;
+        if let Some(bytes) = sending.single() {
+            // SAFETY: the bytes are on the heap of `sending`, which the driver keeps until
+            // `Completion::Sent` (`SocketDriver::drop_sending` checks it), and until the
+            // notice if there is one (`park`); `SocketDriver`'s drop stops this engine before.
+            unsafe { self.ring.send(socket, bytes, zero_copy, token) };
+            return;
+        }
+        let mut frame = sending.frame.take().unwrap_or_else(Frame::new);
+        frame.fill(sending.pieces());
+        let header = frame.header();
+        sending.frame = Some(frame);
+        // SAFETY: as above; the frame is boxed and stays in `sending`, which is not touched
+        // again before its completion, and the pieces are on the heap of `sending`'s output and
+        // of the messages that it holds.
+        unsafe { self.ring.send_message(socket, header, zero_copy, token) };
+    }
+
+    /// Takes completions until `done` or the time is over; whether it is done.
+    fn drain(&mut self, time: Duration, done: impl Fn(&Self) -> bool) -> bool {
+        let until = sys::monotonic_now() + time;
+        while !done(self) {
+            let now = sys::monotonic_now();
+            if now >= until || self.ring.turn(Block::For(until - now)).is_err() {
+                return false;
+            }
+            while let Some(raw) = self.ring.next_completion() {
+                // Descriptors are closed and finished sends freed by dropping the completion.
+                drop(self.complete(raw));
+                drop(self.second.take());
+            }
+        }
+        true
+    }
+}
+
+impl Engine for UringEngine {
+    fn add_listener(&mut self, _listener: usize, _socket: BorrowedFd<'_>) -> Result<(), i32> {
+        Ok(())
+    }
+
+    fn start_accept(&mut self, listener: usize, socket: BorrowedFd<'_>) {
+        self.in_flight += 1;
+        self.ring.accept_many(socket, Token::Accept { listener: listener as u32 });
+    }
+
+    fn stop_accept(&mut self, listener: usize) -> bool {
+        self.ring.cancel(Token::Accept { listener: listener as u32 });
+        false
+    }
+
+    fn add(&mut self, connection: ConnectionId, _socket: BorrowedFd<'_>) -> Result<(), i32> {
+        if connection.slot < token::SLOTS_MAX { Ok(()) } else { Err(libc::ENFILE) }
+    }
+
+    fn remove(&mut self, _connection: ConnectionId, _socket: BorrowedFd<'_>) {}
+
+    fn start_receive(&mut self, connection: ConnectionId, socket: BorrowedFd<'_>, many: bool) {
+        self.in_flight += 1;
+        let token = Token::Receive(connection);
+        if many {
+            self.ring.receive_many(socket, token);
+        } else {
+            self.ring.receive_once(socket, token);
+        }
+    }
+
+    fn stop_receive(&mut self, connection: ConnectionId) -> bool {
+        self.ring.cancel(Token::Receive(connection));
+        false
+    }
+
+    fn start_send(
+        &mut self,
+        connection: ConnectionId,
+        socket: BorrowedFd<'_>,
+        sending: &mut Sending,
+    ) -> SendStart {
+        match self.zero_copy.begin(connection, sending.left()) {
+            Some(index) => {
+                self.zero_copy_sends += 1;
+                sending.in_zero_copy = Some(index);
+                self.submit_send(socket, sending, true, Token::ZeroCopy { index });
+            }
+            None => {
+                sending.in_zero_copy = None;
+                self.submit_send(socket, sending, false, Token::Send(connection));
+            }
+        }
+        SendStart::InFlight
+    }
+
+    fn stop_send(&mut self, connection: ConnectionId, sending: &Sending) -> bool {
+        let token = match sending.in_zero_copy {
+            Some(index) => Token::ZeroCopy { index },
+            None => Token::Send(connection),
+        };
+        self.ring.cancel(token);
+        false
+    }
+
+    fn park(&mut self, notice: u32, sending: Box<Sending>) {
+        self.zero_copy.park(notice, sending);
+    }
+
+    fn received(&self, buffer: &Buffer) -> &[u8] {
+        self.buffers.bytes(buffer.index, buffer.bytes)
+    }
+
+    fn give_back(&mut self, buffer: &Buffer) {
+        self.buffers.give_back(buffer.index);
+    }
+
+    fn has_completions(&mut self) -> bool {
+        self.second.is_some() || self.ring.has_completions()
+    }
+
+    fn turn(&mut self, block: Block) -> io::Result<()> {
+        self.ring.turn(block)
+    }
+
+    fn next_completion(&mut self) -> Option<Completion> {
+        if let Some(second) = self.second.take() {
+            return Some(second);
+        }
+        loop {
+            let raw = self.ring.next_completion()?;
+            let completion = self.complete(raw);
+            if completion.is_some() {
+                return completion;
+            }
+        }
+    }
+
+    fn wake(&mut self, target: CoreId) {
+        if let Some(ring) = self.wakers.ring_of(target) {
+            self.ring.message(ring, Token::Message { target });
+        } else {
+            self.calls += 1;
+            self.wakers.wake(target);
+        }
+    }
+
+    fn count(&self, into: &mut DriverCounters) {
+        into.system_calls += self.calls + self.ring.calls();
+        into.zero_copy_sends += self.zero_copy_sends;
+    }
+
+    fn stop(&mut self) -> bool {
+        self.stopped = true;
+        self.wakers.unregister_ring(self.own);
+        (0..STOP_ROUNDS).any(|_| {
+            self.ring.cancel_all();
+            self.drain(STOP_ROUND, |engine| engine.in_flight == engine.zero_copy.waiting())
+        })
+    }
+
+    fn stop_notices(&mut self) -> bool {
+        let stopped =
+            (0..STOP_ROUNDS).any(|_| self.drain(STOP_ROUND, |engine| engine.in_flight == 0));
+        if !stopped {
+            self.buffers.leak();
+            self.zero_copy.leak();
+        }
+        stopped
+    }
+}
+
+/// How long a driver that is dropped waits for the kernel to let go of its memory. What has not
+/// ended by then (nothing that is known) is leaked.
+const STOP_ROUND: Duration = Duration::from_millis(100);
+const STOP_ROUNDS: u32 = 20;
+
+fn on_receive(connection: ConnectionId, raw: RingCompletion, more: bool) -> Completion {
+    let end = match raw.result {
+        0 => ReceiveEnd::Finished,
+        bytes if bytes > 0 => {
+            let index = cqueue::buffer_select(raw.flags).expect("bytes come in a provided buffer");
+            let buffer = Buffer { index, bytes: bytes as usize };
+            return Completion::Received { connection, buffer, more };
+        }
+        negative => match -negative {
+            libc::ENOBUFS => ReceiveEnd::Shortage,
+            libc::ECANCELED | libc::EINTR | libc::EAGAIN => ReceiveEnd::Stopped,
+            errno => ReceiveEnd::Failed(errno),
+        },
+    };
+    Completion::ReceiveEnded { connection, end }
+}
+
+fn outcome(result: i32) -> Result<usize, i32> {
+    usize::try_from(result).map_err(|_| -result)
+}
+
+/// Not an error of the listener: it was stopped, or the connection has gone; see accept(2).
+fn accept_goes_on_after(errno: i32) -> bool {
+    matches!(errno, libc::ECANCELED | libc::EAGAIN) || sys::accept_goes_on_after(errno)
+}

@@ -97,7 +97,7 @@ impl<E: Engine> SocketDriver<E> {
                 self.drop_sending(sockets, id);
                 if all { self.on_output_sent(sockets, id) } else { self.settle(sockets, id) }
             }
-            Err(errno) if is_transient(errno) && may_send => return true,
+            Err(errno) if is_transient(errno) && may_send => return sending.notice.is_none(),
             Err(errno) => {
                 self.drop_sending(sockets, id);
                 self.on_send_failed(sockets, id, errno);
