@@ -5,3 +5,13 @@
 #![forbid(unsafe_code)]
 
 pub mod config;
+mod connection;
+mod delivery;
+mod groups;
+mod handlers;
+pub mod mail;
+pub mod metrics;
+mod retained;
+pub mod service;
+pub mod session;
+pub mod websocket;

@@ -1,3 +1,9 @@
-//! Being laid out.
+//! The `ringlane` program; see [`ringlane::cli`].
 
-fn main() {}
+#![forbid(unsafe_code)]
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    ringlane::cli::run()
+}

@@ -3,6 +3,7 @@
 //! A counter is a relaxed load and store, never a locked instruction. Names and help texts stand
 //! here once, for `/metrics`, `/status` and `$SYS`.
 
+use ringlane_dataplane::ids::CoreId;
 use ringlane_dataplane::runtime::Counter;
 
 /// How a metric behaves over time.
@@ -20,9 +21,25 @@ macro_rules! core_metrics {
         #[derive(Default, Debug)]
         pub struct CoreMetrics {
             $(#[doc = $help] pub $field: Counter,)*
+            /// QoS 0 messages dropped before each other core's mailbox.
+            pub dropped_mailbox_to: Vec<Counter>,
         }
 
         impl CoreMetrics {
+            /// Counters at zero for one of `cores` cores.
+            #[must_use]
+            pub fn new(cores: u16) -> Self {
+                let dropped_mailbox_to = (0..cores).map(|_| Counter::default()).collect();
+                Self { dropped_mailbox_to, ..Self::default() }
+            }
+
+            /// Counts messages dropped because the mailbox of `to` stayed full.
+            pub(crate) fn dropped_to(&self, to: CoreId, count: u64) {
+                if let Some(counter) = self.dropped_mailbox_to.get(to.index()) {
+                    counter.add(count);
+                }
+            }
+
             /// Calls `each` with name (without prefix), kind, help text and value of every metric.
             pub fn each(&self, mut each: impl FnMut(&'static str, MetricKind, &'static str, u64)) {
                 $(each($name, MetricKind::$kind, $help, self.$field.get());)*

@@ -12,7 +12,7 @@ pub struct Key {
     pub default: Value,
 }
 
-/// All keys in the order of the types.
+/// All keys, section by section: those outside of any section come first, as TOML wants it.
 ///
 /// # Panics
 /// Never: every value of the configuration has a form in TOML, which a test holds.
@@ -29,12 +29,12 @@ pub(super) fn keys_of(config: &Config) -> Vec<Key> {
     while let Some((name, value)) = open.pop() {
         match value {
             Value::Table(table) => {
-                let inner = table.into_iter().map(|(key, value)| (join(&name, &key), value));
-                open.extend(inner.rev());
+                open.extend(table.into_iter().map(|(key, value)| (join(&name, &key), value)));
             }
             default => keys.push(Key { name, default }),
         }
     }
+    keys.sort_by(|a, b| split(&a.name).cmp(&split(&b.name)));
     keys
 }
 

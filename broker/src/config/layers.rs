@@ -5,7 +5,7 @@ use super::keys::{Key, join, nearest, split};
 use serde::Deserialize;
 use serde::de::IntoDeserializer;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use toml::Value;
 use toml::de::{DeTable, DeValue};
 
@@ -68,14 +68,14 @@ pub struct Layers {
 
 /// Reads the file's values; what is wrong goes to `errors`.
 pub(super) fn from_file(
-    path: &PathBuf,
+    path: &Path,
     text: &str,
     keys: &[Key],
     errors: &mut Vec<ConfigError>,
 ) -> Vec<Assignment> {
     let at = |byte: usize| {
         let (line, column) = line_and_column(text, byte);
-        Source::File { path: path.clone(), line, column }
+        Source::File { path: path.to_owned(), line, column }
     };
     let table = match DeTable::parse(text) {
         Ok(table) => table.into_inner(),

@@ -1,0 +1,135 @@
+//! From the first byte to a complete CONNECT.
+
+use super::{Connection, End, Phase, Stream, write_packet};
+use crate::handlers::Flow;
+use crate::service::{Broker, ListenerKind, Timer, Turn};
+use crate::websocket::{self, Upgrade};
+use ringlane_dataplane::ids::{ConnectionId, ListenerId};
+use ringlane_dataplane::net::Close;
+use ringlane_mqtt::encode;
+use ringlane_mqtt::{
+    ConnackProperties, Connect, Frame, ReasonCode, Version, decode_connect, frame,
+};
+
+/// The fixed header byte of CONNECT [MQTT-2.1.3-1].
+const CONNECT_HEADER: u8 = 0x10;
+
+impl Broker {
+    pub(crate) fn on_accepted(
+        &mut self,
+        turn: &mut Turn<'_>,
+        id: ConnectionId,
+        listener: ListenerId,
+    ) {
+        self.metrics.sockets_opened.add(1);
+        if self.draining {
+            turn.sockets.close(id, Close::Abort);
+            return;
+        }
+        let stream = match self.listeners.get(usize::from(listener.0)) {
+            Some(ListenerKind::WebSocket) => Stream::Upgrade,
+            _ => Stream::Plain,
+        };
+        let mut connection = Connection::new(stream, turn.now);
+        let deadline = turn.now + self.config.mqtt.connect_timeout;
+        connection.deadline = Some(turn.timers.schedule(deadline, Timer::ConnectDeadline(id)));
+        self.connections.insert(id, connection);
+    }
+
+    /// CONNECT did not come in time, counted from the accept, not from the last byte.
+    pub(crate) fn on_connect_deadline(&mut self, turn: &mut Turn<'_>, id: ConnectionId) {
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        connection.deadline = None;
+        if connection.phase == Phase::Greeting {
+            self.metrics.connect_timeouts.add(1);
+            self.connections.remove(id);
+            turn.sockets.close(id, Close::Abort);
+        }
+    }
+
+    /// Takes bytes of the WebSocket handshake.
+    pub(super) fn take_upgrade(&mut self, turn: &mut Turn<'_>, id: ConnectionId, bytes: &[u8]) {
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        connection.inbox.extend_from_slice(bytes);
+        let settings = &self.config.listeners.websocket;
+        match websocket::upgrade(&connection.inbox, &settings.path, &settings.allowed_origins) {
+            Upgrade::Incomplete => {}
+            Upgrade::Refused { response } => {
+                if let Some(output) = turn.sockets.output(id) {
+                    output.bytes.extend_from_slice(&response);
+                }
+                self.end_connection(turn, id, End::Unclean);
+            }
+            Upgrade::Accepted { consumed, response } => {
+                let rest = connection.inbox.split_off(consumed);
+                connection.inbox = Vec::new();
+                let decoder = websocket::Decoder::new(self.sizes.packet_bytes_max);
+                connection.stream = Stream::WebSocket(Box::new(decoder));
+                if let Some(output) = turn.sockets.output(id) {
+                    output.bytes.extend_from_slice(&response);
+                }
+                if !rest.is_empty() {
+                    self.on_received(turn, id, &rest);
+                }
+            }
+        }
+    }
+
+    /// Takes the CONNECT: refuses it, moves the connection, or accepts it here.
+    pub(super) fn greet(&mut self, turn: &mut Turn<'_>, id: ConnectionId, bytes: &[u8]) -> Flow {
+        // Anything but CONNECT ends the connection without an answer [MQTT-3.1.0-1].
+        if bytes[0] != CONNECT_HEADER {
+            self.metrics.malformed_packets.add(1);
+            self.end_connection(turn, id, End::Unclean);
+            return Flow::Over;
+        }
+        let raw = match frame(bytes, self.sizes.connect_bytes_max) {
+            Ok(Frame::Complete(raw)) => raw,
+            Ok(Frame::Incomplete { .. }) => return Flow::More,
+            Err(error) => return self.fail(turn, id, error),
+        };
+        self.metrics.packets_received.add(1);
+        match decode_connect(raw) {
+            Ok(connect) => self.place(turn, id, &connect, raw.total_bytes),
+            Err(error) if error.reason == ReasonCode::UNSUPPORTED_PROTOCOL_VERSION => {
+                // The 3.1.1 form: the one that every client understands [MQTT-3.1.2-2].
+                self.refuse(turn, id, Version::V311, error.reason)
+            }
+            Err(error) => self.fail(turn, id, error),
+        }
+    }
+
+    /// Decides which core the client belongs to. A client without identifier stays here.
+    fn place(
+        &mut self,
+        turn: &mut Turn<'_>,
+        id: ConnectionId,
+        connect: &Connect<'_>,
+        bytes: usize,
+    ) -> Flow {
+        if !connect.client_id.is_empty() {
+            let owner = self.placement.client_owner(connect.client_id);
+            if owner != self.core {
+                return self.begin_move(turn, id, owner);
+            }
+        }
+        self.on_connect(turn, id, connect, bytes)
+    }
+
+    /// Answers CONNECT with a refusal and closes [MQTT-3.1.4-2], [MQTT-3.2.2-7].
+    pub(crate) fn refuse(
+        &mut self,
+        turn: &mut Turn<'_>,
+        id: ConnectionId,
+        version: Version,
+        reason: ReasonCode,
+    ) -> Flow {
+        self.metrics.connects_refused.add(1);
+        let websocket = self.connections.get(id).is_some_and(Connection::is_websocket);
+        write_packet(turn.sockets, id, websocket, |out| {
+            encode::connack(out, version, false, reason, &ConnackProperties::default());
+        });
+        self.end_connection(turn, id, End::Unclean);
+        Flow::Over
+    }
+}

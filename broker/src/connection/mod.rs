@@ -1,0 +1,168 @@
+//! Connections: the life of one socket, from the first byte to the last.
+//!
+//! A connection's state ends the moment its end is decided; what the driver reports of its socket
+//! afterwards finds nothing here.
+
+mod end;
+mod greeting;
+mod link;
+mod log_budget;
+mod moving;
+mod receive;
+
+pub(crate) use end::End;
+pub(crate) use link::{AliasTable, Delivery, Link, Written, remaining_secs, write_packet};
+pub(crate) use log_budget::LogBudget;
+
+use crate::session::SessionId;
+use crate::websocket;
+use ringlane_dataplane::ids::{ConnectionId, CoreId};
+use ringlane_dataplane::runtime::TimerId;
+use ringlane_dataplane::time::Nanos;
+use ringlane_mqtt::{ReasonCode, Version};
+use std::collections::VecDeque;
+use std::time::Duration;
+
+/// How bytes of the socket become bytes of MQTT.
+#[derive(Debug)]
+pub(crate) enum Stream {
+    /// They are the same.
+    Plain,
+    /// The WebSocket handshake is not complete; its bytes wait in the inbox.
+    Upgrade,
+    /// WebSocket frames.
+    WebSocket(Box<websocket::Decoder>),
+}
+
+/// How far the client has come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Phase {
+    /// CONNECT is not complete.
+    Greeting,
+    /// CONNECT is complete and the client belongs to another core.
+    Moving(CoreId),
+    /// CONNECT was accepted.
+    Connected(SessionId),
+}
+
+/// An acknowledgement that is owed to the client, in the order of its PUBLISH packets
+/// [MQTT-4.6.0-2], [MQTT-4.6.0-3].
+#[derive(Debug)]
+pub(crate) struct OwedAck {
+    pub(crate) packet_id: u16,
+    /// PUBREC rather than PUBACK.
+    pub(crate) qos2: bool,
+    pub(crate) ready: bool,
+    pub(crate) reason: ReasonCode,
+}
+
+/// One connection.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    pub(crate) phase: Phase,
+    pub(crate) stream: Stream,
+    /// Bytes that make no whole packet yet, or that wait for back-pressure to end.
+    pub(crate) inbox: Vec<u8>,
+    /// Not read from; see `service::stall`.
+    pub(crate) stalled: bool,
+    pub(crate) heard_at: Nanos,
+    /// 1.5 keep alive intervals [MQTT-3.1.2-22]; zero for none.
+    pub(crate) silence_max: Duration,
+    pub(crate) deadline: Option<TimerId>,
+    pub(crate) version: Version,
+    /// Topics by alias, as the client set them [MQTT5 §3.3.2.3.4].
+    pub(crate) aliases: Vec<Option<Box<str>>>,
+    pub(crate) acks: VecDeque<OwedAck>,
+    /// Number of the first entry of `acks`.
+    pub(crate) acks_base: u64,
+    /// QoS 1 entries of `acks`: they count against Receive Maximum.
+    pub(crate) acks_qos1: u16,
+    pub(crate) ack_ready: bool,
+}
+
+impl Connection {
+    pub(crate) fn new(stream: Stream, now: Nanos) -> Self {
+        Self {
+            phase: Phase::Greeting,
+            stream,
+            inbox: Vec::new(),
+            stalled: false,
+            heard_at: now,
+            silence_max: Duration::ZERO,
+            deadline: None,
+            version: Version::V311,
+            aliases: Vec::new(),
+            acks: VecDeque::new(),
+            acks_base: 0,
+            acks_qos1: 0,
+            ack_ready: false,
+        }
+    }
+
+    pub(crate) fn is_websocket(&self) -> bool {
+        matches!(self.stream, Stream::WebSocket(_))
+    }
+}
+
+/// The connections of one core, by the slot that the driver gave them.
+#[derive(Debug, Default)]
+pub(crate) struct Connections {
+    slots: Vec<Option<(u32, Box<Connection>)>>,
+}
+
+impl Connections {
+    pub(crate) fn insert(&mut self, id: ConnectionId, connection: Connection) {
+        if id.index() >= self.slots.len() {
+            self.slots.resize_with(id.index() + 1, || None);
+        }
+        self.slots[id.index()] = Some((id.generation, Box::new(connection)));
+    }
+
+    pub(crate) fn get(&self, id: ConnectionId) -> Option<&Connection> {
+        match self.slots.get(id.index())? {
+            Some((generation, connection)) if *generation == id.generation => Some(connection),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn get_mut(&mut self, id: ConnectionId) -> Option<&mut Connection> {
+        match self.slots.get_mut(id.index())? {
+            Some((generation, connection)) if *generation == id.generation => Some(connection),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn remove(&mut self, id: ConnectionId) -> Option<Box<Connection>> {
+        self.get(id)?;
+        self.slots[id.index()].take().map(|(_, connection)| connection)
+    }
+
+    pub(crate) fn ids(&self) -> Vec<ConnectionId> {
+        let slots = self.slots.iter().enumerate();
+        slots
+            .filter_map(|(slot, entry)| {
+                let (generation, _) = entry.as_ref()?;
+                Some(ConnectionId { slot: slot as u32, generation: *generation })
+            })
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_is_found_by_its_own_generation_only() {
+        let mut connections = Connections::default();
+        let old = ConnectionId { slot: 3, generation: 0 };
+        let new = ConnectionId { slot: 3, generation: 1 };
+        connections.insert(old, Connection::new(Stream::Plain, Nanos(0)));
+        assert!(connections.remove(new).is_none());
+        assert!(connections.remove(old).is_some());
+        connections.insert(new, Connection::new(Stream::Upgrade, Nanos(0)));
+        assert!(connections.get(old).is_none());
+        assert!(connections.get_mut(new).is_some());
+        assert_eq!(connections.ids(), [new]);
+    }
+}

@@ -1,0 +1,193 @@
+//! Bytes in, packets out.
+
+use super::{End, Phase, Stream};
+use crate::handlers::Flow;
+use crate::service::{Broker, Turn};
+use crate::session::SessionId;
+use crate::websocket::WebSocketError;
+use ringlane_dataplane::ids::ConnectionId;
+use ringlane_mqtt::{DecodeError, Frame, RawPacket, ReasonCode, decode_from_client, frame};
+
+impl Broker {
+    /// Takes bytes from a socket; what makes no whole packet is kept.
+    pub(crate) fn on_received(&mut self, turn: &mut Turn<'_>, id: ConnectionId, bytes: &[u8]) {
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        connection.heard_at = turn.now;
+        match &mut connection.stream {
+            Stream::Plain => self.take_mqtt(turn, id, bytes),
+            Stream::Upgrade => self.take_upgrade(turn, id, bytes),
+            Stream::WebSocket(_) => self.take_frames(turn, id, bytes),
+        }
+        self.check_output(turn, id);
+    }
+
+    /// Takes bytes of MQTT: straight from the receive buffer where nothing waits before them.
+    fn take_mqtt(&mut self, turn: &mut Turn<'_>, id: ConnectionId, bytes: &[u8]) {
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        if connection.inbox.is_empty() && !connection.stalled {
+            let used = self.consume(turn, id, bytes);
+            if used < bytes.len()
+                && let Some(connection) = self.connections.get_mut(id)
+            {
+                connection.inbox.extend_from_slice(&bytes[used..]);
+            }
+            return;
+        }
+        connection.inbox.extend_from_slice(bytes);
+        if !connection.stalled {
+            self.consume_inbox(turn, id);
+        }
+    }
+
+    /// Handles the whole packets of the inbox.
+    pub(crate) fn consume_inbox(&mut self, turn: &mut Turn<'_>, id: ConnectionId) {
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        let mut inbox = core::mem::take(&mut connection.inbox);
+        let used = self.consume(turn, id, &inbox);
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        if used == inbox.len() {
+            return;
+        }
+        inbox.drain(..used);
+        connection.inbox = inbox;
+    }
+
+    /// Takes WebSocket frames apart and handles the MQTT bytes in them.
+    fn take_frames(&mut self, turn: &mut Turn<'_>, id: ConnectionId, bytes: &[u8]) {
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        let Stream::WebSocket(decoder) = &mut connection.stream else { return };
+        let mut payload = core::mem::take(&mut self.scratch.frames);
+        let mut replies = Vec::new();
+        payload.clear();
+        let decoded = decoder.decode(bytes, &mut payload, &mut replies);
+        if !payload.is_empty() {
+            self.take_mqtt(turn, id, &payload);
+        }
+        self.scratch.frames = payload;
+        if !replies.is_empty()
+            && let Some(output) = turn.sockets.output(id)
+        {
+            output.bytes.extend_from_slice(&replies);
+        }
+        match decoded {
+            Ok(decoded) if decoded.closed => self.end_connection(turn, id, End::Unclean),
+            Ok(_) => {}
+            Err(error) => self.fail_websocket(turn, id, &error),
+        }
+    }
+
+    fn fail_websocket(&mut self, turn: &mut Turn<'_>, id: ConnectionId, error: &WebSocketError) {
+        if self.connections.get(id).is_none() {
+            return;
+        }
+        self.metrics.malformed_packets.add(1);
+        if let Some(output) = turn.sockets.output(id) {
+            output.bytes.extend_from_slice(&error.close_frame());
+        }
+        self.end_connection(turn, id, End::Unclean);
+    }
+
+    /// Handles whole packets from the front of `bytes`; returns how many bytes are done with.
+    fn consume(&mut self, turn: &mut Turn<'_>, id: ConnectionId, bytes: &[u8]) -> usize {
+        let mut used = 0;
+        loop {
+            let rest = &bytes[used..];
+            let Some(connection) = self.connections.get(id) else { return bytes.len() };
+            let flow = match connection.phase {
+                Phase::Moving(_) => return used,
+                _ if rest.is_empty() => return used,
+                Phase::Greeting => self.greet(turn, id, rest),
+                Phase::Connected(session) => self.take_packet(turn, id, session, rest),
+            };
+            match flow {
+                Flow::Next(bytes) => used += bytes,
+                Flow::NextThenStall(bytes) => return used + bytes,
+                Flow::Stall | Flow::More => return used,
+                Flow::Over => return bytes.len(),
+            }
+        }
+    }
+
+    fn take_packet(
+        &mut self,
+        turn: &mut Turn<'_>,
+        id: ConnectionId,
+        session: SessionId,
+        bytes: &[u8],
+    ) -> Flow {
+        let raw = match frame(bytes, self.sizes.packet_bytes_max) {
+            Ok(Frame::Complete(raw)) => raw,
+            Ok(Frame::Incomplete { .. }) => return Flow::More,
+            Err(error) => return self.fail(turn, id, error),
+        };
+        if self.post.is_congested() {
+            self.stall_for_retry(turn, id);
+            return Flow::Stall;
+        }
+        self.decode_packet(turn, id, session, raw)
+    }
+
+    fn decode_packet(
+        &mut self,
+        turn: &mut Turn<'_>,
+        id: ConnectionId,
+        session: SessionId,
+        raw: RawPacket<'_>,
+    ) -> Flow {
+        let Some(connection) = self.connections.get(id) else { return Flow::Over };
+        match decode_from_client(connection.version, raw) {
+            Ok(packet) => {
+                self.metrics.packets_received.add(1);
+                self.on_packet(turn, id, session, packet, raw.total_bytes)
+            }
+            Err(error) => self.fail(turn, id, error),
+        }
+    }
+
+    /// Ends a connection whose client broke the protocol [MQTT-4.13.1-1], [MQTT-4.8.0-1].
+    pub(crate) fn fail(
+        &mut self,
+        turn: &mut Turn<'_>,
+        id: ConnectionId,
+        error: DecodeError,
+    ) -> Flow {
+        self.metrics.malformed_packets.add(1);
+        if let Some(suppressed) = self.bad_packet_logs.take(turn.now) {
+            let peer = turn.sockets.peer(id).map(tracing::field::display);
+            tracing::info!(
+                core = self.core.0,
+                peer,
+                reason = format_args!("{:#04x}", error.reason.0),
+                source = error.source,
+                suppressed,
+                "disconnected: {}",
+                error.what
+            );
+        }
+        self.send_disconnect_with(turn, id, error.reason, Some(error.what), None);
+        self.end_connection(turn, id, End::Unclean);
+        Flow::Over
+    }
+
+    /// As [`Broker::fail`], for an error that only the connection's state shows.
+    pub(crate) fn fail_with(
+        &mut self,
+        turn: &mut Turn<'_>,
+        id: ConnectionId,
+        reason: ReasonCode,
+        what: &'static str,
+        source: &'static str,
+    ) -> Flow {
+        self.fail(turn, id, DecodeError { reason, what, source })
+    }
+
+    /// A client that does not read what it asked for is cut off at the hard bound. One message
+    /// of the largest size may lie above it: there was room when that one came.
+    pub(crate) fn check_output(&mut self, turn: &mut Turn<'_>, id: ConnectionId) {
+        let bound = self.sizes.output_bytes_max + self.sizes.packet_bytes_max;
+        if turn.sockets.unsent_bytes(id) > bound {
+            self.metrics.slow_disconnects.add(1);
+            self.end_connection(turn, id, End::Slow);
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! One message to all sessions and groups of this core that match.
+
+use super::qos0::{Qos0, send_qos0};
+use super::{Subscriber, Target, View};
+use crate::service::{Broker, Turn};
+use crate::session::{Pending, SubscriptionIds};
+use ringlane_mqtt::QoS;
+
+/// A session's matching subscriptions, merged.
+#[derive(Clone, Copy, Debug)]
+struct Merged {
+    qos: QoS,
+    retain: bool,
+    priming: bool,
+}
+
+impl Broker {
+    /// Matches a message on this core and delivers it. True if anybody matched.
+    pub(crate) fn fan_out(&mut self, turn: &mut Turn<'_>, view: &mut View<'_>) -> bool {
+        let mut matched = core::mem::take(&mut self.scratch.matched);
+        matched.clear();
+        let mut filters = 0;
+        self.subscriptions.for_each_match(view.topic, &mut |list: &Vec<Subscriber>| {
+            filters += 1;
+            matched.extend_from_slice(list);
+        });
+        if filters > 1 {
+            // Overlapping subscriptions of one session come to lie side by side.
+            matched.sort_by_key(|subscriber| subscriber.target);
+        }
+        self.scratch.forms.clear();
+        let many = matched.len() > 1;
+        for same in matched.chunk_by(|a, b| filters > 1 && a.target == b.target) {
+            match same[0].target {
+                Target::Session(slot) => self.deliver(turn, slot, same, view, many),
+                Target::Group(slot) => self.offer_to_group(turn, slot, view),
+            }
+        }
+        let any = !matched.is_empty();
+        self.scratch.matched = matched;
+        any
+    }
+
+    /// One message to one session, once.
+    fn deliver(
+        &mut self,
+        turn: &mut Turn<'_>,
+        slot: u32,
+        subscribers: &[Subscriber],
+        view: &mut View<'_>,
+        many: bool,
+    ) {
+        let Self { sessions, scratch, maker, metrics, sizes, .. } = self;
+        let Some(session) = sessions.at_mut(slot) else { return };
+        let own = session.client_hash == view.publisher;
+        let Some(merged) = merge(subscribers, own, view, &mut scratch.ids) else { return };
+        if merged.priming {
+            let id = session.id;
+            return self.hold(turn, id, view, merged.qos, merged.retain);
+        }
+        if merged.qos == QoS::AtMostOnce {
+            let Some(link) = session.link.as_mut() else { return };
+            let how = Qos0 {
+                retain: merged.retain,
+                ids: &scratch.ids,
+                keep_form: many,
+                output_bytes_high: sizes.output_bytes_high,
+            };
+            let tools = (&mut scratch.forms, maker, &**metrics);
+            send_qos0(link, turn.sockets, turn.now, view, how, tools);
+            return;
+        }
+        let pending = Pending {
+            qos: merged.qos,
+            retain: merged.retain,
+            ids: SubscriptionIds::from_slice(&scratch.ids),
+            ticket: None,
+            message: view.share(maker).clone(),
+        };
+        let id = session.id;
+        self.owe(turn, id, pending);
+    }
+}
+
+/// Merges a session's matching subscriptions: the highest QoS, all subscription identifiers
+/// [MQTT-3.3.4-3], [MQTT-3.3.4-4]. `None` if No Local keeps the message from it.
+fn merge(
+    subscribers: &[Subscriber],
+    own: bool,
+    view: &View<'_>,
+    ids: &mut Vec<u32>,
+) -> Option<Merged> {
+    ids.clear();
+    let mut merged: Option<Merged> = None;
+    for subscriber in subscribers {
+        if subscriber.no_local && own {
+            continue;
+        }
+        if subscriber.subscription_id != 0 {
+            ids.push(subscriber.subscription_id);
+        }
+        let retain = subscriber.retain_as_published && view.retain;
+        merged = Some(match merged {
+            None => Merged { qos: subscriber.qos, retain, priming: subscriber.priming },
+            Some(before) => Merged {
+                qos: before.qos.max(subscriber.qos),
+                retain: before.retain || retain,
+                priming: before.priming || subscriber.priming,
+            },
+        });
+    }
+    let mut merged = merged?;
+    merged.qos = merged.qos.min(view.qos);
+    Some(merged)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ringlane_dataplane::message::MessageHead;
+    use ringlane_dataplane::time::Nanos;
+
+    fn subscriber(qos: QoS, id: u32, no_local: bool, retain_as_published: bool) -> Subscriber {
+        let target = Target::Session(1);
+        Subscriber {
+            target,
+            subscription_id: id,
+            qos,
+            no_local,
+            retain_as_published,
+            priming: false,
+        }
+    }
+
+    fn view(qos: u8, retain: bool) -> View<'static> {
+        let head = MessageHead {
+            publisher: 9,
+            accepted_at: Nanos(0),
+            expires_at: Nanos::NEVER,
+            topic_bytes: 0,
+            properties_bytes: 0,
+            qos,
+            retain,
+        };
+        View::borrowed(head, "t", &[], &[])
+    }
+
+    #[test]
+    fn overlapping_subscriptions_give_the_highest_qos_and_all_identifiers() {
+        let mut ids = Vec::new();
+        let both = [
+            subscriber(QoS::AtMostOnce, 5, false, true),
+            subscriber(QoS::ExactlyOnce, 7, false, false),
+        ];
+        let merged = merge(&both, false, &view(1, true), &mut ids).expect("matched");
+        assert_eq!(merged.qos, QoS::AtLeastOnce);
+        assert!(merged.retain);
+        assert_eq!(ids, [5, 7]);
+    }
+
+    #[test]
+    fn no_local_holds_for_its_own_subscription_only() {
+        let mut ids = Vec::new();
+        let both = [
+            subscriber(QoS::ExactlyOnce, 5, true, false),
+            subscriber(QoS::AtMostOnce, 0, false, false),
+        ];
+        let merged = merge(&both, true, &view(2, false), &mut ids).expect("the other one");
+        assert_eq!((merged.qos, ids.len()), (QoS::AtMostOnce, 0));
+        assert!(merge(&both[..1], true, &view(2, false), &mut ids).is_none());
+    }
+}

@@ -1,0 +1,298 @@
+//! One group: who its members are, and who gets the next message. Pure.
+
+use super::{GroupKey, Member, MemberKey};
+use ringlane_dataplane::message::Message;
+use ringlane_dataplane::time::Nanos;
+use ringlane_mqtt::QoS;
+use std::collections::VecDeque;
+
+/// QoS 0 messages wait for a free window only up to this many bytes, and only while a member is
+/// connected.
+const QOS0_PENDING_BYTES_MAX: usize = 1 << 20;
+
+#[derive(Debug)]
+struct MemberState {
+    member: Member,
+    /// Messages given and not answered.
+    held: u16,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    seq: u64,
+    message: Message,
+}
+
+/// A message for a member.
+#[derive(Debug)]
+pub(crate) struct Dispatch {
+    pub(crate) member: MemberKey,
+    pub(crate) qos: QoS,
+    pub(crate) subscription_id: u32,
+    pub(crate) retain: bool,
+    pub(crate) seq: u64,
+    pub(crate) message: Message,
+}
+
+/// What became of an offered message.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Offered {
+    /// It waits for [`Group::next_dispatch`].
+    Waiting,
+    /// QoS 0 and nobody could take it soon.
+    Dropped,
+}
+
+/// A shared-subscription group.
+#[derive(Debug)]
+pub(crate) struct Group {
+    pub(crate) key: GroupKey,
+    members: Vec<MemberState>,
+    /// Where the search for the next member begins.
+    turn: usize,
+    waiting: VecDeque<Waiting>,
+    waiting_bytes: usize,
+    next_seq: u64,
+    /// Place in its filter's list of the subscription tree.
+    pub(crate) position: u32,
+    /// Whether the cores were told that this group's backlog is full.
+    pub(crate) backlog_full: bool,
+}
+
+impl Group {
+    pub(crate) fn new(key: GroupKey) -> Self {
+        Self {
+            key,
+            members: Vec::new(),
+            turn: 0,
+            waiting: VecDeque::new(),
+            waiting_bytes: 0,
+            next_seq: 0,
+            position: 0,
+            backlog_full: false,
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.members.is_empty()
+    }
+
+    pub(crate) fn waiting_len(&self) -> usize {
+        self.waiting.len()
+    }
+
+    pub(crate) fn waiting_bytes(&self) -> usize {
+        self.waiting_bytes
+    }
+
+    /// Adds a member, or replaces its subscription.
+    pub(crate) fn join(&mut self, member: Member) {
+        match self.members.iter_mut().find(|state| state.member.key == member.key) {
+            Some(state) => state.member = member,
+            None => self.members.push(MemberState { member, held: 0 }),
+        }
+    }
+
+    pub(crate) fn leave(&mut self, key: MemberKey) {
+        if let Some(index) = self.members.iter().position(|state| state.member.key == key) {
+            self.members.remove(index);
+            if self.turn > index {
+                self.turn -= 1;
+            }
+        }
+    }
+
+    /// A member's connection came (`window` above 0) or went.
+    pub(crate) fn set_window(&mut self, key: MemberKey, window: u16) {
+        if let Some(state) = self.members.iter_mut().find(|state| state.member.key == key) {
+            state.member.window = window;
+        }
+    }
+
+    /// A member answered for one message.
+    pub(crate) fn on_done(&mut self, key: MemberKey) {
+        if let Some(state) = self.members.iter_mut().find(|state| state.member.key == key) {
+            state.held = state.held.saturating_sub(1);
+        }
+    }
+
+    /// A member gave a message back: it goes out again in its old place.
+    pub(crate) fn on_return(&mut self, key: MemberKey, seq: u64, message: Message) {
+        self.on_done(key);
+        let place = self.waiting.partition_point(|waiting| waiting.seq < seq);
+        self.waiting_bytes += message.memory_bytes();
+        self.waiting.insert(place, Waiting { seq, message });
+    }
+
+    /// Takes a message in, behind those that wait.
+    pub(crate) fn offer(&mut self, message: Message) -> Offered {
+        if message.head().qos == 0 {
+            let connected = self.members.iter().any(|state| state.member.window > 0);
+            if !connected || self.waiting_bytes >= QOS0_PENDING_BYTES_MAX {
+                return Offered::Dropped;
+            }
+        }
+        let seq = self.next_seq;
+        self.next_seq += 1;
+        self.waiting_bytes += message.memory_bytes();
+        self.waiting.push_back(Waiting { seq, message });
+        Offered::Waiting
+    }
+
+    /// Drops the oldest waiting message; false if there is none.
+    pub(crate) fn drop_oldest(&mut self) -> bool {
+        self.pop_waiting().is_some()
+    }
+
+    /// The next message and the member that gets it. Expired messages are counted into `expired`.
+    pub(crate) fn next_dispatch(&mut self, now: Nanos, expired: &mut u64) -> Option<Dispatch> {
+        loop {
+            if self.waiting.is_empty() {
+                return None;
+            }
+            let index = self.free_member()?;
+            let Waiting { seq, message } = self.pop_waiting()?;
+            if message.head().expires_at <= now {
+                *expired += 1;
+                continue;
+            }
+            self.turn = index + 1;
+            let state = &mut self.members[index];
+            state.held += 1;
+            let qos = QoS::from_u8(message.head().qos).unwrap_or(QoS::AtMostOnce);
+            return Some(Dispatch {
+                member: state.member.key,
+                qos: qos.min(state.member.qos),
+                subscription_id: state.member.subscription_id,
+                retain: state.member.retain_as_published && message.head().retain,
+                seq,
+                message,
+            });
+        }
+    }
+
+    fn pop_waiting(&mut self) -> Option<Waiting> {
+        let waiting = self.waiting.pop_front()?;
+        self.waiting_bytes -= waiting.message.memory_bytes();
+        Some(waiting)
+    }
+
+    /// In turn, so that all members with a free window get the same share.
+    fn free_member(&self) -> Option<usize> {
+        let count = self.members.len();
+        (0..count).map(|step| (self.turn + step) % count).find(|index| {
+            let state = &self.members[*index];
+            state.held < state.member.window
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::SessionId;
+    use ringlane_dataplane::ids::CoreId;
+    use ringlane_dataplane::message::MessageHead;
+
+    fn member(slot: u32, window: u16) -> Member {
+        let session = SessionId { slot, generation: 0 };
+        Member {
+            key: MemberKey { core: CoreId(0), session },
+            qos: QoS::AtLeastOnce,
+            subscription_id: 0,
+            retain_as_published: false,
+            window,
+        }
+    }
+
+    fn message(qos: u8, expires_at: Nanos) -> Message {
+        let head = MessageHead {
+            publisher: 0,
+            accepted_at: Nanos(0),
+            expires_at,
+            topic_bytes: 0,
+            properties_bytes: 0,
+            qos,
+            retain: false,
+        };
+        Message::new(head, "t", &[], b"x", &mut Vec::new())
+    }
+
+    fn group(members: &[Member]) -> Group {
+        let mut group = Group::new(GroupKey { name: "g".into(), filter: "t".into() });
+        for member in members {
+            group.join(member.clone());
+        }
+        group
+    }
+
+    fn next(group: &mut Group) -> Option<(u32, u64)> {
+        let dispatch = group.next_dispatch(Nanos(10), &mut 0)?;
+        Some((dispatch.member.session.slot, dispatch.seq))
+    }
+
+    #[test]
+    fn members_take_turns_and_a_full_one_is_passed_over() {
+        let mut group = group(&[member(1, 1), member(2, 10)]);
+        for _ in 0..4 {
+            assert_eq!(group.offer(message(1, Nanos::NEVER)), Offered::Waiting);
+        }
+        assert_eq!(next(&mut group), Some((1, 0)));
+        assert_eq!(next(&mut group), Some((2, 1)));
+        assert_eq!(next(&mut group), Some((2, 2)));
+        group.on_done(member(1, 0).key);
+        assert_eq!(next(&mut group), Some((1, 3)));
+        assert_eq!(group.waiting_len(), 0);
+        assert_eq!(group.waiting_bytes(), 0);
+    }
+
+    #[test]
+    fn a_returned_message_goes_out_again_in_its_old_place() {
+        let mut group = group(&[member(1, 1), member(2, 1)]);
+        for _ in 0..3 {
+            group.offer(message(1, Nanos::NEVER));
+        }
+        let first = group.next_dispatch(Nanos(0), &mut 0).expect("a free member");
+        assert_eq!(next(&mut group), Some((2, 1)));
+        group.set_window(first.member, 0);
+        group.on_return(first.member, first.seq, first.message);
+        assert_eq!(next(&mut group), None, "one is away, the other one full");
+        group.on_done(member(2, 0).key);
+        assert_eq!(next(&mut group), Some((2, 0)), "before number 2, which waited longer");
+    }
+
+    #[test]
+    fn qos0_is_not_kept_for_members_that_are_away() {
+        let mut group = group(&[member(1, 0)]);
+        assert_eq!(group.offer(message(0, Nanos::NEVER)), Offered::Dropped);
+        assert_eq!(group.offer(message(1, Nanos::NEVER)), Offered::Waiting);
+        assert_eq!(next(&mut group), None);
+        group.set_window(member(1, 0).key, 5);
+        assert_eq!(next(&mut group), Some((1, 0)));
+    }
+
+    #[test]
+    fn expired_messages_are_counted_and_skipped() {
+        let mut group = group(&[member(1, 5)]);
+        group.offer(message(1, Nanos(5)));
+        group.offer(message(1, Nanos::NEVER));
+        let mut expired = 0;
+        let dispatch = group.next_dispatch(Nanos(10), &mut expired).expect("the second");
+        assert_eq!((dispatch.seq, expired), (1, 1));
+    }
+
+    #[test]
+    fn leaving_keeps_the_turn_and_empties_the_group() {
+        let mut group = group(&[member(1, 5), member(2, 5), member(3, 5)]);
+        for _ in 0..3 {
+            group.offer(message(1, Nanos::NEVER));
+        }
+        assert_eq!(next(&mut group), Some((1, 0)));
+        group.leave(member(1, 0).key);
+        assert_eq!(next(&mut group), Some((2, 1)));
+        group.leave(member(2, 0).key);
+        group.leave(member(3, 0).key);
+        assert!(group.is_empty());
+        assert_eq!(next(&mut group), None);
+    }
+}

@@ -1,0 +1,125 @@
+//! The member's side of a group, within the broker: deliver, and answer for every message.
+
+use super::{GroupKey, MEMBER_WINDOW, Member, MemberKey, Ticket};
+use crate::mail::{GroupMail, Mail};
+use crate::service::{Broker, Turn};
+use crate::session::{Pending, SessionId, SubscriptionIds, SubscriptionKind};
+use ringlane_dataplane::message::Message;
+use ringlane_mqtt::QoS;
+use std::rc::Rc;
+
+impl Broker {
+    pub(crate) fn member_key(&self, session: SessionId) -> MemberKey {
+        MemberKey { core: self.core, session }
+    }
+
+    /// Messages of one group that a session takes at once: never more than its own window.
+    pub(crate) fn member_window(&self, session: SessionId) -> u16 {
+        let link = self.sessions.get(session).and_then(|session| session.link.as_ref());
+        link.map_or(0, |link| link.window.min(MEMBER_WINDOW))
+    }
+
+    pub(crate) fn send_join(
+        &mut self,
+        turn: &mut Turn<'_>,
+        key: GroupKey,
+        member: Member,
+        suback: u64,
+    ) {
+        let owner = self.placement.group_owner(&key.name, &key.filter);
+        let join = GroupMail::Join { key, member, suback };
+        self.send_mail(turn, owner, Mail::Group(Box::new(join)));
+    }
+
+    pub(crate) fn send_leave(&mut self, turn: &mut Turn<'_>, key: GroupKey, session: SessionId) {
+        let owner = self.placement.group_owner(&key.name, &key.filter);
+        let leave = GroupMail::Leave { key, member: self.member_key(session) };
+        self.send_mail(turn, owner, Mail::Group(Box::new(leave)));
+    }
+
+    /// Tells the owners of a session's groups that its connection came or went.
+    pub(crate) fn set_presence(&mut self, turn: &mut Turn<'_>, id: SessionId, window: u16) {
+        let Some(session) = self.sessions.get(id) else { return };
+        let keys: Vec<Rc<GroupKey>> = session
+            .subscriptions
+            .values()
+            .filter_map(|subscription| match &subscription.kind {
+                SubscriptionKind::Shared { key, .. } => Some(key.clone()),
+                SubscriptionKind::Plain { .. } => None,
+            })
+            .collect();
+        let member = self.member_key(id);
+        for key in keys {
+            let owner = self.placement.group_owner(&key.name, &key.filter);
+            let presence = GroupMail::Presence { key: (*key).clone(), member, window };
+            self.send_mail(turn, owner, Mail::Group(Box::new(presence)));
+        }
+    }
+
+    /// A message for a member of this core; it goes back if the member is away.
+    pub(crate) fn on_group_deliver(
+        &mut self,
+        turn: &mut Turn<'_>,
+        id: SessionId,
+        message: Message,
+        qos: QoS,
+        ticket: Ticket,
+    ) {
+        let connected = self.sessions.get(id).is_some_and(|session| session.link.is_some());
+        if !connected {
+            return self.return_message(turn, id, message, &ticket);
+        }
+        let ids = match ticket.subscription_id {
+            0 => SubscriptionIds::None,
+            id => SubscriptionIds::One(id),
+        };
+        let retain = ticket.retain;
+        let pending = Pending { message, qos, retain, ids, ticket: Some(Box::new(ticket)) };
+        self.owe(turn, id, pending);
+    }
+
+    /// The connection went: what another member may get goes back to the group.
+    pub(crate) fn return_group_messages(&mut self, turn: &mut Turn<'_>, id: SessionId) {
+        let Some(session) = self.sessions.get_mut(id) else { return };
+        let queued = (session.outbound.queue_len(), session.outbound.queue_bytes());
+        let inflight = session.outbound.inflight_len();
+        let taken = session.outbound.take_group_messages();
+        let queued_gone = queued.0 - session.outbound.queue_len();
+        self.metrics.queued_messages.sub(queued_gone as u64);
+        self.metrics.queued_bytes.sub((queued.1 - session.outbound.queue_bytes()) as u64);
+        self.metrics.inflight_messages.sub((inflight - session.outbound.inflight_len()) as u64);
+        for pending in taken {
+            if let Some(ticket) = pending.ticket {
+                self.return_message(turn, id, pending.message, &ticket);
+            }
+        }
+    }
+
+    fn return_message(
+        &mut self,
+        turn: &mut Turn<'_>,
+        id: SessionId,
+        message: Message,
+        ticket: &Ticket,
+    ) {
+        let (group, seq) = (ticket.group, ticket.seq);
+        let back = GroupMail::Return { group, member: self.member_key(id), seq, message };
+        self.send_mail(turn, ticket.owner, Mail::Group(Box::new(back)));
+    }
+
+    /// Tells the owner that a message of its group is done with.
+    pub(crate) fn settle_ticket(&mut self, turn: &mut Turn<'_>, id: SessionId, pending: &Pending) {
+        if let Some(ticket) = &pending.ticket {
+            let mail = Mail::GroupDone { group: ticket.group, member: self.member_key(id) };
+            self.send_mail(turn, ticket.owner, mail);
+        }
+    }
+
+    /// As [`Broker::settle_ticket`], at the end of the turn.
+    pub(crate) fn owe_ticket(&mut self, id: SessionId, pending: &Pending) {
+        if let Some(ticket) = &pending.ticket {
+            let mail = Mail::GroupDone { group: ticket.group, member: self.member_key(id) };
+            self.post.queue(ticket.owner, mail);
+        }
+    }
+}

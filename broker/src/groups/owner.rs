@@ -1,0 +1,163 @@
+//! The owner's side of a group, within the broker.
+
+use super::{Dispatch, GroupId, GroupKey, Member, MemberKey, Offered, Ticket};
+use crate::config::BacklogPolicy;
+use crate::delivery::{Subscriber, View};
+use crate::mail::{GroupMail, Mail};
+use crate::service::{Broker, Turn};
+use crate::session::SessionId;
+use ringlane_dataplane::ids::CoreId;
+
+impl Broker {
+    pub(crate) fn on_group_mail(&mut self, turn: &mut Turn<'_>, from: CoreId, mail: GroupMail) {
+        match mail {
+            GroupMail::Join { key, member, suback } => {
+                self.on_join(turn, from, &key, member, suback);
+            }
+            GroupMail::Joined { suback, .. } => {
+                self.announcer.on_joined(suback);
+                self.settle_announcements(turn);
+            }
+            GroupMail::Leave { key, member } => self.on_leave(turn, &key, member),
+            GroupMail::Presence { key, member, window } => {
+                if let Some(id) = self.groups.find(&key)
+                    && let Some(group) = self.groups.get_mut(id)
+                {
+                    group.set_window(member, window);
+                    self.pump_group(turn, id);
+                }
+            }
+            GroupMail::Return { group, member, seq, message } => {
+                if let Some(held) = self.groups.get_mut(group) {
+                    held.on_return(member, seq, message);
+                    self.metrics.shared_pending.add(1);
+                    self.metrics.shared_redispatched.add(1);
+                    self.pump_group(turn, group);
+                }
+            }
+        }
+    }
+
+    fn on_join(
+        &mut self,
+        turn: &mut Turn<'_>,
+        from: CoreId,
+        key: &GroupKey,
+        member: Member,
+        suback: u64,
+    ) {
+        let session = member.key.session;
+        let id = match self.groups.find(key) {
+            Some(id) => id,
+            None => self.create_group(turn, key),
+        };
+        if let Some(group) = self.groups.get_mut(id) {
+            group.join(member);
+        }
+        self.pump_group(turn, id);
+        self.answer_join(turn, from, suback, session);
+    }
+
+    /// A new group subscribes to its filter like a session does.
+    fn create_group(&mut self, turn: &mut Turn<'_>, key: &GroupKey) -> GroupId {
+        let id = self.groups.create(key);
+        let list = self.subscriptions.entry(&key.filter, Vec::new);
+        let position = list.len() as u32;
+        list.push(Subscriber::group(id.slot));
+        self.groups.set_position(id.slot, position);
+        if position == 0 {
+            self.announce_filter(turn, &key.filter);
+        }
+        self.metrics.shared_groups.set(self.groups.len() as u64);
+        id
+    }
+
+    fn on_leave(&mut self, turn: &mut Turn<'_>, key: &GroupKey, member: MemberKey) {
+        let Some(id) = self.groups.find(key) else { return };
+        let Some(group) = self.groups.get_mut(id) else { return };
+        group.leave(member);
+        if !group.is_empty() {
+            return self.pump_group(turn, id);
+        }
+        let Some(group) = self.groups.remove(id) else { return };
+        self.metrics.shared_pending.sub(group.waiting_len() as u64);
+        self.metrics.shared_groups.set(self.groups.len() as u64);
+        if group.backlog_full {
+            self.announce_backlog(turn, &key.filter, false);
+        }
+        let position = group.position;
+        self.remove_from_tree(turn, &key.filter, position);
+    }
+
+    /// A message matched the group's filter.
+    pub(crate) fn offer_to_group(&mut self, turn: &mut Turn<'_>, slot: u32, view: &mut View<'_>) {
+        let Some(id) = self.groups.id_at(slot) else { return };
+        let Some(group) = self.groups.get_mut(id) else { return };
+        let message = view.share(&mut self.maker).clone();
+        match group.offer(message) {
+            Offered::Waiting => self.metrics.shared_pending.add(1),
+            Offered::Dropped => self.metrics.dropped_slow.add(1),
+        }
+        self.pump_group(turn, id);
+        self.check_group_backlog(turn, id);
+    }
+
+    /// Gives waiting messages to members with a free window.
+    pub(crate) fn pump_group(&mut self, turn: &mut Turn<'_>, id: GroupId) {
+        loop {
+            let mut expired = 0;
+            let Some(group) = self.groups.get_mut(id) else { return };
+            let next = group.next_dispatch(turn.now, &mut expired);
+            self.metrics.dropped_expired.add(expired);
+            self.metrics.shared_pending.sub(expired);
+            let Some(dispatch) = next else { break };
+            self.metrics.shared_pending.sub(1);
+            self.dispatch(turn, id, dispatch);
+        }
+        self.check_group_backlog(turn, id);
+    }
+
+    fn dispatch(&mut self, turn: &mut Turn<'_>, id: GroupId, dispatch: Dispatch) {
+        let Dispatch { member, qos, subscription_id, retain, seq, message } = dispatch;
+        let ticket = Ticket { owner: self.core, group: id, seq, subscription_id, retain };
+        let mail = Mail::GroupDeliver { session: member.session, message, qos, ticket };
+        self.send_mail(turn, member.core, mail);
+    }
+
+    /// The same bound and policy as for a session's backlog.
+    fn check_group_backlog(&mut self, turn: &mut Turn<'_>, id: GroupId) {
+        let bound = self.sizes.backlog_bytes_max;
+        let Some(group) = self.groups.get_mut(id) else { return };
+        let (bytes, full) = (group.waiting_bytes(), group.backlog_full);
+        if bytes > bound && self.config.session.backlog_policy == BacklogPolicy::DropOldest {
+            while group.waiting_bytes() > bound && group.drop_oldest() {
+                self.metrics.dropped_backlog.add(1);
+                self.metrics.shared_pending.sub(1);
+            }
+            return;
+        }
+        let now_full = if full { bytes >= bound / 10 * 9 } else { bytes > bound };
+        if now_full != full {
+            group.backlog_full = now_full;
+            let filter = group.key.filter.clone();
+            self.announce_backlog(turn, &filter, now_full);
+        }
+    }
+
+    pub(crate) fn on_group_done(&mut self, turn: &mut Turn<'_>, group: GroupId, member: MemberKey) {
+        if let Some(held) = self.groups.get_mut(group) {
+            held.on_done(member);
+            self.pump_group(turn, group);
+        }
+    }
+
+    pub(crate) fn send_joined(
+        &mut self,
+        turn: &mut Turn<'_>,
+        to: CoreId,
+        suback: u64,
+        session: SessionId,
+    ) {
+        self.send_mail(turn, to, Mail::Group(Box::new(GroupMail::Joined { suback, session })));
+    }
+}

@@ -1,0 +1,220 @@
+//! CONNECT of a client that this core owns [MQTT5 §3.1].
+
+use super::Flow;
+use crate::connection::{AliasTable, End, Link, Phase, write_packet};
+use crate::service::{Broker, Timer, Turn};
+use crate::session::{NEVER_EXPIRES, SessionId, WillMessage};
+use ringlane_dataplane::ids::ConnectionId;
+use ringlane_mqtt::{ConnackProperties, Connect, ReasonCode, Version, encode, topic};
+use std::time::Duration;
+
+impl Broker {
+    pub(crate) fn on_connect(
+        &mut self,
+        turn: &mut Turn<'_>,
+        id: ConnectionId,
+        connect: &Connect<'_>,
+        bytes: usize,
+    ) -> Flow {
+        if let Err(reason) = self.check_connect(connect) {
+            return self.refuse(turn, id, connect.version, reason);
+        }
+        let assigned = if connect.client_id.is_empty() { Some(self.assign_id()) } else { None };
+        let client_id = assigned.as_deref().unwrap_or(connect.client_id);
+        let Some((session, present)) = self.open_session(turn, client_id, connect.clean_start)
+        else {
+            self.metrics.sessions_refused.add(1);
+            return self.refuse(turn, id, connect.version, ReasonCode::QUOTA_EXCEEDED);
+        };
+        self.link_session(turn, id, session, connect);
+        self.send_connack(turn, id, connect, present, assigned.as_deref());
+        self.metrics.connects_accepted.add(1);
+        self.metrics.connections.add(1);
+        let window = self.member_window(session);
+        self.set_presence(turn, session, window);
+        self.resume_outbound(turn, session);
+        self.resume_primings(turn, session);
+        Flow::Next(bytes)
+    }
+
+    fn check_connect(&self, connect: &Connect<'_>) -> Result<(), ReasonCode> {
+        let mqtt = &self.config.mqtt;
+        if self.draining {
+            return Err(ReasonCode::SERVER_UNAVAILABLE);
+        }
+        if connect.properties.authentication_method.is_some() {
+            // No method exists yet [MQTT-4.12.0-1].
+            return Err(ReasonCode::BAD_AUTHENTICATION_METHOD);
+        }
+        if connect.client_id.len() > usize::from(mqtt.max_client_id_length) {
+            return Err(ReasonCode::CLIENT_IDENTIFIER_NOT_VALID);
+        }
+        // A 3.1.1 client without identifier must ask for a clean session [MQTT-3.1.3-8]; 3.1
+        // knows no empty identifier.
+        if connect.client_id.is_empty() && !connect.version.is_v5() && !connect.clean_start {
+            return Err(ReasonCode::CLIENT_IDENTIFIER_NOT_VALID);
+        }
+        let Some(will) = &connect.will else { return Ok(()) };
+        if will.topic.len() > usize::from(mqtt.max_topic_length)
+            || topic::level_count(will.topic) > usize::from(mqtt.max_topic_levels)
+        {
+            return Err(ReasonCode::TOPIC_NAME_INVALID);
+        }
+        if will.topic.starts_with("$SYS") {
+            return Err(ReasonCode::NOT_AUTHORIZED);
+        }
+        Ok(())
+    }
+
+    /// An identifier whose partition this core owns [MQTT-3.1.3-6].
+    fn assign_id(&mut self) -> String {
+        let anywhere = self.partitions.is_empty();
+        loop {
+            self.next_assigned = self.next_assigned.wrapping_mul(6_364_136_223_846_793_005);
+            self.next_assigned = self.next_assigned.wrapping_add(1_442_695_040_888_963_407);
+            let id = format!("auto-{:016x}", self.next_assigned.rotate_left(32));
+            let owned = self.placement.client_owner(&id) == self.core;
+            if (owned || anywhere) && self.sessions.find(&id).is_none() {
+                return id;
+            }
+        }
+    }
+
+    /// The client's session: resumed, or new. `None` if there is no room for a new one.
+    fn open_session(
+        &mut self,
+        turn: &mut Turn<'_>,
+        client_id: &str,
+        clean_start: bool,
+    ) -> Option<(SessionId, bool)> {
+        if let Some(id) = self.sessions.find(client_id) {
+            self.take_over(turn, id, !clean_start);
+            if clean_start {
+                self.end_session(turn, id);
+            } else if self.sessions.get(id).is_some() {
+                return Some((id, true));
+            }
+        }
+        if self.sessions.is_full() || self.meter.bytes() > self.memory_bytes {
+            return None;
+        }
+        let hash = self.placement.client_hash(client_id);
+        let partition = self.home_partition(hash);
+        let id = self.sessions.create(client_id, hash, partition).id;
+        self.metrics.sessions.set(self.sessions.len() as u64);
+        Some((id, false))
+    }
+
+    /// The partition of a client; a core that owns none borrows no other core's.
+    fn home_partition(&self, hash: u64) -> ringlane_dataplane::ids::PartitionId {
+        self.placement.partition_of(hash)
+    }
+
+    /// Ends the connection that the session has, if any [MQTT-3.1.4-3].
+    fn take_over(&mut self, turn: &mut Turn<'_>, id: SessionId, resumed: bool) {
+        let Some(session) = self.sessions.get_mut(id) else { return };
+        if let Some(timer) = session.expiry_timer.take() {
+            turn.timers.cancel(timer);
+        }
+        let old = session.link.as_ref().map(|link| link.connection);
+        if let Some(old) = old {
+            self.send_disconnect(turn, old, ReasonCode::SESSION_TAKEN_OVER, None);
+            // A v3 session that was not to be kept ends with its connection.
+            let resumed =
+                resumed && self.sessions.get(id).is_some_and(|session| session.is_persistent());
+            self.end_connection(turn, old, End::TakenOver { resumed });
+            if !resumed {
+                self.end_session(turn, id);
+            }
+        } else if resumed {
+            // The client is back before the delay has passed: no will [MQTT-3.1.3-9].
+            self.cancel_will(turn, id);
+        }
+    }
+
+    fn link_session(
+        &mut self,
+        turn: &mut Turn<'_>,
+        id: ConnectionId,
+        session: SessionId,
+        connect: &Connect<'_>,
+    ) {
+        let mqtt = &self.config.mqtt;
+        let cap = self.session_expiry_cap();
+        let keep_alive = self.keep_alive_secs(connect);
+        let properties = &connect.properties;
+        let alias_maximum =
+            properties.topic_alias_maximum.unwrap_or(0).min(mqtt.topic_alias_maximum_out);
+        let receive_maximum = properties.receive_maximum.unwrap_or(u16::MAX);
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        connection.phase = Phase::Connected(session);
+        connection.version = connect.version;
+        connection.silence_max = Duration::from_millis(u64::from(keep_alive) * 1500);
+        if let Some(deadline) = connection.deadline.take() {
+            turn.timers.cancel(deadline);
+        }
+        if keep_alive > 0 {
+            let due = turn.now + connection.silence_max;
+            connection.deadline = Some(turn.timers.schedule(due, Timer::KeepAlive(id)));
+        }
+        turn.sockets.establish(id);
+        let link = Link {
+            connection: id,
+            version: connect.version,
+            websocket: connection.is_websocket(),
+            packet_bytes_max: properties.packet_bytes_max.map_or(usize::MAX, |max| max as usize),
+            window: receive_maximum.min(mqtt.max_inflight_messages),
+            problem_information: properties.request_problem_information,
+            aliases: AliasTable::new(alias_maximum),
+        };
+        let Some(held) = self.sessions.get_mut(session) else { return };
+        held.expiry_secs = match connect.version {
+            Version::V5 => properties.session_expiry_secs.unwrap_or(0).min(cap),
+            _ if connect.clean_start => 0,
+            _ => NEVER_EXPIRES.min(cap),
+        };
+        held.will = connect.will.as_ref().map(|will| Box::new(WillMessage::from_connect(will)));
+        held.link = Some(link);
+    }
+
+    /// The keep alive that holds. Only an MQTT 5 client can be told a shorter one
+    /// [MQTT-3.2.2-21].
+    fn keep_alive_secs(&self, connect: &Connect<'_>) -> u16 {
+        let max = self.config.mqtt.max_keep_alive.as_secs();
+        let max = u16::try_from(max).unwrap_or(u16::MAX);
+        let wanted = connect.keep_alive_secs;
+        if connect.version.is_v5() && max > 0 && (wanted == 0 || wanted > max) {
+            return max;
+        }
+        wanted
+    }
+
+    fn send_connack(
+        &mut self,
+        turn: &mut Turn<'_>,
+        id: ConnectionId,
+        connect: &Connect<'_>,
+        present: bool,
+        assigned: Option<&str>,
+    ) {
+        let mqtt = &self.config.mqtt;
+        let keep_alive = self.keep_alive_secs(connect);
+        let expiry = connect.properties.session_expiry_secs.unwrap_or(0);
+        let granted = expiry.min(self.session_expiry_cap());
+        let alias_maximum = mqtt.topic_alias_maximum;
+        let properties = ConnackProperties {
+            session_expiry_secs: (granted != expiry).then_some(granted),
+            receive_maximum: (mqtt.receive_maximum != u16::MAX).then_some(mqtt.receive_maximum),
+            packet_bytes_max: Some(mqtt.max_packet_size),
+            topic_alias_maximum: (alias_maximum > 0).then_some(alias_maximum),
+            assigned_client_id: assigned,
+            server_keep_alive_secs: (keep_alive != connect.keep_alive_secs).then_some(keep_alive),
+            ..ConnackProperties::default()
+        };
+        let websocket = self.connections.get(id).is_some_and(|c| c.is_websocket());
+        write_packet(turn.sockets, id, websocket, |out| {
+            encode::connack(out, connect.version, present, ReasonCode::SUCCESS, &properties);
+        });
+        self.metrics.packets_sent.add(1);
+    }
+}

@@ -1,0 +1,75 @@
+//! Acknowledgements owed to publishers: kept in the order of their PUBLISH packets, sent once a
+//! turn [MQTT-4.6.0-2], [MQTT-4.6.0-3].
+
+use crate::connection::{OwedAck, write_packet};
+use crate::service::{AckToken, Broker, Turn};
+use ringlane_dataplane::ids::ConnectionId;
+use ringlane_mqtt::{ReasonCode, encode};
+
+impl Broker {
+    /// Owes an acknowledgement. `ready` holds its reason if nothing has to happen first.
+    pub(crate) fn owe_ack(
+        &mut self,
+        id: ConnectionId,
+        packet_id: u16,
+        qos2: bool,
+        ready: Option<ReasonCode>,
+    ) -> Option<AckToken> {
+        let connection = self.connections.get_mut(id)?;
+        let seq = connection.acks_base + connection.acks.len() as u64;
+        let reason = ready.unwrap_or(ReasonCode::SUCCESS);
+        connection.acks.push_back(OwedAck { packet_id, qos2, ready: ready.is_some(), reason });
+        connection.acks_qos1 += u16::from(!qos2);
+        if ready.is_some() && !connection.ack_ready {
+            connection.ack_ready = true;
+            self.ack_ready.push(id);
+        }
+        Some(AckToken { connection: id, seq })
+    }
+
+    /// What an acknowledgement waited for has happened.
+    pub(crate) fn acknowledge(&mut self, token: Option<AckToken>, reason: ReasonCode) {
+        let Some(token) = token else { return };
+        let Some(connection) = self.connections.get_mut(token.connection) else { return };
+        let Some(index) = token.seq.checked_sub(connection.acks_base) else { return };
+        let Some(ack) = connection.acks.get_mut(index as usize) else { return };
+        ack.ready = true;
+        ack.reason = reason;
+        if !connection.ack_ready {
+            connection.ack_ready = true;
+            self.ack_ready.push(token.connection);
+        }
+    }
+
+    /// End of turn: sends what is ready, up to the first that is not.
+    pub(crate) fn flush_acks(&mut self, turn: &mut Turn<'_>) {
+        let mut ready = core::mem::take(&mut self.ack_ready);
+        for id in ready.drain(..) {
+            self.flush_connection_acks(turn, id);
+        }
+        self.ack_ready = ready;
+    }
+
+    fn flush_connection_acks(&mut self, turn: &mut Turn<'_>, id: ConnectionId) {
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        connection.ack_ready = false;
+        let (version, websocket) = (connection.version, connection.is_websocket());
+        while connection.acks.front().is_some_and(|ack| ack.ready) {
+            let Some(ack) = connection.acks.pop_front() else { break };
+            connection.acks_base += 1;
+            connection.acks_qos1 -= u16::from(!ack.qos2);
+            self.metrics.packets_sent.add(1);
+            write_packet(turn.sockets, id, websocket, |out| {
+                if ack.qos2 {
+                    encode::pubrec(out, version, ack.packet_id, ack.reason, None);
+                } else {
+                    encode::puback(out, version, ack.packet_id, ack.reason, None);
+                }
+            });
+        }
+        if connection.acks.is_empty() && connection.acks.capacity() > 64 {
+            connection.acks.shrink_to(0);
+        }
+        self.check_output(turn, id);
+    }
+}

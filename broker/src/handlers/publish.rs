@@ -1,0 +1,402 @@
+//! PUBLISH from a client [MQTT5 §3.3].
+
+use super::Flow;
+use crate::delivery::View;
+use crate::service::{Admission, Broker, Turn, VolatileSent};
+use crate::session::SessionId;
+use ringlane_dataplane::ids::{ConnectionId, PartitionId};
+use ringlane_dataplane::message::MessageHead;
+use ringlane_dataplane::time::Nanos;
+use ringlane_mqtt::{Publish, QoS, ReasonCode, is_utf8, topic};
+use std::time::Duration;
+
+/// A message that passed every check, on its way to the log or straight to the subscribers.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Accepted<'a> {
+    pub(crate) topic: &'a str,
+    pub(crate) properties: &'a [u8],
+    pub(crate) payload: &'a [u8],
+    pub(crate) qos: QoS,
+    pub(crate) retain: bool,
+    pub(crate) expiry_secs: Option<u32>,
+    pub(crate) publisher: u64,
+    pub(crate) partition: PartitionId,
+}
+
+impl Accepted<'_> {
+    fn head(&self, now: Nanos) -> MessageHead {
+        let expires_at = match self.expiry_secs {
+            Some(secs) => now + Duration::from_secs(u64::from(secs)),
+            None => Nanos::NEVER,
+        };
+        MessageHead {
+            publisher: self.publisher,
+            accepted_at: now,
+            expires_at,
+            topic_bytes: 0,
+            properties_bytes: 0,
+            qos: self.qos as u8,
+            retain: self.retain,
+        }
+    }
+}
+
+/// A PUBLISH that cannot be accepted.
+enum Refusal {
+    /// The connection is over.
+    Fatal(ReasonCode, &'static str, &'static str),
+    /// The message is refused, the connection goes on.
+    Message(ReasonCode),
+}
+
+impl Broker {
+    pub(super) fn on_publish(
+        &mut self,
+        turn: &mut Turn<'_>,
+        id: ConnectionId,
+        session: SessionId,
+        publish: &Publish<'_>,
+        bytes: usize,
+    ) -> Flow {
+        let counter = match publish.qos {
+            QoS::AtMostOnce => &self.metrics.publishes_received_qos0,
+            QoS::AtLeastOnce => &self.metrics.publishes_received_qos1,
+            QoS::ExactlyOnce => &self.metrics.publishes_received_qos2,
+        };
+        counter.add(1);
+        self.metrics.publish_received_bytes.add(publish.payload.len() as u64);
+        if publish.properties.topic_alias.is_none() {
+            return self.take_publish(turn, id, session, publish, publish.topic, bytes);
+        }
+        match self.resolve_alias(id, publish) {
+            Ok(topic) => {
+                let flow = self.take_publish(turn, id, session, publish, &topic, bytes);
+                self.give_back_alias(id, publish, topic);
+                flow
+            }
+            Err(Refusal::Fatal(reason, what, source)) => {
+                self.fail_with(turn, id, reason, what, source)
+            }
+            Err(Refusal::Message(_)) => Flow::Next(bytes),
+        }
+    }
+
+    /// Takes the topic behind an alias out of the table, or sets it [MQTT5 §3.3.2.3.4].
+    fn resolve_alias(
+        &mut self,
+        id: ConnectionId,
+        publish: &Publish<'_>,
+    ) -> Result<Box<str>, Refusal> {
+        let alias = publish.properties.topic_alias.unwrap_or_default();
+        if alias == 0 || alias > self.config.mqtt.topic_alias_maximum {
+            let what = "topic alias above the maximum that CONNACK gave";
+            return Err(Refusal::Fatal(ReasonCode::TOPIC_ALIAS_INVALID, what, "MQTT-3.3.2-9"));
+        }
+        let unknown = Refusal::Fatal(
+            ReasonCode::PROTOCOL_ERROR,
+            "topic alias that was not set on this connection",
+            "MQTT-3.3.2-7",
+        );
+        let Some(connection) = self.connections.get_mut(id) else { return Err(unknown) };
+        if !publish.topic.is_empty() {
+            return Ok(publish.topic.into());
+        }
+        let slot = connection.aliases.get_mut(usize::from(alias - 1));
+        slot.and_then(Option::take).ok_or(unknown)
+    }
+
+    fn give_back_alias(&mut self, id: ConnectionId, publish: &Publish<'_>, topic: Box<str>) {
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        let index = usize::from(publish.properties.topic_alias.unwrap_or(1) - 1);
+        if connection.aliases.len() <= index {
+            connection.aliases.resize_with(index + 1, || None);
+        }
+        connection.aliases[index] = Some(topic);
+    }
+
+    fn take_publish(
+        &mut self,
+        turn: &mut Turn<'_>,
+        id: ConnectionId,
+        session: SessionId,
+        publish: &Publish<'_>,
+        topic: &str,
+        bytes: usize,
+    ) -> Flow {
+        match self.check_publish(id, session, publish, topic) {
+            Ok(()) => {}
+            Err(Refusal::Fatal(reason, what, source)) => {
+                return self.fail_with(turn, id, reason, what, source);
+            }
+            Err(Refusal::Message(reason)) => {
+                return self.refuse_message(turn, id, publish, reason, bytes);
+            }
+        }
+        let Some(held) = self.sessions.get(session) else { return Flow::Over };
+        let mut properties = core::mem::take(&mut self.scratch.properties);
+        properties.clear();
+        publish.properties.write_forwarded(&mut properties);
+        let accepted = Accepted {
+            topic,
+            properties: &properties,
+            payload: publish.payload,
+            qos: publish.qos,
+            retain: publish.retain,
+            expiry_secs: publish.properties.message_expiry_secs,
+            publisher: held.client_hash,
+            partition: held.partition,
+        };
+        let flow = if publish.qos == QoS::AtMostOnce && !publish.retain {
+            self.route_volatile(turn, Some(id), &accepted, bytes)
+        } else {
+            self.log_publish(turn, id, session, publish, &accepted, bytes)
+        };
+        self.scratch.properties = properties;
+        flow
+    }
+
+    fn check_publish(
+        &self,
+        id: ConnectionId,
+        session: SessionId,
+        publish: &Publish<'_>,
+        topic: &str,
+    ) -> Result<(), Refusal> {
+        let mqtt = &self.config.mqtt;
+        if topic.starts_with("$SYS/") || topic == "$SYS" {
+            return Err(Refusal::Message(ReasonCode::NOT_AUTHORIZED));
+        }
+        if topic.len() > usize::from(mqtt.max_topic_length)
+            || topic::level_count(topic) > usize::from(mqtt.max_topic_levels)
+        {
+            return Err(Refusal::Message(ReasonCode::TOPIC_NAME_INVALID));
+        }
+        self.check_properties(publish)?;
+        if publish.qos == QoS::AtMostOnce {
+            return Ok(());
+        }
+        self.check_receive_maximum(id, session, publish)
+    }
+
+    fn check_properties(&self, publish: &Publish<'_>) -> Result<(), Refusal> {
+        let mqtt = &self.config.mqtt;
+        let properties = &publish.properties;
+        if properties.raw.is_empty() {
+            return Ok(());
+        }
+        let count = properties.user_properties.count();
+        if count > usize::from(mqtt.max_user_properties)
+            || (count > 0 && properties.raw.len() > mqtt.max_user_properties_size as usize)
+        {
+            return Err(Refusal::Message(ReasonCode::QUOTA_EXCEEDED));
+        }
+        let claims_utf8 = properties.payload_format == Some(1);
+        if mqtt.validate_payload_format && claims_utf8 && !is_utf8(publish.payload) {
+            return Err(Refusal::Message(ReasonCode::PAYLOAD_FORMAT_INVALID));
+        }
+        Ok(())
+    }
+
+    /// More unacknowledged messages than CONNACK allowed [MQTT-3.3.4-7], [MQTT-3.3.4-8]. Clients
+    /// of 3.1.1 were told no maximum: their 65,535 identifiers are the bound.
+    fn check_receive_maximum(
+        &self,
+        id: ConnectionId,
+        session: SessionId,
+        publish: &Publish<'_>,
+    ) -> Result<(), Refusal> {
+        let (Some(connection), Some(session)) =
+            (self.connections.get(id), self.sessions.get(session))
+        else {
+            return Ok(());
+        };
+        if !connection.version.is_v5() {
+            return Ok(());
+        }
+        let held = session.received_qos2.len() + usize::from(connection.acks_qos1);
+        let repeated = session.received_qos2.contains(&publish.packet_id);
+        if held >= usize::from(self.config.mqtt.receive_maximum) && !repeated {
+            let what = "more unacknowledged messages than Receive Maximum";
+            let reason = ReasonCode::RECEIVE_MAXIMUM_EXCEEDED;
+            return Err(Refusal::Fatal(reason, what, "MQTT-3.3.4-7"));
+        }
+        Ok(())
+    }
+
+    /// Answers a PUBLISH that is not taken. A 3.1.1 client can only be told success or be
+    /// disconnected [MQTT-3.3.5-2]: success stands for what it may not publish, and nothing that
+    /// it may publish is acknowledged and dropped.
+    fn refuse_message(
+        &mut self,
+        turn: &mut Turn<'_>,
+        id: ConnectionId,
+        publish: &Publish<'_>,
+        reason: ReasonCode,
+        bytes: usize,
+    ) -> Flow {
+        let v5 = self.connections.get(id).is_some_and(|c| c.version.is_v5());
+        let told = v5 || publish.qos == QoS::AtMostOnce || reason == ReasonCode::NOT_AUTHORIZED;
+        if !told {
+            return self.fail_with(turn, id, reason, reason.name(), "MQTT-3.3.5-2");
+        }
+        self.refuse_publish(id, publish, reason);
+        Flow::Next(bytes)
+    }
+
+    fn refuse_publish(&mut self, id: ConnectionId, publish: &Publish<'_>, reason: ReasonCode) {
+        self.metrics.publishes_rejected.add(1);
+        if publish.qos != QoS::AtMostOnce {
+            let qos2 = publish.qos == QoS::ExactlyOnce;
+            self.owe_ack(id, publish.packet_id, qos2, Some(reason));
+        }
+    }
+
+    /// QoS 0 that nobody retains: in no log, straight to the subscribers.
+    pub(crate) fn route_volatile(
+        &mut self,
+        turn: &mut Turn<'_>,
+        from: Option<ConnectionId>,
+        accepted: &Accepted<'_>,
+        bytes: usize,
+    ) -> Flow {
+        let head = accepted.head(turn.now);
+        let mut view = View::borrowed(head, accepted.topic, accepted.properties, accepted.payload);
+        let matched = self.fan_out(turn, &mut view);
+        if self.cores() == 1 {
+            if !matched {
+                self.metrics.no_subscribers.add(1);
+            }
+            return Flow::Next(bytes);
+        }
+        let mut targets = self.remote.cores_for(accepted.topic);
+        targets.remove(self.core);
+        if targets.is_empty() {
+            if !matched {
+                self.metrics.no_subscribers.add(1);
+            }
+            return Flow::Next(bytes);
+        }
+        if self.meter.bytes() > self.memory_bytes {
+            self.metrics.dropped_memory.add(1);
+            return Flow::Next(bytes);
+        }
+        let mut waits = false;
+        for to in targets.iter() {
+            let message = view.share(&mut self.maker).clone();
+            match self.post.send_volatile(turn, to, message) {
+                VolatileSent::Sent => self.metrics.fanout_mails.add(1),
+                VolatileSent::Waiting => waits = true,
+                VolatileSent::Dropped => {
+                    self.metrics.dropped_mailbox.add(1);
+                    self.metrics.dropped_to(to, 1);
+                }
+            }
+        }
+        match from {
+            Some(id) if waits => {
+                self.stall_for_mailbox(turn, id);
+                Flow::NextThenStall(bytes)
+            }
+            _ => Flow::Next(bytes),
+        }
+    }
+
+    /// QoS 1, QoS 2 and retained messages: appended to the partition of the publisher.
+    fn log_publish(
+        &mut self,
+        turn: &mut Turn<'_>,
+        id: ConnectionId,
+        session: SessionId,
+        publish: &Publish<'_>,
+        accepted: &Accepted<'_>,
+        bytes: usize,
+    ) -> Flow {
+        let qos2 = publish.qos == QoS::ExactlyOnce;
+        let Some(held) = self.sessions.get(session) else { return Flow::Over };
+        if qos2 && held.received_qos2.contains(&publish.packet_id) {
+            // Received before and not released: acknowledged again, not delivered again
+            // [MQTT-4.3.3-10].
+            self.owe_ack(id, publish.packet_id, true, Some(ReasonCode::SUCCESS));
+            return Flow::Next(bytes);
+        }
+        match self.admit(accepted.topic) {
+            Admission::Granted => {}
+            Admission::Wait => {
+                self.stall_for_retry(turn, id);
+                return Flow::Stall;
+            }
+            Admission::Refused => return self.over_quota(turn, id, publish, bytes),
+        }
+        let ack = match publish.qos {
+            QoS::AtMostOnce => None,
+            _ => self.owe_ack(id, publish.packet_id, qos2, None),
+        };
+        if qos2 && let Some(held) = self.sessions.get_mut(session) {
+            held.received_qos2.insert(publish.packet_id);
+        }
+        self.log_accepted(turn, accepted, ack);
+        Flow::Next(bytes)
+    }
+
+    /// A quota is used up: MQTT 5 is told 0x97, 3.1.1 is not read from until there is room.
+    fn over_quota(
+        &mut self,
+        turn: &mut Turn<'_>,
+        id: ConnectionId,
+        publish: &Publish<'_>,
+        bytes: usize,
+    ) -> Flow {
+        let v5 = self.connections.get(id).is_some_and(|c| c.version.is_v5());
+        if publish.qos == QoS::AtMostOnce {
+            self.metrics.dropped_memory.add(1);
+            return Flow::Next(bytes);
+        }
+        if v5 {
+            self.refuse_publish(id, publish, ReasonCode::QUOTA_EXCEEDED);
+            return Flow::Next(bytes);
+        }
+        self.stall_for_retry(turn, id);
+        Flow::Stall
+    }
+
+    /// Appends an accepted message; the end of the turn commits it.
+    pub(crate) fn log_accepted(
+        &mut self,
+        turn: &Turn<'_>,
+        accepted: &Accepted<'_>,
+        ack: Option<crate::service::AckToken>,
+    ) {
+        let head = accepted.head(turn.now);
+        let mut view = View::borrowed(head, accepted.topic, accepted.properties, accepted.payload);
+        let message = view.share(&mut self.maker).clone();
+        self.append(accepted.partition, message, ack);
+    }
+
+    /// Publishes a message of the broker's own, such as `$SYS`, QoS 0.
+    pub(crate) fn publish_own(
+        &mut self,
+        turn: &mut Turn<'_>,
+        topic: &str,
+        payload: &[u8],
+        retain: bool,
+    ) {
+        let Some(partition) = self.partitions.first().map(|partition| partition.id()) else {
+            return;
+        };
+        let accepted = Accepted {
+            topic,
+            properties: &[],
+            payload,
+            qos: QoS::AtMostOnce,
+            retain,
+            expiry_secs: None,
+            publisher: 0,
+            partition,
+        };
+        if retain {
+            self.log_accepted(turn, &accepted, None);
+        } else {
+            self.route_volatile(turn, None, &accepted, 0);
+        }
+    }
+}

@@ -1,0 +1,241 @@
+//! SUBSCRIBE from a client [MQTT5 §3.8].
+
+use super::Flow;
+use crate::connection::write_packet;
+use crate::delivery::{Subscriber, Target};
+use crate::groups::{GroupKey, Member};
+use crate::service::{Broker, PendingSuback, Turn};
+use crate::session::{SessionId, Subscription, SubscriptionKind};
+use ringlane_dataplane::ids::ConnectionId;
+use ringlane_mqtt::topic::TopicFilter;
+use ringlane_mqtt::{ReasonCode, Subscribe, SubscribeFilter, encode};
+use std::rc::Rc;
+
+/// Retain Handling [MQTT5 §3.8.3.1].
+const SEND_RETAINED: u8 = 0;
+const SEND_RETAINED_IF_NEW: u8 = 1;
+
+impl Broker {
+    pub(super) fn on_subscribe(
+        &mut self,
+        turn: &mut Turn<'_>,
+        id: ConnectionId,
+        session: SessionId,
+        subscribe: &Subscribe<'_>,
+        bytes: usize,
+    ) -> Flow {
+        let mut pending = PendingSuback {
+            id: self.announcer.fresh_suback(),
+            connection: id,
+            session,
+            packet_id: subscribe.packet_id,
+            reasons: Vec::new(),
+            announced: 0,
+            joins_left: 0,
+            retained: Vec::new(),
+        };
+        let subscription_id = subscribe.subscription_id.unwrap_or(0);
+        for filter in subscribe.filters.iter() {
+            let reason = match self.check_filter(session, filter.filter) {
+                Ok(parsed) => {
+                    self.subscribe_one(turn, &filter, parsed, subscription_id, &mut pending);
+                    ReasonCode(filter.qos as u8)
+                }
+                Err(reason) => reason,
+            };
+            pending.reasons.push(reason);
+        }
+        pending.announced = self.announcer.announced();
+        self.announcer.push_suback(pending);
+        self.settle_announcements(turn);
+        Flow::Next(bytes)
+    }
+
+    /// Whether a filter may be subscribed to; its parts if so.
+    fn check_filter<'a>(
+        &self,
+        session: SessionId,
+        filter: &'a str,
+    ) -> Result<TopicFilter<'a>, ReasonCode> {
+        let mqtt = &self.config.mqtt;
+        let parsed = TopicFilter::parse(filter).map_err(|_| ReasonCode::TOPIC_FILTER_INVALID)?;
+        if filter.len() > usize::from(mqtt.max_topic_length)
+            || parsed.levels > usize::from(mqtt.max_topic_levels)
+        {
+            return Err(ReasonCode::TOPIC_FILTER_INVALID);
+        }
+        let Some(held) = self.sessions.get(session) else {
+            return Err(ReasonCode::UNSPECIFIED_ERROR);
+        };
+        if held.subscriptions.len() >= mqtt.max_subscriptions as usize
+            && !held.subscriptions.contains_key(filter)
+        {
+            return Err(ReasonCode::QUOTA_EXCEEDED);
+        }
+        Ok(parsed)
+    }
+
+    fn subscribe_one(
+        &mut self,
+        turn: &mut Turn<'_>,
+        filter: &SubscribeFilter<'_>,
+        parsed: TopicFilter<'_>,
+        subscription_id: u32,
+        pending: &mut PendingSuback,
+    ) {
+        match parsed.share {
+            Some(name) => {
+                let key = GroupKey { name: name.into(), filter: parsed.filter.into() };
+                self.join_group(turn, filter, key, subscription_id, pending);
+            }
+            None => self.subscribe_plain(turn, filter, subscription_id, pending),
+        }
+    }
+
+    /// Adds a subscription to this core's tree, or replaces it in place: no message is lost or
+    /// doubled in between [MQTT-3.8.4-3].
+    fn subscribe_plain(
+        &mut self,
+        turn: &mut Turn<'_>,
+        filter: &SubscribeFilter<'_>,
+        subscription_id: u32,
+        pending: &mut PendingSuback,
+    ) {
+        let Self { sessions, subscriptions, metrics, .. } = self;
+        let Some(held) = sessions.get_mut(pending.session) else { return };
+        let existing = held.subscriptions.get_mut(filter.filter);
+        let is_new = existing.is_none();
+        let wants_retained = match filter.retain_handling {
+            SEND_RETAINED => true,
+            SEND_RETAINED_IF_NEW => is_new,
+            _ => false,
+        };
+        let subscriber = Subscriber {
+            target: Target::Session(held.id.slot),
+            subscription_id,
+            qos: filter.qos,
+            no_local: filter.no_local,
+            retain_as_published: filter.retain_as_published,
+            priming: wants_retained,
+        };
+        let list = subscriptions.entry(filter.filter, Vec::new);
+        if wants_retained {
+            pending.retained.push(filter.filter.into());
+        }
+        if let Some(existing) = existing {
+            existing.qos = filter.qos;
+            if let SubscriptionKind::Plain { position } = existing.kind
+                && let Some(entry) = list.get_mut(position as usize)
+            {
+                let priming = entry.priming || wants_retained;
+                *entry = Subscriber { priming, ..subscriber };
+            }
+            return;
+        }
+        let position = list.len() as u32;
+        list.push(subscriber);
+        let first = position == 0;
+        let kind = SubscriptionKind::Plain { position };
+        held.subscriptions.insert(Rc::from(filter.filter), Subscription { qos: filter.qos, kind });
+        metrics.subscriptions.add(1);
+        if first {
+            self.announce_filter(turn, filter.filter);
+        }
+        if self.sessions.get(pending.session).is_some_and(|held| held.backlog_full) {
+            self.announce_backlog(turn, filter.filter, true);
+        }
+    }
+
+    fn join_group(
+        &mut self,
+        turn: &mut Turn<'_>,
+        filter: &SubscribeFilter<'_>,
+        key: GroupKey,
+        subscription_id: u32,
+        pending: &mut PendingSuback,
+    ) {
+        let member = Member {
+            key: self.member_key(pending.session),
+            qos: filter.qos,
+            subscription_id,
+            retain_as_published: filter.retain_as_published,
+            window: self.member_window(pending.session),
+        };
+        let key = Rc::new(key);
+        let Some(held) = self.sessions.get_mut(pending.session) else { return };
+        let kind = SubscriptionKind::Shared { key: key.clone() };
+        let subscription = Subscription { qos: filter.qos, kind };
+        if held.subscriptions.insert(Rc::from(filter.filter), subscription).is_none() {
+            self.metrics.subscriptions.add(1);
+            self.metrics.shared_subscriptions.add(1);
+        }
+        pending.joins_left += 1;
+        self.send_join(turn, (*key).clone(), member, pending.id);
+    }
+
+    /// Every core has the filters: the client is told, and gets its retained messages.
+    pub(crate) fn finish_suback(&mut self, turn: &mut Turn<'_>, suback: PendingSuback) {
+        if let Some(connection) = self.connections.get(suback.connection) {
+            let version = connection.version;
+            let websocket = connection.is_websocket();
+            write_packet(turn.sockets, suback.connection, websocket, |out| {
+                encode::suback(out, version, suback.packet_id, &suback.reasons, None);
+            });
+            self.metrics.packets_sent.add(1);
+        }
+        for filter in &suback.retained {
+            self.start_priming(turn, suback.session, filter);
+        }
+    }
+
+    /// Removes a subscription from the tree, or leaves its group. False if there is none.
+    pub(crate) fn remove_subscription(
+        &mut self,
+        turn: &mut Turn<'_>,
+        session: SessionId,
+        filter: &str,
+    ) -> bool {
+        let Some(held) = self.sessions.get_mut(session) else { return false };
+        let Some(subscription) = held.subscriptions.remove(filter) else { return false };
+        let backlog_full = held.backlog_full;
+        self.metrics.subscriptions.sub(1);
+        match subscription.kind {
+            SubscriptionKind::Shared { key, .. } => {
+                self.metrics.shared_subscriptions.sub(1);
+                self.send_leave(turn, (*key).clone(), session);
+            }
+            SubscriptionKind::Plain { position } => {
+                if backlog_full {
+                    self.announce_backlog(turn, filter, false);
+                }
+                self.remove_from_tree(turn, filter, position);
+            }
+        }
+        true
+    }
+
+    /// The last entry of the list takes the place of the removed one.
+    pub(crate) fn remove_from_tree(&mut self, turn: &mut Turn<'_>, filter: &str, position: u32) {
+        let Some(list) = self.subscriptions.get_mut(filter) else { return };
+        list.swap_remove(position as usize);
+        if list.is_empty() {
+            self.subscriptions.remove(filter);
+            self.withdraw_filter(turn, filter);
+            return;
+        }
+        let Some(moved) = list.get(position as usize) else { return };
+        match moved.target {
+            Target::Session(slot) => {
+                let moved = self.sessions.at_mut(slot);
+                let moved = moved.and_then(|session| session.subscriptions.get_mut(filter));
+                if let Some(Subscription {
+                    kind: SubscriptionKind::Plain { position: p }, ..
+                }) = moved
+                {
+                    *p = position;
+                }
+            }
+            Target::Group(slot) => self.groups.set_position(slot, position),
+        }
+    }
+}

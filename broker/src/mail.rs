@@ -1,0 +1,214 @@
+//! What one core tells another.
+//!
+//! A mail names a record or carries a message; it never names the sessions that shall get it: the
+//! receiving core matches again in its own turn, so that a takeover and a fan-out cannot cross.
+
+use crate::groups::{GroupId, GroupKey, Member, MemberKey, Ticket};
+use crate::session::SessionId;
+use crate::websocket;
+use ringlane_dataplane::ids::{ListenerId, Offset, PartitionId};
+use ringlane_dataplane::message::Message;
+use ringlane_dataplane::routing::RecordId;
+use ringlane_mqtt::QoS;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+
+/// A mail between two cores, or from the control thread.
+#[derive(Debug)]
+pub enum Mail {
+    /// A committed record: match it, or keep it as retained message, or both.
+    Fanout {
+        /// The record's message.
+        message: Message,
+        /// Where it lies.
+        record: RecordId,
+        /// Whether sessions of the receiving core may want it.
+        deliver: bool,
+        /// Whether the receiving core owns the topic of this retained message.
+        retain: bool,
+    },
+    /// A QoS 0 message that is in no log.
+    Volatile(Message),
+    /// The owner of a topic has applied a retained message.
+    RetainApplied {
+        /// The publisher's partition.
+        partition: PartitionId,
+        /// The record.
+        offset: Offset,
+        /// False if the store was at its bound.
+        stored: bool,
+    },
+    /// The first session of the sending core holds this filter now.
+    FilterAdd {
+        /// The sender's announcement number, rising by one.
+        seq: u64,
+        /// The filter.
+        filter: Box<str>,
+    },
+    /// The last holder of this filter on the sending core is gone.
+    FilterRemove {
+        /// The filter.
+        filter: Box<str>,
+    },
+    /// All announcements of the receiver below `seq` are installed at the sender.
+    FilterAck {
+        /// The first announcement that is not installed.
+        seq: u64,
+    },
+    /// A connection moves to the core that owns its client identifier.
+    Adopt(Box<Adoption>),
+    /// About retained messages that a new subscription gets.
+    Retained(Box<RetainedMail>),
+    /// A message for a member of a shared-subscription group.
+    GroupDeliver {
+        /// The member's session on the receiving core.
+        session: SessionId,
+        /// The message.
+        message: Message,
+        /// The QoS to deliver with.
+        qos: QoS,
+        /// What the member answers with.
+        ticket: Ticket,
+    },
+    /// A member is done with a message of a group.
+    GroupDone {
+        /// The group on the receiving core.
+        group: GroupId,
+        /// The member.
+        member: MemberKey,
+    },
+    /// Everything else about groups.
+    Group(Box<GroupMail>),
+    /// A session of the sending core can take no more messages of this filter.
+    BacklogFull {
+        /// The filter.
+        filter: Box<str>,
+    },
+    /// The opposite of `BacklogFull`, once for each of them.
+    BacklogFree {
+        /// The filter.
+        filter: Box<str>,
+    },
+    /// From the control thread.
+    Control(Box<ControlMail>),
+}
+
+/// What the control thread asks of a core.
+#[derive(Debug)]
+pub enum ControlMail {
+    /// Publish a message of the broker's own, QoS 0.
+    Publish {
+        /// The topic name.
+        topic: String,
+        /// The payload.
+        payload: Vec<u8>,
+        /// Whether it is retained.
+        retain: bool,
+    },
+    /// Disconnect all clients, then stop.
+    Drain,
+}
+
+/// A connection on its way from the core that accepted it to the one that owns its client.
+#[derive(Debug)]
+pub struct Adoption {
+    /// The socket, with no operation in flight.
+    pub socket: OwnedFd,
+    /// Where it came in.
+    pub listener: ListenerId,
+    /// The peer's address.
+    pub peer: SocketAddr,
+    /// MQTT bytes read so far: the whole CONNECT and what came behind it.
+    pub inbox: Vec<u8>,
+    /// The WebSocket decoder, if the connection is one.
+    pub websocket: Option<Box<websocket::Decoder>>,
+}
+
+/// The pull protocol for retained messages: one batch, one answer.
+#[derive(Debug)]
+pub enum RetainedMail {
+    /// Asks the owner for the next batch.
+    Query {
+        /// The subscriber's session on the asking core.
+        session: SessionId,
+        /// Which of the session's queries.
+        query: u32,
+        /// The filter.
+        filter: Box<str>,
+        /// Resume strictly after this topic.
+        after: Option<Box<str>>,
+    },
+    /// A batch.
+    Answer {
+        /// As in the query.
+        session: SessionId,
+        /// As in the query.
+        query: u32,
+        /// Retained messages with the records they come from.
+        messages: Vec<(Message, RecordId)>,
+        /// Where to resume, or `None` if the owner has no more.
+        after: Option<Box<str>>,
+    },
+    /// Asks a publisher's core to answer once it has mailed all that it has committed.
+    Probe {
+        /// As in the query.
+        session: SessionId,
+        /// As in the query.
+        query: u32,
+    },
+    /// Everything that was committed at the probed core before the probe has been mailed.
+    ProbeDone {
+        /// As in the query.
+        session: SessionId,
+        /// As in the query.
+        query: u32,
+    },
+}
+
+/// The life of shared-subscription groups.
+#[derive(Debug)]
+pub enum GroupMail {
+    /// A session subscribes.
+    Join {
+        /// The group.
+        key: GroupKey,
+        /// The member.
+        member: Member,
+        /// The subscriber's pending SUBACK.
+        suback: u64,
+    },
+    /// The group's filter is installed on every core.
+    Joined {
+        /// As in the join.
+        suback: u64,
+        /// The session.
+        session: SessionId,
+    },
+    /// A session unsubscribes or ends.
+    Leave {
+        /// The group.
+        key: GroupKey,
+        /// The member.
+        member: MemberKey,
+    },
+    /// A member's connection came or went.
+    Presence {
+        /// The group.
+        key: GroupKey,
+        /// The member.
+        member: MemberKey,
+        /// Messages that it takes at once; 0 while it is away.
+        window: u16,
+    },
+    /// A member gives a message back undelivered: another one shall get it.
+    Return {
+        /// The group.
+        group: GroupId,
+        /// The member.
+        member: MemberKey,
+        /// The message's number in its group.
+        seq: u64,
+        /// The message.
+        message: Message,
+    },
+}

@@ -1,0 +1,108 @@
+//! The owner of a topic: keeps its retained message and answers queries batch by batch.
+
+use crate::mail::{Mail, RetainedMail};
+use crate::service::sizes::RETAINED_BATCH;
+use crate::service::{Broker, Timer, Turn};
+use crate::session::SessionId;
+use ringlane_dataplane::ids::CoreId;
+use ringlane_dataplane::message::Message;
+use ringlane_dataplane::routing::{QueryProgress, RecordId, SetOutcome};
+use ringlane_dataplane::time::Nanos;
+use std::time::Duration;
+
+/// How often expired retained messages are looked for, and how many topics at once.
+const SWEEP_EVERY: Duration = Duration::from_secs(10);
+const SWEEP_BATCH: usize = 1024;
+/// Between two batches of one sweep.
+const SWEEP_PAUSE: Duration = Duration::from_millis(5);
+
+/// The owner's unfinished work.
+#[derive(Debug, Default)]
+pub(crate) struct RetainedTasks {
+    sweep_armed: bool,
+    sweep_from: Option<Box<str>>,
+    /// Probes that wait until a mailbox has taken everything committed before them.
+    pub(super) probes: Vec<(CoreId, SessionId, u32)>,
+}
+
+impl Broker {
+    /// Keeps, replaces or clears a retained message. False if the store is at its bound.
+    pub(crate) fn apply_retained(
+        &mut self,
+        turn: &mut Turn<'_>,
+        message: &Message,
+        record: RecordId,
+    ) -> bool {
+        if message.head().expires_at != Nanos::NEVER {
+            self.arm_retained_sweep(turn);
+        }
+        let outcome = self.retained.set(message.clone(), record);
+        self.metrics.retained_messages.set(self.retained.count() as u64);
+        self.metrics.retained_bytes.set(self.retained.bytes() as u64);
+        if outcome == SetOutcome::Refused {
+            self.metrics.retained_refused.add(1);
+        }
+        outcome != SetOutcome::Refused
+    }
+
+    /// Arms the sweep with the first message that can expire.
+    fn arm_retained_sweep(&mut self, turn: &mut Turn<'_>) {
+        if !self.retained_tasks.sweep_armed {
+            self.retained_tasks.sweep_armed = true;
+            turn.timers.schedule(turn.now + SWEEP_EVERY, Timer::RetainedSweep);
+        }
+    }
+
+    pub(crate) fn on_retained_sweep(&mut self, turn: &mut Turn<'_>) {
+        let from = self.retained_tasks.sweep_from.take();
+        let next = self.retained.sweep_expired(turn.now, from, SWEEP_BATCH);
+        let pause = if next.is_some() { SWEEP_PAUSE } else { SWEEP_EVERY };
+        self.retained_tasks.sweep_from = next;
+        turn.timers.schedule(turn.now + pause, Timer::RetainedSweep);
+        self.metrics.retained_messages.set(self.retained.count() as u64);
+        self.metrics.retained_bytes.set(self.retained.bytes() as u64);
+    }
+
+    pub(crate) fn on_retained_mail(
+        &mut self,
+        turn: &mut Turn<'_>,
+        from: CoreId,
+        mail: RetainedMail,
+    ) {
+        match mail {
+            RetainedMail::Query { session, query, filter, after } => {
+                self.answer_query(turn, from, session, query, &filter, after.as_deref());
+            }
+            RetainedMail::Answer { session, query, messages, after } => {
+                self.on_answer(turn, from, session, query, messages, after);
+            }
+            RetainedMail::Probe { session, query } => {
+                self.retained_tasks.probes.push((from, session, query));
+                self.answer_probes(turn);
+            }
+            RetainedMail::ProbeDone { session, query } => {
+                self.on_probe_done(turn, session, query);
+            }
+        }
+    }
+
+    fn answer_query(
+        &mut self,
+        turn: &mut Turn<'_>,
+        to: CoreId,
+        session: SessionId,
+        query: u32,
+        filter: &str,
+        after: Option<&str>,
+    ) {
+        let mut messages = Vec::new();
+        let mut keep = |message: &Message, record| messages.push((message.clone(), record));
+        let progress = self.retained.query(filter, after, RETAINED_BATCH, turn.now, &mut keep);
+        let after = match progress {
+            QueryProgress::Done => None,
+            QueryProgress::More { after } => Some(after),
+        };
+        let answer = RetainedMail::Answer { session, query, messages, after };
+        self.send_mail(turn, to, Mail::Retained(Box::new(answer)));
+    }
+}

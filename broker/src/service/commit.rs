@@ -1,0 +1,205 @@
+//! Commitment: the single event that causes both acknowledgement and fan-out.
+
+use super::{Broker, Turn};
+use crate::delivery::View;
+use crate::mail::Mail;
+use hashbrown::HashMap;
+use ringlane_dataplane::ids::{ConnectionId, CoreId, Offset, PartitionId};
+use ringlane_dataplane::message::Message;
+use ringlane_dataplane::partition::Committed;
+use ringlane_dataplane::routing::{CoreSet, RecordId};
+use ringlane_mqtt::ReasonCode;
+
+/// Who waits for a record: an entry of a connection's acknowledgements.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct AckToken {
+    pub(crate) connection: ConnectionId,
+    pub(crate) seq: u64,
+}
+
+/// Retained publishes that wait for the owner of their topic.
+pub(crate) type RetainWaits = HashMap<(PartitionId, Offset), AckToken>;
+
+impl Broker {
+    /// Appends a message to the log of a partition that this core owns.
+    pub(crate) fn append(
+        &mut self,
+        partition: PartitionId,
+        message: Message,
+        ack: Option<AckToken>,
+    ) {
+        let cores = u32::from(self.cores());
+        let index = (partition.0 / cores) as usize;
+        let partition = &mut self.partitions[index];
+        partition.append(message, ack);
+        self.metrics.records_appended.add(1);
+    }
+
+    /// End of turn: at the level `memory` everything accepted is committed.
+    pub(super) fn commit_all(&mut self, turn: &mut Turn<'_>) {
+        for index in 0..self.partitions.len() {
+            while let Some(committed) = self.partitions[index].commit_next() {
+                self.on_committed(turn, index, committed);
+            }
+            if !self.partitions[index].has_lag() {
+                self.partitions[index].trim();
+            }
+        }
+    }
+
+    fn on_committed(&mut self, turn: &mut Turn<'_>, index: usize, committed: Committed<AckToken>) {
+        let Committed { offset, message, ack } = committed;
+        let record = RecordId { partition: self.partitions[index].id(), offset };
+        let retain_owner = self.retain_owner(&message);
+        let matched_here = {
+            let mut view = View::of_record(&message, record);
+            self.fan_out(turn, &mut view)
+        };
+        let wanted = self.remote.cores_for(message.topic());
+        let mut targets = wanted;
+        if let Some(owner) = retain_owner
+            && owner != self.core
+        {
+            targets.insert(owner);
+        }
+        targets.remove(self.core);
+        self.mail_record(turn, index, record, &message, targets);
+        let matched = matched_here || !wanted.is_empty();
+        if !matched {
+            self.metrics.no_subscribers.add(1);
+        }
+        self.settle_ack(turn, &message, record, ack, retain_owner, matched);
+    }
+
+    /// Acknowledges at once, or after the topic's owner has applied the retained message.
+    fn settle_ack(
+        &mut self,
+        turn: &mut Turn<'_>,
+        message: &Message,
+        record: RecordId,
+        ack: Option<AckToken>,
+        retain_owner: Option<CoreId>,
+        matched: bool,
+    ) {
+        let reason =
+            if matched { ReasonCode::SUCCESS } else { ReasonCode::NO_MATCHING_SUBSCRIBERS };
+        match retain_owner {
+            None => self.acknowledge(ack, reason),
+            Some(owner) if owner == self.core => {
+                let stored = self.apply_retained(turn, message, record);
+                self.acknowledge(ack, if stored { reason } else { ReasonCode::QUOTA_EXCEEDED });
+            }
+            Some(_) => {
+                if let Some(ack) = ack {
+                    self.retain_waits.insert((record.partition, record.offset), ack);
+                }
+            }
+        }
+    }
+
+    fn retain_owner(&self, message: &Message) -> Option<CoreId> {
+        message.head().retain.then(|| self.placement.topic_owner(message.topic()))
+    }
+
+    fn mail_record(
+        &mut self,
+        turn: &mut Turn<'_>,
+        index: usize,
+        record: RecordId,
+        message: &Message,
+        targets: CoreSet,
+    ) {
+        for to in targets.iter() {
+            if self.partitions[index].is_lagging(to) || !self.mail_one(turn, to, record, message) {
+                self.partitions[index].stop_cursor(to, record.offset);
+            }
+        }
+    }
+
+    /// Mails a record to one core; false if its mailbox is full.
+    fn mail_one(
+        &self,
+        turn: &mut Turn<'_>,
+        to: CoreId,
+        record: RecordId,
+        message: &Message,
+    ) -> bool {
+        let retain = self.retain_owner(message) == Some(to);
+        // A filter that went since the commit only costs a match at the receiver.
+        let deliver = !retain || self.remote.cores_for(message.topic()).contains(to);
+        let mail = Mail::Fanout { message: message.clone(), record, deliver, retain };
+        let sent = turn.mesh.send(to, mail).is_ok();
+        if sent {
+            self.metrics.fanout_mails.add(1);
+        }
+        sent
+    }
+
+    /// End of turn: cursors that stopped before a full mailbox move on.
+    pub(super) fn advance_cursors(&mut self, turn: &mut Turn<'_>) {
+        for index in 0..self.partitions.len() {
+            if !self.partitions[index].has_lag() {
+                continue;
+            }
+            let mut partition = core::mem::replace(
+                &mut self.partitions[index],
+                ringlane_dataplane::partition::Partition::new(PartitionId(0)),
+            );
+            let id = partition.id();
+            partition.advance_cursors(|to, offset, message| {
+                self.mail_one(turn, to, RecordId { partition: id, offset }, message)
+            });
+            partition.trim();
+            if partition.has_lag() {
+                self.metrics.fanout_stalls.add(1);
+            }
+            self.partitions[index] = partition;
+        }
+        self.answer_probes(turn);
+    }
+
+    /// Whether every record committed here has been mailed to a core, as far as it wants it.
+    pub(crate) fn has_mailed_all(&self, to: CoreId) -> bool {
+        !self.partitions.iter().any(|partition| partition.is_lagging(to))
+    }
+
+    /// A record of another core's partition: deliver it, keep it, or both.
+    pub(super) fn on_fanout(
+        &mut self,
+        turn: &mut Turn<'_>,
+        from: CoreId,
+        message: &Message,
+        record: RecordId,
+        deliver: bool,
+        retain: bool,
+    ) {
+        if deliver {
+            let mut view = View::of_record(message, record);
+            self.fan_out(turn, &mut view);
+        }
+        if retain {
+            let stored = self.apply_retained(turn, message, record);
+            let RecordId { partition, offset } = record;
+            if message.head().qos > 0 {
+                self.send_mail(turn, from, Mail::RetainApplied { partition, offset, stored });
+            }
+        }
+    }
+
+    pub(super) fn on_retain_applied(
+        &mut self,
+        partition: PartitionId,
+        offset: Offset,
+        stored: bool,
+    ) {
+        let ack = self.retain_waits.remove(&(partition, offset));
+        let reason = if stored { ReasonCode::SUCCESS } else { ReasonCode::QUOTA_EXCEEDED };
+        self.acknowledge(ack, reason);
+    }
+
+    /// A QoS 0 message of another core.
+    pub(super) fn on_volatile(&mut self, turn: &mut Turn<'_>, message: &Message) {
+        let mut view = View::of_message(message);
+        self.fan_out(turn, &mut view);
+    }
+}

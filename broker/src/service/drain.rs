@@ -1,0 +1,33 @@
+//! The orderly end: clients are told, outputs are flushed, then the core stops.
+
+use super::{Broker, Timer, Turn};
+use crate::connection::End;
+use ringlane_mqtt::ReasonCode;
+
+impl Broker {
+    /// Disconnects every client. MQTT 5 clients get 0x8B, or 0x9D and the server reference if the
+    /// configuration names one [MQTT5 §3.14.2.1].
+    pub(crate) fn begin_drain(&mut self, turn: &mut Turn<'_>) {
+        if self.draining {
+            return;
+        }
+        self.draining = true;
+        let reference = self.config.mqtt.server_reference.clone();
+        let reason = match reference {
+            Some(_) => ReasonCode::SERVER_MOVED,
+            None => ReasonCode::SERVER_SHUTTING_DOWN,
+        };
+        for id in self.connections.ids() {
+            self.send_disconnect(turn, id, reason, reference.as_deref());
+            self.end_connection(turn, id, End::Shutdown);
+        }
+        turn.timers.schedule(turn.now + self.config.mqtt.drain_timeout, Timer::DrainDeadline);
+    }
+
+    /// Stops once the last socket is closed.
+    pub(super) fn check_drained(&mut self, turn: &Turn<'_>) {
+        if self.draining && turn.sockets.open_count() == 0 && !self.post.has_work() {
+            self.stopping = true;
+        }
+    }
+}

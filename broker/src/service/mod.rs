@@ -1,0 +1,269 @@
+//! The broker of one core: what it owns, and how the events of a turn reach their handlers.
+//!
+//! A message is appended to its publisher's partition; at the end of the turn it becomes
+//! committed; and that one event causes both the acknowledgement and the fan-out (`commit`).
+//! QoS 0 that nobody retains is in no log and is routed at once.
+
+mod announce;
+mod backlog;
+mod commit;
+mod drain;
+mod post;
+pub(crate) mod sizes;
+mod stall;
+
+pub(crate) use announce::{Announcer, PendingSuback};
+pub(crate) use backlog::FullFilters;
+pub(crate) use commit::AckToken;
+pub(crate) use post::{Post, VolatileSent};
+pub(crate) use sizes::Sizes;
+pub(crate) use stall::{Admission, Stalls};
+
+use crate::config::Config;
+use crate::connection::Connections;
+use crate::delivery::{MessageMaker, Scratch, Subscriber};
+use crate::groups::GroupStore;
+use crate::mail::{ControlMail, Mail};
+use crate::metrics::CoreMetrics;
+use crate::retained::RetainedTasks;
+use crate::session::{SessionId, SessionStore};
+use ringlane_dataplane::ids::{ConnectionId, CoreId};
+use ringlane_dataplane::message::MessageMeter;
+use ringlane_dataplane::net::NetEvent;
+use ringlane_dataplane::partition::Partition;
+use ringlane_dataplane::routing::{FilterTree, Placement, RemoteFilters, RetainedStore};
+use ringlane_dataplane::runtime::{self, After, Service};
+use ringlane_dataplane::time::Nanos;
+use std::sync::Arc;
+
+/// The turn as the broker's handlers see it.
+pub(crate) type Turn<'a> = runtime::Turn<'a, Mail, Timer>;
+
+/// What a listener speaks before MQTT.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ListenerKind {
+    /// MQTT over TCP.
+    Tcp,
+    /// MQTT over WebSocket [MQTT5 §6].
+    WebSocket,
+}
+
+/// What one core is made of.
+#[derive(Debug)]
+pub struct CoreSetup {
+    /// Which core this is.
+    pub core: CoreId,
+    /// Cores of this node.
+    pub cores: u16,
+    /// Who owns what.
+    pub placement: Placement,
+    /// The configuration.
+    pub config: Arc<Config>,
+    /// This core's counters.
+    pub metrics: Arc<CoreMetrics>,
+    /// What each listener speaks, by its number.
+    pub listeners: Vec<ListenerKind>,
+    /// A random number, different on each core.
+    pub seed: u64,
+    /// Bytes of messages that this core may hold.
+    pub memory_bytes: u64,
+    /// Connections that this core may hold.
+    pub connections_max: usize,
+}
+
+/// What a timer of the broker is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Timer {
+    /// CONNECT has to be complete.
+    ConnectDeadline(ConnectionId),
+    /// 1.5 keep alive intervals may have passed.
+    KeepAlive(ConnectionId),
+    /// A session's expiry interval has passed.
+    SessionExpiry(SessionId),
+    /// A will's delay has passed.
+    WillDelay(SessionId),
+    /// Connections that were not read from may be ready.
+    Retry,
+    /// Expired retained messages are looked for.
+    RetainedSweep,
+    /// Clients have had their time to leave.
+    DrainDeadline,
+}
+
+/// The broker of one core.
+#[derive(Debug)]
+pub struct Broker {
+    pub(crate) core: CoreId,
+    pub(crate) placement: Placement,
+    pub(crate) config: Arc<Config>,
+    pub(crate) sizes: Sizes,
+    pub(crate) metrics: Arc<CoreMetrics>,
+    pub(crate) listeners: Vec<ListenerKind>,
+    pub(crate) memory_bytes: u64,
+    pub(crate) meter: &'static MessageMeter,
+    pub(crate) connections: Connections,
+    pub(crate) sessions: SessionStore,
+    pub(crate) subscriptions: FilterTree<Vec<Subscriber>>,
+    pub(crate) remote: RemoteFilters,
+    pub(crate) announcer: Announcer,
+    pub(crate) partitions: Vec<Partition<AckToken>>,
+    pub(crate) retained: RetainedStore,
+    pub(crate) retained_tasks: RetainedTasks,
+    pub(crate) retain_waits: commit::RetainWaits,
+    pub(crate) groups: GroupStore,
+    pub(crate) full_filters: FullFilters,
+    pub(crate) post: Post,
+    pub(crate) stalls: Stalls,
+    pub(crate) maker: MessageMaker,
+    pub(crate) scratch: Scratch,
+    /// Connections with acknowledgements to send at the end of this turn.
+    pub(crate) ack_ready: Vec<ConnectionId>,
+    /// Sessions whose window may have opened in this turn.
+    pub(crate) pump_ready: Vec<SessionId>,
+    pub(crate) next_assigned: u64,
+    pub(crate) draining: bool,
+    pub(crate) stopping: bool,
+    pub(crate) bad_packet_logs: crate::connection::LogBudget,
+}
+
+impl Broker {
+    /// A broker with no connection and no session.
+    #[must_use]
+    pub fn new(setup: CoreSetup, _now: Nanos) -> Self {
+        let meter = MessageMeter::leaked();
+        let sizes = Sizes::new(&setup.config, setup.cores);
+        let partitions = setup.placement.owned(setup.core).map(Partition::new).collect();
+        Self {
+            core: setup.core,
+            connections: Connections::default(),
+            sessions: SessionStore::new(sizes.sessions_max),
+            subscriptions: FilterTree::new(),
+            remote: RemoteFilters::new(),
+            announcer: Announcer::new(setup.core, setup.cores),
+            partitions,
+            retained: RetainedStore::new(sizes.retained_messages_max, sizes.retained_bytes_max),
+            retained_tasks: RetainedTasks::default(),
+            retain_waits: commit::RetainWaits::default(),
+            groups: GroupStore::default(),
+            full_filters: FullFilters::default(),
+            post: Post::new(setup.core, setup.cores),
+            stalls: Stalls::default(),
+            maker: MessageMaker::new(meter),
+            scratch: Scratch::default(),
+            ack_ready: Vec::new(),
+            pump_ready: Vec::new(),
+            next_assigned: setup.seed,
+            draining: false,
+            stopping: false,
+            bad_packet_logs: crate::connection::LogBudget::default(),
+            placement: setup.placement,
+            config: setup.config,
+            sizes,
+            metrics: setup.metrics,
+            listeners: setup.listeners,
+            memory_bytes: setup.memory_bytes,
+            meter,
+        }
+    }
+
+    /// The cores of this node, this one included.
+    pub(crate) fn cores(&self) -> u16 {
+        self.announcer.cores()
+    }
+
+    fn take_mail(&mut self, turn: &mut Turn<'_>, from: CoreId, mail: Mail) {
+        match mail {
+            Mail::Fanout { message, record, deliver, retain } => {
+                self.on_fanout(turn, from, &message, record, deliver, retain);
+            }
+            Mail::Volatile(message) => self.on_volatile(turn, &message),
+            Mail::RetainApplied { partition, offset, stored } => {
+                self.on_retain_applied(partition, offset, stored);
+            }
+            Mail::FilterAdd { seq, filter } => self.on_filter_add(from, seq, &filter),
+            Mail::FilterRemove { filter } => self.remote.remove(from, &filter),
+            Mail::FilterAck { seq } => self.on_filter_ack(turn, from, seq),
+            Mail::Adopt(adoption) => self.on_adopt(turn, *adoption),
+            Mail::Retained(mail) => self.on_retained_mail(turn, from, *mail),
+            Mail::GroupDeliver { session, message, qos, ticket } => {
+                self.on_group_deliver(turn, session, message, qos, ticket);
+            }
+            Mail::GroupDone { group, member } => self.on_group_done(turn, group, member),
+            Mail::Group(mail) => self.on_group_mail(turn, from, *mail),
+            Mail::BacklogFull { filter } => self.full_filters.add(&filter),
+            Mail::BacklogFree { filter } => self.full_filters.remove(&filter),
+            Mail::Control(mail) => self.on_control(turn, *mail),
+        }
+    }
+
+    fn on_control(&mut self, turn: &mut Turn<'_>, mail: ControlMail) {
+        match mail {
+            ControlMail::Publish { topic, payload, retain } => {
+                self.publish_own(turn, &topic, &payload, retain);
+            }
+            ControlMail::Drain => self.begin_drain(turn),
+        }
+    }
+
+    /// Mails to this core itself: bounded, what is left waits for the next turn.
+    fn take_own_mail(&mut self, turn: &mut Turn<'_>) {
+        for _ in 0..sizes::OWN_MAILS_PER_TURN {
+            let Some(mail) = self.post.take_own() else { return };
+            let own = self.core;
+            self.take_mail(turn, own, mail);
+        }
+    }
+}
+
+impl Service for Broker {
+    type Mail = Mail;
+    type Timer = Timer;
+
+    fn on_net(&mut self, turn: &mut Turn<'_>, event: NetEvent<'_>) {
+        match event {
+            NetEvent::Received { connection, bytes } => self.on_received(turn, connection, bytes),
+            NetEvent::Drained { connection } => self.on_drained(turn, connection),
+            NetEvent::Accepted { connection, listener, .. } => {
+                self.on_accepted(turn, connection, listener);
+            }
+            NetEvent::Detached { connection, socket, listener, peer } => {
+                self.on_detached(turn, connection, socket, listener, peer);
+            }
+            NetEvent::Closed { connection, cause } => self.on_closed(turn, connection, cause),
+        }
+    }
+
+    fn on_mail(&mut self, turn: &mut Turn<'_>, from: CoreId, mail: Mail) {
+        self.take_mail(turn, from, mail);
+    }
+
+    fn on_timer(&mut self, turn: &mut Turn<'_>, key: Timer) {
+        match key {
+            Timer::ConnectDeadline(connection) => self.on_connect_deadline(turn, connection),
+            Timer::KeepAlive(connection) => self.on_keep_alive(turn, connection),
+            Timer::SessionExpiry(session) => self.on_session_expiry(turn, session),
+            Timer::WillDelay(session) => self.on_will_delay(turn, session),
+            Timer::Retry => self.on_retry(turn),
+            Timer::RetainedSweep => self.on_retained_sweep(turn),
+            Timer::DrainDeadline => self.stopping = true,
+        }
+    }
+
+    fn end_turn(&mut self, turn: &mut Turn<'_>) -> After {
+        self.take_own_mail(turn);
+        self.commit_all(turn);
+        self.flush_post(turn);
+        self.pump_sessions(turn);
+        self.flush_acks(turn);
+        self.acknowledge_filters(turn);
+        self.metrics.sockets.set(turn.sockets.open_count() as u64);
+        self.check_drained(turn);
+        if self.stopping {
+            After::Stop
+        } else if self.post.has_work() || self.partitions.iter().any(Partition::has_lag) {
+            After::MoreWork
+        } else {
+            After::Idle
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! Back-pressure: connections that are not read from until there is room again.
+
+use super::sizes::LAG_BYTES_MAX;
+use super::{Broker, Timer, Turn};
+use ringlane_dataplane::ids::ConnectionId;
+use std::time::Duration;
+
+/// How long a connection that met a bound waits before it is tried again.
+const RETRY: Duration = Duration::from_millis(10);
+
+/// Whether a message may be taken in now.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Admission {
+    Granted,
+    /// A quota is used up: 0x97 where the client can be told, back-pressure where it cannot.
+    Refused,
+    /// Another core is behind: the publisher waits, whatever its version.
+    Wait,
+}
+
+/// Connections whose packets wait in their inbox.
+#[derive(Debug, Default)]
+pub(crate) struct Stalls {
+    /// Until the quota or the bound that stopped them has room.
+    retry: Vec<ConnectionId>,
+    retry_set: bool,
+    /// Until the QoS 0 messages that wait for a mailbox are gone (at most 10 ms).
+    mailbox: Vec<ConnectionId>,
+}
+
+impl Broker {
+    /// Whether a message that is kept (QoS above 0, or retained) may be taken in.
+    pub(crate) fn admit(&self, topic: &str) -> Admission {
+        if self.meter.bytes() > self.memory_bytes || self.full_filters.matches(topic) {
+            return Admission::Refused;
+        }
+        let lag_bytes: usize = self.partitions.iter().map(|p| p.record_bytes()).sum();
+        if lag_bytes > LAG_BYTES_MAX && self.partitions.iter().any(|p| p.has_lag()) {
+            return Admission::Wait;
+        }
+        Admission::Granted
+    }
+
+    /// Stops reading from a connection; its packets are tried again soon.
+    pub(crate) fn stall_for_retry(&mut self, turn: &mut Turn<'_>, id: ConnectionId) {
+        if self.begin_stall(turn, id) {
+            self.stalls.retry.push(id);
+            if !self.stalls.retry_set {
+                self.stalls.retry_set = true;
+                turn.timers.schedule(turn.now + RETRY, Timer::Retry);
+            }
+        }
+    }
+
+    /// Stops reading from a publisher until no QoS 0 message waits for a mailbox.
+    pub(crate) fn stall_for_mailbox(&mut self, turn: &mut Turn<'_>, id: ConnectionId) {
+        if self.begin_stall(turn, id) {
+            self.stalls.mailbox.push(id);
+        }
+    }
+
+    fn begin_stall(&mut self, turn: &mut Turn<'_>, id: ConnectionId) -> bool {
+        let Some(connection) = self.connections.get_mut(id) else { return false };
+        if connection.stalled {
+            return false;
+        }
+        connection.stalled = true;
+        turn.sockets.pause(id);
+        self.metrics.backpressure_pauses.add(1);
+        true
+    }
+
+    pub(super) fn on_retry(&mut self, turn: &mut Turn<'_>) {
+        self.stalls.retry_set = false;
+        for id in core::mem::take(&mut self.stalls.retry) {
+            self.end_stall(turn, id);
+        }
+    }
+
+    pub(super) fn resume_mailbox_stalls(&mut self, turn: &mut Turn<'_>) {
+        if self.stalls.mailbox.is_empty() {
+            return;
+        }
+        for id in core::mem::take(&mut self.stalls.mailbox) {
+            self.end_stall(turn, id);
+        }
+    }
+
+    fn end_stall(&mut self, turn: &mut Turn<'_>, id: ConnectionId) {
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        connection.stalled = false;
+        self.consume_inbox(turn, id);
+        if self.connections.get(id).is_some_and(|connection| !connection.stalled) {
+            turn.sockets.resume(id);
+        }
+    }
+}

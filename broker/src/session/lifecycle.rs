@@ -1,0 +1,112 @@
+//! The end of a session, and its will.
+
+use super::{SessionId, WillMessage};
+use crate::handlers::Accepted;
+use crate::service::{Broker, Timer, Turn};
+use ringlane_mqtt::QoS;
+use std::time::Duration;
+
+impl Broker {
+    /// Removes a session and all that it holds. A will that still waits goes out now
+    /// [MQTT-3.1.2-8].
+    pub(crate) fn end_session(&mut self, turn: &mut Turn<'_>, id: SessionId) {
+        self.publish_will(turn, id);
+        self.set_backlog_full(turn, id, false);
+        self.drop_subscriptions(turn, id);
+        let Some(session) = self.sessions.get_mut(id) else { return };
+        let timers = [session.expiry_timer.take(), session.will_timer.take()];
+        for timer in timers.into_iter().flatten() {
+            turn.timers.cancel(timer);
+        }
+        self.metrics.queued_messages.sub(session.outbound.queue_len() as u64);
+        self.metrics.queued_bytes.sub(session.outbound.queue_bytes() as u64);
+        self.metrics.inflight_messages.sub(session.outbound.inflight_len() as u64);
+        for pending in session.outbound.drain_all() {
+            self.owe_ticket(id, &pending);
+        }
+        self.sessions.remove(id);
+        self.metrics.sessions.set(self.sessions.len() as u64);
+    }
+
+    fn drop_subscriptions(&mut self, turn: &mut Turn<'_>, id: SessionId) {
+        let Some(session) = self.sessions.get_mut(id) else { return };
+        session.primings.clear();
+        let filters: Vec<_> = session.subscriptions.keys().cloned().collect();
+        for filter in filters {
+            self.remove_subscription(turn, id, &filter);
+        }
+    }
+
+    pub(crate) fn on_session_expiry(&mut self, turn: &mut Turn<'_>, id: SessionId) {
+        let Some(session) = self.sessions.get_mut(id) else { return };
+        session.expiry_timer = None;
+        if session.link.is_none() {
+            self.metrics.sessions_expired.add(1);
+            self.end_session(turn, id);
+        }
+    }
+
+    /// The connection ended and the session goes on: the will goes out now or after its delay,
+    /// whichever of delay and expiry comes first [MQTT-3.1.3-9].
+    pub(crate) fn arm_will(&mut self, turn: &mut Turn<'_>, id: SessionId) {
+        let Some(session) = self.sessions.get_mut(id) else { return };
+        let Some(will) = &session.will else { return };
+        if will.delay_secs == 0 {
+            return self.publish_will(turn, id);
+        }
+        let at = turn.now + Duration::from_secs(u64::from(will.delay_secs));
+        session.will_timer = Some(turn.timers.schedule(at, Timer::WillDelay(id)));
+    }
+
+    pub(crate) fn on_will_delay(&mut self, turn: &mut Turn<'_>, id: SessionId) {
+        if let Some(session) = self.sessions.get_mut(id) {
+            session.will_timer = None;
+        }
+        self.publish_will(turn, id);
+    }
+
+    /// A connection was taken over: a will without delay goes out, one with delay does not if the
+    /// session goes on.
+    pub(crate) fn will_at_takeover(&mut self, turn: &mut Turn<'_>, id: SessionId, resumed: bool) {
+        let Some(session) = self.sessions.get_mut(id) else { return };
+        let delayed = session.will.as_ref().is_some_and(|will| will.delay_secs > 0);
+        if resumed && delayed {
+            session.will = None;
+            return;
+        }
+        self.publish_will(turn, id);
+    }
+
+    pub(crate) fn cancel_will(&mut self, turn: &mut Turn<'_>, id: SessionId) {
+        let Some(session) = self.sessions.get_mut(id) else { return };
+        session.will = None;
+        if let Some(timer) = session.will_timer.take() {
+            turn.timers.cancel(timer);
+        }
+    }
+
+    /// Publishes the will, once: through the same path as any other message.
+    fn publish_will(&mut self, turn: &mut Turn<'_>, id: SessionId) {
+        let Some(session) = self.sessions.get_mut(id) else { return };
+        let Some(will) = session.will.take() else { return };
+        let (publisher, partition) = (session.client_hash, session.partition);
+        let WillMessage { topic, payload, properties, qos, retain, message_expiry_secs, .. } =
+            *will;
+        let accepted = Accepted {
+            topic: &topic,
+            properties: &properties,
+            payload: &payload,
+            qos,
+            retain,
+            expiry_secs: message_expiry_secs,
+            publisher,
+            partition,
+        };
+        self.metrics.wills_published.add(1);
+        if qos == QoS::AtMostOnce && !retain {
+            self.route_volatile(turn, None, &accepted, 0);
+        } else {
+            self.log_accepted(turn, &accepted, None);
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! Sessions: what outlives a connection.
+//!
+//! A session lives on the core that owns its client identifier's partition, and so does every
+//! connection of that client: a takeover is a change of one field on one core.
+
+mod lifecycle;
+mod outbound;
+mod store;
+mod will;
+
+pub(crate) use outbound::{Inflight, Outbound, Pending, Phase, SubscriptionIds};
+pub(crate) use store::SessionStore;
+pub(crate) use will::WillMessage;
+
+use crate::connection::Link;
+use crate::groups::GroupKey;
+use crate::retained::Priming;
+use hashbrown::{HashMap, HashSet};
+use ringlane_dataplane::ids::PartitionId;
+use ringlane_dataplane::runtime::TimerId;
+use ringlane_mqtt::QoS;
+use std::rc::Rc;
+
+/// A session of one core: a slot and the generation that tells its users apart.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct SessionId {
+    /// Position in the core's session table.
+    pub slot: u32,
+    /// How often the slot was used before.
+    pub generation: u32,
+}
+
+/// The session expiry interval that never passes [MQTT5 §3.1.2.11.2].
+pub(crate) const NEVER_EXPIRES: u32 = u32::MAX;
+
+/// What a session holds of one of its subscriptions.
+#[derive(Debug)]
+pub(crate) struct Subscription {
+    pub(crate) qos: QoS,
+    pub(crate) kind: SubscriptionKind,
+}
+
+/// Where the subscription is matched.
+#[derive(Debug)]
+pub(crate) enum SubscriptionKind {
+    /// In this core's tree, at this position of the filter's list.
+    Plain { position: u32 },
+    /// By the group's owner.
+    Shared { key: Rc<GroupKey> },
+}
+
+/// One session.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) id: SessionId,
+    pub(crate) client_id: Box<str>,
+    pub(crate) client_hash: u64,
+    pub(crate) partition: PartitionId,
+    /// Seconds that the session outlives its connection.
+    pub(crate) expiry_secs: u32,
+    /// The connection, while there is one.
+    pub(crate) link: Option<Link>,
+    pub(crate) subscriptions: HashMap<Rc<str>, Subscription>,
+    pub(crate) outbound: Outbound,
+    /// QoS 2 packet identifiers received and not yet released [MQTT-4.3.3-10].
+    pub(crate) received_qos2: HashSet<u16>,
+    pub(crate) will: Option<Box<WillMessage>>,
+    pub(crate) will_timer: Option<TimerId>,
+    pub(crate) expiry_timer: Option<TimerId>,
+    /// New subscriptions whose retained messages are still on their way.
+    pub(crate) primings: Vec<Priming>,
+    pub(crate) next_query: u32,
+    /// Whether the other cores were told that this session's backlog is full.
+    pub(crate) backlog_full: bool,
+}
+
+impl Session {
+    pub(crate) fn new(
+        id: SessionId,
+        client_id: &str,
+        client_hash: u64,
+        partition: PartitionId,
+    ) -> Self {
+        Self {
+            id,
+            client_id: client_id.into(),
+            client_hash,
+            partition,
+            expiry_secs: 0,
+            link: None,
+            subscriptions: HashMap::new(),
+            outbound: Outbound::default(),
+            received_qos2: HashSet::new(),
+            will: None,
+            will_timer: None,
+            expiry_timer: None,
+            primings: Vec::new(),
+            next_query: 0,
+            backlog_full: false,
+        }
+    }
+
+    /// Whether messages are kept for the session while no connection is there.
+    pub(crate) fn is_persistent(&self) -> bool {
+        self.expiry_secs > 0
+    }
+}

@@ -1,0 +1,355 @@
+//! The way out of a session: the in-flight window and what waits behind it.
+//!
+//! The order of both is the order in which messages matched; a resend keeps it [MQTT-4.6.0-1].
+
+use crate::groups::Ticket;
+use ringlane_dataplane::message::Message;
+use ringlane_mqtt::QoS;
+use std::collections::VecDeque;
+
+/// The subscription identifiers that a delivery carries.
+#[derive(Clone, Debug, Default)]
+pub(crate) enum SubscriptionIds {
+    #[default]
+    None,
+    One(u32),
+    Many(Box<[u32]>),
+}
+
+impl SubscriptionIds {
+    pub(crate) fn from_slice(ids: &[u32]) -> Self {
+        match ids {
+            [] => Self::None,
+            [one] => Self::One(*one),
+            many => Self::Many(many.into()),
+        }
+    }
+
+    pub(crate) fn as_slice(&self) -> &[u32] {
+        match self {
+            Self::None => &[],
+            Self::One(id) => core::slice::from_ref(id),
+            Self::Many(ids) => ids,
+        }
+    }
+}
+
+/// A message that a session is owed.
+#[derive(Debug)]
+pub(crate) struct Pending {
+    pub(crate) message: Message,
+    pub(crate) qos: QoS,
+    pub(crate) retain: bool,
+    pub(crate) ids: SubscriptionIds,
+    /// Set if it comes from a shared-subscription group.
+    pub(crate) ticket: Option<Box<Ticket>>,
+}
+
+impl Pending {
+    /// What it counts against the bounds, in bytes.
+    pub(crate) fn cost_bytes(&self) -> usize {
+        self.message.memory_bytes() + size_of::<Self>()
+    }
+}
+
+/// How far an exchange has come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Phase {
+    /// To be sent again, with DUP, on the present connection.
+    Resend,
+    /// PUBLISH sent.
+    Sent,
+    /// PUBREC seen; PUBREL sent.
+    Released,
+}
+
+/// A message that was sent and is not yet acknowledged.
+#[derive(Debug)]
+pub(crate) struct Inflight {
+    pub(crate) packet_id: u16,
+    pub(crate) phase: Phase,
+    pub(crate) pending: Pending,
+}
+
+/// What a session is owed: in flight, then queued.
+#[derive(Debug, Default)]
+pub(crate) struct Outbound {
+    inflight: VecDeque<Inflight>,
+    inflight_bytes: usize,
+    /// PUBLISH packets sent on the present connection and not acknowledged [MQTT-4.9.0-1].
+    unacknowledged: u16,
+    queue: VecDeque<Pending>,
+    queue_bytes: usize,
+    last_packet_id: u16,
+    /// Exchanges in [`Phase::Resend`].
+    resend_left: usize,
+}
+
+impl Outbound {
+    pub(crate) fn inflight_len(&self) -> usize {
+        self.inflight.len()
+    }
+
+    pub(crate) fn queue_len(&self) -> usize {
+        self.queue.len()
+    }
+
+    pub(crate) fn queue_bytes(&self) -> usize {
+        self.queue_bytes
+    }
+
+    /// Whether another PUBLISH fits into the window of `messages` and `bytes`. One message always
+    /// fits into an empty window, however large it is.
+    pub(crate) fn window_is_open(&self, messages: u16, bytes: usize) -> bool {
+        self.unacknowledged < messages
+            && (self.inflight_bytes < bytes || self.unacknowledged == 0)
+            && self.inflight.len() < usize::from(u16::MAX)
+    }
+
+    pub(crate) fn push_queue(&mut self, pending: Pending) {
+        self.queue_bytes += pending.cost_bytes();
+        self.queue.push_back(pending);
+    }
+
+    pub(crate) fn pop_queue(&mut self) -> Option<Pending> {
+        let pending = self.queue.pop_front()?;
+        self.queue_bytes -= pending.cost_bytes();
+        Some(pending)
+    }
+
+    /// Puts a message into the window under a fresh packet identifier.
+    pub(crate) fn begin(&mut self, pending: Pending) -> u16 {
+        let packet_id = self.fresh_packet_id();
+        self.inflight_bytes += pending.cost_bytes();
+        self.unacknowledged += 1;
+        self.inflight.push_back(Inflight { packet_id, phase: Phase::Sent, pending });
+        packet_id
+    }
+
+    /// The next exchange to be sent again on this connection.
+    pub(crate) fn next_resend(&mut self) -> Option<&mut Inflight> {
+        if self.resend_left == 0 {
+            return None;
+        }
+        self.inflight.iter_mut().find(|inflight| inflight.phase == Phase::Resend)
+    }
+
+    /// Counts a resent PUBLISH against the window.
+    pub(crate) fn count_resend(&mut self) {
+        self.resend_left -= 1;
+        self.unacknowledged += 1;
+    }
+
+    /// Exchanges whose PUBREL has to be sent again, in order.
+    pub(crate) fn released(&self) -> impl Iterator<Item = u16> {
+        self.inflight
+            .iter()
+            .filter(|inflight| inflight.phase == Phase::Released)
+            .map(|inflight| inflight.packet_id)
+    }
+
+    /// A new connection begins: whatever was sent and not received has to be sent again.
+    pub(crate) fn begin_connection(&mut self) {
+        self.unacknowledged = 0;
+        for inflight in &mut self.inflight {
+            if inflight.phase == Phase::Sent {
+                inflight.phase = Phase::Resend;
+            }
+        }
+        let resend = self.inflight.iter().filter(|inflight| inflight.phase == Phase::Resend);
+        self.resend_left = resend.count();
+    }
+
+    /// PUBACK: ends a QoS 1 exchange.
+    pub(crate) fn on_puback(&mut self, packet_id: u16) -> Option<Pending> {
+        let index = self.position(packet_id)?;
+        let inflight = &self.inflight[index];
+        if inflight.pending.qos != QoS::AtLeastOnce || inflight.phase != Phase::Sent {
+            return None;
+        }
+        self.end(index)
+    }
+
+    /// PUBREC with success: the PUBLISH is never sent again. False if there is no such exchange.
+    pub(crate) fn on_pubrec(&mut self, packet_id: u16) -> bool {
+        let Some(index) = self.position(packet_id) else { return false };
+        let inflight = &mut self.inflight[index];
+        if inflight.pending.qos != QoS::ExactlyOnce || inflight.phase == Phase::Resend {
+            return false;
+        }
+        inflight.phase = Phase::Released;
+        true
+    }
+
+    /// PUBREC with an error: the exchange is over [MQTT-4.3.3-4].
+    pub(crate) fn on_pubrec_error(&mut self, packet_id: u16) -> Option<Pending> {
+        let index = self.position(packet_id)?;
+        let inflight = &self.inflight[index];
+        if inflight.pending.qos != QoS::ExactlyOnce || inflight.phase != Phase::Sent {
+            return None;
+        }
+        self.end(index)
+    }
+
+    /// PUBCOMP: ends a QoS 2 exchange.
+    pub(crate) fn on_pubcomp(&mut self, packet_id: u16) -> Option<Pending> {
+        let index = self.position(packet_id)?;
+        if self.inflight[index].phase != Phase::Released {
+            return None;
+        }
+        self.end(index)
+    }
+
+    /// Takes an exchange out whose PUBLISH could not be written on this connection.
+    pub(crate) fn take_back(&mut self, packet_id: u16) -> Option<Pending> {
+        let index = self.position(packet_id)?;
+        self.end(index)
+    }
+
+    /// Takes out the messages of shared groups that another member may get: those queued, and
+    /// those sent with QoS 1 [MQTT5 §4.8.2]. QoS 2 in progress stays [MQTT-4.8.2-4].
+    pub(crate) fn take_group_messages(&mut self) -> Vec<Pending> {
+        let mut taken = Vec::new();
+        for inflight in core::mem::take(&mut self.inflight) {
+            if inflight.pending.ticket.is_some() && inflight.pending.qos == QoS::AtLeastOnce {
+                self.inflight_bytes -= inflight.pending.cost_bytes();
+                self.resend_left -= usize::from(inflight.phase == Phase::Resend);
+                taken.push(inflight.pending);
+            } else {
+                self.inflight.push_back(inflight);
+            }
+        }
+        for pending in core::mem::take(&mut self.queue) {
+            if pending.ticket.is_some() {
+                self.queue_bytes -= pending.cost_bytes();
+                taken.push(pending);
+            } else {
+                self.queue.push_back(pending);
+            }
+        }
+        taken
+    }
+
+    /// Everything that is owed, in order; the session ends.
+    pub(crate) fn drain_all(&mut self) -> Vec<Pending> {
+        let inflight = core::mem::take(&mut self.inflight);
+        let queue = core::mem::take(&mut self.queue);
+        *self = Self::default();
+        inflight.into_iter().map(|inflight| inflight.pending).chain(queue).collect()
+    }
+
+    fn end(&mut self, index: usize) -> Option<Pending> {
+        let inflight = self.inflight.remove(index)?;
+        self.inflight_bytes -= inflight.pending.cost_bytes();
+        self.unacknowledged = self.unacknowledged.saturating_sub(1);
+        Some(inflight.pending)
+    }
+
+    /// Identifiers rise by one, so the distance to the front is a good guess.
+    fn position(&self, packet_id: u16) -> Option<usize> {
+        let first = self.inflight.front()?.packet_id;
+        let guess = usize::from(packet_id.wrapping_sub(first));
+        if self.inflight.get(guess).is_some_and(|inflight| inflight.packet_id == packet_id) {
+            return Some(guess);
+        }
+        self.inflight.iter().position(|inflight| inflight.packet_id == packet_id)
+    }
+
+    /// The next identifier that is not in use [MQTT-2.2.1-4]; the caller checked the window.
+    fn fresh_packet_id(&mut self) -> u16 {
+        loop {
+            self.last_packet_id = self.last_packet_id.checked_add(1).unwrap_or(1);
+            let in_use = match (self.inflight.front(), self.inflight.back()) {
+                (Some(first), Some(last)) if first.packet_id <= last.packet_id => {
+                    (first.packet_id..=last.packet_id).contains(&self.last_packet_id)
+                        && self.position(self.last_packet_id).is_some()
+                }
+                (Some(_), Some(_)) => self.position(self.last_packet_id).is_some(),
+                _ => false,
+            };
+            if !in_use {
+                return self.last_packet_id;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ringlane_dataplane::message::MessageHead;
+    use ringlane_dataplane::time::Nanos;
+
+    fn pending(qos: QoS) -> Pending {
+        let head = MessageHead {
+            publisher: 0,
+            accepted_at: Nanos(0),
+            expires_at: Nanos::NEVER,
+            topic_bytes: 0,
+            properties_bytes: 0,
+            qos: qos as u8,
+            retain: false,
+        };
+        let message = Message::new(head, "t", &[], &[0; 100], &mut Vec::new());
+        Pending { message, qos, retain: false, ids: SubscriptionIds::None, ticket: None }
+    }
+
+    #[test]
+    fn acknowledgements_end_only_their_own_kind_of_exchange() {
+        let mut outbound = Outbound::default();
+        let one = outbound.begin(pending(QoS::AtLeastOnce));
+        let two = outbound.begin(pending(QoS::ExactlyOnce));
+        assert_eq!((one, two), (1, 2));
+        assert!(outbound.on_puback(two).is_none());
+        assert!(!outbound.on_pubrec(one));
+        assert!(outbound.on_pubcomp(two).is_none());
+        assert!(outbound.on_pubrec(two));
+        assert!(outbound.on_pubrec(two), "a repeated PUBREC is answered again");
+        assert!(outbound.on_pubrec_error(two).is_none());
+        assert!(outbound.on_pubcomp(two).is_some());
+        assert!(outbound.on_puback(one).is_some());
+        assert!(outbound.on_puback(one).is_none());
+        assert_eq!(outbound.inflight_len(), 0);
+        assert_eq!(outbound.inflight_bytes, 0);
+    }
+
+    #[test]
+    fn the_window_counts_messages_and_bytes() {
+        let mut outbound = Outbound::default();
+        assert!(outbound.window_is_open(1, 1), "one message always fits");
+        outbound.begin(pending(QoS::AtLeastOnce));
+        assert!(!outbound.window_is_open(1, 1 << 20));
+        assert!(!outbound.window_is_open(10, 1));
+        assert!(outbound.window_is_open(10, 1 << 20));
+    }
+
+    #[test]
+    fn identifiers_skip_those_in_use_and_zero() {
+        let mut outbound = Outbound::default();
+        let first = outbound.begin(pending(QoS::ExactlyOnce));
+        outbound.last_packet_id = u16::MAX - 1;
+        assert_eq!(outbound.begin(pending(QoS::AtLeastOnce)), u16::MAX);
+        assert_eq!(first, 1);
+        assert_eq!(outbound.begin(pending(QoS::AtLeastOnce)), 2, "0 is invalid and 1 in use");
+        assert!(outbound.on_puback(u16::MAX).is_some());
+        assert!(outbound.on_puback(2).is_some());
+    }
+
+    #[test]
+    fn a_new_connection_resends_in_order_and_keeps_released_ones() {
+        let mut outbound = Outbound::default();
+        let a = outbound.begin(pending(QoS::AtLeastOnce));
+        let b = outbound.begin(pending(QoS::ExactlyOnce));
+        let c = outbound.begin(pending(QoS::ExactlyOnce));
+        assert!(outbound.on_pubrec(b));
+        outbound.begin_connection();
+        assert_eq!(outbound.released().collect::<Vec<_>>(), [b]);
+        let mut resent = Vec::new();
+        while let Some(inflight) = outbound.next_resend() {
+            inflight.phase = Phase::Sent;
+            resent.push(inflight.packet_id);
+            outbound.count_resend();
+        }
+        assert_eq!(resent, [a, c]);
+    }
+}
