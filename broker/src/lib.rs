@@ -1,17 +1,27 @@
 //! The Ringlane broker: MQTT clients on pinned cores.
 //!
-//! This crate puts the parts together: [`config`] says what is wanted, and the binary runs it.
+//! This crate puts the parts together. [`config`] says what is wanted, [`startup`] builds the
+//! cores, [`service`] is the broker of one core, [`control`] is the one thread beside them.
+//!
+//! Reading order: [`service`], [`mail`], `connection`, `handlers`, `delivery`, [`session`],
+//! `retained`, `groups`; then [`startup`] and [`control`].
 
 #![forbid(unsafe_code)]
 
+pub mod cli;
 pub mod config;
 mod connection;
+pub mod control;
 mod delivery;
+pub mod doctor;
 mod groups;
 mod handlers;
+pub mod logging;
 pub mod mail;
 pub mod metrics;
 mod retained;
 pub mod service;
 pub mod session;
+pub mod startup;
+pub mod sys_topics;
 pub mod websocket;
