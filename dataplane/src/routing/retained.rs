@@ -134,15 +134,12 @@ impl RetainedStore {
             return QueryProgress::Done;
         }
         let mut last: Option<&str> = None;
-        let mut examined = 0;
-        let walk = Walk::new(&self.topics, filter, from);
-        for (topic, retained) in walk {
-            if examined == limit_examined.max(1)
+        for (examined, (topic, retained)) in Walk::new(&self.topics, filter, from).enumerate() {
+            if examined >= limit_examined
                 && let Some(last) = last
             {
-                return QueryProgress::More { after: Box::from(last) };
+                return QueryProgress::More { after: last.into() };
             }
-            examined += 1;
             last = Some(topic);
             if matches(filter, topic) {
                 visit(retained);

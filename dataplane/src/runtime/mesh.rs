@@ -176,13 +176,13 @@ mod tests {
     #[test]
     fn ids_follow_the_order_and_every_pair_is_connected() {
         let mut ends = Mesh::build::<(usize, usize)>(4, 2);
-        for source in 0..4 {
-            assert_eq!(ends[source].id().index(), source);
-            assert_eq!(ends[source].endpoints(), 4);
+        for (source, end) in ends.iter_mut().enumerate() {
+            assert_eq!(end.id().index(), source);
+            assert_eq!(end.endpoints(), 4);
             for target in (0..4).filter(|target| *target != source) {
-                ends[source].send(CoreId(target as u16), (source, target)).expect("room for one");
+                end.send(CoreId(target as u16), (source, target)).expect("room for one");
             }
-            ends[source].publish(&mut |peer| panic!("{peer} was woken without sleeping"));
+            end.publish(&mut |peer| panic!("{peer} was woken without sleeping"));
         }
         for (target, end) in ends.iter_mut().enumerate() {
             for source in (0..4).filter(|source| *source != target) {

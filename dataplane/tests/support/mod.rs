@@ -1,0 +1,156 @@
+//! A driver and a service that write down what the core loop does with them.
+
+use ringlane_dataplane::ids::{ConnectionId, CoreId};
+use ringlane_dataplane::net::{Driver, DriverCounters, NetEvent, Sockets, Wait};
+use ringlane_dataplane::runtime::{After, Service, Turn};
+use ringlane_dataplane::time::Nanos;
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::io;
+use std::rc::Rc;
+
+/// What driver and service did, in order.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Step {
+    /// The driver was polled.
+    Poll(Wait),
+    /// The service got bytes, at this time.
+    Net(Vec<u8>, Nanos),
+    /// The service got a mail.
+    Mail(CoreId, u32),
+    /// The service got a timer, at this time.
+    Timer(u32, Nanos),
+    /// The service ended its turn.
+    EndTurn,
+    /// The driver applied.
+    Apply,
+    /// The driver woke a peer.
+    Wake(CoreId),
+}
+
+/// Shared by the test, the driver and the service.
+#[derive(Default, Debug)]
+pub(crate) struct World {
+    /// The clock.
+    pub(crate) now: u64,
+    /// What was done.
+    pub(crate) steps: Vec<Step>,
+    /// Receptions that wait to be reported.
+    pub(crate) arriving: VecDeque<Vec<u8>>,
+    /// Where a wait ends, if not at its deadline.
+    pub(crate) wait_ends: Option<u64>,
+    /// What the service answers at the end of its turns; idle if empty.
+    pub(crate) answers: VecDeque<After>,
+    /// Mails that the service sends at the end of its next turn.
+    pub(crate) outgoing: Vec<(CoreId, u32)>,
+    /// Timers that the service schedules at the end of its next turn.
+    pub(crate) timers: Vec<(Nanos, u32)>,
+    /// The next poll fails.
+    pub(crate) broken: bool,
+    /// The driver forgets to say how long it waited.
+    pub(crate) forgetful: bool,
+}
+
+/// The world's handle.
+pub(crate) type Shared = Rc<RefCell<World>>;
+
+/// Takes the steps done since the last call.
+pub(crate) fn steps(world: &Shared) -> Vec<Step> {
+    std::mem::take(&mut world.borrow_mut().steps)
+}
+
+/// Reports what the world says is arriving.
+#[derive(Debug)]
+pub(crate) struct FakeDriver(pub(crate) Shared);
+
+impl Driver for FakeDriver {
+    fn now(&self) -> Nanos {
+        Nanos(self.0.borrow().now)
+    }
+
+    fn apply(&mut self, _sockets: &mut Sockets, _now: Nanos) {
+        self.0.borrow_mut().steps.push(Step::Apply);
+    }
+
+    fn poll(
+        &mut self,
+        sockets: &mut Sockets,
+        wait: Wait,
+        events_max: usize,
+        on_event: &mut dyn FnMut(&mut Sockets, NetEvent<'_>),
+    ) -> io::Result<usize> {
+        self.begin(sockets, wait)?;
+        let mut count = 0;
+        while count < events_max {
+            let Some(bytes) = self.0.borrow_mut().arriving.pop_front() else { break };
+            let connection = ConnectionId { slot: 0, generation: 0 };
+            on_event(sockets, NetEvent::Received { connection, bytes: &bytes });
+            count += 1;
+        }
+        Ok(count)
+    }
+
+    fn wake(&mut self, target: CoreId) {
+        self.0.borrow_mut().steps.push(Step::Wake(target));
+    }
+
+    fn stop_accepting(&mut self) {}
+
+    fn counters(&self) -> DriverCounters {
+        DriverCounters::default()
+    }
+}
+
+impl FakeDriver {
+    fn begin(&mut self, sockets: &mut Sockets, wait: Wait) -> io::Result<()> {
+        let mut world = self.0.borrow_mut();
+        world.steps.push(Step::Poll(wait));
+        if world.broken {
+            return Err(io::Error::other("the ring is gone"));
+        }
+        if let Wait::Until(deadline) = wait {
+            world.now = world.wait_ends.take().unwrap_or(deadline.0);
+            if !world.forgetful {
+                sockets.set_now(Nanos(world.now));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Writes down what it gets and does what the world says.
+#[derive(Debug)]
+pub(crate) struct FakeService(pub(crate) Shared);
+
+type FakeTurn<'a> = Turn<'a, u32, u32>;
+
+impl Service for FakeService {
+    type Mail = u32;
+    type Timer = u32;
+
+    fn on_net(&mut self, turn: &mut FakeTurn<'_>, event: NetEvent<'_>) {
+        if let NetEvent::Received { bytes, .. } = event {
+            self.0.borrow_mut().steps.push(Step::Net(bytes.to_vec(), turn.now));
+        }
+    }
+
+    fn on_mail(&mut self, _turn: &mut FakeTurn<'_>, from: CoreId, mail: u32) {
+        self.0.borrow_mut().steps.push(Step::Mail(from, mail));
+    }
+
+    fn on_timer(&mut self, turn: &mut FakeTurn<'_>, key: u32) {
+        self.0.borrow_mut().steps.push(Step::Timer(key, turn.now));
+    }
+
+    fn end_turn(&mut self, turn: &mut FakeTurn<'_>) -> After {
+        let mut world = self.0.borrow_mut();
+        world.steps.push(Step::EndTurn);
+        for (to, mail) in world.outgoing.drain(..) {
+            turn.mesh.send(to, mail).expect("the test leaves room");
+        }
+        for (at, key) in world.timers.drain(..) {
+            turn.timers.schedule(at, key);
+        }
+        world.answers.pop_front().unwrap_or(After::Idle)
+    }
+}
