@@ -1,0 +1,147 @@
+//! The HTTP routes of the control plane.
+
+use super::accept::BoundedListener;
+use super::node::{Node, State};
+use super::process::Process;
+use super::{metrics_page, status};
+use crate::config::ControlConfig;
+use axum::Router;
+use axum::extract::{RawQuery, State as Shared};
+use axum::http::header::{ACCEPT, CONTENT_TYPE};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use thiserror::Error;
+
+/// Why the control plane did not start.
+#[derive(Debug, Error)]
+#[error(
+    "control plane: cannot listen on {address}: {error}; set control.bind, or control.enabled \
+         = false"
+)]
+pub struct ControlError {
+    /// The address.
+    pub address: SocketAddr,
+    /// What the system said.
+    pub error: io::Error,
+}
+
+/// Opens the control plane's listener, unless it is off. Before the cores start, so that a wrong
+/// address is an error at start.
+///
+/// # Errors
+/// If the address cannot be had.
+pub fn bind(config: &ControlConfig) -> Result<Option<(TcpListener, SocketAddr)>, ControlError> {
+    if !config.enabled {
+        return Ok(None);
+    }
+    let open = || -> io::Result<(TcpListener, SocketAddr)> {
+        let listener = TcpListener::bind(config.bind)?;
+        listener.set_nonblocking(true)?;
+        let address = listener.local_addr()?;
+        Ok((listener, address))
+    };
+    open().map(Some).map_err(|error| ControlError { address: config.bind, error })
+}
+
+/// Serves on the current runtime until that ends.
+pub(super) fn spawn(listener: TcpListener, node: Arc<Node>) -> Result<(), ControlError> {
+    let address = listener.local_addr().unwrap_or(SocketAddr::from(([0, 0, 0, 0], 0)));
+    let listener = tokio::net::TcpListener::from_std(listener)
+        .map_err(|error| ControlError { address, error })?;
+    // It ends only with the runtime, and its errors are those of single connections.
+    drop(tokio::spawn(
+        async move { axum::serve(BoundedListener::new(listener), routes(node)).await },
+    ));
+    Ok(())
+}
+
+fn routes(node: Arc<Node>) -> Router {
+    Router::new()
+        .route("/", get(index))
+        .route("/metrics", get(metrics))
+        .route("/status", get(show_status))
+        .route("/livez", get(alive))
+        .route("/healthz", get(alive))
+        .route("/readyz", get(ready))
+        .with_state(node)
+}
+
+const PLAIN: &str = "text/plain; charset=utf-8";
+
+async fn index() -> &'static str {
+    "ringlane\n\n\
+     /metrics  counters for Prometheus\n\
+     /status   the node at a glance (?format=json)\n\
+     /livez    200 while the node works (also /healthz)\n\
+     /readyz   200 while it takes clients\n"
+}
+
+async fn metrics(Shared(node): Shared<Arc<Node>>) -> Response {
+    let page = metrics_page::render(&node, &Process::read());
+    ([(CONTENT_TYPE, metrics_page::CONTENT_TYPE)], page).into_response()
+}
+
+async fn show_status(
+    Shared(node): Shared<Arc<Node>>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Response {
+    let status = status::Status::of(&node, &Process::read());
+    let code = code(node.state() != State::Failed);
+    if wants_json(query.as_deref(), &headers) {
+        (code, axum::Json(status)).into_response()
+    } else {
+        (code, [(CONTENT_TYPE, PLAIN)], status.text()).into_response()
+    }
+}
+
+fn wants_json(query: Option<&str>, headers: &HeaderMap) -> bool {
+    let mut pairs = query.unwrap_or_default().split('&');
+    if let Some(format) = pairs.find_map(|pair| pair.strip_prefix("format=")) {
+        return format == "json";
+    }
+    let accept = headers.get(ACCEPT).and_then(|value| value.to_str().ok());
+    accept.is_some_and(|accept| accept.contains("application/json"))
+}
+
+/// The node works: no core has failed. While it drains it is alive, so that it is not killed.
+async fn alive(Shared(node): Shared<Arc<Node>>) -> (StatusCode, String) {
+    let state = node.state();
+    (code(state != State::Failed), format!("{}\n", state.name()))
+}
+
+/// All cores run and listeners accept.
+async fn ready(Shared(node): Shared<Arc<Node>>) -> (StatusCode, String) {
+    let state = node.state();
+    (code(state == State::Ready), format!("{}\n", state.name()))
+}
+
+fn code(good: bool) -> StatusCode {
+    if good { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_is_given_to_those_who_ask_for_it() {
+        let mut json = HeaderMap::new();
+        json.insert(ACCEPT, "application/json".parse().unwrap());
+        let none = HeaderMap::new();
+        let cases = [
+            (None, &none, false),
+            (None, &json, true),
+            (Some("format=json"), &none, true),
+            (Some("a=b&format=json"), &none, true),
+            (Some("format=text"), &json, false),
+        ];
+        for (query, headers, expected) in cases {
+            assert_eq!(wants_json(query, headers), expected, "{query:?}");
+        }
+    }
+}

@@ -1,0 +1,280 @@
+//! The page for Prometheus (text format 0.0.4): every counter of every core, with its help text.
+
+use super::node::{CoreView, Node};
+use super::process::Process;
+use crate::metrics::MetricKind;
+use ringlane_dataplane::runtime::{CoreStats, Counter, Log2Histogram};
+use std::fmt::Write;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// What the page is.
+pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+type Loop = (&'static str, &'static str, fn(&CoreStats) -> &Counter);
+
+/// The counters of a core's loop.
+const LOOP: [Loop; 8] = [
+    ("core_turns_total", "Turns of the core's loop.", |stats| &stats.turns),
+    ("core_busy_turns_total", "Turns in which anything happened.", |stats| &stats.busy_turns),
+    ("core_parks_total", "Times that the core slept.", |stats| &stats.parks),
+    ("core_wakes_sent_total", "Sleeping cores that this core woke.", |stats| &stats.wakes_sent),
+    ("core_mails_sent_total", "Mails to other cores.", |stats| &stats.mails_sent),
+    ("core_mails_received_total", "Mails from other cores.", |stats| &stats.mails_received),
+    ("core_timers_fired_total", "Timers that fired.", |stats| &stats.timers_fired),
+    ("core_net_events_total", "Events of the socket driver.", |stats| &stats.net_events),
+];
+
+/// The same in nanoseconds, shown in seconds.
+const LOOP_TIMES: [Loop; 2] = [
+    ("core_busy_seconds_total", "Time in busy turns.", |stats| &stats.busy_ns),
+    ("core_idle_seconds_total", "Time in idle turns and asleep.", |stats| &stats.idle_ns),
+];
+
+/// Buckets of the turn-time histogram that are shown: from 2^8 ns to 2^30 ns, about a second. What
+/// is below falls into the first one, what is above into `+Inf`.
+const BUCKETS: std::ops::RangeInclusive<usize> = 8..=30;
+
+/// The whole page.
+pub(super) fn render(node: &Node, process: &Process) -> String {
+    let mut page = Page::default();
+    let cores = &node.facts.cores;
+    broker_metrics(&mut page, cores);
+    mailbox_drops(&mut page, cores);
+    loop_metrics(&mut page, cores);
+    turn_times(&mut page, cores);
+    node_metrics(&mut page, node);
+    process_metrics(&mut page, process);
+    page.0
+}
+
+fn broker_metrics(page: &mut Page, cores: &[CoreView]) {
+    struct Metric {
+        name: &'static str,
+        kind: MetricKind,
+        help: &'static str,
+        values: Vec<u64>,
+    }
+    let mut metrics: Vec<Metric> = Vec::new();
+    for (position, core) in cores.iter().enumerate() {
+        let mut index = 0;
+        core.metrics.each(|name, kind, help, value| {
+            if position == 0 {
+                metrics.push(Metric { name, kind, help, values: Vec::new() });
+            }
+            if let Some(metric) = metrics.get_mut(index) {
+                metric.values.push(value);
+            }
+            index += 1;
+        });
+    }
+    for metric in &metrics {
+        let kind = match metric.kind {
+            MetricKind::Counter => "counter",
+            MetricKind::Gauge => "gauge",
+        };
+        page.head(metric.name, kind, metric.help);
+        for (core, value) in cores.iter().zip(&metric.values) {
+            page.sample(metric.name, &core_label(core), value);
+        }
+    }
+}
+
+/// Which core was too slow for which.
+fn mailbox_drops(page: &mut Page, cores: &[CoreView]) {
+    const NAME: &str = "messages_dropped_mailbox_to_total";
+    let help = "QoS 0 messages dropped because the mailbox of core `to` stayed full for 10 ms.";
+    page.head(NAME, "counter", help);
+    for core in cores {
+        for (to, counter) in core.metrics.dropped_mailbox_to.iter().enumerate() {
+            if to != core.core.index() {
+                page.sample(NAME, &format!("{},to=\"{to}\"", core_label(core)), counter.get());
+            }
+        }
+    }
+}
+
+fn loop_metrics(page: &mut Page, cores: &[CoreView]) {
+    for (name, help, of) in LOOP {
+        page.head(name, "counter", help);
+        for core in cores {
+            page.sample(name, &core_label(core), of(&core.stats).get());
+        }
+    }
+    for (name, help, of) in LOOP_TIMES {
+        page.head(name, "counter", help);
+        for core in cores {
+            page.sample(name, &core_label(core), seconds(of(&core.stats).get()));
+        }
+    }
+    page.head("core_cpu", "gauge", "The CPU that the core is pinned to.");
+    for core in cores {
+        page.sample("core_cpu", &core_label(core), core.cpu);
+    }
+}
+
+fn turn_times(page: &mut Page, cores: &[CoreView]) {
+    const NAME: &str = "core_turn_seconds";
+    page.head(NAME, "histogram", "How long busy turns took, waiting excluded.");
+    for core in cores {
+        let histogram = &core.stats.turn_ns;
+        let counts = histogram.counts();
+        let label = core_label(core);
+        for index in BUCKETS {
+            let below: u64 = counts[..=index].iter().sum();
+            let most = Log2Histogram::bucket_max(index).map_or(f64::INFINITY, seconds);
+            page.sample(&format!("{NAME}_bucket"), &format!("{label},le=\"{most}\""), below);
+        }
+        let all: u64 = counts.iter().sum();
+        page.sample(&format!("{NAME}_bucket"), &format!("{label},le=\"+Inf\""), all);
+        page.sample(&format!("{NAME}_sum"), &label, seconds(histogram.sum()));
+        page.sample(&format!("{NAME}_count"), &label, all);
+    }
+}
+
+fn node_metrics(page: &mut Page, node: &Node) {
+    let facts = &node.facts;
+    page.head("build_info", "gauge", "The version that runs; always 1.");
+    let version = env!("CARGO_PKG_VERSION");
+    let labels = format!("version=\"{version}\",transport=\"{}\"", facts.transport);
+    page.sample("build_info", &labels, 1);
+    page.single("uptime_seconds", "gauge", "Time since start.", facts.started.elapsed().as_secs());
+    page.single("cores", "gauge", "Cores of this node.", facts.cores.len());
+    page.single("partitions", "gauge", "Partitions of this node.", facts.partitions);
+    let dropped = facts.log_lines_dropped.dropped_lines();
+    let help = "Log lines dropped because the log could not keep up.";
+    page.single("log_lines_dropped_total", "counter", help, dropped);
+}
+
+/// Under the names that every Prometheus client uses, without our prefix.
+fn process_metrics(page: &mut Page, process: &Process) {
+    let started = process_start_seconds();
+    let cpu = process.cpu_ticks as f64 / 100.0;
+    let lines = [
+        ("resident_memory_bytes", "gauge", "Resident memory.", process.resident_bytes as f64),
+        ("open_fds", "gauge", "Open descriptors.", process.descriptors as f64),
+        ("max_fds", "gauge", "Limit on descriptors; 0 = none.", process.descriptors_max as f64),
+        ("threads", "gauge", "Threads.", process.threads as f64),
+        ("cpu_seconds_total", "counter", "CPU time, user and system.", cpu),
+        ("start_time_seconds", "gauge", "When the process started (Unix time).", started),
+    ];
+    for (name, kind, help, value) in lines {
+        let _ = writeln!(page.0, "# HELP process_{name} {help}");
+        let _ = writeln!(page.0, "# TYPE process_{name} {kind}");
+        let _ = writeln!(page.0, "process_{name} {value}");
+    }
+}
+
+/// Unix time of the start: now, less the uptime that `/proc` gives for this process's directory.
+fn process_start_seconds() -> f64 {
+    let modified = std::fs::metadata("/proc/self").and_then(|metadata| metadata.modified());
+    let since = modified.unwrap_or_else(|_| SystemTime::now()).duration_since(UNIX_EPOCH);
+    since.map_or(0.0, |since| since.as_secs() as f64)
+}
+
+fn seconds(nanos: u64) -> f64 {
+    nanos as f64 / 1e9
+}
+
+fn core_label(core: &CoreView) -> String {
+    format!("core=\"{}\"", core.core)
+}
+
+/// The text so far.
+#[derive(Default)]
+struct Page(String);
+
+impl Page {
+    fn head(&mut self, name: &str, kind: &str, help: &str) {
+        // Help texts are our own: no line end and no backslash to escape.
+        let _ = writeln!(self.0, "# HELP ringlane_{name} {help}");
+        let _ = writeln!(self.0, "# TYPE ringlane_{name} {kind}");
+    }
+
+    fn sample(&mut self, name: &str, labels: &str, value: impl std::fmt::Display) {
+        let _ = writeln!(self.0, "ringlane_{name}{{{labels}}} {value}");
+    }
+
+    fn single(&mut self, name: &str, kind: &str, help: &str, value: impl std::fmt::Display) {
+        self.head(name, kind, help);
+        let _ = writeln!(self.0, "ringlane_{name} {value}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::node::tests::node;
+    use super::*;
+    use std::collections::{BTreeMap, BTreeSet};
+
+    /// The samples of a page by metric, after every rule of the format was checked.
+    fn parse(page: &str) -> BTreeMap<String, Vec<(String, f64)>> {
+        let mut helped = BTreeSet::new();
+        let mut types = BTreeMap::new();
+        let mut samples: BTreeMap<String, Vec<(String, f64)>> = BTreeMap::new();
+        for line in page.lines() {
+            if let Some(rest) = line.strip_prefix("# HELP ") {
+                let (name, help) = rest.split_once(' ').expect("a help text");
+                assert!(!help.is_empty() && !help.contains('\\'), "{line}");
+                assert!(helped.insert(name.to_owned()), "{name} twice");
+            } else if let Some(rest) = line.strip_prefix("# TYPE ") {
+                let (name, kind) = rest.split_once(' ').expect("a type");
+                assert!(["counter", "gauge", "histogram"].contains(&kind), "{line}");
+                assert_eq!(kind == "counter", name.ends_with("_total"), "{line}");
+                types.insert(name.to_owned(), kind.to_owned());
+            } else {
+                let (key, value) = line.rsplit_once(' ').expect("a sample");
+                let (name, labels) = key.split_once('{').unwrap_or((key, "}"));
+                let labels = labels.strip_suffix('}').expect("closed labels").to_owned();
+                let family = ["_bucket", "_sum", "_count"]
+                    .iter()
+                    .find_map(|end| name.strip_suffix(end).filter(|n| types.contains_key(*n)))
+                    .unwrap_or(name);
+                assert!(helped.contains(family) && types.contains_key(family), "{line}");
+                let value = value.parse().expect("a number");
+                samples.entry(name.to_owned()).or_default().push((labels, value));
+            }
+        }
+        assert_eq!(helped.len(), types.len());
+        samples
+    }
+
+    #[test]
+    fn every_metric_has_a_head_and_one_sample_per_core() {
+        let node = node(2);
+        node.facts.cores[1].metrics.connections.set(7);
+        let samples = parse(&render(&node, &Process::read()));
+        let connections = &samples["ringlane_connections"];
+        let expected = [("core=\"0\"".to_owned(), 0.0), ("core=\"1\"".to_owned(), 7.0)];
+        assert_eq!(connections.as_slice(), expected);
+        let mut names = Vec::new();
+        node.facts.cores[0].metrics.each(|name, _, _, _| names.push(name));
+        for name in names {
+            assert_eq!(samples[&format!("ringlane_{name}")].len(), 2, "{name}");
+        }
+        node.facts.cores[1].metrics.dropped_mailbox_to[0].set(9);
+        let drops = &parse(&render(&node, &Process::default()))["ringlane_messages_dropped_mailbox_to_total"];
+        let expected = [("core=\"0\",to=\"1\"", 0.0), ("core=\"1\",to=\"0\"", 9.0)];
+        assert!(drops.iter().map(|(labels, value)| (labels.as_str(), *value)).eq(expected));
+        assert_eq!(samples["ringlane_cores"][0].1, 2.0);
+        assert!(0.0 < samples["process_resident_memory_bytes"][0].1);
+        assert!(1.6e9 < samples["process_start_time_seconds"][0].1);
+    }
+
+    #[test]
+    fn the_histogram_counts_every_turn_and_only_rises() {
+        let node = node(1);
+        let histogram = &node.facts.cores[0].stats.turn_ns;
+        for nanos in [0, 100, 255, 256, 1_000_000, u64::MAX] {
+            histogram.record(nanos);
+        }
+        let samples = parse(&render(&node, &Process::default()));
+        let counts: Vec<f64> =
+            samples["ringlane_core_turn_seconds_bucket"].iter().map(|sample| sample.1).collect();
+        assert!(counts.is_sorted());
+        assert_eq!(counts.first(), Some(&3.0), "0 to 255 ns");
+        assert_eq!(counts.last(), Some(&6.0));
+        assert_eq!(samples["ringlane_core_turn_seconds_count"][0].1, 6.0);
+        let label = &samples["ringlane_core_turn_seconds_bucket"][0].0;
+        assert_eq!(label, "core=\"0\",le=\"0.000000255\"");
+    }
+}

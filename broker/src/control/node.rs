@@ -1,0 +1,172 @@
+//! What the control thread knows of the node: facts that do not change, and counters to read.
+
+use crate::metrics::CoreMetrics;
+use ringlane_dataplane::ids::CoreId;
+use ringlane_dataplane::runtime::CoreStats;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Instant;
+use tracing_appender::non_blocking::ErrorCounter;
+
+/// One core, seen from outside.
+#[derive(Clone, Debug)]
+pub struct CoreView {
+    /// Its number.
+    pub core: CoreId,
+    /// The CPU that it is pinned to.
+    pub cpu: u32,
+    /// What the broker counts.
+    pub metrics: Arc<CoreMetrics>,
+    /// What its loop counts.
+    pub stats: Arc<CoreStats>,
+}
+
+/// One listener.
+#[derive(Clone, Debug)]
+pub struct ListenerView {
+    /// `mqtt` or `websocket`.
+    pub kind: &'static str,
+    /// With the port that the kernel chose, if 0 was asked for.
+    pub address: SocketAddr,
+}
+
+/// What does not change while the node runs.
+#[derive(Debug)]
+pub struct NodeFacts {
+    /// When the process started.
+    pub started: Instant,
+    /// `io_uring` or `epoll`.
+    pub transport: String,
+    /// Why that one.
+    pub transport_reason: String,
+    /// Partitions of the data directory.
+    pub partitions: u32,
+    /// The data directory.
+    pub data_dir: PathBuf,
+    /// Where clients connect.
+    pub listeners: Vec<ListenerView>,
+    /// Where the control plane listens.
+    pub control: Option<SocketAddr>,
+    /// The cores, by number.
+    pub cores: Vec<CoreView>,
+    /// Log lines that were dropped.
+    pub log_lines_dropped: ErrorCounter,
+}
+
+/// Where the node is in its life.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum State {
+    /// Cores are being opened.
+    Starting,
+    /// Clients are served.
+    Ready,
+    /// Clients are told to leave.
+    Draining,
+    /// A core has failed; the node is about to end.
+    Failed,
+}
+
+impl State {
+    const ALL: [Self; 4] = [Self::Starting, Self::Ready, Self::Draining, Self::Failed];
+
+    /// One word.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Ready => "ready",
+            Self::Draining => "draining",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// The node, as the control plane shows it.
+#[derive(Debug)]
+pub struct Node {
+    /// What does not change.
+    pub facts: NodeFacts,
+    state: AtomicU8,
+}
+
+impl Node {
+    /// A node that is starting.
+    #[must_use]
+    pub fn new(facts: NodeFacts) -> Self {
+        Self { facts, state: AtomicU8::new(State::Starting as u8) }
+    }
+
+    /// Where the node is in its life.
+    #[must_use]
+    pub fn state(&self) -> State {
+        let value = usize::from(self.state.load(Ordering::Relaxed));
+        State::ALL.get(value).copied().unwrap_or(State::Failed)
+    }
+
+    pub(super) fn set_state(&self, state: State) {
+        self.state.store(state as u8, Ordering::Relaxed);
+    }
+
+    /// The sum of a counter over all cores.
+    #[must_use]
+    pub fn sum(&self, of: impl Fn(&CoreMetrics) -> u64) -> u64 {
+        self.facts.cores.iter().map(|core| of(&core.metrics)).fold(0, u64::saturating_add)
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// A node with so many cores whose counters are all zero.
+    pub(crate) fn node(cores: u16) -> Node {
+        let (_, worker) = tracing_appender::non_blocking(std::io::sink());
+        let (writer, other) = tracing_appender::non_blocking(std::io::sink());
+        drop((worker, other));
+        Node::new(NodeFacts {
+            started: Instant::now(),
+            transport: "epoll".to_owned(),
+            transport_reason: "asked for".to_owned(),
+            partitions: 4,
+            data_dir: PathBuf::from("data"),
+            listeners: vec![ListenerView {
+                kind: "mqtt",
+                address: SocketAddr::from(([127, 0, 0, 1], 1883)),
+            }],
+            control: None,
+            cores: (0..cores).map(|core| view(core, cores)).collect(),
+            log_lines_dropped: writer.error_counter(),
+        })
+    }
+
+    fn view(core: u16, cores: u16) -> CoreView {
+        CoreView {
+            core: CoreId(core),
+            cpu: u32::from(core) + 2,
+            metrics: Arc::new(CoreMetrics::new(cores)),
+            stats: Arc::default(),
+        }
+    }
+
+    #[test]
+    fn a_node_goes_through_its_states() {
+        let node = node(1);
+        assert_eq!(node.state(), State::Starting);
+        for state in State::ALL {
+            node.set_state(state);
+            assert_eq!(node.state(), state);
+        }
+    }
+
+    #[test]
+    fn sums_go_over_all_cores() {
+        let node = node(3);
+        for core in &node.facts.cores {
+            core.metrics.sessions.set(5);
+        }
+        assert_eq!(node.sum(|metrics| metrics.sessions.get()), 15);
+    }
+}

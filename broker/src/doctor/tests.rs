@@ -1,0 +1,220 @@
+//! Made-up hosts and what the doctor says of them.
+
+use super::*;
+use ringlane_transport_rdma::{LinkLayer, PortState, RdmaDevice, RdmaPort};
+use ringlane_transport_uring::probe::{UringCapabilities, UringRefusal};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+struct Root(PathBuf);
+
+impl Root {
+    fn new() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("ringlane-doctor-{}-{number}", std::process::id());
+        let root = Self(std::env::temp_dir().join(name));
+        root.file("proc/self/status", "Name:\tx\nSeccomp:\t0\n");
+        root.file("proc/meminfo", "MemTotal: 8388608 kB\nHugepagesize: 2048 kB\n");
+        root.file("proc/sys/kernel/io_uring_disabled", "0\n");
+        root.file("proc/sys/net/core/somaxconn", "4096\n");
+        root.file("proc/sys/net/ipv4/tcp_max_syn_backlog", "8192\n");
+        root.file("sys/devices/system/cpu/online", "0-3\n");
+        root.file("sys/devices/system/cpu/isolated", "\n");
+        root.file("sys/devices/system/node/online", "0\n");
+        root.file("sys/devices/system/node/node0/cpulist", "0-3\n");
+        let clock = "sys/devices/system/clocksource/clocksource0/current_clocksource";
+        root.file(clock, "tsc\n");
+        root.file("sys/kernel/mm/transparent_hugepage/enabled", "always [madvise] never\n");
+        root
+    }
+
+    fn file(&self, path: &str, text: &str) {
+        let path = self.0.join(path);
+        fs::create_dir_all(path.parent().expect("a parent")).expect("a directory");
+        fs::write(path, text).expect("a file");
+    }
+}
+
+impl Drop for Root {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn every_feature() -> UringCapabilities {
+    UringCapabilities {
+        multishot_accept: true,
+        multishot_receive: true,
+        buffer_rings: true,
+        single_issuer: true,
+        defer_taskrun: true,
+        no_sqarray: true,
+        msg_ring: true,
+        send_zc: true,
+        sendmsg_zc: true,
+        napi: true,
+        bundles: true,
+        incremental_buffers: true,
+        min_wait: true,
+        receive_zc: true,
+        ext_arg: true,
+        cancel_fd: true,
+    }
+}
+
+/// A host with nothing to complain about.
+fn good(root: &Root) -> Facts {
+    Facts {
+        root: root.0.clone(),
+        capabilities: Capabilities { kernel: "6.18.0".to_owned(), uring: Ok(every_feature()) },
+        allowed: vec![0, 1, 2, 3],
+        cores: Ok(vec![0, 1, 2, 3]),
+        descriptors: (Some(1024), Some(1 << 20)),
+        locked_bytes: (None, None),
+        rdma: RdmaStatus { devices: Vec::new(), libraries: Vec::new() },
+        free_bytes: Some(100 << 30),
+        message_bytes: 4 << 30,
+        config: Config::default(),
+    }
+}
+
+fn find(report: &Report, name: &str) -> Check {
+    let found = report.checks.iter().find(|check| check.name == name);
+    found.cloned().unwrap_or_else(|| panic!("no check {name}: {}", report.text()))
+}
+
+#[test]
+fn a_good_host_needs_nothing() {
+    let root = Root::new();
+    let report = check(&good(&root));
+    let bad: Vec<&Check> =
+        report.checks.iter().filter(|check| check.severity != Severity::Ok).collect();
+    assert!(bad.is_empty(), "{bad:?}");
+    assert!(!report.has_failures());
+    assert!(report.text().contains("0 to improve, 0 failed"));
+}
+
+#[test]
+fn each_shortcoming_is_named_with_its_remedy() {
+    type Spoil = fn(&Root, &mut Facts);
+    let cases: [(&str, Severity, &str, Spoil); 14] = [
+        ("kernel.io_uring_disabled", Severity::Warn, "sysctl -w", |root, _| {
+            root.file("proc/sys/kernel/io_uring_disabled", "2\n");
+        }),
+        ("io_uring driver", Severity::Warn, "allow it", |_, facts| {
+            facts.capabilities.uring = Err(refusal());
+        }),
+        ("io_uring driver", Severity::Fail, "allow it", |_, facts| {
+            facts.capabilities.uring = Err(refusal());
+            facts.config.runtime.transport = TransportSetting::Uring;
+        }),
+        ("io_uring driver", Severity::Warn, "kernel 6.1", |_, facts| {
+            facts.capabilities.uring =
+                Ok(UringCapabilities { defer_taskrun: false, ..every_feature() });
+        }),
+        ("seccomp", Severity::Warn, "seccomp profile", |root, facts| {
+            root.file("proc/self/status", "Seccomp:\t2\n");
+            facts.capabilities.uring = Err(refusal());
+        }),
+        ("runtime.cores", Severity::Fail, "auto", |_, facts| {
+            facts.cores = Err("CPU 9 does not exist".to_owned());
+        }),
+        ("isolated", Severity::Warn, "[2, 3]", |root, _| {
+            root.file("sys/devices/system/cpu/isolated", "2-3\n");
+        }),
+        ("governor", Severity::Warn, "performance", |root, _| {
+            root.file("sys/devices/system/cpu/cpu0/cpufreq/scaling_governor", "powersave\n");
+        }),
+        ("clock source", Severity::Warn, "tsc", |root, _| {
+            let path = "sys/devices/system/clocksource/clocksource0/current_clocksource";
+            root.file(path, "hpet\n");
+        }),
+        ("transparent huge pages", Severity::Warn, "madvise", |root, _| {
+            root.file("sys/kernel/mm/transparent_hugepage/enabled", "[always] madvise never");
+        }),
+        ("RLIMIT_NOFILE", Severity::Warn, "LimitNOFILE=", |_, facts| {
+            facts.descriptors = (Some(1024), Some(4096));
+        }),
+        ("net.core.somaxconn", Severity::Warn, "net.core.somaxconn=4096", |root, _| {
+            root.file("proc/sys/net/core/somaxconn", "128\n");
+        }),
+        ("listeners.tcp.bind", Severity::Warn, "authentication", |_, facts| {
+            facts.config.listeners.tcp.bind = "0.0.0.0:1883".parse().expect("an address");
+        }),
+        ("data_dir ringlane-data", Severity::Warn, "room", |_, facts| {
+            facts.free_bytes = Some(5 << 20);
+        }),
+    ];
+    for (name, severity, remedy, spoil) in cases {
+        let root = Root::new();
+        let mut facts = good(&root);
+        spoil(&root, &mut facts);
+        let report = check(&facts);
+        let found = find(&report, name);
+        assert_eq!(found.severity, severity, "{found:?}");
+        assert!(found.advice.contains(remedy), "{found:?}");
+        assert_eq!(report.has_failures(), severity == Severity::Fail, "{name}");
+    }
+}
+
+fn refusal() -> UringRefusal {
+    UringRefusal { reason: "EPERM".to_owned(), remedy: "allow it".to_owned() }
+}
+
+#[test]
+fn a_missing_feature_says_what_it_means_and_since_when_it_exists() {
+    let root = Root::new();
+    let mut facts = good(&root);
+    facts.capabilities.uring = Ok(UringCapabilities { msg_ring: false, ..every_feature() });
+    let report = check(&facts);
+    let missing: Vec<&Check> =
+        report.checks.iter().filter(|check| check.found.starts_with("no (kernel")).collect();
+    assert_eq!(missing.len(), 1, "{missing:?}");
+    assert!(missing[0].advice.contains("eventfd"), "{:?}", missing[0]);
+    for (name, ..) in facts.capabilities.features() {
+        assert_ne!(kernel::effect(name), "plain operations are used", "{name}");
+    }
+}
+
+#[test]
+fn rdma_devices_are_shown_and_want_their_libraries() {
+    let root = Root::new();
+    let mut facts = good(&root);
+    facts.rdma = ringlane_transport_rdma::status_in(&root.0);
+    let port = RdmaPort {
+        number: 1,
+        state: PortState::Active,
+        link_layer: LinkLayer::Ethernet,
+        rate: "100 Gb/sec".to_owned(),
+        gids: Vec::new(),
+    };
+    let (node_type, firmware) = (String::new(), String::new());
+    facts.rdma.devices =
+        vec![RdmaDevice { name: "rxe0".to_owned(), node_type, firmware, ports: vec![port] }];
+    facts.locked_bytes = (Some(8 << 20), Some(8 << 20));
+    let report = check(&facts);
+    assert!(find(&report, "RDMA rxe0/1").found.contains("active, Ethernet, 100 Gb/sec"));
+    assert!(find(&report, "libibverbs.so.1").advice.contains("rdma-core"));
+    assert!(find(&report, "RLIMIT_MEMLOCK").advice.contains("LimitMEMLOCK"));
+}
+
+#[test]
+fn both_forms_have_every_check() {
+    let root = Root::new();
+    let report = check(&good(&root));
+    let json: serde_json::Value = serde_json::from_str(&report.json()).unwrap();
+    assert_eq!(json["checks"].as_array().unwrap().len(), report.checks.len());
+    let text = report.text();
+    for check in &report.checks {
+        assert!(text.contains(&check.name), "{}", check.name);
+        assert!(!check.found.is_empty(), "{}", check.name);
+    }
+}
+
+#[test]
+fn this_host_can_be_examined() {
+    let report = examine(&Config::default());
+    assert!(!find(&report, "kernel").found.is_empty());
+    assert!(find(&report, "allowed").found != "none");
+    assert!(find(&report, "data_dir ringlane-data").found.contains("MiB free"));
+}

@@ -1,0 +1,331 @@
+//! The data directory: its manifest, and the lock that keeps a second broker out of it.
+//!
+//! The manifest holds what must not change between starts: the format of the directory, the key
+//! that client identifiers are hashed with, and the number of partitions. It is replaced as a
+//! whole (temporary file, fsync, rename, fsync of the directory), so that a crash leaves the old
+//! one or the new one.
+
+use rustix::fs::{FlockOperation, flock};
+use rustix::rand::{GetRandomFlags, getrandom};
+use serde::{Deserialize, Serialize};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Seek, Write};
+use std::path::{Path, PathBuf};
+use thiserror::Error;
+
+/// The format that this version writes, and the newest that it reads.
+pub const FORMAT: u32 = 1;
+
+const MANIFEST: &str = "manifest.json";
+const LOCK: &str = "lock";
+
+/// Why a data directory cannot be used.
+#[derive(Debug, Error)]
+pub enum ManifestError {
+    /// A file operation failed.
+    #[error("data directory {}: cannot {what}: {error}", path.display())]
+    Io {
+        /// What was attempted.
+        what: &'static str,
+        /// The file or directory.
+        path: PathBuf,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// Another process holds the lock.
+    #[error("data directory {} is in use by {holder}; stop it, or set data_dir", path.display())]
+    InUse {
+        /// The directory.
+        path: PathBuf,
+        /// `pid N`, or that it is unknown.
+        holder: String,
+    },
+    /// The manifest cannot be understood.
+    #[error("{}: damaged manifest: {message}; restore it from a backup, or start with an empty \
+             data_dir", path.display())]
+    Damaged {
+        /// The manifest.
+        path: PathBuf,
+        /// What is wrong.
+        message: String,
+    },
+    /// A newer version wrote the directory.
+    #[error("{}: format {found} was written by a newer version; this one reads up to {FORMAT}: \
+             upgrade ringlane, or start with an empty data_dir", path.display())]
+    Newer {
+        /// The manifest.
+        path: PathBuf,
+        /// Its format.
+        found: u32,
+    },
+    /// The configuration wants another number of partitions.
+    #[error("{}: the directory has {found} partitions, the configuration wants {wanted}; set \
+             runtime.partitions = {found} (or 0), or start with an empty data_dir", path.display())]
+    Partitions {
+        /// The manifest.
+        path: PathBuf,
+        /// What the directory has.
+        found: u32,
+        /// What `runtime.partitions` says.
+        wanted: u32,
+    },
+}
+
+/// What the manifest says.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Manifest {
+    /// Key of the hash of client identifiers (SipHash).
+    pub key: [u8; 16],
+    /// Partitions of the node.
+    pub partitions: u32,
+}
+
+#[derive(Serialize, Deserialize)]
+struct ManifestFile {
+    format: u32,
+    partitions: u32,
+    /// 32 hexadecimal digits.
+    hash_key: String,
+}
+
+/// Only what every format has, to tell a newer one from a damaged one.
+#[derive(Deserialize)]
+struct FormatOnly {
+    format: u32,
+}
+
+/// A data directory that this process holds, until it is dropped.
+#[derive(Debug)]
+pub struct DataDirectory {
+    /// What its manifest says.
+    pub manifest: Manifest,
+    /// Whether the manifest was made by this start.
+    pub created: bool,
+    _lock: File,
+}
+
+impl DataDirectory {
+    /// Opens `path`, makes it if it is missing, locks it, and reads or writes its manifest.
+    ///
+    /// `partitions` is what the configuration says; 0 accepts what the directory has, and takes
+    /// `partitions_default` for a new one.
+    ///
+    /// # Errors
+    /// See [`ManifestError`]; each says what to do.
+    pub fn open(
+        path: &Path,
+        partitions: u32,
+        partitions_default: u32,
+    ) -> Result<Self, ManifestError> {
+        fs::create_dir_all(path).map_err(|error| io_error("create it", path, error))?;
+        let lock = lock(path)?;
+        let file = path.join(MANIFEST);
+        let (manifest, created) = match fs::read(&file) {
+            Ok(bytes) => (parse(&file, &bytes)?, false),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let wanted = if partitions == 0 { partitions_default } else { partitions };
+                (create(path, &file, wanted)?, true)
+            }
+            Err(error) => return Err(io_error("read the manifest", &file, error)),
+        };
+        if partitions != 0 && partitions != manifest.partitions {
+            let found = manifest.partitions;
+            return Err(ManifestError::Partitions { path: file, found, wanted: partitions });
+        }
+        Ok(Self { manifest, created, _lock: lock })
+    }
+}
+
+/// Locks the directory for as long as the file is open (flock(2)): the kernel lets go of it when
+/// the process ends, however it ends. The file holds the holder's process id for the message.
+fn lock(directory: &Path) -> Result<File, ManifestError> {
+    let path = directory.join(LOCK);
+    let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
+    let mut file = opened.map_err(|error| io_error("open the lock file", &path, error))?;
+    if let Err(error) = flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        if error != rustix::io::Errno::WOULDBLOCK {
+            return Err(io_error("lock it", &path, error.into()));
+        }
+        let holder = holder(&mut file);
+        return Err(ManifestError::InUse { path: directory.to_owned(), holder });
+    }
+    let write = || -> io::Result<()> {
+        file.set_len(0)?;
+        file.rewind()?;
+        writeln!(file, "{}", std::process::id())
+    }();
+    write.map_err(|error| io_error("write the lock file", &path, error))?;
+    Ok(file)
+}
+
+fn holder(file: &mut File) -> String {
+    let mut text = String::new();
+    match file.read_to_string(&mut text).map(|_| text.trim().parse::<u32>()) {
+        Ok(Ok(pid)) => format!("pid {pid}"),
+        Ok(Err(_)) | Err(_) => "another process".to_owned(),
+    }
+}
+
+fn parse(path: &Path, bytes: &[u8]) -> Result<Manifest, ManifestError> {
+    let damaged = |message: String| ManifestError::Damaged { path: path.to_owned(), message };
+    let format: FormatOnly =
+        serde_json::from_slice(bytes).map_err(|error| damaged(error.to_string()))?;
+    if FORMAT < format.format {
+        return Err(ManifestError::Newer { path: path.to_owned(), found: format.format });
+    }
+    let file: ManifestFile =
+        serde_json::from_slice(bytes).map_err(|error| damaged(error.to_string()))?;
+    let key = parse_key(&file.hash_key)
+        .ok_or_else(|| damaged("hash_key is not 32 hexadecimal digits".to_owned()))?;
+    if file.partitions == 0 {
+        return Err(damaged("partitions is 0".to_owned()));
+    }
+    Ok(Manifest { key, partitions: file.partitions })
+}
+
+fn parse_key(text: &str) -> Option<[u8; 16]> {
+    if text.len() != 32 || !text.is_ascii() {
+        return None;
+    }
+    let mut key = [0; 16];
+    for (index, byte) in key.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(&text[2 * index..2 * index + 2], 16).ok()?;
+    }
+    Some(key)
+}
+
+fn render_key(key: &[u8; 16]) -> String {
+    key.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn create(directory: &Path, path: &Path, partitions: u32) -> Result<Manifest, ManifestError> {
+    let key = random_key().map_err(|error| io_error("draw a random key", path, error))?;
+    let manifest = Manifest { key, partitions };
+    let file = ManifestFile { format: FORMAT, partitions, hash_key: render_key(&key) };
+    let mut text = serde_json::to_vec_pretty(&file)
+        .map_err(|error| io_error("render the manifest", path, io::Error::other(error)))?;
+    text.push(b'\n');
+    replace(directory, path, &text).map_err(|error| io_error("write the manifest", path, error))?;
+    Ok(manifest)
+}
+
+/// A key nobody can guess, so that nobody can choose client identifiers that fall on one core.
+fn random_key() -> io::Result<[u8; 16]> {
+    let mut key = [0; 16];
+    let length = getrandom(&mut key, GetRandomFlags::empty())?;
+    // Up to 256 bytes come whole (getrandom(2)).
+    if length == key.len() { Ok(key) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+}
+
+/// Replaces a file as a whole: after a crash it holds the old bytes or the new ones.
+fn replace(directory: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let temporary = path.with_extension("tmp");
+    let mut file = File::create(&temporary)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&temporary, path)?;
+    File::open(directory)?.sync_all()
+}
+
+fn io_error(what: &'static str, path: &Path, error: io::Error) -> ManifestError {
+    ManifestError::Io { what, path: path.to_owned(), error }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    struct Directory(PathBuf);
+
+    impl Directory {
+        fn new() -> Self {
+            static NEXT: AtomicU32 = AtomicU32::new(0);
+            let number = NEXT.fetch_add(1, Ordering::Relaxed);
+            let name = format!("ringlane-manifest-{}-{number}", std::process::id());
+            Self(std::env::temp_dir().join(name))
+        }
+
+        fn write(&self, text: &str) {
+            fs::create_dir_all(&self.0).unwrap();
+            fs::write(self.0.join(MANIFEST), text).unwrap();
+        }
+    }
+
+    impl Drop for Directory {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[test]
+    fn a_new_directory_gets_a_manifest_that_the_next_start_reads() {
+        let directory = Directory::new();
+        let first = DataDirectory::open(&directory.0, 0, 8).unwrap();
+        assert!(first.created);
+        assert_eq!(first.manifest.partitions, 8);
+        let manifest = first.manifest.clone();
+        drop(first);
+        let second = DataDirectory::open(&directory.0, 0, 4).unwrap();
+        assert!(!second.created);
+        assert_eq!(second.manifest, manifest);
+        assert!(!directory.0.join("manifest.tmp").exists());
+    }
+
+    #[test]
+    fn two_directories_have_different_keys() {
+        let (one, two) = (Directory::new(), Directory::new());
+        let one = DataDirectory::open(&one.0, 4, 4).unwrap();
+        let two = DataDirectory::open(&two.0, 4, 4).unwrap();
+        assert_ne!(one.manifest.key, two.manifest.key);
+    }
+
+    #[test]
+    fn a_directory_in_use_names_its_holder() {
+        let directory = Directory::new();
+        let held = DataDirectory::open(&directory.0, 0, 4).unwrap();
+        let message = DataDirectory::open(&directory.0, 0, 4).unwrap_err().to_string();
+        let pid = format!("in use by pid {}", std::process::id());
+        assert!(message.contains(&pid), "{message}");
+        drop(held);
+        assert!(DataDirectory::open(&directory.0, 0, 4).is_ok());
+    }
+
+    #[test]
+    fn another_number_of_partitions_is_refused_with_the_remedy() {
+        let directory = Directory::new();
+        drop(DataDirectory::open(&directory.0, 16, 4).unwrap());
+        let error = DataDirectory::open(&directory.0, 8, 4).unwrap_err();
+        assert!(matches!(error, ManifestError::Partitions { found: 16, wanted: 8, .. }));
+        assert!(error.to_string().contains("runtime.partitions = 16"), "{error}");
+        assert!(DataDirectory::open(&directory.0, 16, 4).is_ok());
+    }
+
+    #[test]
+    fn a_manifest_that_cannot_be_used_is_refused() {
+        let key = "00112233445566778899aabbccddeeff";
+        let text = |format: u32, partitions: u32, key: &str| {
+            format!(r#"{{"format":{format},"partitions":{partitions},"hash_key":"{key}"}}"#)
+        };
+        let cases = [
+            (text(2, 4, key), "newer version"),
+            (r#"{"format":9,"unknown":[]}"#.to_owned(), "newer version"),
+            (String::new(), "damaged manifest"),
+            (text(1, 0, key), "partitions is 0"),
+            (text(1, 4, "xyz"), "32 hexadecimal digits"),
+            (text(1, 4, &"é".repeat(16)), "32 hexadecimal digits"),
+            (text(1, 4, key)[..20].to_owned(), "damaged manifest"),
+        ];
+        for (text, expected) in cases {
+            let directory = Directory::new();
+            directory.write(&text);
+            let message = DataDirectory::open(&directory.0, 0, 4).unwrap_err().to_string();
+            assert!(message.contains(expected), "{text}: {message}");
+        }
+        let directory = Directory::new();
+        directory.write(&text(1, 4, key));
+        let opened = DataDirectory::open(&directory.0, 0, 8).unwrap();
+        assert_eq!(opened.manifest.partitions, 4);
+        assert_eq!(opened.manifest.key[15], 0xff);
+    }
+}

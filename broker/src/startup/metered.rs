@@ -1,0 +1,63 @@
+//! A driver whose counters other threads can read.
+
+use crate::metrics::CoreMetrics;
+use ringlane_dataplane::ids::CoreId;
+use ringlane_dataplane::net::{Driver, DriverCounters, NetEvent, Sockets, Wait};
+use ringlane_dataplane::time::Nanos;
+use std::io;
+use std::sync::Arc;
+
+/// Copies the driver's counters into the core's metrics once a turn: the driver knows nothing of
+/// metrics, and the service nothing of the driver.
+#[derive(Debug)]
+pub(super) struct MeteredDriver<D> {
+    driver: D,
+    metrics: Arc<CoreMetrics>,
+}
+
+impl<D: Driver> MeteredDriver<D> {
+    pub(super) fn new(driver: D, metrics: Arc<CoreMetrics>) -> Self {
+        Self { driver, metrics }
+    }
+}
+
+impl<D: Driver> Driver for MeteredDriver<D> {
+    fn now(&self) -> Nanos {
+        self.driver.now()
+    }
+
+    /// Comes last in a turn, so that a core that sleeps afterwards has shown all that it did.
+    fn apply(&mut self, sockets: &mut Sockets, now: Nanos) {
+        self.driver.apply(sockets, now);
+        let counters = self.driver.counters();
+        self.metrics.system_calls.set(counters.system_calls);
+        self.metrics.completions.set(counters.completions);
+        self.metrics.net_received_bytes.set(counters.received_bytes);
+        self.metrics.net_sent_bytes.set(counters.sent_bytes);
+        self.metrics.zero_copy_sends.set(counters.zero_copy_sends);
+        self.metrics.buffer_shortages.set(counters.buffer_shortages);
+        self.metrics.accepts_refused.set(counters.accepts_refused);
+    }
+
+    fn poll(
+        &mut self,
+        sockets: &mut Sockets,
+        wait: Wait,
+        events_max: usize,
+        on_event: &mut dyn FnMut(&mut Sockets, NetEvent<'_>),
+    ) -> io::Result<usize> {
+        self.driver.poll(sockets, wait, events_max, on_event)
+    }
+
+    fn wake(&mut self, target: CoreId) {
+        self.driver.wake(target);
+    }
+
+    fn stop_accepting(&mut self) {
+        self.driver.stop_accepting();
+    }
+
+    fn counters(&self) -> DriverCounters {
+        self.driver.counters()
+    }
+}

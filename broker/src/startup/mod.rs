@@ -1,0 +1,363 @@
+//! From a configuration to a running node, and to its end.
+//!
+//! Everything that can be refused is refused before a core runs: CPUs, data directory, transport,
+//! addresses. Then each core's thread pins itself and opens its driver; when all have done so they
+//! start together, and the calling thread becomes the control thread.
+
+pub mod affinity;
+pub mod limits;
+pub mod manifest;
+mod metered;
+mod threads;
+
+use crate::config::{Config, IdleChoice, TransportSetting};
+use crate::control::{self, Control, ControlError, CoreView, ListenerView, Node};
+use crate::logging::Logging;
+use crate::mail::Mail;
+use crate::metrics::CoreMetrics;
+use crate::service::{CoreSetup, ListenerKind};
+use affinity::AffinityError;
+use manifest::{DataDirectory, ManifestError};
+use ringlane_dataplane::ids::{CoreId, ENDPOINTS_MAX, ListenerId};
+use ringlane_dataplane::routing::Placement;
+use ringlane_dataplane::routing::default_partitions;
+use ringlane_dataplane::runtime::{CoreStats, Endpoint, Idle, Mesh};
+use ringlane_transport_uring::{
+    ListenSocket, TransportChoice, TransportConfig, TransportError, TransportKind, Wakers, bind,
+    choose, probe,
+};
+use rustix::rand::{GetRandomFlags, getrandom};
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use thiserror::Error;
+use threads::CoreThread;
+pub use threads::CoreThreads;
+use tracing::{info, warn};
+
+/// The most cores a node can have: one mailbox endpoint is the control thread's.
+const CORES_MAX: usize = ENDPOINTS_MAX - 1;
+
+/// Why the node did not start, or ended by itself.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// The CPUs that were asked for cannot be had.
+    #[error(transparent)]
+    Affinity(#[from] AffinityError),
+    /// The data directory cannot be used.
+    #[error(transparent)]
+    DataDirectory(#[from] ManifestError),
+    /// No driver, or no listener.
+    #[error(transparent)]
+    Transport(#[from] TransportError),
+    /// The control plane could not start.
+    #[error(transparent)]
+    Control(#[from] ControlError),
+    /// A core could not start, or ended by itself.
+    #[error("core {core}: {message}")]
+    Core {
+        /// Which one.
+        core: CoreId,
+        /// What happened.
+        message: String,
+    },
+    /// A second signal came while clients were being told.
+    #[error("left at once after a second signal")]
+    Interrupted,
+    /// Cores did not end in time.
+    #[error("cores did not end within {waited:?}")]
+    Stuck {
+        /// How long they were waited for.
+        waited: Duration,
+    },
+    /// A call that hardly ever fails did.
+    #[error("cannot {what}: {error}")]
+    System {
+        /// What was attempted.
+        what: &'static str,
+        /// What the system said.
+        error: io::Error,
+    },
+}
+
+impl StartError {
+    /// Whether the configuration has to change.
+    #[must_use]
+    pub fn is_configuration(&self) -> bool {
+        match self {
+            Self::Affinity(AffinityError::Kernel(_)) => false,
+            Self::Affinity(_) | Self::Transport(TransportError::Config { .. }) => true,
+            Self::DataDirectory(_) | Self::Transport(_) => false,
+            Self::Control(_) | Self::Core { .. } | Self::Interrupted => false,
+            Self::Stuck { .. } | Self::System { .. } => false,
+        }
+    }
+
+    pub(crate) fn system(what: &'static str, error: io::Error) -> Self {
+        Self::System { what, error }
+    }
+}
+
+/// Runs a node until a signal ends it.
+///
+/// # Errors
+/// Why it did not start, or which core failed.
+pub fn serve(config: &Config) -> Result<(), StartError> {
+    let started = Instant::now();
+    let allowed = affinity::allowed_cpus().map_err(AffinityError::Kernel)?;
+    let online = affinity::online_cpus();
+    let cpus = affinity::resolve(&config.runtime.cores, &allowed, &online, CORES_MAX)?;
+    // Before any other thread starts, because threads inherit the affinity of their parent.
+    affinity::pin_current_thread(&affinity::housekeeping(&allowed, &cpus))
+        .map_err(AffinityError::Kernel)?;
+    let logging = Logging::start(&config.log)
+        .map_err(|error| StartError::system("start logging", io::Error::other(error)))?;
+    let partitions_default = default_partitions(cores_u16(cpus.len()));
+    let wanted = config.runtime.partitions;
+    let data = DataDirectory::open(&config.data_dir, wanted, partitions_default)?;
+    warn_of_idle_cores(data.manifest.partitions, cpus.len());
+    let launched = launch(config, &cpus, &data, &logging, started)?;
+    launched.control.run(launched.threads)
+}
+
+struct Launched {
+    control: Control,
+    threads: CoreThreads,
+}
+
+/// Opens everything and starts the cores.
+fn launch(
+    config: &Config,
+    cpus: &[u32],
+    data: &DataDirectory,
+    logging: &Logging,
+    started: Instant,
+) -> Result<Launched, StartError> {
+    let (descriptors, _) = limits::raise();
+    let (kind, reason) = transport(config)?;
+    let transport_config = transport_config(config);
+    transport_config.validate()?;
+    let listeners = open_listeners(config, cpus.len())?;
+    let http = control::bind(&config.control)?;
+    let wakers = Wakers::new(cpus.len() + 1)
+        .map_err(|error| StartError::system("make the wake-up descriptors", error))?;
+    let slots = config.runtime.mailbox_slots as usize;
+    let mut endpoints = Mesh::build::<Mail>(cpus.len() + 1, slots);
+    let own = endpoints.pop().expect("a mesh has an endpoint per core and one more");
+    let setups = setups(config, cpus.len(), data, &listeners, descriptors.now)?;
+    let stats: Vec<Arc<CoreStats>> = cpus.iter().map(|_| Arc::default()).collect();
+    let node = Arc::new(Node::new(control::NodeFacts {
+        started,
+        transport: kind.to_string(),
+        transport_reason: reason,
+        partitions: data.manifest.partitions,
+        data_dir: config.data_dir.clone(),
+        listeners: listeners.iter().map(OpenListener::view).collect(),
+        control: http.as_ref().map(|(_, address)| *address),
+        cores: core_views(cpus, &setups, &stats),
+        log_lines_dropped: logging.dropped_lines(),
+    }));
+    let cores = CoreParts { cpus, setups, stats, endpoints, listeners, wakers: wakers.clone() };
+    let threads = start_cores(cores, kind, &transport_config, idle(config))?;
+    let control = Control::new(config, node, own, wakers, http);
+    Ok(Launched { control, threads })
+}
+
+/// What the cores are made of, by core number.
+struct CoreParts<'a> {
+    cpus: &'a [u32],
+    setups: Vec<CoreSetup>,
+    stats: Vec<Arc<CoreStats>>,
+    endpoints: Vec<Endpoint<Mail>>,
+    listeners: Vec<OpenListener>,
+    wakers: Wakers,
+}
+
+fn start_cores(
+    mut parts: CoreParts<'_>,
+    kind: TransportKind,
+    config: &TransportConfig,
+    idle: Idle,
+) -> Result<CoreThreads, StartError> {
+    let mut threads = CoreThreads::new(parts.cpus.len());
+    let cores = parts.cpus.iter().zip(parts.setups).zip(parts.stats).zip(parts.endpoints);
+    for (((cpu, setup), stats), endpoint) in cores {
+        let listeners = parts.listeners.iter_mut().enumerate();
+        let listeners = listeners.filter_map(|(index, listener)| {
+            let id = ListenerId(u16::try_from(index).ok()?);
+            Some((id, listener.sockets.pop()?))
+        });
+        threads.spawn(CoreThread {
+            cpu: *cpu,
+            kind,
+            config: config.clone(),
+            listeners: listeners.collect(),
+            wakers: parts.wakers.clone(),
+            endpoint,
+            idle,
+            stats,
+            setup,
+        })?;
+    }
+    threads.release()?;
+    Ok(threads)
+}
+
+fn core_views(cpus: &[u32], setups: &[CoreSetup], stats: &[Arc<CoreStats>]) -> Vec<CoreView> {
+    let cores = cpus.iter().zip(setups).zip(stats);
+    cores
+        .map(|((cpu, setup), stats)| CoreView {
+            core: setup.core,
+            cpu: *cpu,
+            metrics: Arc::clone(&setup.metrics),
+            stats: Arc::clone(stats),
+        })
+        .collect()
+}
+
+fn setups(
+    config: &Config,
+    cores: usize,
+    data: &DataDirectory,
+    listeners: &[OpenListener],
+    descriptors: Option<u64>,
+) -> Result<Vec<CoreSetup>, StartError> {
+    let config = Arc::new(config.clone());
+    let cores_count = cores_u16(cores);
+    let memory = limits::message_bytes(&config.limits) / u64::from(cores_count);
+    let connections_max = limits::connections_per_core(&config.limits, descriptors, cores);
+    warn_of_few_descriptors(&config, descriptors, cores);
+    info!(
+        message_bytes_per_core = memory,
+        connections_max_per_core = connections_max,
+        "limits of a core"
+    );
+    (0..cores_count)
+        .map(|core| {
+            let seed = random_u64().map_err(|error| StartError::system("draw a seed", error))?;
+            Ok(CoreSetup {
+                core: CoreId(core),
+                cores: cores_count,
+                placement: Placement::new(data.manifest.key, data.manifest.partitions, cores_count),
+                config: Arc::clone(&config),
+                metrics: Arc::new(CoreMetrics::new(cores_count)),
+                listeners: listeners.iter().map(|listener| listener.kind).collect(),
+                seed,
+                memory_bytes: memory,
+                connections_max,
+            })
+        })
+        .collect()
+}
+
+/// A listener with one socket per core.
+struct OpenListener {
+    kind: ListenerKind,
+    address: SocketAddr,
+    sockets: Vec<ListenSocket>,
+}
+
+impl OpenListener {
+    fn view(&self) -> ListenerView {
+        let kind = match self.kind {
+            ListenerKind::Tcp => "mqtt",
+            ListenerKind::WebSocket => "websocket",
+        };
+        ListenerView { kind, address: self.address }
+    }
+}
+
+fn open_listeners(config: &Config, cores: usize) -> Result<Vec<OpenListener>, StartError> {
+    let (tcp, websocket) = (&config.listeners.tcp, &config.listeners.websocket);
+    let wanted = [
+        (tcp.enabled, ListenerKind::Tcp, tcp.bind),
+        (websocket.enabled, ListenerKind::WebSocket, websocket.bind),
+    ];
+    let mut open = Vec::new();
+    for (_, kind, address) in wanted.into_iter().filter(|(enabled, ..)| *enabled) {
+        let sockets = bind(address, cores, tcp.backlog)?;
+        let address = sockets.first().map_or(address, ListenSocket::local_addr);
+        open.push(OpenListener { kind, address, sockets });
+    }
+    Ok(open)
+}
+
+fn transport(config: &Config) -> Result<(TransportKind, String), StartError> {
+    let choice = match config.runtime.transport {
+        TransportSetting::Auto => TransportChoice::Auto,
+        TransportSetting::Uring => TransportChoice::Uring,
+        TransportSetting::Epoll => TransportChoice::Epoll,
+    };
+    let capabilities = probe::probe();
+    let (kind, reason) = choose(choice, &capabilities)?;
+    let features = capabilities.features();
+    let (present, absent): (Vec<_>, Vec<_>) = features.into_iter().partition(|(.., there)| *there);
+    let names = |list: Vec<(&'static str, &'static str, bool)>| {
+        list.into_iter().map(|(name, ..)| name).collect::<Vec<_>>().join(", ")
+    };
+    info!(
+        kernel = capabilities.kernel,
+        transport = %kind,
+        reason,
+        present = names(present),
+        absent = names(absent),
+        "kernel features"
+    );
+    Ok((kind, reason))
+}
+
+fn transport_config(config: &Config) -> TransportConfig {
+    let runtime = &config.runtime;
+    TransportConfig {
+        receive_buffers: runtime.receive_buffers,
+        receive_buffer_bytes: runtime.receive_buffer_size,
+        zero_copy_bytes: match runtime.zero_copy_threshold {
+            0 => usize::MAX,
+            bytes => bytes as usize,
+        },
+        ..TransportConfig::default()
+    }
+}
+
+fn idle(config: &Config) -> Idle {
+    match config.runtime.idle {
+        IdleChoice::Spin => Idle::Spin,
+        IdleChoice::SpinThenPark => Idle::SpinThenPark { spin: config.runtime.spin },
+        IdleChoice::Park => Idle::Park,
+    }
+}
+
+fn warn_of_idle_cores(partitions: u32, cores: usize) {
+    if (partitions as usize) < cores {
+        warn!(
+            partitions,
+            cores,
+            "fewer partitions than cores: some cores will own no client; name fewer cores \
+             (runtime.cores), or start with an empty data_dir and runtime.partitions = 0"
+        );
+    }
+}
+
+fn warn_of_few_descriptors(config: &Config, descriptors: Option<u64>, cores: usize) {
+    let wanted = limits::descriptors_wanted(&config.limits, cores);
+    if descriptors.is_some_and(|limit| limit < wanted) {
+        warn!(
+            limit = descriptors,
+            wanted,
+            "RLIMIT_NOFILE is too low for limits.max_connections; raise it (LimitNOFILE= in \
+             the unit, or ulimit -n)"
+        );
+    }
+}
+
+/// There are at most [`CORES_MAX`] cores.
+fn cores_u16(cores: usize) -> u16 {
+    u16::try_from(cores).unwrap_or(u16::MAX)
+}
+
+fn random_u64() -> io::Result<u64> {
+    let mut bytes = [0; 8];
+    getrandom(&mut bytes, GetRandomFlags::empty())?;
+    Ok(u64::from_le_bytes(bytes))
+}
