@@ -128,7 +128,7 @@ impl Broker {
 
     fn is_ready(&self) -> bool {
         if other_broker().is_some() {
-            return TcpStream::connect(self.tcp).is_ok();
+            return [self.tcp, self.websocket].iter().all(|it| TcpStream::connect(it).is_ok());
         }
         self.try_get("/readyz").is_ok_and(|(status, _)| status == 200)
     }
@@ -204,6 +204,17 @@ impl Broker {
         while !condition(self) {
             assert!(Instant::now() < deadline, "waited in vain until {what}");
             std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Waits until the broker has noticed which sockets have ended. Only a broker that counts them
+    /// can be asked; another one is given the time of a round trip.
+    pub fn wait_until_sockets_are(&self, count: u64) {
+        if other_broker().is_none() {
+            let what = format!("{count} sockets are open");
+            self.wait_until(&what, |broker| broker.metric("sockets") == count);
+        } else {
+            std::thread::sleep(Duration::from_millis(50));
         }
     }
 

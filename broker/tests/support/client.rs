@@ -7,7 +7,10 @@ use super::{PATIENCE, hex, show};
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
+
+static FENCES: AtomicU64 = AtomicU64::new(0);
 
 /// Why no packet could be read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -84,6 +87,11 @@ impl Client {
 
     pub fn version(&self) -> Version {
         self.version
+    }
+
+    /// The state of the WebSocket below, of a client that has one.
+    pub fn framing(&self) -> &Framing {
+        self.framing.as_ref().expect("a WebSocket connection")
     }
 
     pub fn socket(&self) -> &TcpStream {
@@ -269,6 +277,51 @@ impl Client {
                 Ok(packet) => packets.push(packet),
                 Err(Gone::Closed) => return Ok(packets),
                 Err(Gone::TimedOut) => return Err(packets),
+            }
+        }
+    }
+
+    /// Lets `publisher` publish one message more, which must come, and returns what came before
+    /// it: a fence through the delivery from one client to another.
+    pub fn fence_through(&mut self, publisher: &mut Self, qos: u8) -> Vec<Packet> {
+        let topic = format!("fence/{}", FENCES.fetch_add(1, Ordering::Relaxed));
+        assert_eq!(self.subscribe(&topic, qos), qos);
+        publisher.publish(&topic, "", qos);
+        let mut before = Vec::new();
+        loop {
+            let packet = self.read();
+            if packet.kind() == Kind::Publish && packet.publish().topic == topic {
+                self.finish(&packet.publish());
+                self.unsubscribe(&topic);
+                return before;
+            }
+            before.push(packet);
+        }
+    }
+
+    /// Reads until the next Pong of WebSocket; returns the packets that came before it.
+    pub fn wait_for_pong(&mut self) -> Vec<Packet> {
+        let pongs = self.framing().pongs.len();
+        let deadline = Instant::now() + PATIENCE;
+        while self.framing().pongs.len() == pongs {
+            self.fill(deadline).expect("a Pong");
+        }
+        let mut packets = Vec::new();
+        while let Some((packet, taken)) = Packet::parse(self.version, &self.input) {
+            self.input.drain(..taken);
+            packets.push(packet);
+        }
+        packets
+    }
+
+    /// Everything that comes until the broker closes, as bytes.
+    pub fn read_unframed_until_closed(&mut self) -> Vec<u8> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match self.fill(deadline) {
+                Ok(()) => {}
+                Err(Gone::Closed) => return std::mem::take(&mut self.input),
+                Err(Gone::TimedOut) => panic!("the connection is still open"),
             }
         }
     }
