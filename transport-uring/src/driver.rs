@@ -11,7 +11,7 @@ mod send;
 
 use crate::config::TransportConfig;
 use crate::connection::Connections;
-use crate::engine::{Block, Completion, Engine};
+use crate::engine::{Block, Completion, Engine, Stopped};
 use crate::listen::ListenSocket;
 use crate::sending::Sending;
 use crate::sys;
@@ -407,15 +407,18 @@ impl<E: Engine> Drop for SocketDriver<E> {
     fn drop(&mut self) {
         let stopped = self.engine.stop();
         for connection in self.connections.iter_mut() {
-            if let Some(sending) = connection.sending.take() {
-                match sending.in_zero_copy {
-                    _ if !stopped => core::mem::forget(sending),
+            match (connection.sending.take(), stopped) {
+                (None, _) => {}
+                (Some(sending), Stopped::NotKnown) => core::mem::forget(sending),
+                (Some(sending), _) => match sending.in_zero_copy {
                     Some(index) => self.engine.park(index, sending),
                     None => drop(sending),
-                }
+                },
             }
-            // What the kernel still holds of zero-copy sends is let go by a reset only.
-            if let Some(socket) = connection.socket.take() {
+            if let Some(socket) = connection.socket.take()
+                && stopped == Stopped::SaveNotices
+            {
+                // A notice comes when the peer has the bytes, or when the kernel drops them.
                 sys::reset_on_close(socket.as_fd());
             }
         }

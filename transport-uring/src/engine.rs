@@ -74,6 +74,17 @@ pub(crate) enum SendStart {
     InFlight,
 }
 
+/// What the kernel still has of a stopped engine.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Stopped {
+    /// Nothing.
+    Entirely,
+    /// The bytes of zero-copy sends whose notice has not come.
+    SaveNotices,
+    /// It cannot be told: nothing it was given may be freed.
+    NotKnown,
+}
+
 /// A way to carry out socket operations.
 pub(crate) trait Engine {
     /// Makes a listener known; its accepts are not started yet.
@@ -133,10 +144,9 @@ pub(crate) trait Engine {
     /// Adds what the engine has counted.
     fn count(&self, into: &mut DriverCounters);
 
-    /// Stops every operation, because the driver is being dropped. True if the kernel reads and
-    /// writes nothing of the driver's any more, zero-copy sends that wait for their notice aside.
-    fn stop(&mut self) -> bool;
+    /// Stops every operation, because the driver is being dropped.
+    fn stop(&mut self) -> Stopped;
 
-    /// Waits for those, after the sockets are closed. True if they have all come.
-    fn stop_notices(&mut self) -> bool;
+    /// Waits for notices, after the sockets were closed.
+    fn stop_notices(&mut self);
 }

@@ -5,7 +5,7 @@
 //! and a paused connection costs nothing. A turn serves each ready socket once, with at most one
 //! scratch buffer of bytes, so that a fast peer cannot starve the others.
 
-use crate::engine::{Block, Buffer, Completion, Engine, ReceiveEnd, SendStart};
+use crate::engine::{Block, Buffer, Completion, Engine, ReceiveEnd, SendStart, Stopped};
 use crate::sending::{SLICES_MAX, Sending};
 use crate::sys;
 use crate::wake::Wakers;
@@ -388,13 +388,11 @@ impl Engine for EpollEngine {
         into.system_calls += self.calls;
     }
 
-    fn stop(&mut self) -> bool {
-        true
+    fn stop(&mut self) -> Stopped {
+        Stopped::Entirely
     }
 
-    fn stop_notices(&mut self) -> bool {
-        true
-    }
+    fn stop_notices(&mut self) {}
 }
 
 /// One send call; how many bytes were asked for, and what came of it.

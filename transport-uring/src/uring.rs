@@ -9,7 +9,7 @@ pub(crate) mod token;
 mod zero_copy;
 
 use crate::config::TransportConfig;
-use crate::engine::{Block, Buffer, Completion, Engine, ReceiveEnd, SendStart};
+use crate::engine::{Block, Buffer, Completion, Engine, ReceiveEnd, SendStart, Stopped};
 use crate::sending::Sending;
 use crate::sys;
 use crate::wake::Wakers;
@@ -282,23 +282,27 @@ impl Engine for UringEngine {
         into.zero_copy_sends += self.zero_copy_sends;
     }
 
-    fn stop(&mut self) -> bool {
+    fn stop(&mut self) -> Stopped {
         self.stopped = true;
         self.wakers.unregister_ring(self.own);
-        (0..STOP_ROUNDS).any(|_| {
+        let stopped = (0..STOP_ROUNDS).any(|_| {
             self.ring.cancel_all();
             self.drain(STOP_ROUND, |engine| engine.in_flight == engine.zero_copy.waiting())
-        })
+        });
+        match stopped {
+            true if self.in_flight == 0 => Stopped::Entirely,
+            true => Stopped::SaveNotices,
+            false => Stopped::NotKnown,
+        }
     }
 
-    fn stop_notices(&mut self) -> bool {
+    fn stop_notices(&mut self) {
         let stopped =
             (0..STOP_ROUNDS).any(|_| self.drain(STOP_ROUND, |engine| engine.in_flight == 0));
         if !stopped {
             self.buffers.leak();
             self.zero_copy.leak();
         }
-        stopped
     }
 }
 
