@@ -5,8 +5,6 @@
 
 #[path = "../../tests/support/exercise.rs"]
 mod exercise;
-#[path = "../../tests/support/reencode.rs"]
-mod reencode;
 
 libfuzzer_sys::fuzz_target!(|input: &[u8]| {
     exercise::decode_all(input);

@@ -2,11 +2,9 @@
 
 #![no_main]
 
-#[path = "../../tests/support/exercise.rs"]
-mod exercise;
 #[path = "../../tests/support/reencode.rs"]
 mod reencode;
 
 libfuzzer_sys::fuzz_target!(|input: &[u8]| {
-    exercise::round_trip(input);
+    reencode::round_trip(input);
 });

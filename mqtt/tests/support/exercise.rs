@@ -1,6 +1,5 @@
 //! Invariants that must hold for any bytes. The mutation test and the fuzz targets share them.
 
-use crate::reencode::{comparable, reencode};
 use ringlane_mqtt::{
     DecodeError, Frame, PACKET_BYTES_MAX, Packet, RawPacket, Version, connect_version, decode,
     decode_connect, decode_from_client, frame,
@@ -20,22 +19,6 @@ pub(crate) fn decode_all(input: &[u8]) -> (usize, usize) {
         decoded += usize::from(connect_one(raw));
     }
     (packets, decoded)
-}
-
-/// Decodes, encodes, and decodes again: the packet must be the same, for every version.
-pub(crate) fn round_trip(input: &[u8]) {
-    let Some(raw) = cut(input) else { return };
-    for version in VERSIONS {
-        let Ok(packet) = decode(version, raw) else { continue };
-        let version =
-            if let Packet::Connect(connect) = &packet { connect.version } else { version };
-        let bytes = reencode(version, &packet);
-        let again = cut(&bytes).expect("an encoded packet is complete");
-        assert_eq!(again.total_bytes, bytes.len(), "length of the encoded packet");
-        assert!(again.minimal_length, "encoded lengths are minimal");
-        let decoded = decode(version, again).expect("an encoded packet decodes");
-        assert_eq!(comparable(packet), decoded, "{version:?} {bytes:02x?}");
-    }
 }
 
 /// The framing's promises about one input.

@@ -1,14 +1,39 @@
 //! Encodes what was decoded, so that both directions can be held against each other.
 
 use ringlane_mqtt::{
-    Ack, Auth, Disconnect, Packet, Publish, ReasonCode, Suback, Subscribe, Unsubscribe,
-    UserProperties, Version, encode,
+    Ack, Auth, Disconnect, Frame, PACKET_BYTES_MAX, Packet, Publish, RawPacket, ReasonCode, Suback,
+    Subscribe, Unsubscribe, UserProperties, Version, decode, encode, frame,
 };
+
+/// Decodes, encodes, and decodes again: the packet must be the same, for every version.
+pub(crate) fn round_trip(input: &[u8]) {
+    let Some(raw) = complete(input) else { return };
+    for version in [Version::V31, Version::V311, Version::V5] {
+        let Ok(packet) = decode(version, raw) else { continue };
+        let version = match &packet {
+            Packet::Connect(connect) => connect.version,
+            _ => version,
+        };
+        let bytes = reencode(version, &packet);
+        let again = complete(&bytes).expect("an encoded packet is complete");
+        assert_eq!(again.total_bytes, bytes.len(), "length of the encoded packet");
+        assert!(again.minimal_length, "encoded lengths are minimal");
+        let decoded = decode(version, again).expect("an encoded packet decodes");
+        assert_eq!(comparable(packet), decoded, "{version:?} {bytes:02x?}");
+    }
+}
+
+fn complete(input: &[u8]) -> Option<RawPacket<'_>> {
+    match frame(input, PACKET_BYTES_MAX) {
+        Ok(Frame::Complete(raw)) => Some(raw),
+        _ => None,
+    }
+}
 
 /// Encodes a decoded packet for the same version.
 ///
-/// User properties of packets for which no encoder takes any are lost: see [`comparable`].
-pub(crate) fn reencode(version: Version, packet: &Packet<'_>) -> Vec<u8> {
+/// User properties of packets for which no encoder takes any are lost: see `comparable`.
+fn reencode(version: Version, packet: &Packet<'_>) -> Vec<u8> {
     let mut out = Vec::new();
     match packet {
         Packet::Connect(connect) => encode::connect(&mut out, connect),
@@ -57,7 +82,7 @@ pub(crate) fn reencode(version: Version, packet: &Packet<'_>) -> Vec<u8> {
 }
 
 /// The packet without the user properties that no encoder takes.
-pub(crate) fn comparable(packet: Packet<'_>) -> Packet<'_> {
+fn comparable(packet: Packet<'_>) -> Packet<'_> {
     let user_properties = UserProperties::default();
     match packet {
         Packet::Puback(ack) => Packet::Puback(Ack { user_properties, ..ack }),
