@@ -229,7 +229,12 @@ impl<E: Engine> SocketDriver<E> {
         let added = self.engine.add(id, socket.as_fd());
         self.connections.insert(id, socket);
         match added {
-            Ok(()) => self.to_receive.push(id),
+            Ok(()) => {
+                self.to_receive.push(id);
+                // The broker may have written in the turn that adopts: its output was taken
+                // before the commands, when the connection was not known here.
+                self.send_queued(sockets, id);
+            }
             Err(errno) => self.finish(sockets, id, Closure::Error(errno)),
         }
     }
