@@ -6,7 +6,7 @@ use ringlane_dataplane::runtime::CoreStats;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::Instant;
 use tracing_appender::non_blocking::ErrorCounter;
 
@@ -90,13 +90,15 @@ pub struct Node {
     /// What does not change.
     pub facts: NodeFacts,
     state: AtomicU8,
+    stop_accepting: Arc<AtomicBool>,
 }
 
 impl Node {
     /// A node that is starting.
     #[must_use]
     pub fn new(facts: NodeFacts) -> Self {
-        Self { facts, state: AtomicU8::new(State::Starting as u8) }
+        let state = AtomicU8::new(State::Starting as u8);
+        Self { facts, state, stop_accepting: Arc::default() }
     }
 
     /// Where the node is in its life.
@@ -108,6 +110,15 @@ impl Node {
 
     pub(super) fn set_state(&self, state: State) {
         self.state.store(state as u8, Ordering::Relaxed);
+        if matches!(state, State::Draining | State::Failed) {
+            self.stop_accepting.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Becomes true when the cores shall accept no more clients.
+    #[must_use]
+    pub fn stop_accepting(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.stop_accepting)
     }
 
     /// The sum of a counter over all cores.
@@ -158,6 +169,8 @@ pub(crate) mod tests {
         for state in State::ALL {
             node.set_state(state);
             assert_eq!(node.state(), state);
+            let stops = matches!(state, State::Draining | State::Failed);
+            assert_eq!(node.stop_accepting().load(Ordering::Relaxed), stops, "{state:?}");
         }
     }
 

@@ -7,18 +7,35 @@ use ringlane_dataplane::time::Nanos;
 use rustix::time::{ClockId, clock_gettime};
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Copies the driver's counters into the core's metrics once a turn: the driver knows nothing of
-/// metrics, and the service nothing of the driver.
+/// Copies the driver's counters into the core's metrics once a turn, and stops accepting when the
+/// node stops: the driver knows nothing of metrics and nodes, and the service nothing of the driver.
 #[derive(Debug)]
 pub(super) struct MeteredDriver<D> {
     driver: D,
     metrics: Arc<CoreMetrics>,
+    /// Set by the control thread when the node stops.
+    stop_accepting: Arc<AtomicBool>,
+    stopped: bool,
 }
 
 impl<D: Driver> MeteredDriver<D> {
-    pub(super) fn new(driver: D, metrics: Arc<CoreMetrics>) -> Self {
-        Self { driver, metrics }
+    pub(super) fn new(
+        driver: D,
+        metrics: Arc<CoreMetrics>,
+        stop_accepting: Arc<AtomicBool>,
+    ) -> Self {
+        Self { driver, metrics, stop_accepting, stopped: false }
+    }
+
+    /// A node that stops takes no more clients: their connections are refused, so that they try
+    /// another node at once.
+    fn check_stop(&mut self) {
+        if !self.stopped && self.stop_accepting.load(Ordering::Relaxed) {
+            self.stopped = true;
+            self.driver.stop_accepting();
+        }
     }
 }
 
@@ -29,6 +46,7 @@ impl<D: Driver> Driver for MeteredDriver<D> {
 
     /// Comes last in a turn, so that a core that sleeps afterwards has shown all that it did.
     fn apply(&mut self, sockets: &mut Sockets, now: Nanos) {
+        self.check_stop();
         self.driver.apply(sockets, now);
         let counters = self.driver.counters();
         self.metrics.system_calls.set(counters.system_calls);

@@ -30,6 +30,7 @@ use rustix::rand::{GetRandomFlags, getrandom};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 use thiserror::Error;
 use threads::CoreThread;
@@ -158,7 +159,15 @@ fn launch(
         cores: core_views(cpus, &setups, &stats),
         log_lines_dropped: logging.dropped_lines(),
     }));
-    let cores = CoreParts { cpus, setups, stats, endpoints, listeners, wakers: wakers.clone() };
+    let cores = CoreParts {
+        cpus,
+        setups,
+        stats,
+        endpoints,
+        listeners,
+        wakers: wakers.clone(),
+        stop_accepting: node.stop_accepting(),
+    };
     let threads = start_cores(cores, kind, &transport_config, idle(config))?;
     let control = Control::new(config, node, own, wakers, http);
     Ok(Launched { control, threads })
@@ -172,6 +181,7 @@ struct CoreParts<'a> {
     endpoints: Vec<Endpoint<Mail>>,
     listeners: Vec<OpenListener>,
     wakers: Wakers,
+    stop_accepting: Arc<AtomicBool>,
 }
 
 fn start_cores(
@@ -198,6 +208,7 @@ fn start_cores(
             idle,
             stats,
             setup,
+            stop_accepting: Arc::clone(&parts.stop_accepting),
         })?;
     }
     threads.release()?;

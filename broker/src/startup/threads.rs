@@ -14,6 +14,7 @@ use ringlane_transport_uring::{
 };
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
 use tokio::sync::mpsc;
@@ -30,6 +31,7 @@ pub(super) struct CoreThread {
     pub(super) idle: Idle,
     pub(super) stats: Arc<CoreStats>,
     pub(super) setup: CoreSetup,
+    pub(super) stop_accepting: Arc<AtomicBool>,
 }
 
 type Loop = CoreLoop<MeteredDriver<AnyDriver>, Broker>;
@@ -44,7 +46,8 @@ impl CoreThread {
         let core = self.setup.core;
         let driver = open(self.kind, core, &self.config, self.listeners, self.wakers)
             .map_err(|error| format!("cannot open the {} driver: {error}", self.kind))?;
-        let driver = MeteredDriver::new(driver, Arc::clone(&self.setup.metrics));
+        let metrics = Arc::clone(&self.setup.metrics);
+        let driver = MeteredDriver::new(driver, metrics, self.stop_accepting);
         let sockets = Sockets::new(self.setup.connections_max);
         let service = Broker::new(self.setup, driver.now());
         let limits = TurnLimits::default();
