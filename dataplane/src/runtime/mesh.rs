@@ -118,12 +118,20 @@ impl<M: Send> Endpoint<M> {
         // Pairs with the fence of `prepare_sleep`.
         fence(Ordering::SeqCst);
         for target in targets.iter() {
-            let flag = &self.sleeping[target.index()];
-            // The load keeps the line shared while the peer is awake; the swap decides who wakes.
-            if flag.load(Ordering::Relaxed) && flag.swap(false, Ordering::Relaxed) {
+            if self.take_flag(target) {
                 wake(target);
             }
         }
+    }
+
+    /// Takes the flag of a sleeper down; `false` if it is down already.
+    fn take_flag(&self, target: CoreId) -> bool {
+        let flag = &self.sleeping[target.index()];
+        // The load keeps the line shared while the peer is awake. The exchange decides who of
+        // several wakes, and writes nothing if it comes too late: so a flag that is down was taken
+        // down by its owner or by someone who then wakes it.
+        flag.load(Ordering::Relaxed)
+            && flag.compare_exchange(true, false, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 
     /// Takes the oldest mail that `from` has published.
