@@ -3,7 +3,7 @@
 use super::Flow;
 use crate::connection::{AliasTable, End, Link, Phase, write_packet};
 use crate::service::{Broker, Timer, Turn};
-use crate::session::{NEVER_EXPIRES, SessionId, WillMessage};
+use crate::session::{SessionId, WillMessage};
 use ringlane_dataplane::ids::ConnectionId;
 use ringlane_mqtt::{ConnackProperties, Connect, ReasonCode, Version, encode, topic};
 use std::time::Duration;
@@ -171,7 +171,7 @@ impl Broker {
         held.expiry_secs = match connect.version {
             Version::V5 => properties.session_expiry_secs.unwrap_or(0).min(cap),
             _ if connect.clean_start => 0,
-            _ => NEVER_EXPIRES.min(cap),
+            _ => cap,
         };
         held.will = connect.will.as_ref().map(|will| Box::new(WillMessage::from_connect(will)));
         held.link = Some(link);

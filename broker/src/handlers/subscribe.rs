@@ -4,6 +4,7 @@ use super::Flow;
 use crate::connection::write_packet;
 use crate::delivery::{Subscriber, Target};
 use crate::groups::{GroupKey, Member};
+use crate::retained::Priming;
 use crate::service::{Broker, PendingSuback, Turn};
 use crate::session::{SessionId, Subscription, SubscriptionKind};
 use ringlane_dataplane::ids::ConnectionId;
@@ -103,8 +104,7 @@ impl Broker {
     ) {
         let Self { sessions, subscriptions, metrics, .. } = self;
         let Some(held) = sessions.get_mut(pending.session) else { return };
-        let existing = held.subscriptions.get_mut(filter.filter);
-        let is_new = existing.is_none();
+        let is_new = !held.subscriptions.contains_key(filter.filter);
         let wants_retained = match filter.retain_handling {
             SEND_RETAINED => true,
             SEND_RETAINED_IF_NEW => is_new,
@@ -121,8 +121,9 @@ impl Broker {
         let list = subscriptions.entry(filter.filter, Vec::new);
         if wants_retained {
             pending.retained.push(filter.filter.into());
+            Priming::reserve(held, filter.filter);
         }
-        if let Some(existing) = existing {
+        if let Some(existing) = held.subscriptions.get_mut(filter.filter) {
             existing.qos = filter.qos;
             if let SubscriptionKind::Plain { position } = existing.kind
                 && let Some(entry) = list.get_mut(position as usize)

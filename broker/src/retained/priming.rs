@@ -37,42 +37,48 @@ pub(crate) struct Priming {
     held_bytes: usize,
 }
 
-/// QoS 0 messages are held back up to this many bytes, then dropped and counted.
-const HELD_QOS0_BYTES_MAX: usize = 1 << 20;
-
-impl Broker {
-    /// Asks for the retained messages of a subscription.
-    pub(crate) fn start_priming(&mut self, turn: &mut Turn<'_>, id: SessionId, filter: &str) {
-        let owners = self.retained_owners(filter);
-        let Some(session) = self.sessions.get_mut(id) else { return };
-        if !session.subscriptions.contains_key(filter) {
+impl Priming {
+    /// Begins with the subscription itself: live matches are held back from its first moment.
+    pub(crate) fn reserve(session: &mut Session, filter: &str) {
+        if session.primings.iter().any(|priming| *priming.filter == *filter) {
             return;
         }
         let query = session.next_query;
         session.next_query = session.next_query.wrapping_add(1);
-        let before = session.primings.iter_mut().find(|priming| *priming.filter == *filter);
-        match before {
-            // Subscribed again meanwhile: the retained messages are sent again.
-            Some(priming) => {
-                priming.query = query;
-                priming.owners = owners;
-                priming.after = None;
-                priming.answers.clear();
-                priming.probes_left = 0;
-                priming.waits_for_client = false;
-            }
-            None => session.primings.push(Priming {
-                query,
-                filter: filter.into(),
-                owners,
-                after: None,
-                answers: Vec::new(),
-                probes_left: 0,
-                waits_for_client: false,
-                held: Vec::new(),
-                held_bytes: 0,
-            }),
-        }
+        session.primings.push(Self {
+            query,
+            filter: filter.into(),
+            owners: Vec::new(),
+            after: None,
+            answers: Vec::new(),
+            probes_left: 0,
+            waits_for_client: false,
+            held: Vec::new(),
+            held_bytes: 0,
+        });
+    }
+}
+
+/// QoS 0 messages are held back up to this many bytes, then dropped and counted.
+const HELD_QOS0_BYTES_MAX: usize = 1 << 20;
+
+impl Broker {
+    /// Asks for the retained messages of a subscription; every core has its filter.
+    pub(crate) fn start_priming(&mut self, turn: &mut Turn<'_>, id: SessionId, filter: &str) {
+        let owners = self.retained_owners(filter);
+        let Some(session) = self.sessions.get_mut(id) else { return };
+        let Some(priming) = session.primings.iter_mut().find(|p| *p.filter == *filter) else {
+            return;
+        };
+        let query = session.next_query;
+        session.next_query = session.next_query.wrapping_add(1);
+        // A subscription that was made again meanwhile begins anew.
+        priming.query = query;
+        priming.owners = owners;
+        priming.after = None;
+        priming.answers.clear();
+        priming.probes_left = 0;
+        priming.waits_for_client = false;
         self.ask_owner(turn, id, query);
     }
 
@@ -231,7 +237,7 @@ impl Broker {
         let message = view.share(maker).clone();
         let pending = Pending { message, qos, retain, ids, ticket: None };
         let Some(index) = index else {
-            // SUBACK is not out yet: no retained message has been asked for, nothing is behind.
+            // Another subscription of the session is priming, and this topic is not its.
             return self.owe_or_send(turn, id, pending);
         };
         let priming = &mut session.primings[index];
