@@ -1,0 +1,334 @@
+//! The configuration from outside: layers, errors with their places, the example file.
+
+use ringlane::config::{
+    Assignment, Config, Cores, IdleChoice, Layers, Loaded, LogFormat, Source, TransportSetting,
+    known_keys, load,
+};
+use std::path::PathBuf;
+use std::time::Duration;
+
+const EXAMPLE: &str = include_str!("../ringlane.example.toml");
+
+fn with_file(text: &str) -> Layers {
+    Layers { file: Some((PathBuf::from("ringlane.toml"), text.to_owned())), ..Layers::default() }
+}
+
+fn with_environment(variables: &[(&str, &str)]) -> Layers {
+    let environment =
+        variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    Layers { environment: environment.collect(), ..Layers::default() }
+}
+
+fn errors(layers: &Layers) -> Vec<String> {
+    let errors = load(layers).expect_err("something is wrong");
+    errors.0.iter().map(ToString::to_string).collect()
+}
+
+fn loaded(layers: &Layers) -> Loaded {
+    load(layers).unwrap_or_else(|errors| panic!("{errors}"))
+}
+
+#[test]
+fn nothing_set_is_the_defaults() {
+    let loaded = loaded(&Layers::default());
+    assert_eq!(loaded.config, Config::default());
+    assert!(known_keys().iter().all(|key| loaded.source(&key.name) == Source::Default));
+}
+
+#[test]
+fn the_example_has_every_key_with_its_default() {
+    let loaded = loaded(&with_file(EXAMPLE));
+    assert_eq!(loaded.config, Config::default());
+    for key in known_keys() {
+        let source = loaded.source(&key.name);
+        assert!(matches!(source, Source::File { .. }), "{} is not in the example", key.name);
+    }
+}
+
+#[test]
+fn the_example_explains_every_key() {
+    let mut commented = false;
+    for (number, line) in EXAMPLE.lines().enumerate() {
+        let is_key = line.contains(" = ") && !line.starts_with('#');
+        // A key may share the comment of the one above it.
+        assert!(!is_key || commented, "line {} has no comment: {line}", number + 1);
+        commented = line.starts_with('#') || is_key;
+    }
+}
+
+#[test]
+fn values_in_a_file_are_taken() {
+    let text = r#"
+data_dir = "/data"
+[runtime]
+cores = [2, 3, 6]
+idle = "park"
+spin = "1ms"
+transport = "epoll"
+[mqtt]
+max_packet_size = "2MiB"
+max_connect_size = 1000
+connect_timeout = 3
+server_reference = "other:1883"
+[listeners.tcp]
+bind = "[::]:1884"
+[session]
+backlog_policy = "drop_oldest"
+[log]
+format = "json"
+"#;
+    let config = loaded(&with_file(text)).config;
+    assert_eq!(config.data_dir, PathBuf::from("/data"));
+    assert_eq!(config.runtime.cores, Cores::List(vec![2, 3, 6]));
+    assert_eq!(config.runtime.idle, IdleChoice::Park);
+    assert_eq!(config.runtime.spin, Duration::from_millis(1));
+    assert_eq!(config.runtime.transport, TransportSetting::Epoll);
+    assert_eq!(config.mqtt.max_packet_size, 2 << 20);
+    assert_eq!(config.mqtt.max_connect_size, 1000);
+    assert_eq!(config.mqtt.connect_timeout, Duration::from_secs(3));
+    assert_eq!(config.mqtt.server_reference.as_deref(), Some("other:1883"));
+    assert_eq!(config.listeners.tcp.bind.to_string(), "[::]:1884");
+    assert_eq!(config.log.format, LogFormat::Json);
+    assert!(config.listeners.websocket.enabled, "what is not named keeps its default");
+}
+
+#[test]
+fn a_wrong_file_is_told_with_line_column_and_what_was_meant() {
+    let at = |line: u32, column: u32, rest: &str| format!("ringlane.toml:{line}:{column}: {rest}");
+    let cases = [
+        (
+            "[mqtt]\nmax_paket_size = 1",
+            at(2, 1, r#"unknown key "max_paket_size" in [mqtt] (did you mean "max_packet_size"?)"#),
+        ),
+        ("[mqtt]\nzebra = 1", at(2, 1, r#"unknown key "zebra" in [mqtt]"#)),
+        ("[mqt]\nx = 1", at(1, 2, "unknown section [mqt] (did you mean [mqtt]?)")),
+        (
+            "[listeners.websockets]\nenabled = true",
+            at(
+                1,
+                12,
+                "unknown section [listeners.websockets] (did you mean [listeners.websocket]?)",
+            ),
+        ),
+        (
+            "max_packet_size = 1",
+            at(
+                1,
+                1,
+                "unknown key \"max_packet_size\" outside of any section \
+                 (did you mean \"max_packet_size\" in [mqtt]?)",
+            ),
+        ),
+        (
+            "dta_dir = 'x'",
+            at(1, 1, r#"unknown key "dta_dir" outside of any section (did you mean "data_dir"?)"#),
+        ),
+        ("mqtt = 1", at(1, 1, "mqtt is a section; write [mqtt]")),
+        (
+            "[mqtt]\nmax_packet_size = 'big'",
+            at(
+                2,
+                19,
+                "mqtt.max_packet_size: invalid value: string \"big\", expected a size in bytes such as 65536, \"64KiB\", \"1MiB\" or \"1GiB\"",
+            ),
+        ),
+        (
+            "[mqtt]\nmax_packet_size = -1",
+            at(
+                2,
+                19,
+                "mqtt.max_packet_size: invalid value: integer `-1`, expected a size in bytes such as 65536, \"64KiB\", \"1MiB\" or \"1GiB\"",
+            ),
+        ),
+        (
+            "[mqtt]\nmax_packet_size = '5GiB'",
+            at(
+                2,
+                19,
+                "mqtt.max_packet_size: invalid value: integer `5368709120`, expected a size that fits into 32 bits",
+            ),
+        ),
+        (
+            "[mqtt]\nreceive_maximum = 70000",
+            at(2, 19, "mqtt.receive_maximum: invalid value: integer `70000`, expected u16"),
+        ),
+        (
+            "[mqtt]\n\n  receive_maximum = 0",
+            at(3, 21, "mqtt.receive_maximum is 0; it must be at least 1"),
+        ),
+        (
+            "[mqtt]\nmax_client_id_length = 22",
+            at(2, 24, "mqtt.max_client_id_length is 22; it must be at least 23"),
+        ),
+        (
+            "[mqtt]\nmax_keep_alive = '1500ms'",
+            at(2, 18, "mqtt.max_keep_alive is 1.5s; it must be in whole seconds"),
+        ),
+        ("[runtime]\ncores = [1, 1]", at(2, 9, "runtime.cores names CPU 1 twice")),
+        (
+            "[runtime]\ncores = []",
+            at(2, 9, "runtime.cores is empty; write \"auto\" or name at least one CPU"),
+        ),
+        (
+            "[runtime]\ncores = 'all'",
+            at(2, 9, "runtime.cores: \"all\" is no CPU number or range; write auto, 2,3,6 or 0-3"),
+        ),
+        (
+            "[runtime]\nreceive_buffers = 1000",
+            at(2, 19, "runtime.receive_buffers must be a power of two"),
+        ),
+        (
+            "[runtime]\nmailbox_slots = 1",
+            at(2, 17, "runtime.mailbox_slots is 1; it must be at least 2"),
+        ),
+        (
+            "[sys]\nenabled = 'yes'",
+            at(2, 11, "sys.enabled: invalid type: string \"yes\", expected a boolean"),
+        ),
+        ("[control]\nbind = '127.0.0.1'", at(2, 8, "control.bind: invalid socket address syntax")),
+        (
+            "[control]\nbind = '127.0.0.1:1883'",
+            at(2, 8, "listeners.tcp.bind and control.bind are both 127.0.0.1:1883"),
+        ),
+        (
+            "[limits]\nwrite_buffer_high = '2MiB'",
+            at(2, 21, "limits.write_buffer_max must not be below limits.write_buffer_high"),
+        ),
+        (
+            "[listeners.websocket]\npath = 'mqtt'",
+            at(2, 8, "listeners.websocket.path must begin with \"/\""),
+        ),
+    ];
+    for (text, expected) in cases {
+        assert_eq!(errors(&with_file(text)), [expected], "{text}");
+    }
+}
+
+#[test]
+fn wrong_values_of_an_enumeration_name_the_right_ones() {
+    let found = errors(&with_file("[runtime]\nidle = 'sleep'"));
+    assert!(found[0].starts_with("ringlane.toml:2:8: runtime.idle: unknown variant"), "{found:?}");
+    assert!(found[0].contains("spin-then-park"), "{found:?}");
+}
+
+#[test]
+fn text_that_is_no_toml_is_told_with_its_place() {
+    for (text, place) in [("[mqtt\n", "ringlane.toml:1:"), ("a = \n", "ringlane.toml:1:5: ")] {
+        let found = errors(&with_file(text));
+        assert!(found[0].starts_with(place), "{found:?}");
+    }
+}
+
+#[test]
+fn everything_wrong_is_told_at_once() {
+    let found = errors(&with_file("[mqtt]\nx = 1\nreceive_maximum = 'a'\n[log]\nlevel = 'loud'"));
+    assert_eq!(found.len(), 3, "{found:?}");
+}
+
+#[test]
+fn the_environment_sets_values_of_every_type() {
+    let config = loaded(&with_environment(&[
+        ("RINGLANE_MQTT__MAX_PACKET_SIZE", "2MiB"),
+        ("RINGLANE_MQTT__RECEIVE_MAXIMUM", "7"),
+        ("RINGLANE_mqtt__connect_timeout", "500ms"),
+        ("RINGLANE_LISTENERS__TCP__BIND", "0.0.0.0:1999"),
+        ("RINGLANE_LISTENERS__WEBSOCKET__ENABLED", "false"),
+        ("RINGLANE_LISTENERS__WEBSOCKET__ALLOWED_ORIGINS", r#"["https://a", "https://b"]"#),
+        ("RINGLANE_RUNTIME__CORES", "0-1,4"),
+        ("RINGLANE_DATA_DIR", "/d"),
+        ("RINGLANE_MQTT__SERVER_REFERENCE", "12345"),
+        ("RINGLANE_SERVICE_PORT", "tcp://10.0.0.1:1883"),
+        ("RINGLANE_CONFIG", "elsewhere"),
+        ("PATH", "/bin"),
+    ]))
+    .config;
+    assert_eq!(config.mqtt.max_packet_size, 2 << 20);
+    assert_eq!(config.mqtt.receive_maximum, 7);
+    assert_eq!(config.mqtt.connect_timeout, Duration::from_millis(500));
+    assert_eq!(config.listeners.tcp.bind.port(), 1999);
+    assert!(!config.listeners.websocket.enabled);
+    assert_eq!(config.listeners.websocket.allowed_origins, ["https://a", "https://b"]);
+    assert_eq!(config.runtime.cores, Cores::List(vec![0, 1, 4]));
+    assert_eq!(config.data_dir, PathBuf::from("/d"));
+    assert_eq!(config.mqtt.server_reference.as_deref(), Some("12345"));
+}
+
+#[test]
+fn a_single_core_can_be_named_as_a_number() {
+    let layers = with_environment(&[("RINGLANE_RUNTIME__CORES", "3")]);
+    assert_eq!(loaded(&layers).config.runtime.cores, Cores::List(vec![3]));
+}
+
+#[test]
+fn wrong_variables_are_named() {
+    let cases = [
+        (
+            ("RINGLANE_MQTT__MAX_PAKET_SIZE", "1"),
+            "environment variable RINGLANE_MQTT__MAX_PAKET_SIZE: no such key \
+             (did you mean RINGLANE_MQTT__MAX_PACKET_SIZE?)",
+        ),
+        (("RINGLANE_X__Y", "1"), "environment variable RINGLANE_X__Y: no such key"),
+        (
+            ("RINGLANE_MQTT__RECEIVE_MAXIMUM", "many"),
+            "environment variable RINGLANE_MQTT__RECEIVE_MAXIMUM: mqtt.receive_maximum: \
+             invalid type: string \"many\", expected u16",
+        ),
+    ];
+    for (variable, expected) in cases {
+        assert_eq!(errors(&with_environment(&[variable])), [expected]);
+    }
+}
+
+#[test]
+fn flags_win_over_the_environment_and_that_over_the_file() {
+    let mut layers =
+        with_file("[log]\nlevel = 'debug'\nformat = 'json'\n[mqtt]\nmax_subscriptions = 5");
+    layers.environment = with_environment(&[
+        ("RINGLANE_LOG__LEVEL", "warn"),
+        ("RINGLANE_LOG__FORMAT", "text"),
+        ("STATE_DIRECTORY", "/var/lib/ringlane:/other"),
+    ])
+    .environment;
+    layers.flags = vec![Assignment {
+        key: "log.level".to_owned(),
+        value: toml::Value::String("error".to_owned()),
+        source: Source::Flag("--log-level"),
+    }];
+    layers.port = Some(2000);
+    let loaded = loaded(&layers);
+    let shown = |key: &str| loaded.source(key).to_string();
+    assert_eq!(loaded.config.log.level.to_string(), "error");
+    assert_eq!(shown("log.level"), "flag --log-level");
+    assert_eq!(loaded.config.log.format, LogFormat::Text);
+    assert_eq!(shown("log.format"), "environment variable RINGLANE_LOG__FORMAT");
+    assert_eq!(shown("mqtt.max_subscriptions"), "ringlane.toml:5:21");
+    assert_eq!(loaded.config.listeners.tcp.bind.to_string(), "127.0.0.1:2000");
+    assert_eq!(shown("listeners.tcp.bind"), "flag --port");
+    assert_eq!(loaded.config.data_dir, PathBuf::from("/var/lib/ringlane"));
+    assert_eq!(shown("data_dir"), "environment variable STATE_DIRECTORY");
+    assert_eq!(shown("sys.interval"), "default");
+}
+
+#[test]
+fn the_directory_of_the_unit_gives_way_to_the_file() {
+    let mut layers = with_file("data_dir = '/mine'");
+    layers.environment = with_environment(&[("STATE_DIRECTORY", "/var/lib/ringlane")]).environment;
+    assert_eq!(loaded(&layers).config.data_dir, PathBuf::from("/mine"));
+}
+
+#[test]
+fn what_is_printed_can_be_read_again() {
+    let mut layers = with_file("[mqtt]\nmax_packet_size = 1000\n[runtime]\ncores = [4, 5]\n");
+    layers.environment = with_environment(&[("RINGLANE_SYS__INTERVAL", "1h")]).environment;
+    let first = loaded(&layers);
+    let printed = first.render();
+    assert_eq!(loaded(&with_file(&printed)).config, first.config);
+    let line = printed.lines().find(|line| line.starts_with("max_packet_size")).unwrap();
+    assert!(line.starts_with("max_packet_size = 1000 ") && line.ends_with("# ringlane.toml:2:19"));
+    let line = printed.lines().find(|line| line.starts_with("interval")).unwrap();
+    assert!(line.ends_with("# environment variable RINGLANE_SYS__INTERVAL"), "{line}");
+    for key in known_keys() {
+        let last = key.name.rsplit('.').next().unwrap();
+        assert!(printed.lines().any(|line| line.starts_with(&format!("{last} = "))), "{last}");
+    }
+}
