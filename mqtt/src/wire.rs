@@ -107,6 +107,14 @@ impl<'a> Reader<'a> {
         Ok(u32::from_be_bytes(bytes))
     }
 
+    /// Passes over the next byte if it is 0: the length of an empty block.
+    #[inline]
+    pub(crate) fn skip_zero(&mut self) -> bool {
+        let Some(rest) = self.rest.strip_prefix(&[0]) else { return false };
+        self.rest = rest;
+        true
+    }
+
     /// A Variable Byte Integer in its shortest form (Source: MQTT-1.5.5-1).
     #[inline]
     pub(crate) fn varint(&mut self) -> Result<u32, DecodeError> {

@@ -9,7 +9,7 @@
 )]
 
 use super::property::{Allowed, Property, PropertyReader};
-use super::{RawPacket, packet_type, publish, require_flags, topic_name_error};
+use super::{RawPacket, packet_type, publish, require_flags, require_minimal, topic_name_error};
 use crate::error::DecodeError;
 use crate::packet::{Connect, Will};
 use crate::properties::{ConnectProperties, UserProperties};
@@ -17,7 +17,7 @@ use crate::property::id;
 use crate::reason::ReasonCode;
 use crate::topic;
 use crate::version::{QoS, Version};
-use crate::wire::{self, Reader};
+use crate::wire::Reader;
 
 /// Decodes the first packet of a connection.
 ///
@@ -32,9 +32,7 @@ pub fn decode_connect<'a>(raw: RawPacket<'a>) -> Result<Connect<'a>, DecodeError
     require_flags(raw, 0)?;
     let mut reader = Reader::new(raw.body);
     let version = protocol(&mut reader)?;
-    if version.is_v5() && !raw.minimal_length {
-        return Err(wire::NOT_MINIMAL);
-    }
+    require_minimal(version, raw)?;
     let flags = Flags::from_byte(version, reader.u8()?)?;
     let keep_alive_secs = reader.u16()?;
     let properties =

@@ -53,9 +53,7 @@ pub(crate) mod packet_type {
 /// The first violation found, with the MQTT 5 reason code to answer with.
 #[inline]
 pub fn decode<'a>(version: Version, raw: RawPacket<'a>) -> Result<Packet<'a>, DecodeError> {
-    if version.is_v5() && !raw.minimal_length {
-        return Err(wire::NOT_MINIMAL);
-    }
+    require_minimal(version, raw)?;
     if raw.packet_type() == packet_type::PUBLISH {
         return publish::decode(version, raw).map(Packet::Publish);
     }
@@ -75,6 +73,22 @@ pub fn decode_from_client<'a>(
     version: Version,
     raw: RawPacket<'a>,
 ) -> Result<Packet<'a>, DecodeError> {
+    if raw.packet_type() == packet_type::PUBLISH {
+        require_minimal(version, raw)?;
+        // Checked before it becomes a `Packet`, which is larger and would be moved once more.
+        let publish = publish::decode(version, raw)?;
+        publish::check_from_client(&publish)?;
+        return Ok(Packet::Publish(publish));
+    }
+    decode_other_from_client(version, raw)
+}
+
+/// Kept out of line, so that the way of a PUBLISH stays short enough to be inlined.
+#[inline(never)]
+fn decode_other_from_client<'a>(
+    version: Version,
+    raw: RawPacket<'a>,
+) -> Result<Packet<'a>, DecodeError> {
     match raw.packet_type() {
         packet_type::CONNECT => return Err(SECOND_CONNECT),
         packet_type::CONNACK
@@ -85,7 +99,6 @@ pub fn decode_from_client<'a>(
     }
     let packet = decode(version, raw)?;
     match &packet {
-        Packet::Publish(publish) => publish::check_from_client(publish)?,
         Packet::Disconnect(disconnect) => session::check_disconnect_from_client(disconnect)?,
         Packet::Auth(auth) => session::check_auth_from_client(auth)?,
         _ => {}
@@ -93,6 +106,14 @@ pub fn decode_from_client<'a>(
     Ok(packet)
 }
 
+/// MQTT 5 wants lengths in their shortest form (Source: MQTT-1.5.5-1).
+#[inline]
+fn require_minimal(version: Version, raw: RawPacket<'_>) -> Result<(), DecodeError> {
+    if version.is_v5() && !raw.minimal_length { Err(wire::NOT_MINIMAL) } else { Ok(()) }
+}
+
+/// Kept out of line, so that the way of a PUBLISH stays short enough to be inlined.
+#[inline(never)]
 fn decode_other<'a>(version: Version, raw: RawPacket<'a>) -> Result<Packet<'a>, DecodeError> {
     match raw.packet_type() {
         packet_type::CONNECT => decode_connect(raw).map(Packet::Connect),

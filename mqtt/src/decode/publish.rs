@@ -29,8 +29,9 @@ pub(super) fn decode<'a>(version: Version, raw: RawPacket<'a>) -> Result<Publish
     let mut reader = Reader::new(raw.body);
     let topic = topic_name(version, reader.binary()?)?;
     let packet_id = if qos == QoS::AtMostOnce { 0 } else { reader.packet_id()? };
+    let has_properties = version.is_v5() && !reader.skip_zero();
     let properties =
-        if version.is_v5() { publish_properties(&mut reader)? } else { Default::default() };
+        if has_properties { publish_properties(&mut reader)? } else { Default::default() };
     if topic.is_empty() && properties.topic_alias.is_none() {
         return Err(empty_topic(version));
     }
@@ -65,12 +66,8 @@ const PUBLISH_PROPERTIES: Allowed = Allowed::of(&[
     id::CONTENT_TYPE,
 ]);
 
-#[inline]
 fn publish_properties<'a>(reader: &mut Reader<'a>) -> Result<PublishProperties<'a>, DecodeError> {
     let block = reader.properties()?;
-    if block.is_empty() {
-        return Ok(PublishProperties::default());
-    }
     let properties = PropertyReader::with_repeated_subscription_ids(block, PUBLISH_PROPERTIES);
     message_properties(block, properties).map(|(found, _)| found)
 }
