@@ -10,10 +10,12 @@ use crate::support::{
 on_both_transports!(
     q20_every_packet_may_come_byte_by_byte,
     q20_a_hundred_packets_may_come_in_one_segment,
+    q20_mqtt_4_3_2_4_publishes_before_a_disconnect_in_the_same_segment_are_answered,
 );
 
-/// Every type of packet that a client may send, up to its DISCONNECT.
-fn conversation(version: Version) -> Vec<Vec<u8>> {
+/// Every type of packet that a client may send, in steps of what it may send at once, each with the
+/// types of the packets that are to come back.
+fn conversation(version: Version) -> Vec<(Vec<u8>, Vec<Kind>)> {
     let connect = Connect::new(version, "talker").will(Will::new("wills/talker", "gone"));
     let mut properties = Properties::new();
     let mut subscription = Properties::new();
@@ -25,29 +27,43 @@ fn conversation(version: Version) -> Vec<Vec<u8>> {
     let publish = |text: &str, qos, id| {
         Publish::new("t/1", text).qos(qos, id).properties(properties.clone()).encode(version)
     };
-    vec![
-        connect.encode(),
-        subscribe(version, 1, &[("t/+", 0), ("other/#", 1)], &subscription),
+    let filters = [("t/+", 0), ("other/#", 1)];
+    let subscribe = subscribe(version, 1, &filters, &subscription);
+    let publishes = [
         publish("zero", 0, 0),
         publish("one", 1, 2),
         publish("two", 2, 3),
-        acknowledge(Kind::Pubrel, 3),
         publish(&"large".repeat(1000), 1, 4),
-        PINGREQ.to_vec(),
-        unsubscribe(version, 5, &["other/#", "t/+"]),
-        publish("unseen", 1, 6),
-        disconnect(),
+    ];
+    let unsubscribe = unsubscribe(version, 5, &["other/#", "t/+"]);
+    let release = [acknowledge(Kind::Pubrel, 3), PINGREQ.to_vec(), unsubscribe];
+    use Kind::{Connack, Pingresp, Puback, Pubcomp, Pubrec, Suback, Unsuback};
+    vec![
+        ([connect.encode(), subscribe].concat(), vec![Connack, Suback]),
+        (publishes.concat(), [&[Kind::Publish; 4][..], &[Puback, Puback, Pubrec]].concat()),
+        (release.concat(), vec![Pubcomp, Unsuback, Pingresp]),
+        (publish("unseen", 1, 6), vec![Puback]),
+        (disconnect(), vec![]),
     ]
 }
 
-/// What comes back: acknowledgements in order, messages in order.
-fn transcript(broker: &Broker, version: Version, pieces: &[&[u8]]) -> (Vec<Packet>, Vec<Packet>) {
+/// What comes back, step by step, when the stream is sent in pieces of this size.
+fn transcript(broker: &Broker, version: Version, size: usize) -> Vec<Vec<Packet>> {
     let mut client = Client::open(broker.tcp, version);
-    for piece in pieces {
-        client.send(piece);
+    let mut steps = Vec::new();
+    for (bytes, kinds) in conversation(version) {
+        bytes.chunks(size).for_each(|piece| client.send(piece));
+        let mut packets: Vec<Packet> = kinds.iter().map(|_| client.read()).collect();
+        packets.sort_by_key(Packet::encode);
+        let mut found: Vec<u8> = packets.iter().map(|packet| packet.kind() as u8).collect();
+        let mut expected: Vec<u8> = kinds.iter().map(|kind| *kind as u8).collect();
+        found.sort_unstable();
+        expected.sort_unstable();
+        assert_eq!(found, expected, "{packets:?}");
+        steps.push(packets);
     }
-    let packets = client.expect_closed();
-    packets.into_iter().partition(|packet| packet.kind() == Kind::Publish)
+    assert_eq!(client.expect_closed(), []);
+    steps
 }
 
 fn q20_every_packet_may_come_byte_by_byte(transport: Transport) {
@@ -55,29 +71,39 @@ fn q20_every_packet_may_come_byte_by_byte(transport: Transport) {
     for version in Version::BOTH {
         let mut watcher = Client::plain(broker.tcp, version, "watcher");
         watcher.subscribe("wills/#", 0);
-        let stream = conversation(version).concat();
-        let by_byte: Vec<&[u8]> = stream.chunks(1).collect();
-        let by_seven: Vec<&[u8]> = stream.chunks(7).collect();
-        let whole = transcript(&broker, version, &[&stream]);
-        let kinds: Vec<Kind> = whole.1.iter().map(Packet::kind).collect();
-        let expected = [
-            Kind::Connack,
-            Kind::Suback,
-            Kind::Puback,
-            Kind::Pubrec,
-            Kind::Pubcomp,
-            Kind::Puback,
-            Kind::Pingresp,
-            Kind::Unsuback,
-            Kind::Puback,
-        ];
-        assert_eq!(kinds, expected);
-        let texts: Vec<String> = whole.0.iter().map(|packet| packet.publish().text()).collect();
-        assert_eq!(texts, ["zero", "one", "two", &"large".repeat(1000)]);
-        for pieces in [by_byte, by_seven] {
-            assert_eq!(transcript(&broker, version, &pieces), whole);
+        let whole = transcript(&broker, version, usize::MAX);
+        for size in [1, 7] {
+            assert_eq!(transcript(&broker, version, size), whole, "pieces of {size} bytes");
         }
         watcher.expect_nothing();
+    }
+    broker.stop();
+}
+
+/// Also [MQTT-4.3.3-8]: what a message is owed does not depend on where the segment ends that
+/// brings DISCONNECT.
+fn q20_mqtt_4_3_2_4_publishes_before_a_disconnect_in_the_same_segment_are_answered(
+    transport: Transport,
+) {
+    let broker = Broker::on(transport);
+    for version in Version::BOTH {
+        let mut watcher = Client::plain(broker.tcp, version, "watcher");
+        assert_eq!(watcher.subscribe("t/+", 1), 1);
+        let segment = [
+            Connect::new(version, "brief").encode(),
+            Publish::new("t/1", "one").qos(1, 1).encode(version),
+            Publish::new("t/1", "two").qos(1, 2).encode(version),
+            Publish::new("t/1", "three").qos(2, 3).encode(version),
+            disconnect(),
+        ];
+        let mut client = Client::open(broker.tcp, version);
+        client.send(&segment.concat());
+        let packets = client.expect_closed();
+        let kinds: Vec<Kind> = packets.iter().map(Packet::kind).collect();
+        assert_eq!(kinds, [Kind::Connack, Kind::Puback, Kind::Puback, Kind::Pubrec]);
+        for text in ["one", "two"] {
+            assert_eq!(watcher.receive_and_acknowledge().text(), text);
+        }
     }
     broker.stop();
 }
