@@ -229,6 +229,7 @@ fn closing_twice_is_closing_once(kind: TransportKind) {
 
 fn a_slot_in_use_again_hears_nothing_of_its_past(kind: TransportKind) {
     let mut rig = Rig::with(kind, &quick(), 1);
+    let (sent, received) = (pattern(1 << 20, 1), pattern(3000, 9));
     let mut last_slot = None;
     for round in 0..200_u32 {
         let (mut client, id) = rig.connect();
@@ -236,17 +237,13 @@ fn a_slot_in_use_again_hears_nothing_of_its_past(kind: TransportKind) {
         last_slot = Some(id.slot);
         assert_eq!(id.generation, round);
         // The past leaves unread bytes, an armed receive, and a send in flight.
-        client.write_all(&pattern(3000, 9)).unwrap();
+        client.write_all(&received).unwrap();
         if round % 2 == 0 {
             rig.until("some bytes", |rig| !rig.received(id).is_empty());
-            let mark = round.to_le_bytes();
-            assert_eq!(
-                rig.received(id)[..],
-                pattern(3000, 9)[..rig.received(id).len()],
-                "{mark:?}"
-            );
+            let seen = rig.received(id);
+            assert_eq!(seen[..], received[..seen.len()], "round {round}");
         }
-        rig.send(id, &pattern(1 << 20, 1));
+        rig.send(id, &sent);
         rig.apply();
         rig.sockets.close(id, Close::Abort);
         rig.apply();
@@ -276,11 +273,12 @@ fn a_dropped_driver_leaves_nothing_in_flight(kind: TransportKind) {
     for zero_copy_bytes in [usize::MAX, 1000] {
         let mut rig = Rig::with(kind, &TransportConfig { zero_copy_bytes, ..quick() }, 100);
         let payload = message(&pattern(1 << 20, 1));
+        let bytes = pattern(4 << 20, 2);
         let mut clients = Vec::new();
         for index in 0..20 {
             let (mut client, id) = rig.connect();
             client.write_all(&pattern(10_000, index)).unwrap();
-            rig.send(id, &pattern(4 << 20, index));
+            rig.send(id, &bytes);
             rig.sockets.output(id).unwrap().push_payload(payload.clone());
             clients.push((client, id));
         }

@@ -24,7 +24,10 @@ const REGISTER_RING_FDS: u32 = 20;
 const UNREGISTER_RING_FDS: u32 = 21;
 
 /// Completions that a wait gathers for, if it may gather.
-const GATHER_WANT: u32 = 16;
+const GATHER_WANT: u32 = 32;
+/// Completions of one turn from which on the next wait gathers: fewer come from too few
+/// connections for company to be likely.
+const GATHER_AFTER: u32 = 8;
 
 /// `struct io_uring_getevents_arg`, see io_uring_enter(2).
 #[repr(C)]
@@ -58,6 +61,8 @@ pub(crate) struct Ring {
     enter_fd: RawFd,
     enter_flags: u32,
     min_wait_micros: u32,
+    /// Completions taken since the last wait.
+    taken: u32,
     /// Submissions that found both the queue full and the kernel unwilling. At most a few per
     /// connection, because so many operations it has at most.
     backlog: VecDeque<squeue::Entry>,
@@ -79,6 +84,7 @@ impl Ring {
             enter_fd,
             enter_flags: 0,
             min_wait_micros: if gathers { micros } else { 0 },
+            taken: 0,
             backlog: VecDeque::new(),
             calls: 3,
         };
@@ -269,13 +275,15 @@ impl Ring {
     fn enter_waiting(&mut self, queued: u32, timeout: Option<Duration>) -> Result<u32, i32> {
         let timespec = timeout.map(Timespec::from);
         let address = timespec.as_ref().map_or(0, |timespec| &raw const *timespec as u64);
+        let gathers = self.min_wait_micros > 0 && self.taken >= GATHER_AFTER;
+        self.taken = 0;
         let argument = WaitArgument {
             signal_mask: 0,
             signal_mask_bytes: 0,
-            min_wait_micros: self.min_wait_micros,
+            min_wait_micros: if gathers { self.min_wait_micros } else { 0 },
             timespec: address,
         };
-        let want = if self.min_wait_micros > 0 { GATHER_WANT } else { 1 };
+        let want = if gathers { GATHER_WANT } else { 1 };
         self.enter(queued, want, ENTER_GETEVENTS | ENTER_EXT_ARG, Some(&argument))
     }
 
@@ -315,7 +323,9 @@ impl Ring {
 
     /// The next completion.
     pub(crate) fn next_completion(&mut self) -> Option<RingCompletion> {
-        self.uring.completion().next().map(|entry| RingCompletion {
+        let entry = self.uring.completion().next()?;
+        self.taken = self.taken.saturating_add(1);
+        Some(RingCompletion {
             token: entry.user_data(),
             result: entry.result(),
             flags: entry.flags(),
