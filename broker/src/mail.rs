@@ -150,18 +150,25 @@ pub enum RetainedMail {
         after: Option<Box<str>>,
     },
     /// Asks a publisher's core to answer once it has mailed all that it has committed.
-    Probe {
-        /// As in the query.
+    Probe(ProbeFor),
+    /// Everything that was committed at the probed core before the probe has been mailed.
+    ProbeDone(ProbeFor),
+}
+
+/// Who waits for a probe's answer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ProbeFor {
+    /// A subscriber's core, before it delivers a batch.
+    Subscriber {
+        /// The session.
         session: SessionId,
-        /// As in the query.
+        /// Which of the session's queries.
         query: u32,
     },
-    /// Everything that was committed at the probed core before the probe has been mailed.
-    ProbeDone {
-        /// As in the query.
-        session: SessionId,
-        /// As in the query.
-        query: u32,
+    /// A topic's owner, before it answers the first batch of a query.
+    Owner {
+        /// Which of the owner's waiting queries.
+        token: u32,
     },
 }
 

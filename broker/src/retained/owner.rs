@@ -1,6 +1,6 @@
 //! The owner of a topic: keeps its retained message and answers queries batch by batch.
 
-use crate::mail::{Mail, RetainedMail};
+use crate::mail::{Mail, ProbeFor, RetainedMail};
 use crate::service::sizes::RETAINED_BATCH;
 use crate::service::{Broker, Timer, Turn};
 use crate::session::SessionId;
@@ -21,8 +21,21 @@ const SWEEP_PAUSE: Duration = Duration::from_millis(5);
 pub(crate) struct RetainedTasks {
     sweep_armed: bool,
     sweep_from: Option<Box<str>>,
+    queries: Vec<WaitingQuery>,
+    next_token: u32,
     /// Probes that wait until a mailbox has taken everything committed before them.
-    pub(super) probes: Vec<(CoreId, SessionId, u32)>,
+    pub(super) probes: Vec<(CoreId, ProbeFor)>,
+}
+
+/// A query whose answer must know everything that was committed before it was asked.
+#[derive(Debug)]
+struct WaitingQuery {
+    token: u32,
+    probes_left: u16,
+    from: CoreId,
+    session: SessionId,
+    query: u32,
+    filter: Box<str>,
 }
 
 impl Broker {
@@ -70,19 +83,59 @@ impl Broker {
         mail: RetainedMail,
     ) {
         match mail {
+            RetainedMail::Query { session, query, filter, after: None } => {
+                self.begin_query(turn, from, session, query, filter);
+            }
             RetainedMail::Query { session, query, filter, after } => {
                 self.answer_query(turn, from, session, query, &filter, after.as_deref());
             }
             RetainedMail::Answer { session, query, messages, after } => {
                 self.on_answer(turn, from, session, query, messages, after);
             }
-            RetainedMail::Probe { session, query } => {
-                self.retained_tasks.probes.push((from, session, query));
+            RetainedMail::Probe(waiter) => {
+                self.retained_tasks.probes.push((from, waiter));
                 self.answer_probes(turn);
             }
-            RetainedMail::ProbeDone { session, query } => {
+            RetainedMail::ProbeDone(ProbeFor::Subscriber { session, query }) => {
                 self.on_probe_done(turn, session, query);
             }
+            RetainedMail::ProbeDone(ProbeFor::Owner { token }) => {
+                self.on_owner_probe_done(turn, token);
+            }
+        }
+    }
+
+    /// The first batch: a retained message that another core committed before the subscriber's
+    /// filter came to it may still be on its way here, and would be missed. Every core says that
+    /// there is none.
+    fn begin_query(
+        &mut self,
+        turn: &mut Turn<'_>,
+        from: CoreId,
+        session: SessionId,
+        query: u32,
+        filter: Box<str>,
+    ) {
+        let probes_left = self.cores() - 1;
+        if probes_left == 0 {
+            return self.answer_query(turn, from, session, query, &filter, None);
+        }
+        let token = self.retained_tasks.next_token;
+        self.retained_tasks.next_token = token.wrapping_add(1);
+        let waiting = WaitingQuery { token, probes_left, from, session, query, filter };
+        self.retained_tasks.queries.push(waiting);
+        self.broadcast(turn, || {
+            Mail::Retained(Box::new(RetainedMail::Probe(ProbeFor::Owner { token })))
+        });
+    }
+
+    fn on_owner_probe_done(&mut self, turn: &mut Turn<'_>, token: u32) {
+        let queries = &mut self.retained_tasks.queries;
+        let Some(index) = queries.iter().position(|waiting| waiting.token == token) else { return };
+        queries[index].probes_left -= 1;
+        if queries[index].probes_left == 0 {
+            let WaitingQuery { from, session, query, filter, .. } = queries.swap_remove(index);
+            self.answer_query(turn, from, session, query, &filter, None);
         }
     }
 

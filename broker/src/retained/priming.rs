@@ -6,7 +6,7 @@
 //! left to the live copy. Batches are pulled, so that a slow subscriber paces its own flood.
 
 use crate::delivery::View;
-use crate::mail::{Mail, RetainedMail};
+use crate::mail::{Mail, ProbeFor, RetainedMail};
 use crate::service::{Broker, Turn};
 use crate::session::{Pending, Session, SessionId, SubscriptionIds, SubscriptionKind};
 use ringlane_dataplane::ids::CoreId;
@@ -136,7 +136,7 @@ impl Broker {
             return self.deliver_answers(turn, id, query);
         }
         for publisher in publishers.iter() {
-            let probe = RetainedMail::Probe { session: id, query };
+            let probe = RetainedMail::Probe(ProbeFor::Subscriber { session: id, query });
             self.send_mail(turn, publisher, Mail::Retained(Box::new(probe)));
         }
     }

@@ -1,7 +1,8 @@
 //! Probes: has a publisher's core mailed everything that it had committed?
 //!
 //! A retained message and the live messages before it reach a subscriber's core on different
-//! mailboxes. The answer to a probe travels behind the live ones, so whoever has it knows them all.
+//! mailboxes. The answer to a probe travels behind what was mailed before, so whoever has it knows
+//! all of that: the subscriber's core the live messages, a topic's owner the retained ones.
 
 use crate::mail::{Mail, RetainedMail};
 use crate::service::{Broker, Turn};
@@ -12,12 +13,12 @@ impl Broker {
         if self.retained_tasks.probes.is_empty() {
             return;
         }
-        for (to, session, query) in core::mem::take(&mut self.retained_tasks.probes) {
+        for (to, waiter) in core::mem::take(&mut self.retained_tasks.probes) {
             if self.has_mailed_all(to) {
-                let done = RetainedMail::ProbeDone { session, query };
+                let done = RetainedMail::ProbeDone(waiter);
                 self.send_mail(turn, to, Mail::Retained(Box::new(done)));
             } else {
-                self.retained_tasks.probes.push((to, session, query));
+                self.retained_tasks.probes.push((to, waiter));
             }
         }
     }
