@@ -1,4 +1,4 @@
-//! Bytes become packets: [`frame`] cuts, [`decode`] and its relatives check and give views.
+//! Bytes become packets: [`frame()`] cuts, [`decode`] and its relatives check and give views.
 
 #![deny(
     clippy::indexing_slicing,

@@ -1,8 +1,8 @@
 //! Invariants that must hold for any bytes. The mutation test and the fuzz targets share them.
 
 use ringlane_mqtt::{
-    DecodeError, Frame, PACKET_BYTES_MAX, Packet, RawPacket, Version, connect_version, decode,
-    decode_connect, decode_from_client, frame,
+    DecodeError, Frame, PACKET_BYTES_MAX, Packet, QoS, RawPacket, UserProperties, Version,
+    connect_version, decode, decode_connect, decode_from_client, frame, topic,
 };
 
 pub(crate) const VERSIONS: [Version; 3] = [Version::V31, Version::V311, Version::V5];
@@ -79,34 +79,59 @@ fn check_error(error: DecodeError) {
 
 /// Reads every view of a packet to its end and checks what decoding has promised of it.
 fn walk(packet: &Packet<'_>) {
+    let user_properties = user_properties(packet);
+    let pairs = user_properties.count();
+    assert_eq!(user_properties.is_empty(), pairs == 0);
+    assert!(user_properties.iter().all(|(name, value)| is_text(name) && is_text(value)));
     match packet {
         Packet::Subscribe(subscribe) => {
             assert_eq!(subscribe.filters.iter().count(), subscribe.filters.len());
             assert!(subscribe.filters.len() > 0);
-            assert!(subscribe.filters.iter().all(|entry| !entry.filter.is_empty()));
+            assert!(subscribe.filters.iter().all(|entry| is_filter(entry.filter)));
             assert!(subscribe.filters.iter().all(|entry| entry.retain_handling <= 2));
             assert_ne!(subscribe.subscription_id, Some(0));
         }
         Packet::Unsubscribe(unsubscribe) => {
             assert_eq!(unsubscribe.filters.iter().count(), unsubscribe.filters.len());
             assert!(unsubscribe.filters.len() > 0);
+            assert!(unsubscribe.filters.iter().all(is_filter));
         }
         Packet::Publish(publish) => {
-            let properties = &publish.properties;
-            assert!(properties.subscription_ids.iter().all(|id| id > 0));
-            assert_eq!(
-                properties.user_properties.is_empty(),
-                properties.user_properties.count() == 0
-            );
-            assert!(!publish.topic.contains(['+', '#', '\0']));
-            assert_eq!(publish.packet_id == 0, publish.qos == ringlane_mqtt::QoS::AtMostOnce);
+            assert!(publish.properties.subscription_ids.iter().all(|id| id > 0));
+            assert!(publish.topic.is_empty() || topic::is_valid_name(publish.topic));
+            assert!(!publish.topic.is_empty() || publish.properties.topic_alias.is_some());
+            assert_eq!(publish.packet_id == 0, publish.qos == QoS::AtMostOnce);
+            assert_ne!(publish.properties.topic_alias, Some(0));
         }
         Packet::Connect(connect) => {
-            assert!(!connect.client_id.contains('\0'));
+            assert!(is_text(connect.client_id));
             assert_ne!(connect.properties.receive_maximum, Some(0));
+            assert!(connect.will.is_none_or(|will| topic::is_valid_name(will.topic)));
         }
         _ => {}
     }
-    // The debug form walks all the rest.
-    assert!(!format!("{packet:?}").is_empty());
+}
+
+fn user_properties<'a>(packet: &Packet<'a>) -> UserProperties<'a> {
+    match packet {
+        Packet::Connect(packet) => packet.properties.user_properties,
+        Packet::Connack(packet) => packet.properties.user_properties,
+        Packet::Publish(packet) => packet.properties.user_properties,
+        Packet::Puback(ack) | Packet::Pubrec(ack) => ack.user_properties,
+        Packet::Pubrel(ack) | Packet::Pubcomp(ack) => ack.user_properties,
+        Packet::Subscribe(packet) => packet.user_properties,
+        Packet::Suback(ack) | Packet::Unsuback(ack) => ack.user_properties,
+        Packet::Unsubscribe(packet) => packet.user_properties,
+        Packet::Pingreq | Packet::Pingresp => UserProperties::default(),
+        Packet::Disconnect(packet) => packet.user_properties,
+        Packet::Auth(packet) => packet.user_properties,
+    }
+}
+
+fn is_text(text: &str) -> bool {
+    !text.contains('\0')
+}
+
+fn is_filter(filter: &str) -> bool {
+    !filter.is_empty() && is_text(filter)
 }
