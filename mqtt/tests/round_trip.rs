@@ -91,8 +91,12 @@ fn properties(message: &Message) -> PublishProperties<'_> {
     }
 }
 
+fn config(cases: u32) -> ProptestConfig {
+    ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..Default::default() })]
+    #![proptest_config(config(1000))]
 
     #[test]
     fn publish(
@@ -122,7 +126,8 @@ proptest! {
         let expected = PublishProperties { topic_alias: alias, ..properties(&message) };
         let properties = if version.is_v5() { expected } else { PublishProperties::default() };
         let topic = topic.as_str();
-        let expected = Publish { dup, qos, retain, topic, packet_id, properties, payload: &payload };
+        let payload = payload.as_slice();
+        let expected = Publish { dup, qos, retain, topic, packet_id, properties, payload };
         let Packet::Publish(publish) = decoded(version, &bytes) else { panic!("not PUBLISH") };
         let subscription_ids = SubscriptionIds::default();
         let properties = PublishProperties { subscription_ids, ..publish.properties };
@@ -140,7 +145,8 @@ proptest! {
         version in version(), clean_start: bool, keep_alive_secs: u16, client_id in "[a-z]{1,30}",
         will in option::of((qos(), any::<bool>(), name(), bytes(), any::<u32>(), message())),
         user_name in option::of(text()), password in option::of(bytes()),
-        numbers in (option::of(any::<u32>()), option::of(1..=u16::MAX), option::of(1..=u32::MAX), option::of(any::<u16>())),
+        numbers in (option::of(any::<u32>()), option::of(1..=u16::MAX), option::of(1..=u32::MAX),
+            option::of(any::<u16>())),
         flags: (bool, bool), user in user(), method in option::of((text(), option::of(bytes()))),
     ) {
         let v5 = version.is_v5();
@@ -249,9 +255,9 @@ proptest! {
         prop_assert_eq!(subscribe.filters.iter().collect::<Vec<_>>(), filters.clone());
         let names: Vec<_> = filters.iter().map(|entry| entry.filter).collect();
         let bytes = packet(|out| encode::unsubscribe(out, version, packet_id, &names));
-        let Packet::Unsubscribe(unsubscribe) = decoded(version, &bytes) else { panic!("UNSUBSCRIBE") };
-        prop_assert_eq!(unsubscribe.packet_id, packet_id);
-        prop_assert_eq!(unsubscribe.filters.iter().collect::<Vec<_>>(), names);
+        let Packet::Unsubscribe(packet) = decoded(version, &bytes) else { panic!("UNSUBSCRIBE") };
+        prop_assert_eq!(packet.packet_id, packet_id);
+        prop_assert_eq!(packet.filters.iter().collect::<Vec<_>>(), names);
     }
 
     #[test]
@@ -286,8 +292,9 @@ proptest! {
         let bytes = packet(|out| encode::disconnect(
             out, Version::V5, reason, reason_string, server_reference, session_expiry_secs,
         ));
-        let expected =
-            Disconnect { reason, session_expiry_secs, reason_string, server_reference, user_properties };
+        let expected = Disconnect {
+            reason, session_expiry_secs, reason_string, server_reference, user_properties,
+        };
         prop_assert_eq!(decoded(Version::V5, &bytes), Packet::Disconnect(expected));
         let data = data.as_deref();
         let bytes = packet(|out| encode::auth(out, step, Some(&method), data, reason_string));
@@ -315,6 +322,7 @@ proptest! {
         bytes.extend_from_slice(&behind);
         let Ok(Frame::Complete(raw)) = frame(&bytes, total) else { panic!("complete") };
         prop_assert_eq!(raw.total_bytes, total);
-        prop_assert_eq!(frame(&bytes[..5], total - 1).map_err(|error| error.reason), Err(ReasonCode::PACKET_TOO_LARGE));
+        let refused = frame(&bytes[..5], total - 1).map_err(|error| error.reason);
+        prop_assert_eq!(refused, Err(ReasonCode::PACKET_TOO_LARGE));
     }
 }

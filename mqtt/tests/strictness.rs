@@ -346,3 +346,42 @@ fn the_first_packet_must_be_connect() {
         assert_eq!((error.reason, error.source), (ReasonCode::PROTOCOL_ERROR, "MQTT-3.1.0-1"));
     }
 }
+
+#[test]
+fn lengths_are_read_at_every_edge_and_never_trusted() {
+    let edges: [(&[u8], usize); 8] = [
+        (&[0x00], 0),
+        (&[0x7F], 127),
+        (&[0x80, 0x01], 128),
+        (&[0xFF, 0x7F], 16_383),
+        (&[0x80, 0x80, 0x01], 16_384),
+        (&[0xFF, 0xFF, 0x7F], 2_097_151),
+        (&[0x80, 0x80, 0x80, 0x01], 2_097_152),
+        (&[0xFF, 0xFF, 0xFF, 0x7F], 268_435_455),
+    ];
+    for (length, body) in edges.into_iter().skip(1) {
+        let input = [&[0x30], length].concat();
+        assert_eq!(frame(&input, PACKET_BYTES_MAX), Ok(Frame::Incomplete { needed: body }));
+        let total = input.len() + body;
+        let refused = frame(&input, total - 1).expect_err("one byte too large");
+        assert_eq!(refused.reason, ReasonCode::PACKET_TOO_LARGE);
+        for cut in 2..input.len() {
+            let partial = frame(&input[..cut], PACKET_BYTES_MAX);
+            assert_eq!(partial, Ok(Frame::Incomplete { needed: 1 }));
+        }
+    }
+    assert_eq!(frame(&[], PACKET_BYTES_MAX), Ok(Frame::Incomplete { needed: 2 }));
+    assert_eq!(frame(&[0xC0], PACKET_BYTES_MAX), Ok(Frame::Incomplete { needed: 1 }));
+    assert!(matches!(frame(&[0xC0, edges[0].0[0]], 2), Ok(Frame::Complete(_))));
+    let endless = frame(&[0x30, 0x80, 0x80, 0x80, 0x80], PACKET_BYTES_MAX);
+    assert_eq!(endless.map_err(|error| error.reason), Err(ReasonCode::MALFORMED_PACKET));
+}
+
+#[test]
+fn only_mqtt_5_demands_the_shortest_length() {
+    let publish = [0x30, 0x84, 0x00, 0x00, 0x01, b't', 0x00];
+    for version in [Version::V31, Version::V311] {
+        assert!(read(version, &publish).is_ok());
+    }
+    assert_eq!(read(Version::V5, &publish).map_err(|error| error.source), Err("MQTT-1.5.5-1"));
+}

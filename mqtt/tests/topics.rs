@@ -103,8 +103,12 @@ fn names_hold_no_wildcard_and_no_nul() {
     assert_eq!([level_count("a"), level_count("/"), level_count("a/b/c")], [1, 2, 3]);
 }
 
+fn config(cases: u32) -> ProptestConfig {
+    ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 5_000, failure_persistence: None, ..Default::default() })]
+    #![proptest_config(config(5_000))]
 
     #[test]
     fn random_filters_agree_with_the_model(filter in "[ab+#/$]{0,8}", name in "[ab/$]{0,8}") {
