@@ -64,14 +64,16 @@ def test_payload_sizes(connected, name, qos, size):
 
 @QOS
 def test_large_payloads_to_many_subscribers(connected, name, qos):
-    """One large message is delivered whole to each of several subscribers of two versions."""
+    """Large messages are delivered whole to each of several subscribers of two versions."""
     subscribers = [connected(version=version) for version in (V311, V5, V311, V5)]
     for subscriber in subscribers:
         subscriber.subscribe(name, qos=qos)
-    payloads = [bytes([fill]) * 300_000 for fill in range(10)]
-    connected().publish_all(name, payloads, qos)
-    for subscriber in subscribers:
-        assert [message.payload for message in subscriber.receive_many(10)] == payloads
+    publisher = connected()
+    # One after the other: a burst of QoS 0 beyond a subscriber's output bound may be dropped.
+    for payload in (bytes([fill]) * 300_000 for fill in range(10)):
+        publisher.publish(name, payload, qos)
+        for subscriber in subscribers:
+            assert subscriber.receive().payload == payload
 
 
 @pytest.mark.guest

@@ -125,8 +125,8 @@ macro_rules! suite {
                 let again = second.packet().await;
                 assert!(again.dup, "sent again with DUP [MQTT-3.3.1-1]");
                 assert_eq!(&again.payload[..], b"seen, not acknowledged");
+                // It may carry DUP: the broker may have sent it before it saw the first connection's end.
                 let missed = second.packet().await;
-                assert!(!missed.dup);
                 assert_eq!(&missed.payload[..], b"missed");
                 second.ack(&again).await;
                 second.ack(&missed).await;
