@@ -15,13 +15,13 @@ TIMEOUT = str(int(PATIENCE))
 
 
 class Subscriber:
-    """A running mosquitto_sub; `-d` tells when the subscription stands."""
+    """A running mosquitto_sub; `-d` tells when the subscription stands. Several may share `lines`."""
 
-    def __init__(self, port, *arguments):
+    def __init__(self, port, *arguments, lines=None):
         self.process = subprocess.Popen(
             ["stdbuf", "-oL", "mosquitto_sub", "-h", "127.0.0.1", "-p", str(port), "-d", *arguments],
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        self.lines = queue.Queue()
+        self.lines = lines or queue.Queue()
         self.subscribed = threading.Event()
         threading.Thread(target=self._read, daemon=True).start()
         assert self.subscribed.wait(PATIENCE), f"no SUBACK: {list(self.lines.queue)}"
@@ -48,8 +48,8 @@ def subscribe(broker):
     """Starts subscribers that are ended with the test."""
     started = []
 
-    def start(*arguments):
-        started.append(Subscriber(broker.port, *arguments))
+    def start(*arguments, lines=None):
+        started.append(Subscriber(broker.port, *arguments, lines=lines))
         return started[-1]
 
     yield start
@@ -201,14 +201,13 @@ def test_request_and_response(subscribe, run, name):
 
 def test_shared_subscription(subscribe, run, name):
     """Two members of a group share what is published; together they have everything once."""
-    members = [subscribe("-V", "mqttv5", "-q", "1", "-t", f"$share/g/{name}") for _ in range(2)]
+    shown = queue.Queue()
+    for _ in range(2):
+        subscribe("-V", "mqttv5", "-q", "1", "-t", f"$share/g/{name}", lines=shown)
     everything = subscribe("-t", name, "-q", "1")
     lines = [f"line {number}" for number in range(40)]
     run("mosquitto_pub", "-t", name, "-q", "1", "-l", stdin="\n".join(lines) + "\n")
     assert [everything.line() for _ in lines] == lines
-    shown = queue.Queue()
-    for member in members:
-        threading.Thread(target=lambda m=member: [shown.put(m.line()) for _ in range(40)], daemon=True).start()
     assert sorted(shown.get(timeout=PATIENCE) for _ in lines) == sorted(lines)
 
 
