@@ -4,8 +4,9 @@
 //! window of messages per pair in flight. The last line can be checked against
 //! `strace -f -c`, or with `strace -f -o FILE` and the thread number that is printed.
 //!
-//! `cargo run --release -p ringlane-transport-uring --example relay -- KIND [WINDOW [ROUNDS]]`
-//! with KIND `uring` or `epoll`.
+//! `cargo run --release -p ringlane-transport-uring --example relay -- KIND [WINDOW [ROUNDS [GATHER [SPIN]]]]`
+//! with KIND `uring` or `epoll`. Two more arguments are the time that completions may gather and
+//! the time to poll before sleeping, both in microseconds.
 
 use core::time::Duration;
 use ringlane_dataplane::ids::{ConnectionId, CoreId, ListenerId};
@@ -105,15 +106,21 @@ fn cpu_ns() -> io::Result<u64> {
     first.parse().map_err(|_| io::Error::other("schedstat has changed its form"))
 }
 
-fn relay(driver: &mut AnyDriver) -> io::Result<Relay> {
+fn relay(driver: &mut AnyDriver, spin: Duration) -> io::Result<Relay> {
     let mut relay = Relay::default();
     let mut sockets = Sockets::new(2 * PAIRS);
+    let mut busy_at = driver.now();
     while relay.seen < 2 * PAIRS || relay.open > 0 {
-        let wait = Wait::Until(driver.now() + Duration::from_secs(1));
-        driver.poll(&mut sockets, wait, 256, &mut |sockets, event| {
+        let sleeps = driver.now() >= busy_at + spin;
+        let until = driver.now() + Duration::from_secs(1);
+        let wait = if sleeps { Wait::Until(until) } else { Wait::Poll };
+        let events = driver.poll(&mut sockets, wait, 256, &mut |sockets, event| {
             relay.on_event(sockets, event);
         })?;
         let now = driver.now();
+        if events > 0 {
+            busy_at = now;
+        }
         driver.apply(&mut sockets, now);
     }
     Ok(relay)
@@ -125,6 +132,7 @@ fn main() -> Result<(), Failure> {
     let window: usize = arguments.next().as_deref().unwrap_or("8").parse()?;
     let rounds: usize = arguments.next().as_deref().unwrap_or("2000").parse()?;
     let min_wait: u64 = arguments.next().as_deref().unwrap_or("0").parse()?;
+    let spin: u64 = arguments.next().as_deref().unwrap_or("0").parse()?;
     let (kind, _) = choose(choice, &probe::probe())?;
     let mut listeners = bind(SocketAddr::from(([127, 0, 0, 1], 0)), 1, 1024)?;
     let address = listeners[0].local_addr();
@@ -136,7 +144,7 @@ fn main() -> Result<(), Failure> {
         .map(|_| std::thread::spawn(move || generate(address, window, rounds)))
         .collect();
     let before = cpu_ns()?;
-    let relay = relay(&mut driver)?;
+    let relay = relay(&mut driver, Duration::from_micros(spin))?;
     let cpu = cpu_ns()? - before;
     for thread in threads {
         thread.join().map_err(|_| "a generator panicked")??;

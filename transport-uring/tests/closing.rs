@@ -1,5 +1,7 @@
 //! Every way in which a connection ends, and the table when it is full.
 
+#![allow(clippy::unwrap_used, reason = "this is test code, though not inside a test function")]
+
 mod support;
 
 use ringlane_dataplane::net::{Close, Closure, Driver, NetEvent, Wait};

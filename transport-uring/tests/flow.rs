@@ -1,5 +1,7 @@
 //! Bytes in and out: echo, many connections, coalescing, short writes, pauses, shortages.
 
+#![allow(clippy::unwrap_used, reason = "this is test code, though not inside a test function")]
+
 mod support;
 
 use ringlane_dataplane::net::{Closure, Driver};

@@ -27,7 +27,7 @@ const UNREGISTER_RING_FDS: u32 = 21;
 const GATHER_WANT: u32 = 32;
 /// Completions of one turn from which on the next wait gathers: fewer come from too few
 /// connections for company to be likely.
-const GATHER_AFTER: u32 = 8;
+const GATHER_AFTER: u32 = 4;
 
 /// `struct io_uring_getevents_arg`, see io_uring_enter(2).
 #[repr(C)]
@@ -61,7 +61,7 @@ pub(crate) struct Ring {
     enter_fd: RawFd,
     enter_flags: u32,
     min_wait_micros: u32,
-    /// Completions taken since the last wait.
+    /// Completions taken in this turn.
     taken: u32,
     /// Submissions that found both the queue full and the kernel unwilling. At most a few per
     /// connection, because so many operations it has at most.
@@ -253,6 +253,7 @@ impl Ring {
     /// there is nothing to do.
     pub(crate) fn turn(&mut self, block: Block) -> io::Result<()> {
         self.flush_backlog();
+        let taken = core::mem::take(&mut self.taken);
         let queue = self.uring.submission();
         let queued = queue.len() as u32;
         let kernel_has_work = queue.taskrun() || queue.cq_overflow();
@@ -260,8 +261,8 @@ impl Ring {
         let entered = match block {
             Block::No if queued == 0 && !kernel_has_work => return Ok(()),
             Block::No => self.enter(queued, 0, ENTER_GETEVENTS, None),
-            Block::For(time) => self.enter_waiting(queued, Some(time)),
-            Block::Forever => self.enter_waiting(queued, None),
+            Block::For(time) => self.enter_waiting(queued, taken, Some(time)),
+            Block::Forever => self.enter_waiting(queued, taken, None),
         };
         match entered {
             Ok(_) => Ok(()),
@@ -272,11 +273,15 @@ impl Ring {
         }
     }
 
-    fn enter_waiting(&mut self, queued: u32, timeout: Option<Duration>) -> Result<u32, i32> {
+    fn enter_waiting(
+        &mut self,
+        queued: u32,
+        taken: u32,
+        timeout: Option<Duration>,
+    ) -> Result<u32, i32> {
         let timespec = timeout.map(Timespec::from);
         let address = timespec.as_ref().map_or(0, |timespec| &raw const *timespec as u64);
-        let gathers = self.min_wait_micros > 0 && self.taken >= GATHER_AFTER;
-        self.taken = 0;
+        let gathers = self.min_wait_micros > 0 && taken >= GATHER_AFTER;
         let argument = WaitArgument {
             signal_mask: 0,
             signal_mask_bytes: 0,

@@ -23,7 +23,7 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 macro_rules! on_both_drivers {
     ($($name:ident),* $(,)?) => {
         mod on_io_uring {
-            $(#[test] fn $name() { crate::support::run_on_io_uring(super::$name); })*
+            $(#[test] fn $name() { super::support::run_on_io_uring(super::$name); })*
         }
         mod on_epoll {
             $(#[test] fn $name() {
@@ -34,6 +34,7 @@ macro_rules! on_both_drivers {
 }
 
 /// Runs the test, or says that it was not run: only where the kernel has no io_uring.
+#[allow(clippy::print_stderr, reason = "a test that cannot run says so")]
 pub fn run_on_io_uring(test: fn(TransportKind)) {
     match choose(TransportChoice::Uring, &probe::probe()) {
         Ok((kind, _)) => test(kind),
