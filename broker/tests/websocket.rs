@@ -20,6 +20,8 @@ on_both_transports!(
     ping_is_answered_between_the_fragments_of_a_message,
     close_is_answered_and_publishes_the_will,
     disconnect_ends_the_websocket_connection,
+    a_frame_may_hold_more_than_the_largest_packet,
+    what_stands_behind_connect_in_its_segment_is_answered,
     large_messages_travel_both_ways,
     tcp_and_websocket_clients_exchange_messages,
     mqtt_without_websocket_is_refused,
@@ -217,7 +219,52 @@ fn disconnect_ends_the_websocket_connection(transport: Transport) {
         let mut client = connected(&broker, version, "leaving");
         client.send(&disconnect());
         assert_eq!(client.expect_closed(), []);
+        assert_eq!(client.framing().close_code, Some(1000), "RFC 6455 section 7.1.2");
     }
+    broker.stop();
+}
+
+/// A frame is no unit of MQTT [MQTT-6.0.0-2]: the limit on packets is not one on frames.
+fn a_frame_may_hold_more_than_the_largest_packet(transport: Transport) {
+    let config = "[mqtt]\nmax_packet_size = 65536";
+    let broker = Broker::start(&Options::new(transport).config(config));
+    for version in Version::BOTH {
+        let mut client = connected(&broker, version, "many-in-one");
+        let packets: Vec<u8> = (1..=40)
+            .flat_map(|id| Publish::new("t/1", [3; 10_000]).qos(1, id).encode(version))
+            .collect();
+        client.send(&packets);
+        for id in 1..=40 {
+            assert_eq!(client.expect(Kind::Puback).id(), id);
+        }
+    }
+    broker.stop();
+}
+
+/// The identifiers belong to both cores, so that some connections move between the two frames.
+fn what_stands_behind_connect_in_its_segment_is_answered(transport: Transport) {
+    let broker = Broker::on(transport);
+    for number in 0..16 {
+        let connect = Connect::new(Version::V5, &format!("quick-{number}")).encode();
+        let open = |behind: &[u8]| {
+            let mut client = Client::open_websocket(broker.websocket, Version::V5);
+            client.send_unframed(&[&frame(BINARY, &connect)[..], behind].concat());
+            client
+        };
+        let mut pinging = open(&frame(PING, b"quick"));
+        pinging.expect(Kind::Connack);
+        if pinging.framing().pongs.is_empty() {
+            assert!(pinging.wait_for_pong().is_empty());
+        }
+        assert_eq!(pinging.framing().pongs, [b"quick"], "client {number}");
+        pinging.disconnect();
+        for (behind, code) in [(frame(TEXT, b"quick"), 1003), (frame(CLOSE, &[3, 0xe8]), 1000)] {
+            let mut client = open(&behind);
+            client.expect_closed();
+            assert_eq!(client.framing().close_code, Some(code), "client {number}");
+        }
+    }
+    broker.wait_until_sockets_are(0);
     broker.stop();
 }
 

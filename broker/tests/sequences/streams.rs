@@ -10,6 +10,7 @@ use crate::support::{
 on_both_transports!(
     q20_every_packet_may_come_byte_by_byte,
     q20_a_hundred_packets_may_come_in_one_segment,
+    q20_what_stands_behind_connect_in_its_segment_is_processed,
     q20_mqtt_4_3_2_4_publishes_before_a_disconnect_in_the_same_segment_are_answered,
 );
 
@@ -142,5 +143,38 @@ fn q20_a_hundred_packets_may_come_in_one_segment(transport: Transport) {
         }
         subscriber.expect_nothing();
     }
+    broker.stop();
+}
+
+/// A client need not wait for CONNACK (section 3.1.4). The identifiers belong to both cores, so
+/// that some connections move with these bytes.
+fn q20_what_stands_behind_connect_in_its_segment_is_processed(transport: Transport) {
+    let broker = Broker::on(transport);
+    for version in Version::BOTH {
+        for number in 0..16 {
+            let connect = Connect::new(version, &format!("quick-{version:?}-{number}")).encode();
+            let open = |behind: &[u8]| {
+                let mut client = Client::open(broker.tcp, version);
+                client.send(&[&connect[..], behind].concat());
+                client
+            };
+            let mut pinging = open(&PINGREQ);
+            pinging.expect(Kind::Connack);
+            pinging.expect(Kind::Pingresp);
+            let mut half = open(&PINGREQ[..1]);
+            half.expect(Kind::Connack);
+            pinging.expect_closed();
+            half.send(&PINGREQ[1..]);
+            half.expect(Kind::Pingresp);
+            for behind in [connect.clone(), disconnect(), vec![0, 0], vec![0xc1, 0]] {
+                let packets = open(&behind).expect_closed();
+                assert_eq!(packets[0].kind(), Kind::Connack, "{packets:?}");
+            }
+            half.expect_closed();
+            open(&[]).half_close();
+            open(&disconnect()).reset();
+        }
+    }
+    broker.wait_until_sockets_are(0);
     broker.stop();
 }
