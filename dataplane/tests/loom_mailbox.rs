@@ -34,14 +34,14 @@ fn nothing_is_lost_doubled_or_reordered_across_the_wrap() {
     explore(|| {
         let (mut sender, mut receiver) = mailbox(2);
         let sending = thread::spawn(move || {
-            for number in 0..3 {
+            for number in 0..4 {
                 while sender.push(number).is_err() {
                     thread::yield_now();
                 }
                 sender.publish();
             }
         });
-        assert_eq!(take(&mut receiver, 3), [0, 1, 2]);
+        assert_eq!(take(&mut receiver, 4), [0, 1, 2, 3]);
         assert_eq!(receiver.pop(), None);
         sending.join().unwrap();
     });
