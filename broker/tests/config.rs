@@ -92,114 +92,100 @@ format = "json"
     assert!(config.listeners.websocket.enabled, "what is not named keeps its default");
 }
 
+/// Files with keys that do not exist, and what is said after the file's name.
+const WRONG_KEYS: [(&str, &str); 7] = [
+    (
+        "[mqtt]\nmax_paket_size = 1",
+        "2:1: unknown key \"max_paket_size\" in [mqtt] (did you mean \"max_packet_size\"?)",
+    ),
+    ("[mqtt]\nzebra = 1", "2:1: unknown key \"zebra\" in [mqtt]"),
+    ("[mqt]\nx = 1", "1:2: unknown section [mqt] (did you mean [mqtt]?)"),
+    (
+        "[listeners.websockets]\nenabled = true",
+        "1:12: unknown section [listeners.websockets] (did you mean [listeners.websocket]?)",
+    ),
+    (
+        "max_packet_size = 1",
+        "1:1: unknown key \"max_packet_size\" outside of any section (did you mean \
+         \"max_packet_size\" in [mqtt]?)",
+    ),
+    (
+        "dta_dir = 'x'",
+        "1:1: unknown key \"dta_dir\" outside of any section (did you mean \"data_dir\"?)",
+    ),
+    ("mqtt = 1", "1:1: mqtt is a section; write [mqtt]"),
+];
+
+/// The same for values of a wrong type.
+const WRONG_VALUES: [(&str, &str); 7] = [
+    (
+        "[mqtt]\nmax_packet_size = 'big'",
+        "2:19: mqtt.max_packet_size: invalid value: string \"big\", expected a size in bytes \
+         such as 65536, \"64KiB\", \"1MiB\" or \"1GiB\"",
+    ),
+    (
+        "[mqtt]\nmax_packet_size = -1",
+        "2:19: mqtt.max_packet_size: invalid value: integer `-1`, expected a size in bytes such \
+         as 65536, \"64KiB\", \"1MiB\" or \"1GiB\"",
+    ),
+    (
+        "[mqtt]\nmax_packet_size = '5GiB'",
+        "2:19: mqtt.max_packet_size: invalid value: integer `5368709120`, expected a size that \
+         fits into 32 bits",
+    ),
+    (
+        "[mqtt]\nreceive_maximum = 70000",
+        "2:19: mqtt.receive_maximum: invalid value: integer `70000`, expected u16",
+    ),
+    (
+        "[runtime]\ncores = 'all'",
+        "2:9: runtime.cores: \"all\" is no CPU number or range; write auto, 2,3,6 or 0-3",
+    ),
+    (
+        "[sys]\nenabled = 'yes'",
+        "2:11: sys.enabled: invalid type: string \"yes\", expected a boolean",
+    ),
+    ("[control]\nbind = '127.0.0.1'", "2:8: control.bind: invalid socket address syntax"),
+];
+
+/// The same for values that are out of range, or do not go together.
+const OUT_OF_RANGE: [(&str, &str); 11] = [
+    ("[mqtt]\n\n  receive_maximum = 0", "3:21: mqtt.receive_maximum is 0; it must be at least 1"),
+    (
+        "[mqtt]\nmax_client_id_length = 22",
+        "2:24: mqtt.max_client_id_length is 22; it must be at least 23",
+    ),
+    (
+        "[mqtt]\nmax_keep_alive = '1500ms'",
+        "2:18: mqtt.max_keep_alive is 1.5s; it must be in whole seconds",
+    ),
+    ("[runtime]\ncores = [1, 1]", "2:9: runtime.cores names CPU 1 twice"),
+    (
+        "[runtime]\ncores = []",
+        "2:9: runtime.cores is empty; write \"auto\" or name at least one CPU",
+    ),
+    ("[runtime]\nreceive_buffers = 1000", "2:19: runtime.receive_buffers must be a power of two"),
+    ("[runtime]\nmailbox_slots = 1", "2:17: runtime.mailbox_slots is 1; it must be at least 2"),
+    (
+        "[control]\nbind = '127.0.0.1:1883'",
+        "2:8: listeners.tcp.bind and control.bind are both 127.0.0.1:1883",
+    ),
+    (
+        "[limits]\nwrite_buffer_high = '2MiB'",
+        "2:21: limits.write_buffer_max must not be below limits.write_buffer_high",
+    ),
+    ("[listeners.websocket]\npath = 'mqtt'", "2:8: listeners.websocket.path must begin with \"/\""),
+    (
+        "[listeners]\ntcp.enabled = false\nwebsocket.enabled = false",
+        "2:15: no listener is enabled, so that no client could connect",
+    ),
+];
+
 #[test]
 fn a_wrong_file_is_told_with_line_column_and_what_was_meant() {
-    let at = |line: u32, column: u32, rest: &str| format!("ringlane.toml:{line}:{column}: {rest}");
-    let cases = [
-        (
-            "[mqtt]\nmax_paket_size = 1",
-            at(2, 1, r#"unknown key "max_paket_size" in [mqtt] (did you mean "max_packet_size"?)"#),
-        ),
-        ("[mqtt]\nzebra = 1", at(2, 1, r#"unknown key "zebra" in [mqtt]"#)),
-        ("[mqt]\nx = 1", at(1, 2, "unknown section [mqt] (did you mean [mqtt]?)")),
-        (
-            "[listeners.websockets]\nenabled = true",
-            at(
-                1,
-                12,
-                "unknown section [listeners.websockets] (did you mean [listeners.websocket]?)",
-            ),
-        ),
-        (
-            "max_packet_size = 1",
-            at(
-                1,
-                1,
-                "unknown key \"max_packet_size\" outside of any section \
-                 (did you mean \"max_packet_size\" in [mqtt]?)",
-            ),
-        ),
-        (
-            "dta_dir = 'x'",
-            at(1, 1, r#"unknown key "dta_dir" outside of any section (did you mean "data_dir"?)"#),
-        ),
-        ("mqtt = 1", at(1, 1, "mqtt is a section; write [mqtt]")),
-        (
-            "[mqtt]\nmax_packet_size = 'big'",
-            at(
-                2,
-                19,
-                "mqtt.max_packet_size: invalid value: string \"big\", expected a size in bytes such as 65536, \"64KiB\", \"1MiB\" or \"1GiB\"",
-            ),
-        ),
-        (
-            "[mqtt]\nmax_packet_size = -1",
-            at(
-                2,
-                19,
-                "mqtt.max_packet_size: invalid value: integer `-1`, expected a size in bytes such as 65536, \"64KiB\", \"1MiB\" or \"1GiB\"",
-            ),
-        ),
-        (
-            "[mqtt]\nmax_packet_size = '5GiB'",
-            at(
-                2,
-                19,
-                "mqtt.max_packet_size: invalid value: integer `5368709120`, expected a size that fits into 32 bits",
-            ),
-        ),
-        (
-            "[mqtt]\nreceive_maximum = 70000",
-            at(2, 19, "mqtt.receive_maximum: invalid value: integer `70000`, expected u16"),
-        ),
-        (
-            "[mqtt]\n\n  receive_maximum = 0",
-            at(3, 21, "mqtt.receive_maximum is 0; it must be at least 1"),
-        ),
-        (
-            "[mqtt]\nmax_client_id_length = 22",
-            at(2, 24, "mqtt.max_client_id_length is 22; it must be at least 23"),
-        ),
-        (
-            "[mqtt]\nmax_keep_alive = '1500ms'",
-            at(2, 18, "mqtt.max_keep_alive is 1.5s; it must be in whole seconds"),
-        ),
-        ("[runtime]\ncores = [1, 1]", at(2, 9, "runtime.cores names CPU 1 twice")),
-        (
-            "[runtime]\ncores = []",
-            at(2, 9, "runtime.cores is empty; write \"auto\" or name at least one CPU"),
-        ),
-        (
-            "[runtime]\ncores = 'all'",
-            at(2, 9, "runtime.cores: \"all\" is no CPU number or range; write auto, 2,3,6 or 0-3"),
-        ),
-        (
-            "[runtime]\nreceive_buffers = 1000",
-            at(2, 19, "runtime.receive_buffers must be a power of two"),
-        ),
-        (
-            "[runtime]\nmailbox_slots = 1",
-            at(2, 17, "runtime.mailbox_slots is 1; it must be at least 2"),
-        ),
-        (
-            "[sys]\nenabled = 'yes'",
-            at(2, 11, "sys.enabled: invalid type: string \"yes\", expected a boolean"),
-        ),
-        ("[control]\nbind = '127.0.0.1'", at(2, 8, "control.bind: invalid socket address syntax")),
-        (
-            "[control]\nbind = '127.0.0.1:1883'",
-            at(2, 8, "listeners.tcp.bind and control.bind are both 127.0.0.1:1883"),
-        ),
-        (
-            "[limits]\nwrite_buffer_high = '2MiB'",
-            at(2, 21, "limits.write_buffer_max must not be below limits.write_buffer_high"),
-        ),
-        (
-            "[listeners.websocket]\npath = 'mqtt'",
-            at(2, 8, "listeners.websocket.path must begin with \"/\""),
-        ),
-    ];
-    for (text, expected) in cases {
+    let tables = [WRONG_KEYS.as_slice(), &WRONG_VALUES, &OUT_OF_RANGE];
+    for (text, expected) in tables.concat() {
+        let expected = format!("ringlane.toml:{expected}");
         assert_eq!(errors(&with_file(text)), [expected], "{text}");
     }
 }

@@ -249,7 +249,7 @@ fn the_service_manager_is_told() {
         .environment("NOTIFY_SOCKET", path.to_str().expect("UTF-8"))
         .environment("WATCHDOG_USEC", "200000");
     let mut broker = Broker::start(&options);
-    let mut wait_for = |word: &str| {
+    let wait_for = |word: &str| {
         let mut bytes = [0; 1024];
         loop {
             let length = socket.recv(&mut bytes).expect("a message of the broker");
