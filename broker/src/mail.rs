@@ -122,6 +122,8 @@ pub struct Adoption {
     pub inbox: Vec<u8>,
     /// The WebSocket decoder, if the connection is one.
     pub websocket: Option<Box<websocket::Decoder>>,
+    /// What ends the WebSocket after the packets of the inbox, if its end has been read.
+    pub farewell: Option<Vec<u8>>,
 }
 
 /// The pull protocol for retained messages: one batch, one answer.

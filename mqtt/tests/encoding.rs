@@ -93,7 +93,7 @@ fn only_mqtt_5_has_a_disconnect_with_a_reason() {
     let taken_over = ReasonCode::SESSION_TAKEN_OVER;
     assert_eq!(disconnect(V5, taken_over), [0xE0, 6, 0x8E, 4, 0x1F, 0, 1, b'x']);
     let plain = |reason| bytes(|out| encode::disconnect(out, V5, reason, None, None, None));
-    assert_eq!(plain(taken_over), [0xE0, 1, 0x8E]);
+    assert_eq!(plain(taken_over), [0xE0, 2, 0x8E, 0]);
     assert_eq!(plain(ReasonCode::NORMAL_DISCONNECTION), [0xE0, 0]);
     let normal = ReasonCode::NORMAL_DISCONNECTION;
     let expiry = bytes(|out| encode::disconnect(out, V5, normal, None, None, Some(10)));

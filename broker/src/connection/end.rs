@@ -3,6 +3,7 @@
 use super::{Connection, Phase, write_packet};
 use crate::service::{Broker, Timer, Turn};
 use crate::session::SessionId;
+use crate::websocket;
 use ringlane_dataplane::ids::ConnectionId;
 use ringlane_dataplane::net::{Close, Closure};
 use ringlane_mqtt::{ReasonCode, encode};
@@ -38,6 +39,7 @@ impl Broker {
 
     /// Ends a connection: its state goes now, its socket is closed, its session is told.
     pub(crate) fn end_connection(&mut self, turn: &mut Turn<'_>, id: ConnectionId, end: End) {
+        self.close_websocket(turn, id, end);
         let Some(connection) = self.connections.remove(id) else { return };
         if let Some(deadline) = connection.deadline {
             turn.timers.cancel(deadline);
@@ -56,6 +58,19 @@ impl Broker {
             End::Shutdown => {}
         }
         self.unlink_session(turn, session, id, end);
+    }
+
+    /// A WebSocket ends with a Close frame: 1001 when the broker stops, 1000 otherwise
+    /// (RFC 6455 section 7.4.1).
+    fn close_websocket(&self, turn: &mut Turn<'_>, id: ConnectionId, end: End) {
+        let Some(connection) = self.connections.get(id) else { return };
+        if !connection.is_websocket() || connection.close_sent {
+            return;
+        }
+        let code = if end == End::Shutdown { 1001 } else { 1000 };
+        if let Some(output) = turn.sockets.output(id) {
+            output.bytes.extend_from_slice(&websocket::close_frame(code));
+        }
     }
 
     /// The session loses its connection.

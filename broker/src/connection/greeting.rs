@@ -63,7 +63,7 @@ impl Broker {
             Upgrade::Accepted { consumed, response } => {
                 let rest = connection.inbox.split_off(consumed);
                 connection.inbox = Vec::new();
-                let decoder = websocket::Decoder::new(self.sizes.packet_bytes_max);
+                let decoder = websocket::Decoder::new(usize::MAX);
                 connection.stream = Stream::WebSocket(Box::new(decoder));
                 if let Some(output) = turn.sockets.output(id) {
                     output.bytes.extend_from_slice(&response);
@@ -93,6 +93,10 @@ impl Broker {
             Ok(connect) => self.place(turn, id, &connect, raw.total_bytes),
             Err(error) if error.reason == ReasonCode::UNSUPPORTED_PROTOCOL_VERSION => {
                 // The 3.1.1 form: the one that every client understands [MQTT-3.1.2-2].
+                self.refuse(turn, id, Version::V311, error.reason)
+            }
+            Err(error) if error.reason == ReasonCode::CLIENT_IDENTIFIER_NOT_VALID => {
+                // Only 3.1 and 3.1.1 refuse an identifier at this point [MQTT-3.1.3-8].
                 self.refuse(turn, id, Version::V311, error.reason)
             }
             Err(error) => self.fail(turn, id, error),

@@ -78,6 +78,10 @@ pub(crate) struct Connection {
     /// QoS 1 entries of `acks`: they count against Receive Maximum.
     pub(crate) acks_qos1: u16,
     pub(crate) ack_ready: bool,
+    /// What ends a WebSocket whose end was read together with its CONNECT: it goes with a move.
+    pub(crate) farewell: Option<Vec<u8>>,
+    /// A WebSocket Close frame has been sent: nothing may follow it.
+    pub(crate) close_sent: bool,
 }
 
 impl Connection {
@@ -96,6 +100,8 @@ impl Connection {
             acks_base: 0,
             acks_qos1: 0,
             ack_ready: false,
+            farewell: None,
+            close_sent: false,
         }
     }
 

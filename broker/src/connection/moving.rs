@@ -38,14 +38,14 @@ impl Broker {
             Stream::Plain | Stream::Upgrade => None,
         };
         self.metrics.connections_moved.add(1);
-        let inbox = connection.inbox;
-        let adoption = Adoption { socket, listener, peer, inbox, websocket };
+        let (inbox, farewell) = (connection.inbox, connection.farewell);
+        let adoption = Adoption { socket, listener, peer, inbox, websocket, farewell };
         self.send_mail(turn, to, Mail::Adopt(Box::new(adoption)));
     }
 
     /// A connection of a client of this core arrives.
     pub(crate) fn on_adopt(&mut self, turn: &mut Turn<'_>, adoption: Adoption) {
-        let Adoption { socket, listener, peer, inbox, websocket } = adoption;
+        let Adoption { socket, listener, peer, inbox, websocket, farewell } = adoption;
         if self.draining {
             return;
         }
@@ -60,5 +60,8 @@ impl Broker {
         connection.deadline = Some(turn.timers.schedule(deadline, Timer::ConnectDeadline(id)));
         self.connections.insert(id, connection);
         self.consume_inbox(turn, id);
+        if let Some(farewell) = farewell {
+            self.end_websocket(turn, id, farewell);
+        }
     }
 }

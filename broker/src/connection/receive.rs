@@ -60,29 +60,46 @@ impl Broker {
         let mut replies = Vec::new();
         payload.clear();
         let decoded = decoder.decode(bytes, &mut payload, &mut replies);
-        if !payload.is_empty() {
-            self.take_mqtt(turn, id, &payload);
-        }
-        self.scratch.frames = payload;
+        let end = match decoded {
+            Ok(decoded) if decoded.closed => Some(core::mem::take(&mut replies)),
+            Ok(_) => None,
+            Err(error) => Some(self.count_bad_frame(error)),
+        };
+        // Pongs first: what stands behind CONNECT may leave this core with the connection.
         if !replies.is_empty()
             && let Some(output) = turn.sockets.output(id)
         {
             output.bytes.extend_from_slice(&replies);
         }
-        match decoded {
-            Ok(decoded) if decoded.closed => self.end_connection(turn, id, End::Unclean),
-            Ok(_) => {}
-            Err(error) => self.fail_websocket(turn, id, &error),
+        if !payload.is_empty() {
+            self.take_mqtt(turn, id, &payload);
+        }
+        self.scratch.frames = payload;
+        if let Some(farewell) = end {
+            self.end_websocket(turn, id, farewell);
         }
     }
 
-    fn fail_websocket(&mut self, turn: &mut Turn<'_>, id: ConnectionId, error: &WebSocketError) {
-        if self.connections.get(id).is_none() {
+    fn count_bad_frame(&self, error: WebSocketError) -> Vec<u8> {
+        self.metrics.malformed_packets.add(1);
+        error.close_frame().to_vec()
+    }
+
+    /// Answers the end of a WebSocket, here or on the core that the connection moves to.
+    pub(super) fn end_websocket(
+        &mut self,
+        turn: &mut Turn<'_>,
+        id: ConnectionId,
+        farewell: Vec<u8>,
+    ) {
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        if matches!(connection.phase, Phase::Moving(_)) {
+            connection.farewell = Some(farewell);
             return;
         }
-        self.metrics.malformed_packets.add(1);
+        connection.close_sent = true;
         if let Some(output) = turn.sockets.output(id) {
-            output.bytes.extend_from_slice(&error.close_frame());
+            output.bytes.extend_from_slice(&farewell);
         }
         self.end_connection(turn, id, End::Unclean);
     }

@@ -29,9 +29,19 @@ impl Broker {
             }
             held.expiry_secs = secs.min(cap);
         }
+        self.settle_before_end(turn, id);
         let clean = disconnect.reason == ReasonCode::NORMAL_DISCONNECTION;
         self.end_connection(turn, id, if clean { End::Clean } else { End::WithWill });
         Flow::Over
+    }
+
+    /// What the client published before its DISCONNECT in the same turn is committed and
+    /// acknowledged first [MQTT-4.3.2-4], [MQTT-4.3.3-8].
+    fn settle_before_end(&mut self, turn: &mut Turn<'_>, id: ConnectionId) {
+        if self.connections.get(id).is_some_and(|connection| !connection.acks.is_empty()) {
+            self.commit_all(turn);
+            self.flush_acks(turn);
+        }
     }
 
     /// The longest session expiry interval that is granted, in seconds.

@@ -25,6 +25,9 @@ impl Broker {
         subscribe: &Subscribe<'_>,
         bytes: usize,
     ) -> Flow {
+        // What was published before this packet, by its own client too, is committed first: it
+        // does not match, and it is what the subscription finds retained.
+        self.commit_all(turn);
         let mut pending = PendingSuback {
             id: self.announcer.fresh_suback(),
             connection: id,

@@ -18,6 +18,8 @@ impl Broker {
         unsubscribe: &Unsubscribe<'_>,
         bytes: usize,
     ) -> Flow {
+        // What was published before this packet still matches.
+        self.commit_all(turn);
         let mut reasons = Vec::new();
         for filter in unsubscribe.filters.iter() {
             self.stop_priming(turn, session, filter);

@@ -36,7 +36,7 @@ impl Broker {
     }
 
     /// End of turn: at the level `memory` everything accepted is committed.
-    pub(super) fn commit_all(&mut self, turn: &mut Turn<'_>) {
+    pub(crate) fn commit_all(&mut self, turn: &mut Turn<'_>) {
         for index in 0..self.partitions.len() {
             while let Some(committed) = self.partitions[index].commit_next() {
                 self.on_committed(turn, index, committed);

@@ -100,9 +100,8 @@ pub fn disconnect(
         _ if !version.is_v5() => {}
         _ => framed(out, packet_type::DISCONNECT << 4, |out| {
             out.push(reason.0);
-            if is_plain {
-                return;
-            }
+            // An empty property section may be left out [MQTT5 §3.14.2.2.1], but clients in the
+            // field wait for it.
             sized(out, |out| {
                 put_u32_property(out, id::SESSION_EXPIRY_INTERVAL, session_expiry_secs);
                 put_text_property(out, id::REASON_STRING, reason_string);
