@@ -90,6 +90,32 @@ fn the_table_is_whole() {
     }
 }
 
+/// What no row of its kind allows, so that the table cannot pass by asking for nothing.
+#[test]
+fn the_judge_refuses_what_a_row_does_not_ask_for() {
+    let packet = |version, bytes: &str| {
+        Packet::parse(version, &support::hex(bytes)).expect("a whole packet").0
+    };
+    for row in rows(PACKETS) {
+        let judged = |packets: &[&str], closed| {
+            let packets = packets.iter().map(|bytes| packet(row.version, bytes)).collect();
+            is_allowed(&row, &Observed { packets, closed })
+        };
+        let accepted = if row.version.is_v5() { "20 03 00 00 00" } else { "20 02 00 00" };
+        assert!(!judged(&[accepted, accepted], false), "{}", row.title());
+        assert!(!judged(&["D0 00"], true), "a PINGRESP, {}", row.title());
+        assert!(!judged(&["E0 01 00"], true), "DISCONNECT without an error, {}", row.title());
+        assert!(!judged(&["30 04 00 01 74 78"], false), "a message, {}", row.title());
+        if !row.may_stay() {
+            assert!(!judged(&[], false), "no reaction, {}", row.title());
+            assert!(!judged(&[accepted], false), "accepted, {}", row.title());
+        }
+        if row.version == Version::V311 {
+            assert!(!judged(&["E0 01 81"], true), "DISCONNECT in 3.1.1, {}", row.title());
+        }
+    }
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Carrier {
     Tcp,
