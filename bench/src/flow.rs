@@ -114,7 +114,8 @@ pub struct FlowOutcome {
     pub damaged: u64,
     /// Connections that the broker ended.
     pub ended: u64,
-    /// Times that nothing arrived for 200 ms and credit for lost QoS 0 messages was given back.
+    /// Times that nothing of a stream arrived for 200 ms and the credit of its lost QoS 0 messages
+    /// was given back.
     pub rescues: u64,
     /// The longest time in seconds in which nothing arrived while something was on its way.
     pub silence_seconds_max: f64,
@@ -169,6 +170,8 @@ struct Stream {
     copies: u32,
     /// How many listeners have message n, at n modulo the length; empty with one listener.
     seen: Vec<u32>,
+    /// When one of its messages last arrived or was sent after a pause.
+    moved_ns: u64,
     queued: bool,
 }
 
@@ -198,6 +201,7 @@ struct Flow<'a> {
     damaged: u64,
     ended: u64,
     rescues: u64,
+    rescued_ns: u64,
     measured: u64,
     silence_ns_max: u64,
     arrived_ns: u64,
@@ -263,6 +267,7 @@ impl<'a> Flow<'a> {
             damaged: 0,
             ended: 0,
             rescues: 0,
+            rescued_ns: 0,
             measured: 0,
             silence_ns_max: 0,
             arrived_ns: 0,
@@ -369,22 +374,30 @@ impl<'a> Flow<'a> {
 
     /// Gives back the credit of lost QoS 0 messages; says whether to give up.
     fn is_silent(&mut self, swarm: &Swarm) -> bool {
-        let silence_ns = swarm.now_ns().saturating_sub(self.arrived_ns);
+        let now_ns = swarm.now_ns();
+        let silence_ns = now_ns.saturating_sub(self.arrived_ns);
         self.silence_ns_max = self.silence_ns_max.max(silence_ns);
-        if silence_ns > nanos(self.options.patience) {
-            return true;
+        let may_lose = self.options.qos == QoS::AtMostOnce && self.window > 0;
+        if may_lose && now_ns.saturating_sub(self.rescued_ns) > RESCUE_NS / 2 {
+            self.rescued_ns = now_ns;
+            self.rescue(now_ns);
         }
-        if silence_ns > RESCUE_NS && self.options.qos == QoS::AtMostOnce && self.window > 0 {
-            self.rescues += 1;
-            self.arrived_ns = swarm.now_ns();
-            for index in 0..self.streams.len() {
-                let stream = &mut self.streams[index];
+        silence_ns > nanos(self.options.patience)
+    }
+
+    fn rescue(&mut self, now_ns: u64) {
+        for index in 0..self.streams.len() {
+            let stream = &mut self.streams[index];
+            let is_stuck = stream.completed < stream.sent
+                && now_ns.saturating_sub(stream.moved_ns) > RESCUE_NS;
+            if is_stuck {
+                self.rescues += 1;
+                stream.moved_ns = now_ns;
                 stream.completed = stream.sent;
                 stream.seen.fill(0);
                 self.make_ready(index);
             }
         }
-        false
     }
 
     /// Sends what the windows allow. Returns whether nothing more can be sent now.
@@ -493,6 +506,7 @@ impl<'a> Flow<'a> {
             self.latency.saturating_record(now_ns.saturating_sub(stamp.sent_ns));
         }
         let index = stamp.stream as usize;
+        self.streams[index].moved_ns = now_ns;
         match arrival {
             Arrival::InOrder => self.streams[index].complete(stamp.sequence, stamp.sequence),
             Arrival::Gap(_) => self.streams[index].complete(first_missing, stamp.sequence),
@@ -561,6 +575,7 @@ fn streams(
             completed: 0,
             copies: *copies,
             seen: vec![0; usize::try_from(ring).unwrap_or_default()],
+            moved_ns: 0,
             queued: false,
         }
     };
@@ -578,6 +593,9 @@ impl Stream {
     }
 
     fn publish(&mut self, swarm: &mut Swarm, index: usize, count: u64, now_ns: u64) {
+        if self.completed == self.sent {
+            self.moved_ns = now_ns;
+        }
         for _ in 0..count {
             let packet_id = swarm.link_mut(self.link).map_or(0, |link| link.take_packet_id());
             let Some(out) = swarm.out(self.link) else { return };

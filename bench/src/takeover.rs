@@ -344,7 +344,9 @@ impl<'a> Contest<'a> {
         }
         let now_ns = swarm.now_ns();
         for (index, stream) in self.streams.iter_mut().enumerate() {
-            while stream.sent - stream.acknowledged.min(stream.seen) < self.options.window {
+            let slowest = self.bystanders.iter().map(|(_, ledgers)| ledgers[index].next()).min();
+            let finished = stream.acknowledged.min(stream.seen).min(slowest.unwrap_or(u64::MAX));
+            while stream.sent - finished < self.options.window {
                 let packet_id = swarm.link_mut(stream.link).map_or(0, |link| link.take_packet_id());
                 let Some(out) = swarm.out(stream.link) else { break };
                 let stamp = Stamp { stream: index as u32, sequence: stream.sent, sent_ns: now_ns };

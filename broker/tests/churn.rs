@@ -1,0 +1,46 @@
+//! Connections that come and go: memory and descriptors end as they began.
+//!
+//! Environment:
+//! - `RINGLANE_TEST_CONNECTIONS`: connections at once; 10,000 if it is not set.
+
+mod load;
+mod support;
+
+use ringlane_bench::connections::{self, ChurnOptions};
+use ringlane_bench::fleet::Target;
+use ringlane_bench::process::Process;
+use ringlane_mqtt::{QoS, Version};
+use support::{Broker, Transport};
+
+on_both_transports!(ten_thousand_connections_leave_nothing_behind);
+
+const ROUNDS: usize = 4;
+const WARM_UP_ROUNDS: usize = 2;
+
+fn ten_thousand_connections_leave_nothing_behind(transport: Transport) {
+    let connections = std::env::var("RINGLANE_TEST_CONNECTIONS").ok();
+    let connections = connections.and_then(|text| text.parse().ok()).unwrap_or(10_000);
+    let broker = Broker::on(transport);
+    let options = ChurnOptions {
+        connections,
+        rounds: ROUNDS,
+        warm_up_rounds: WARM_UP_ROUNDS,
+        qos: QoS::AtLeastOnce,
+        prefix: "churn".to_owned(),
+        process: Some(Process(broker.pid())),
+        patience: load::CROWD_PATIENCE,
+    };
+    let target = Target::new(broker.tcp, Version::V5);
+    let outcome = connections::run(&target, &options).expect("every client is served");
+    assert_eq!(outcome.messages, (connections * ROUNDS) as u64);
+    let (before, after) = outcome.compared(WARM_UP_ROUNDS).expect("the process was watched");
+    println!("{} connections in {:.1} s: {outcome:?}", outcome.connections, outcome.seconds);
+    let bound = before.resident_bytes + before.resident_bytes / 10;
+    assert!(after.resident_bytes <= bound, "{before:?}, then {after:?}");
+    assert_eq!(after.descriptors, outcome.footprints[0].descriptors, "a descriptor leaked");
+    broker.wait_until("all sessions are over", |broker| {
+        broker.metric("sessions") == 0 && broker.metric("subscriptions") == 0
+    });
+    assert_eq!(broker.metric("sockets"), 0);
+    broker.stop();
+}
