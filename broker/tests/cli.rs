@@ -1,5 +1,7 @@
 //! The command line from outside: commands, exit codes, what goes where.
 
+#![allow(clippy::print_stdout, reason = "a test that cannot run says so")]
+
 use std::path::PathBuf;
 use std::process::{Command, Output};
 
@@ -106,6 +108,22 @@ fn cores_that_cannot_be_had_end_with_3_and_list_the_others() {
         error.contains("CPU 4000 does not exist on this host; these may be used: 0"),
         "{error}"
     );
+}
+
+#[test]
+fn cores_outside_of_the_cpuset_end_with_3_and_list_those_inside() {
+    let program = env!("CARGO_BIN_EXE_ringlane");
+    // taskset(1) narrows what the broker may use to CPU 0; CPU 1 exists all the same.
+    let script = format!("exec taskset -c 0 {program} serve --cores 1 --data-dir /nowhere");
+    let output = Command::new("sh").args(["-c", &script]).output().expect("sh runs");
+    let error = text(&output.stderr);
+    if error.contains("does not exist") || error.contains("taskset") {
+        println!("NOT RUN: this needs CPUs 0 and 1, and taskset: {error}");
+        return;
+    }
+    assert_eq!(output.status.code(), Some(3), "{error}");
+    assert!(error.contains("CPU 1 is not allowed to this process"), "{error}");
+    assert!(error.trim_end().ends_with("these may be used: 0"), "{error}");
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Operating the running broker: health, metrics, status, log lines, `$SYS`, signals, its end.
 
+#![allow(clippy::print_stdout, reason = "a test that cannot run says so")]
+
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -8,6 +10,7 @@ use std::net::TcpStream;
 use std::os::unix::net::UnixDatagram;
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
+use support::broker::cpus;
 use support::{Broker, Client, Connect, Kind, Options, PATIENCE, Transport, Version};
 
 on_both_transports!(
@@ -144,6 +147,45 @@ fn system_topics_have_mosquittos_names(transport: Transport) {
     let version = later.receive();
     assert!(version.retain, "{version:?}");
     broker.stop();
+}
+
+#[test]
+fn each_core_is_a_thread_pinned_to_its_cpu() {
+    let broker = Broker::start(&Options::new(Transport::Epoll).cores(1));
+    let allowed = cpus(usize::MAX);
+    let core = allowed.first().expect("a CPU");
+    let others = if allowed.len() == 1 { &allowed[..] } else { &allowed[1..] };
+    let mut threads = 0;
+    for entry in std::fs::read_dir(format!("/proc/{}/task", broker.pid())).expect("the broker") {
+        let task = entry.expect("a thread").path();
+        let read = |name: &str| std::fs::read_to_string(task.join(name)).expect("the thread");
+        let status = read("status");
+        let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
+        let list = list.expect("an affinity").trim();
+        if read("comm").trim() == "ringlane-core-0" {
+            assert_eq!(list, core);
+        } else {
+            assert!(list.starts_with(others[0].as_str()), "{list}, not of {others:?}");
+        }
+        threads += 1;
+    }
+    assert_eq!(threads, 3, "one core, the control thread, the log");
+    broker.stop();
+}
+
+#[test]
+fn fewer_partitions_than_cores_is_a_warning_with_the_remedy() {
+    if cpus(2).len() < 2 {
+        println!("NOT RUN: this needs two CPUs");
+        return;
+    }
+    let options = Options::new(Transport::Epoll).config("[runtime]\npartitions = 1");
+    let mut broker = Broker::start(&options);
+    broker.terminate();
+    assert_eq!(broker.wait().code(), Some(0));
+    let log = broker.log();
+    let warning = log.lines().find(|line| line.contains("fewer partitions than cores"));
+    assert!(warning.is_some_and(|line| line.contains("runtime.partitions = 0")), "{log}");
 }
 
 #[test]

@@ -27,7 +27,7 @@ use ringlane_dataplane::runtime::Endpoint;
 use ringlane_transport_uring::Wakers;
 use sd_notify::NotifyState;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -187,7 +187,7 @@ impl Control {
         let listening = format!("mqtt {mqtt}, {} cores, {}", cpus.len(), facts.transport);
         notify(&[NotifyState::Ready, NotifyState::Status(&listening)]);
         if self.text_hints {
-            hints(&facts.listeners);
+            hints(facts);
         }
     }
 
@@ -273,26 +273,39 @@ impl Control {
     }
 }
 
-/// How to try the broker, and who can reach it.
-fn hints(listeners: &[ListenerView]) {
-    let Some(mqtt) = listeners.iter().find(|listener| listener.kind == "mqtt") else { return };
-    let address = mqtt.address;
-    if address.ip().is_loopback() {
-        info!(
+/// Who can reach the broker, and how to try it.
+fn hints(facts: &NodeFacts) {
+    let open = facts.listeners.iter().find(|listener| !listener.address.ip().is_loopback());
+    match open {
+        None => info!(
             "only this host can connect (loopback, and clients need no password): set \
              listeners.tcp.bind to open it"
-        );
-    } else {
-        warn!("clients from other hosts can connect, and need no password");
+        ),
+        Some(listener) => warn!(
+            address = %listener.address,
+            "clients of other hosts can connect, and need no password"
+        ),
     }
+    if facts.control.is_some_and(|address| !address.ip().is_loopback()) {
+        warn!("other hosts can read the control plane, which asks for no password");
+    }
+    let mqtt = facts.listeners.iter().find(|listener| listener.kind == "mqtt");
+    if let Some(ListenerView { address, .. }) = mqtt {
+        let target = target(*address);
+        info!("try it:  mosquitto_sub{target} -t 'demo/#' -v");
+        info!("and:     mosquitto_pub{target} -t demo/hello -m hi");
+    }
+}
+
+/// The flags that make mosquitto's clients connect to `address`.
+fn target(address: SocketAddr) -> String {
+    let local = address.ip().is_unspecified() || address.ip() == Ipv4Addr::LOCALHOST;
+    let host = if local { String::new() } else { format!(" -h {}", address.ip()) };
     let port = match address.port() {
         1883 => String::new(),
         port => format!(" -p {port}"),
     };
-    let local = address.ip().is_unspecified() || address.ip().to_string() == "127.0.0.1";
-    let host = if local { String::new() } else { format!(" -h {}", address.ip()) };
-    info!("try it:  mosquitto_sub{host}{port} -t 'demo/#' -v");
-    info!("and:     mosquitto_pub{host}{port} -t demo/hello -m hi");
+    format!("{host}{port}")
 }
 
 /// Tells the service manager (sd_notify(3)); without one it does nothing.
@@ -314,5 +327,25 @@ async fn tick(ticks: &mut Option<Interval>) {
             ticks.tick().await;
         }
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clients_are_told_only_what_differs_from_their_defaults() {
+        let cases = [
+            ("127.0.0.1:1883", ""),
+            ("0.0.0.0:1883", ""),
+            ("[::]:1884", " -p 1884"),
+            ("127.0.0.2:1883", " -h 127.0.0.2"),
+            ("192.0.2.7:1885", " -h 192.0.2.7 -p 1885"),
+            ("[::1]:1883", " -h ::1"),
+        ];
+        for (address, flags) in cases {
+            assert_eq!(target(address.parse().unwrap()), flags, "{address}");
+        }
     }
 }
