@@ -160,7 +160,7 @@ fn origins_are_checked_against_the_list(transport: Transport) {
 fn frames_against_the_rfc_end_the_connection_with_a_code(transport: Transport) {
     let broker = Broker::on(transport);
     let unmasked = [&[BINARY, 2][..], &PINGREQ].concat();
-    let huge = [&[BINARY, 0xff][..], &[0x7f; 8], &[0; 4]].concat();
+    let impossible = [&[BINARY, 0xff][..], &[0xff; 8], &[0; 4]].concat();
     for (bytes, code) in [
         (unmasked, 1002),
         (frame(0xc2, &PINGREQ), 1002),
@@ -169,7 +169,7 @@ fn frames_against_the_rfc_end_the_connection_with_a_code(transport: Transport) {
         (frame(0x09, b""), 1002),
         (frame(PING, &[0; 126]), 1002),
         (frame(CLOSE, &[1]), 1002),
-        (huge, 1009),
+        (impossible, 1002),
     ] {
         let mut client = connected(&broker, Version::V311, "wrong");
         client.send_unframed(&bytes);
