@@ -161,7 +161,8 @@ impl Frame {
 
 impl Decoder {
     /// A decoder for a new connection, which takes data frames of at most `payload_bytes_max`
-    /// bytes. A message may have any number of fragments, since none is kept.
+    /// bytes. A message may have any number of fragments, since none is kept; for the same reason
+    /// `usize::MAX`, which sets no bound, takes no memory.
     #[must_use]
     pub fn new(payload_bytes_max: usize) -> Self {
         Self {
