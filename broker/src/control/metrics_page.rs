@@ -5,7 +5,7 @@ use super::process::Process;
 use crate::metrics::MetricKind;
 use ringlane_dataplane::runtime::{CoreStats, Counter, Log2Histogram};
 use std::fmt::Write;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::UNIX_EPOCH;
 
 /// What the page is.
 pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -43,7 +43,7 @@ pub(super) fn render(node: &Node, process: &Process) -> String {
     loop_metrics(&mut page, cores);
     turn_times(&mut page, cores);
     node_metrics(&mut page, node);
-    process_metrics(&mut page, process);
+    process_metrics(&mut page, node, process);
     page.0
 }
 
@@ -146,8 +146,9 @@ fn node_metrics(page: &mut Page, node: &Node) {
 }
 
 /// Under the names that every Prometheus client uses, without our prefix.
-fn process_metrics(page: &mut Page, process: &Process) {
-    let started = process_start_seconds();
+fn process_metrics(page: &mut Page, node: &Node, process: &Process) {
+    let started = node.facts.started_at.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let started = started.as_secs() as f64;
     let cpu = process.cpu_ticks as f64 / 100.0;
     let lines = [
         ("resident_memory_bytes", "gauge", "Resident memory.", process.resident_bytes as f64),
@@ -162,13 +163,6 @@ fn process_metrics(page: &mut Page, process: &Process) {
         let _ = writeln!(page.0, "# TYPE process_{name} {kind}");
         let _ = writeln!(page.0, "process_{name} {value}");
     }
-}
-
-/// Unix time of the start: now, less the uptime that `/proc` gives for this process's directory.
-fn process_start_seconds() -> f64 {
-    let modified = std::fs::metadata("/proc/self").and_then(|metadata| metadata.modified());
-    let since = modified.unwrap_or_else(|_| SystemTime::now()).duration_since(UNIX_EPOCH);
-    since.map_or(0.0, |since| since.as_secs() as f64)
 }
 
 fn seconds(nanos: u64) -> f64 {
@@ -242,6 +236,7 @@ mod tests {
     fn every_metric_has_a_head_and_one_sample_per_core() {
         let node = node(2);
         node.facts.cores[1].metrics.connections.set(7);
+        node.facts.cores[1].metrics.dropped_mailbox_to[0].set(9);
         let samples = parse(&render(&node, &Process::read()));
         let connections = &samples["ringlane_connections"];
         let expected = [("core=\"0\"".to_owned(), 0.0), ("core=\"1\"".to_owned(), 7.0)];
@@ -251,8 +246,7 @@ mod tests {
         for name in names {
             assert_eq!(samples[&format!("ringlane_{name}")].len(), 2, "{name}");
         }
-        node.facts.cores[1].metrics.dropped_mailbox_to[0].set(9);
-        let drops = &parse(&render(&node, &Process::default()))["ringlane_messages_dropped_mailbox_to_total"];
+        let drops = &samples["ringlane_messages_dropped_mailbox_to_total"];
         let expected = [("core=\"0\",to=\"1\"", 0.0), ("core=\"1\",to=\"0\"", 9.0)];
         assert!(drops.iter().map(|(labels, value)| (labels.as_str(), *value)).eq(expected));
         assert_eq!(samples["ringlane_cores"][0].1, 2.0);

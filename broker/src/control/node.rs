@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 use tracing_appender::non_blocking::ErrorCounter;
 
 /// One core, seen from outside.
@@ -37,6 +37,8 @@ pub struct ListenerView {
 pub struct NodeFacts {
     /// When the process started.
     pub started: Instant,
+    /// The same by the wall clock.
+    pub started_at: SystemTime,
     /// `io_uring` or `epoll`.
     pub transport: String,
     /// Why that one.
@@ -139,6 +141,7 @@ pub(crate) mod tests {
         drop((worker, other));
         Node::new(NodeFacts {
             started: Instant::now(),
+            started_at: SystemTime::now(),
             transport: "epoll".to_owned(),
             transport_reason: "asked for".to_owned(),
             partitions: 4,

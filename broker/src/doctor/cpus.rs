@@ -8,6 +8,7 @@ const AREA: &str = "CPUs";
 pub(super) fn check(facts: &Facts, report: &mut Report) {
     available(facts, report);
     cores(facts, report);
+    quota(facts, report);
     isolation(facts, report);
     nodes(facts, report);
     governor(facts, report);
@@ -32,14 +33,38 @@ fn available(facts: &Facts, report: &mut Report) {
 
 /// The effective CPUs of this process's control group (cgroup v2, cpuset controller).
 fn cpuset(facts: &Facts) -> Option<String> {
+    group_file(facts, "cpuset.cpus.effective").filter(|cpus| !cpus.is_empty())
+}
+
+/// A file of this process's control group (cgroup v2), as it is named here or at the root of a
+/// container's own namespace.
+fn group_file(facts: &Facts, name: &str) -> Option<String> {
     let groups = facts.text("proc/self/cgroup")?;
-    let own =
-        groups.lines().find_map(|line| line.strip_prefix("0::"))?.trim_matches('/').to_owned();
-    let paths = [
-        format!("sys/fs/cgroup/{own}/cpuset.cpus.effective"),
-        "sys/fs/cgroup/cpuset.cpus.effective".to_owned(),
-    ];
-    paths.iter().find_map(|path| facts.text(path)).filter(|cpus| !cpus.is_empty())
+    let own = groups.lines().find_map(|line| line.strip_prefix("0::"))?;
+    let own = own.trim_matches('/');
+    let paths = [format!("sys/fs/cgroup/{own}/{name}"), format!("sys/fs/cgroup/{name}")];
+    paths.iter().find_map(|path| facts.text(path))
+}
+
+/// A quota stops all threads of the group for the rest of a period once it is used up
+/// (Documentation/admin-guide/cgroup-v2.rst, cpu.max): a latency that no core can see coming.
+fn quota(facts: &Facts, report: &mut Report) {
+    let text = group_file(facts, "cpu.max").unwrap_or_default();
+    let mut words = text.split_whitespace().map(str::parse::<f64>);
+    let (Some(Ok(quota)), Some(Ok(period))) = (words.next(), words.next()) else {
+        report.ok(AREA, "CPU quota", "none");
+        return;
+    };
+    let cpus = quota / period.max(1.0);
+    let cores = facts.cores.as_deref().unwrap_or_default().len();
+    let found = format!("{cpus:.1} CPUs for {cores} cores");
+    if cpus < cores as f64 {
+        let advice = "name at most as many runtime.cores as the quota has CPUs, or lift it \
+                      (CPUQuota= of the unit, limits of the container): cores would be stopped";
+        report.add(AREA, "CPU quota", Severity::Warn, found, advice);
+    } else {
+        report.ok(AREA, "CPU quota", found);
+    }
 }
 
 fn cores(facts: &Facts, report: &mut Report) {
@@ -84,8 +109,8 @@ fn nodes(facts: &Facts, report: &mut Report) {
     let used: Vec<u32> = used.copied().collect();
     let found = format!("{} online, cores on node {}", nodes.len(), render_cpus(&used));
     if 1 < used.len() {
-        let advice = "messages between nodes cost more: name the cores of one node if they suffice, \
-                      the one of the network card";
+        let advice = "messages between nodes cost more: name the cores of one node if they suffice \
+                      (the network card's)";
         report.add(AREA, "NUMA nodes", Severity::Ok, found, advice);
     } else {
         report.ok(AREA, "NUMA nodes", found);
@@ -113,8 +138,8 @@ fn clock(facts: &Facts, report: &mut Report) {
         None => report.ok(AREA, "clock source", "unknown"),
         Some(source) if fast.contains(&source.as_str()) => report.ok(AREA, "clock source", source),
         Some(source) => {
-            let advice = "reading this clock is slow; boot with clocksource=tsc tsc=reliable if the \
-                          hardware's TSC is sound";
+            let advice = "reading this clock is slow; boot with clocksource=tsc tsc=reliable if \
+                          the hardware's TSC is sound";
             report.add(AREA, "clock source", Severity::Warn, source, advice);
         }
     }

@@ -13,7 +13,7 @@ mod storage;
 pub use report::{Check, Report, Severity};
 
 use crate::config::{Config, TransportSetting};
-use crate::startup::{affinity, limits};
+use crate::startup::{CORES_MAX, affinity, limits};
 use ringlane_transport_rdma::RdmaStatus;
 use ringlane_transport_uring::probe::{self, Capabilities};
 use rustix::process::{Resource, getrlimit};
@@ -55,8 +55,7 @@ impl Facts {
         };
         let allowed = affinity::allowed_cpus().unwrap_or_default();
         let online = affinity::online_cpus();
-        let most = usize::from(u16::MAX);
-        let cores = affinity::resolve(&config.runtime.cores, &allowed, &online, most);
+        let cores = affinity::resolve(&config.runtime.cores, &allowed, &online, CORES_MAX);
         Self {
             root: PathBuf::from("/"),
             capabilities: probe::probe(),

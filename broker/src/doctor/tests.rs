@@ -97,7 +97,7 @@ fn a_good_host_needs_nothing() {
 #[test]
 fn each_shortcoming_is_named_with_its_remedy() {
     type Spoil = fn(&Root, &mut Facts);
-    let cases: [(&str, Severity, &str, Spoil); 14] = [
+    let cases: [(&str, Severity, &str, Spoil); 15] = [
         ("kernel.io_uring_disabled", Severity::Warn, "sysctl -w", |root, _| {
             root.file("proc/sys/kernel/io_uring_disabled", "2\n");
         }),
@@ -118,6 +118,10 @@ fn each_shortcoming_is_named_with_its_remedy() {
         }),
         ("runtime.cores", Severity::Fail, "auto", |_, facts| {
             facts.cores = Err("CPU 9 does not exist".to_owned());
+        }),
+        ("CPU quota", Severity::Warn, "CPUQuota=", |root, _| {
+            root.file("proc/self/cgroup", "0::/system.slice/ringlane.service\n");
+            root.file("sys/fs/cgroup/system.slice/ringlane.service/cpu.max", "150000 100000\n");
         }),
         ("isolated", Severity::Warn, "[2, 3]", |root, _| {
             root.file("sys/devices/system/cpu/isolated", "2-3\n");
@@ -174,6 +178,19 @@ fn a_missing_feature_says_what_it_means_and_since_when_it_exists() {
     for (name, ..) in facts.capabilities.features() {
         assert_ne!(kernel::effect(name), "plain operations are used", "{name}");
     }
+}
+
+#[test]
+fn a_quota_that_suffices_and_a_cpuset_are_shown() {
+    let root = Root::new();
+    root.file("proc/self/cgroup", "0::/\n");
+    root.file("sys/fs/cgroup/cpu.max", "max 100000\n");
+    root.file("sys/fs/cgroup/cpuset.cpus.effective", "0-1\n");
+    let report = check(&good(&root));
+    assert_eq!(find(&report, "CPU quota").found, "none");
+    assert_eq!(find(&report, "cpuset").found, "0-1");
+    root.file("sys/fs/cgroup/cpu.max", "400000 100000\n");
+    assert_eq!(find(&check(&good(&root)), "CPU quota").found, "4.0 CPUs for 4 cores");
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Copies the driver's counters into the core's metrics once a turn, and stops accepting when the
-/// node stops: the driver knows nothing of metrics and nodes, and the service nothing of the driver.
+/// node stops: the driver knows nothing of metrics and nodes, the service nothing of the driver.
 #[derive(Debug)]
 pub(super) struct MeteredDriver<D> {
     driver: D,

@@ -31,14 +31,14 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 use thiserror::Error;
 use threads::CoreThread;
 pub use threads::CoreThreads;
 use tracing::{info, warn};
 
 /// The most cores a node can have: one mailbox endpoint is the control thread's.
-const CORES_MAX: usize = ENDPOINTS_MAX - 1;
+pub const CORES_MAX: usize = ENDPOINTS_MAX - 1;
 
 /// Why the node did not start, or ended by itself.
 #[derive(Debug, Error)]
@@ -150,6 +150,7 @@ fn launch(
     let stats: Vec<Arc<CoreStats>> = cpus.iter().map(|_| Arc::default()).collect();
     let node = Arc::new(Node::new(control::NodeFacts {
         started,
+        started_at: SystemTime::now() - started.elapsed(),
         transport: kind.to_string(),
         transport_reason: reason,
         partitions: data.manifest.partitions,
