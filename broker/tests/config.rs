@@ -1,5 +1,6 @@
 //! The configuration from outside: layers, errors with their places, the example file.
 
+use proptest::prelude::*;
 use ringlane::config::{
     Assignment, Config, Cores, IdleChoice, Layers, Loaded, LogFormat, Source, TransportSetting,
     known_keys, load,
@@ -317,4 +318,43 @@ fn what_is_printed_can_be_read_again() {
         let last = key.name.rsplit('.').next().unwrap();
         assert!(printed.lines().any(|line| line.starts_with(&format!("{last} = "))), "{last}");
     }
+}
+
+proptest! {
+    /// Whatever stands in a file, it is a configuration or an error that names the file.
+    #[test]
+    fn any_text_is_answered(text in "[ -~\n\t]{0,200}") {
+        answered(&text)?;
+    }
+
+    /// The same for the example with a piece cut out and another one put in: much closer to what
+    /// people do.
+    #[test]
+    fn a_damaged_example_is_answered(
+        at in 0..EXAMPLE.len(),
+        cut in 0..40_usize,
+        put in "[ -~\n]{0,20}",
+    ) {
+        let end = (at + cut).min(EXAMPLE.len());
+        answered(&format!("{}{put}{}", &EXAMPLE[..at], &EXAMPLE[end..]))?;
+    }
+
+    #[test]
+    fn any_variable_is_answered(name in "[A-Z_]{0,30}", value in "\\PC{0,30}") {
+        let variable = (format!("RINGLANE_{name}"), value);
+        let layers = Layers { environment: vec![variable.clone()], ..Layers::default() };
+        if let Err(errors) = load(&layers) {
+            prop_assert!(errors.to_string().contains(&variable.0), "{errors}");
+        }
+    }
+}
+
+fn answered(text: &str) -> Result<(), TestCaseError> {
+    if let Err(errors) = load(&with_file(text)) {
+        for error in errors.0 {
+            let shown = error.to_string();
+            prop_assert!(shown.starts_with("ringlane.toml:"), "{shown}");
+        }
+    }
+    Ok(())
 }
