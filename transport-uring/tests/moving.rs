@@ -5,7 +5,7 @@
 mod support;
 
 use ringlane_dataplane::ids::{ConnectionId, CoreId, ListenerId};
-use ringlane_dataplane::net::{Closure, Driver, NetEvent, Sockets, Wait};
+use ringlane_dataplane::net::{Close, Closure, Driver, NetEvent, Sockets, Wait};
 use ringlane_transport_uring::{TransportKind, Wakers};
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr};
@@ -19,6 +19,7 @@ on_both_drivers! {
     detach_sends_what_is_queued_first,
     detach_with_a_receive_in_flight_loses_nothing,
     a_detaching_connection_that_ends_is_closed,
+    what_is_written_in_the_turn_of_the_adoption_is_sent,
     a_core_that_sleeps_is_woken_by_another,
     a_core_that_sleeps_is_woken_by_any_thread,
     a_core_wakes_the_control_thread,
@@ -168,6 +169,34 @@ fn a_detaching_connection_that_ends_is_closed(kind: TransportKind) {
     rig.apply();
     assert!(matches!(rig.until_closed(id), Closure::Error(libc::ETIMEDOUT)));
     drop(client);
+}
+
+fn what_is_written_in_the_turn_of_the_adoption_is_sent(kind: TransportKind) {
+    let mut rig = Rig::new(kind);
+    rig.establish = false;
+    for how in [None, Some(Close::Flush)] {
+        let (mut client, id) = rig.connect();
+        let peer = client.local_addr().unwrap();
+        rig.sockets.detach(id);
+        rig.apply();
+        let socket = until_detached(&mut rig, id);
+        let id = rig.sockets.adopt(socket, ListenerId(3), peer).unwrap();
+        rig.sockets.establish(id);
+        rig.send(id, b"CONNACK");
+        if let Some(how) = how {
+            rig.sockets.close(id, how);
+        }
+        rig.apply();
+        rig.turn_waiting(Duration::ZERO);
+        let mut connack = [0; 7];
+        client.read_exact(&mut connack).unwrap();
+        assert_eq!(&connack, b"CONNACK");
+        if how.is_some() {
+            assert_eq!(client.read(&mut [0]).unwrap(), 0, "then FIN");
+        }
+        drop(client);
+        rig.until_closed(id);
+    }
 }
 
 fn a_core_that_sleeps_is_woken_by_another(kind: TransportKind) {
