@@ -11,7 +11,6 @@
 export HOME=/tmp PATH=/usr/sbin:/usr/bin:/sbin:/bin PYTHONPATH=/opt/python LC_ALL=C.UTF-8
 export PYTHONDONTWRITEBYTECODE=1
 BROKER="${RINGLANE_TEST_BROKER:-/work/target/release/ringlane}"
-ip() { busybox ip "$@"; }
 failed=0
 
 say() { echo "guest: $*"; }
@@ -55,7 +54,7 @@ run_pytest() {
     # A test that hangs fails alone (by signal, not by ending the process), and a suite that gets too
     # slow ends with pytest's summary before run.sh ends the machine.
     # shellcheck disable=SC2086 # a list of arguments
-    python3 -m pytest --color=no -p no:cacheprovider --session-timeout="$SESSION_SECONDS" \
+    python3 -m pytest -q --tb=short --color=no -p no:cacheprovider --session-timeout="$SESSION_SECONDS" \
         -o timeout="$((12 * RINGLANE_TEST_TIME_FACTOR))" -o timeout_method=signal \
         --transport "$TRANSPORT" --cores "$CORES" --durations=5 $PYTEST_ARGS
 }
@@ -63,10 +62,12 @@ run_pytest() {
 run_mqttjs() {
     ln -s /opt/mqttjs/node_modules /work/tests/clients/mqttjs/node_modules
     cd /work/tests/clients/mqttjs || return 1
-    RINGLANE_TEST_TRANSPORT="$TRANSPORT" RINGLANE_TEST_CORES="$CORES" node --test
+    RINGLANE_TEST_TRANSPORT="$TRANSPORT" RINGLANE_TEST_CORES="$CORES" \
+        node --test --test-reporter=spec
 }
 
-ip link set lo up
+cd /tmp || exit 125
+busybox ip link set lo up
 ulimit -n 65536
 busybox mount -t devpts devpts /dev/pts 2>/dev/null
 busybox mkdir -p /dev/shm && busybox mount -t tmpfs tmpfs /dev/shm

@@ -25,15 +25,19 @@ as_root() {
     if [ "$(id -u)" -eq 0 ]; then "$@"; else sudo -n "$@"; fi
 }
 
+# install_packages PACKAGE...: with the host's apt-get.
+install_packages() {
+    command -v apt-get >/dev/null || not_run "there is no apt-get here to install $*"
+    say "installing $*"
+    as_root apt-get -qq update >&2 || true
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends "$@" \
+        >/dev/null || not_run "$* cannot be installed"
+}
+
 # need_tool COMMAND DEBIAN_PACKAGE: installs the package if the command is missing.
 need_tool() {
     PATH="$PATH:/usr/sbin:/sbin"
-    command -v "$1" >/dev/null && return
-    command -v apt-get >/dev/null || not_run "$1 is missing and there is no apt-get to install $2"
-    say "installing $2 for $1"
-    as_root apt-get -qq update >&2 || true
-    DEBIAN_FRONTEND=noninteractive as_root apt-get -qq install -y --no-install-recommends "$2" \
-        >/dev/null || not_run "$1 is missing and $2 cannot be installed"
+    command -v "$1" >/dev/null || install_packages "$2"
 }
 
 # The keyring that signs Debian's archives.

@@ -49,7 +49,7 @@ boot() {
         -drive "file=$IMAGE/root.img,format=raw,if=virtio,readonly=on" \
         -drive "file=$RUN/job.tar,format=raw,if=virtio,readonly=on" \
         -chardev stdio,id=console,signal=off -serial chardev:console \
-        -serial "file:$RUN/status" </dev/null | tr -d '\r'
+        -serial "file:$RUN/status" </dev/null | sed -u 's,\r$,,'
 }
 
 report() {
