@@ -379,6 +379,7 @@ impl<E: Engine> Driver for SocketDriver<E> {
         self.engine.turn(block)?;
         if block != Block::No {
             self.now = self.now.max(sys::monotonic_now());
+            sockets.set_now(self.now);
             self.expire(sockets);
         }
         while delivered < events_max {

@@ -104,6 +104,8 @@ impl Broker {
             session.expiry_timer = Some(turn.timers.schedule(at, Timer::SessionExpiry(id)));
         }
         self.arm_will(turn, id);
+        // Nobody is there to be paced.
+        self.resume_primings(turn, id);
     }
 
     /// Sends DISCONNECT to an MQTT 5 client; 3.1.1 knows none from a server.

@@ -4,7 +4,7 @@ use super::{Connection, End, Phase, Stream, write_packet};
 use crate::handlers::Flow;
 use crate::service::{Broker, ListenerKind, Timer, Turn};
 use crate::websocket::{self, Upgrade};
-use ringlane_dataplane::ids::{ConnectionId, ListenerId};
+use ringlane_dataplane::ids::{ConnectionId, ListenerId, PartitionId};
 use ringlane_dataplane::net::Close;
 use ringlane_mqtt::encode;
 use ringlane_mqtt::{
@@ -103,7 +103,8 @@ impl Broker {
         }
     }
 
-    /// Decides which core the client belongs to. A client without identifier stays here.
+    /// Decides which core the client belongs to. A client without identifier stays here, unless
+    /// this core owns no partition.
     fn place(
         &mut self,
         turn: &mut Turn<'_>,
@@ -111,11 +112,13 @@ impl Broker {
         connect: &Connect<'_>,
         bytes: usize,
     ) -> Flow {
-        if !connect.client_id.is_empty() {
-            let owner = self.placement.client_owner(connect.client_id);
-            if owner != self.core {
-                return self.begin_move(turn, id, owner);
-            }
+        let owner = match connect.client_id {
+            "" if self.partitions.is_empty() => self.placement.owner(PartitionId(0)),
+            "" => self.core,
+            client_id => self.placement.client_owner(client_id),
+        };
+        if owner != self.core {
+            return self.begin_move(turn, id, owner);
         }
         self.on_connect(turn, id, connect, bytes)
     }

@@ -76,7 +76,7 @@ pub(crate) struct Connection {
     /// Number of the first entry of `acks`.
     pub(crate) acks_base: u64,
     /// QoS 1 entries of `acks`: they count against Receive Maximum.
-    pub(crate) acks_qos1: u16,
+    pub(crate) acks_qos1: u32,
     pub(crate) ack_ready: bool,
     /// What ends a WebSocket whose end was read together with its CONNECT: it goes with a move.
     pub(crate) farewell: Option<Vec<u8>>,

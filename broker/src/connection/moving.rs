@@ -50,7 +50,7 @@ impl Broker {
             return;
         }
         let Ok(id) = turn.sockets.adopt(socket, listener, peer) else {
-            self.metrics.accepts_refused.add(1);
+            self.metrics.connects_refused.add(1);
             return;
         };
         let stream = websocket.map_or(Stream::Plain, Stream::WebSocket);

@@ -68,13 +68,12 @@ impl Broker {
 
     /// An identifier whose partition this core owns [MQTT-3.1.3-6].
     fn assign_id(&mut self) -> String {
-        let anywhere = self.partitions.is_empty();
         loop {
             self.next_assigned = self.next_assigned.wrapping_mul(6_364_136_223_846_793_005);
             self.next_assigned = self.next_assigned.wrapping_add(1_442_695_040_888_963_407);
             let id = format!("auto-{:016x}", self.next_assigned.rotate_left(32));
             let owned = self.placement.client_owner(&id) == self.core;
-            if (owned || anywhere) && self.sessions.find(&id).is_none() {
+            if owned && self.sessions.find(&id).is_none() {
                 return id;
             }
         }
@@ -99,15 +98,10 @@ impl Broker {
             return None;
         }
         let hash = self.placement.client_hash(client_id);
-        let partition = self.home_partition(hash);
+        let partition = self.placement.partition_of(hash);
         let id = self.sessions.create(client_id, hash, partition).id;
         self.metrics.sessions.set(self.sessions.len() as u64);
         Some((id, false))
-    }
-
-    /// The partition of a client; a core that owns none borrows no other core's.
-    fn home_partition(&self, hash: u64) -> ringlane_dataplane::ids::PartitionId {
-        self.placement.partition_of(hash)
     }
 
     /// Ends the connection that the session has, if any [MQTT-3.1.4-3].

@@ -1,7 +1,7 @@
 //! Acknowledgements owed to publishers: kept in the order of their PUBLISH packets, sent once a
 //! turn [MQTT-4.6.0-2], [MQTT-4.6.0-3].
 
-use crate::connection::{OwedAck, write_packet};
+use crate::connection::{OwedAck, Phase, write_packet};
 use crate::service::{AckToken, Broker, Turn};
 use ringlane_dataplane::ids::ConnectionId;
 use ringlane_mqtt::{ReasonCode, encode};
@@ -19,7 +19,7 @@ impl Broker {
         let seq = connection.acks_base + connection.acks.len() as u64;
         let reason = ready.unwrap_or(ReasonCode::SUCCESS);
         connection.acks.push_back(OwedAck { packet_id, qos2, ready: ready.is_some(), reason });
-        connection.acks_qos1 += u16::from(!qos2);
+        connection.acks_qos1 += u32::from(!qos2);
         if ready.is_some() && !connection.ack_ready {
             connection.ack_ready = true;
             self.ack_ready.push(id);
@@ -54,11 +54,24 @@ impl Broker {
         let Some(connection) = self.connections.get_mut(id) else { return };
         connection.ack_ready = false;
         let (version, websocket) = (connection.version, connection.is_websocket());
+        let session = match connection.phase {
+            Phase::Connected(session) => self.sessions.get_mut(session),
+            Phase::Greeting | Phase::Moving(_) => None,
+        };
+        let mut released = session.map(|session| &mut session.received_qos2);
         while connection.acks.front().is_some_and(|ack| ack.ready) {
             let Some(ack) = connection.acks.pop_front() else { break };
             connection.acks_base += 1;
-            connection.acks_qos1 -= u16::from(!ack.qos2);
+            connection.acks_qos1 -= u32::from(!ack.qos2);
             self.metrics.packets_sent.add(1);
+            if ack.qos2
+                && ack.reason.is_error()
+                && version.is_v5()
+                && let Some(released) = &mut released
+            {
+                // The exchange is over: its identifier may be used again at once [MQTT-4.3.3-9].
+                released.remove(&ack.packet_id);
+            }
             write_packet(turn.sockets, id, websocket, |out| {
                 if ack.qos2 {
                     encode::pubrec(out, version, ack.packet_id, ack.reason, None);

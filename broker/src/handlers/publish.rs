@@ -58,6 +58,10 @@ impl Broker {
         publish: &Publish<'_>,
         bytes: usize,
     ) -> Flow {
+        if publish.qos != QoS::AtMostOnce && self.acks_are_full(id) {
+            self.stall_for_retry(turn, id);
+            return Flow::Stall;
+        }
         let counter = match publish.qos {
             QoS::AtMostOnce => &self.metrics.publishes_received_qos0,
             QoS::AtLeastOnce => &self.metrics.publishes_received_qos1,
@@ -79,6 +83,13 @@ impl Broker {
             }
             Err(Refusal::Message(_)) => Flow::Next(bytes),
         }
+    }
+
+    /// A client that sends on while its acknowledgements wait is not read from until they have
+    /// gone. It has no more identifiers than this.
+    fn acks_are_full(&self, id: ConnectionId) -> bool {
+        let held = self.connections.get(id).map_or(0, |connection| connection.acks.len());
+        held >= usize::from(u16::MAX)
     }
 
     /// Takes the topic behind an alias out of the table, or sets it [MQTT5 §3.3.2.3.4].
@@ -213,7 +224,7 @@ impl Broker {
         if !connection.version.is_v5() {
             return Ok(());
         }
-        let held = session.received_qos2.len() + usize::from(connection.acks_qos1);
+        let held = session.received_qos2.len() + connection.acks_qos1 as usize;
         let repeated = session.received_qos2.contains(&publish.packet_id);
         if held >= usize::from(self.config.mqtt.receive_maximum) && !repeated {
             let what = "more unacknowledged messages than Receive Maximum";

@@ -39,8 +39,15 @@ impl Broker {
             retained: Vec::new(),
         };
         let subscription_id = subscribe.subscription_id.unwrap_or(0);
-        for filter in subscribe.filters.iter() {
-            let reason = match self.check_filter(session, filter.filter) {
+        let filters_max = self.config.mqtt.max_subscriptions as usize;
+        for (index, filter) in subscribe.filters.iter().enumerate() {
+            // A packet may name one filter again and again: it may not name more than a client
+            // may hold.
+            let checked = match index < filters_max {
+                true => self.check_filter(session, filter.filter),
+                false => Err(ReasonCode::QUOTA_EXCEEDED),
+            };
+            let reason = match checked {
                 Ok(parsed) => {
                     self.subscribe_one(turn, &filter, parsed, subscription_id, &mut pending);
                     ReasonCode(filter.qos as u8)

@@ -9,6 +9,7 @@ use crate::delivery::View;
 use crate::mail::{Mail, ProbeFor, RetainedMail};
 use crate::service::{Broker, Turn};
 use crate::session::{Pending, Session, SessionId, SubscriptionIds, SubscriptionKind};
+use hashbrown::HashSet;
 use ringlane_dataplane::ids::CoreId;
 use ringlane_dataplane::message::Message;
 use ringlane_dataplane::routing::{CoreSet, RecordId, is_wildcard, matches};
@@ -59,8 +60,10 @@ impl Priming {
     }
 }
 
-/// QoS 0 messages are held back up to this many bytes, then dropped and counted.
-const HELD_QOS0_BYTES_MAX: usize = 1 << 20;
+/// Live messages are held back up to this many bytes. Then QoS 0 is dropped and counted, and the
+/// rest of the retained messages no longer waits for the client: all of it goes to the session's
+/// backlog, which has a bound.
+const HELD_BYTES_MAX: usize = 1 << 20;
 
 impl Broker {
     /// Asks for the retained messages of a subscription; every core has its filter.
@@ -155,7 +158,8 @@ impl Broker {
         let hash = session.client_hash;
         let Some(priming) = find(session, query) else { return };
         let mut answers = core::mem::take(&mut priming.answers);
-        answers.retain(|(_, record)| !priming.held.iter().any(|held| held.record == Some(*record)));
+        let held: HashSet<_> = priming.held.iter().filter_map(|held| held.record).collect();
+        answers.retain(|(_, record)| !held.contains(record));
         let filter = priming.filter.clone();
         let Some(options) = self.subscription_options(id, &filter) else { return };
         for (message, _) in answers {
@@ -182,7 +186,8 @@ impl Broker {
         let unsent = connection.map_or(0, |connection| turn.sockets.unsent_bytes(connection));
         let queued = session.outbound.queue_len();
         let Some(priming) = find(session, query) else { return };
-        let full = connection.is_some() && (unsent > high / 2 || queued > 0);
+        let paced = priming.held_bytes < HELD_BYTES_MAX;
+        let full = connection.is_some() && paced && (unsent > high / 2 || queued > 0);
         if full && !priming.owners.is_empty() {
             priming.waits_for_client = true;
             return;
@@ -241,12 +246,17 @@ impl Broker {
             return self.owe_or_send(turn, id, pending);
         };
         let priming = &mut session.primings[index];
-        if qos == QoS::AtMostOnce && priming.held_bytes >= HELD_QOS0_BYTES_MAX {
+        if qos == QoS::AtMostOnce && priming.held_bytes >= HELD_BYTES_MAX {
             metrics.dropped_slow.add(1);
             return;
         }
         priming.held_bytes += pending.cost_bytes();
         priming.held.push(Held { record: view.record, pending });
+        if priming.held_bytes >= HELD_BYTES_MAX && priming.waits_for_client {
+            priming.waits_for_client = false;
+            let query = priming.query;
+            self.continue_priming(turn, id, query);
+        }
     }
 
     /// Every owner has answered: live messages follow, and go straight through from now on.

@@ -19,7 +19,7 @@ pub(crate) struct PendingSuback {
     /// Every announcement below this must be installed everywhere.
     pub(crate) announced: u64,
     /// Groups that have not answered yet.
-    pub(crate) joins_left: u16,
+    pub(crate) joins_left: u32,
     /// Filters whose retained messages are to be sent, as they stand in the session.
     pub(crate) retained: Vec<Box<str>>,
 }
@@ -168,7 +168,7 @@ impl Broker {
 mod tests {
     use super::*;
 
-    fn suback(id: u64, announced: u64, joins_left: u16) -> PendingSuback {
+    fn suback(id: u64, announced: u64, joins_left: u32) -> PendingSuback {
         PendingSuback {
             id,
             connection: ConnectionId { slot: 0, generation: 0 },

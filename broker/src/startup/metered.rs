@@ -4,7 +4,6 @@ use crate::metrics::CoreMetrics;
 use ringlane_dataplane::ids::CoreId;
 use ringlane_dataplane::net::{Driver, DriverCounters, NetEvent, Sockets, Wait};
 use ringlane_dataplane::time::Nanos;
-use rustix::time::{ClockId, clock_gettime};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -65,16 +64,7 @@ impl<D: Driver> Driver for MeteredDriver<D> {
         events_max: usize,
         on_event: &mut dyn FnMut(&mut Sockets, NetEvent<'_>),
     ) -> io::Result<usize> {
-        // The contract of the seam: after a wait, events are handled at the time of their arrival,
-        // not at that of the turn's start.
-        let mut waited = wait != Wait::Poll;
-        self.driver.poll(sockets, wait, events_max, &mut |sockets, event| {
-            if waited {
-                waited = false;
-                sockets.set_now(sockets.now().max(monotonic_now()));
-            }
-            on_event(sockets, event);
-        })
+        self.driver.poll(sockets, wait, events_max, on_event)
     }
 
     fn wake(&mut self, target: CoreId) {
@@ -88,12 +78,4 @@ impl<D: Driver> Driver for MeteredDriver<D> {
     fn counters(&self) -> DriverCounters {
         self.driver.counters()
     }
-}
-
-/// The clock of the drivers (clock_gettime(2)).
-fn monotonic_now() -> Nanos {
-    let time = clock_gettime(ClockId::Monotonic);
-    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
-    let nanos = u64::try_from(time.tv_nsec).unwrap_or(0);
-    Nanos(seconds * 1_000_000_000 + nanos)
 }
