@@ -161,7 +161,7 @@ need_fuzz() {
     cargo +nightly --version >/dev/null 2>&1 ||
         rustup toolchain install nightly --profile minimal >&2 ||
         not_run "the nightly toolchain is missing and cannot be fetched"
-    have cargo-fuzz || cargo install -q --locked --root "$TOOLS" cargo-fuzz ||
+    have cargo-fuzz || cargo install -q --locked --root "$TOOLS" --version 0.13.2 cargo-fuzz ||
         not_run "cargo-fuzz is missing and cannot be built"
 }
 

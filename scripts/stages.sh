@@ -123,6 +123,8 @@ stage_seccomp() {
 
 stage_fuzz_smoke() { scripts/fuzz.sh --smoke; }
 
+stage_sanitize() { need_rust && scripts/sanitize.sh; }
+
 stage_aarch64() { need_rust && scripts/aarch64.sh; }
 
 stage_guest() {
