@@ -99,6 +99,12 @@ impl<A> Partition<A> {
         Some(Committed { offset, message: record.message.clone(), ack: record.ack.take() })
     }
 
+    /// Whether records wait for their commitment.
+    #[must_use]
+    pub fn has_uncommitted(&self) -> bool {
+        self.committed < self.next_offset().0
+    }
+
     /// Whether this core's cursor stands before some committed record: nothing may be sent to it
     /// out of turn.
     #[must_use]

@@ -1,6 +1,6 @@
 //! Sockets and wake-ups of the Ringlane broker: io_uring, and epoll where that is missing.
 //!
-//! [`probe::probe`] finds out what the kernel has, [`choose`] decides, [`bind`] opens one
+//! [`probe::probe`] finds out what the kernel has, [`choose()`] decides, [`bind`] opens one
 //! listening socket per core, and [`open`] gives each core its driver: an implementation of
 //! [`ringlane_dataplane::net::Driver`]. The life of a connection (`driver`) is the same code for
 //! both; what differs is how an operation starts and ends (`engine`, `epoll`, `uring`).

@@ -2,7 +2,7 @@
 //! with it.
 //!
 //! One value passes through four layers, the later one wins: defaults, the TOML file, environment
-//! variables (`RINGLANE_SECTION__KEY`), flags. [`load`] merges them and checks the result;
+//! variables (`RINGLANE_SECTION__KEY`), flags. [`load()`] merges them and checks the result;
 //! [`Loaded::render`] prints it with the source of every value.
 
 mod error;

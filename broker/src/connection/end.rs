@@ -89,8 +89,9 @@ impl Broker {
         if end == End::Clean || end == End::Shutdown {
             session.will = None;
         }
-        self.return_group_messages(turn, id);
         self.set_presence(turn, id, 0);
+        self.return_group_messages(turn, id);
+        self.check_backlog_room(turn, id);
         if let End::TakenOver { resumed } = end {
             return self.will_at_takeover(turn, id, resumed);
         }
@@ -136,7 +137,12 @@ impl Broker {
             return;
         }
         let link = self.sessions.get(session).and_then(|session| session.link.as_ref());
-        let text = text.filter(|_| link.is_some_and(|link| link.problem_information));
+        // Without the text the packet is small enough for everybody [MQTT-3.14.2-3].
+        let text = text.filter(|text| {
+            link.is_some_and(|link| {
+                link.problem_information && text.len() + 16 <= link.packet_bytes_max
+            })
+        });
         let websocket = Connection::is_websocket(connection);
         write_packet(turn.sockets, id, websocket, |out| {
             encode::disconnect(out, connection.version, reason, text, reference, None);

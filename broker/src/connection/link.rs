@@ -23,16 +23,12 @@ impl AliasTable {
     }
 
     /// The topic's alias and whether the client knows it already.
-    fn alias(&mut self, topic: &str) -> Option<(u16, bool)> {
+    fn alias(&self, topic: &str) -> Option<(u16, bool)> {
         if let Some(alias) = self.by_topic.get(topic) {
             return Some((*alias, true));
         }
-        if self.by_topic.len() >= usize::from(self.maximum) {
-            return None;
-        }
-        let alias = self.by_topic.len() as u16 + 1;
-        self.by_topic.insert(topic.into(), alias);
-        Some((alias, false))
+        let free = self.by_topic.len() < usize::from(self.maximum);
+        free.then(|| (self.by_topic.len() as u16 + 1, false))
     }
 }
 
@@ -107,19 +103,18 @@ impl Link {
             forwarded: delivery.properties,
             payload_bytes: delivery.payload.len(),
         };
-        let needs_size = self.websocket || self.packet_bytes_max < usize::MAX;
-        if needs_size && encode::publish_bytes(&head) > self.packet_bytes_max {
-            return Written::TooLarge;
+        let given = self.choose_alias(&mut head, delivery.topic);
+        if self.is_too_large(&head) {
+            // A new alias makes the packet longer; it may fit without.
+            head.topic_alias = None;
+            head.topic = delivery.topic;
+            if self.is_too_large(&head) {
+                return Written::TooLarge;
+            }
+        } else if let (Some(aliases), Some(alias)) = (&mut self.aliases, given) {
+            aliases.by_topic.insert(delivery.topic.into(), alias);
         }
         let Some(output) = sockets.output(self.connection) else { return Written::Gone };
-        if let Some(aliases) = &mut self.aliases
-            && let Some((alias, known)) = aliases.alias(delivery.topic)
-        {
-            head.topic_alias = Some(alias);
-            if known {
-                head.topic = "";
-            }
-        }
         if self.websocket {
             websocket::frame_header(&mut output.bytes, encode::publish_bytes(&head));
         }
@@ -129,6 +124,24 @@ impl Link {
             None => output.bytes.extend_from_slice(delivery.payload),
         }
         Written::Sent
+    }
+}
+
+impl Link {
+    fn is_too_large(&self, head: &PublishHead<'_>) -> bool {
+        self.packet_bytes_max < usize::MAX && encode::publish_bytes(head) > self.packet_bytes_max
+    }
+
+    /// Sets the topic's alias if there is one; returns a new one that has to be remembered if the
+    /// packet goes out.
+    fn choose_alias(&self, head: &mut PublishHead<'_>, topic: &str) -> Option<u16> {
+        let (alias, known) = self.aliases.as_ref()?.alias(topic)?;
+        head.topic_alias = Some(alias);
+        if known {
+            head.topic = "";
+            return None;
+        }
+        Some(alias)
     }
 }
 
@@ -159,6 +172,7 @@ mod tests {
         assert!(AliasTable::new(0).is_none());
         let mut table = AliasTable::new(1).expect("one alias");
         assert_eq!(table.alias("a"), Some((1, false)));
+        table.by_topic.insert("a".into(), 1);
         assert_eq!(table.alias("a"), Some((1, true)));
         assert_eq!(table.alias("b"), None);
     }

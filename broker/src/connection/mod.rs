@@ -66,6 +66,10 @@ pub(crate) struct Connection {
     /// Not read from; see `service::stall`.
     pub(crate) stalled: bool,
     pub(crate) heard_at: Nanos,
+    /// Since when a quota has held up its publish, or [`Nanos::NEVER`].
+    pub(crate) quota_since: Nanos,
+    /// SUBACKs that wait for other cores.
+    pub(crate) subacks_pending: u16,
     /// 1.5 keep alive intervals [MQTT-3.1.2-22]; zero for none.
     pub(crate) silence_max: Duration,
     pub(crate) deadline: Option<TimerId>,
@@ -92,6 +96,8 @@ impl Connection {
             inbox: Vec::new(),
             stalled: false,
             heard_at: now,
+            quota_since: Nanos::NEVER,
+            subacks_pending: 0,
             silence_max: Duration::ZERO,
             deadline: None,
             version: Version::V311,

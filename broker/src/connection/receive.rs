@@ -86,14 +86,14 @@ impl Broker {
     }
 
     /// Answers the end of a WebSocket, here or on the core that the connection moves to.
-    pub(super) fn end_websocket(
+    pub(crate) fn end_websocket(
         &mut self,
         turn: &mut Turn<'_>,
         id: ConnectionId,
         farewell: Vec<u8>,
     ) {
         let Some(connection) = self.connections.get_mut(id) else { return };
-        if matches!(connection.phase, Phase::Moving(_)) {
+        if connection.stalled || matches!(connection.phase, Phase::Moving(_)) {
             connection.farewell = Some(farewell);
             return;
         }
@@ -154,8 +154,9 @@ impl Broker {
         let Some(connection) = self.connections.get(id) else { return Flow::Over };
         match decode_from_client(connection.version, raw) {
             Ok(packet) => {
-                self.metrics.packets_received.add(1);
-                self.on_packet(turn, id, session, packet, raw.total_bytes)
+                let flow = self.on_packet(turn, id, session, packet, raw.total_bytes);
+                self.metrics.packets_received.add(u64::from(flow != Flow::Stall));
+                flow
             }
             Err(error) => self.fail(turn, id, error),
         }

@@ -65,6 +65,9 @@ impl Broker {
                 Step::Full | Step::Nothing => break,
             }
         }
+        if let Some(session) = self.sessions.get_mut(id) {
+            session.outbound.shrink();
+        }
         self.check_backlog_room(turn, id);
     }
 
@@ -173,6 +176,7 @@ impl Broker {
         let mut ready = core::mem::take(&mut self.pump_ready);
         for id in ready.drain(..) {
             self.pump(turn, id);
+            self.resume_primings(turn, id);
         }
         self.pump_ready = ready;
     }

@@ -54,24 +54,31 @@ impl Broker {
         if connect.client_id.is_empty() && !connect.version.is_v5() && !connect.clean_start {
             return Err(ReasonCode::CLIENT_IDENTIFIER_NOT_VALID);
         }
+        if !self.allows_user_properties(connect.properties.user_properties) {
+            return Err(ReasonCode::QUOTA_EXCEEDED);
+        }
         let Some(will) = &connect.will else { return Ok(()) };
+        if !self.allows_user_properties(will.properties.user_properties) {
+            return Err(ReasonCode::QUOTA_EXCEEDED);
+        }
         if will.topic.len() > usize::from(mqtt.max_topic_length)
             || topic::level_count(will.topic) > usize::from(mqtt.max_topic_levels)
         {
             return Err(ReasonCode::TOPIC_NAME_INVALID);
         }
-        if will.topic.starts_with("$SYS") {
+        if will.topic == "$SYS" || will.topic.starts_with("$SYS/") {
             return Err(ReasonCode::NOT_AUTHORIZED);
         }
         Ok(())
     }
 
-    /// An identifier whose partition this core owns [MQTT-3.1.3-6].
+    /// An identifier whose partition this core owns [MQTT-3.1.3-6]. It is a keyed hash of a
+    /// count, so that nobody can tell the next one from it.
     fn assign_id(&mut self) -> String {
         loop {
-            self.next_assigned = self.next_assigned.wrapping_mul(6_364_136_223_846_793_005);
-            self.next_assigned = self.next_assigned.wrapping_add(1_442_695_040_888_963_407);
-            let id = format!("auto-{:016x}", self.next_assigned.rotate_left(32));
+            self.next_assigned = self.next_assigned.wrapping_add(1);
+            let count = format!("assigned {} {}", self.core, self.next_assigned);
+            let id = format!("auto-{:016x}", self.placement.client_hash(&count));
             let owned = self.placement.client_owner(&id) == self.core;
             if owned && self.sessions.find(&id).is_none() {
                 return id;
@@ -86,7 +93,8 @@ impl Broker {
         client_id: &str,
         clean_start: bool,
     ) -> Option<(SessionId, bool)> {
-        if let Some(id) = self.sessions.find(client_id) {
+        let known = self.sessions.find(client_id);
+        if let Some(id) = known {
             self.take_over(turn, id, !clean_start);
             if clean_start {
                 self.end_session(turn, id);
@@ -94,7 +102,9 @@ impl Broker {
                 return Some((id, true));
             }
         }
-        if self.sessions.is_full() || self.meter.bytes() > self.memory_bytes {
+        // A client that is known takes the room that its old session had.
+        let no_room = self.sessions.is_full() || self.meter.bytes() > self.memory_bytes;
+        if known.is_none() && no_room {
             return None;
         }
         let hash = self.placement.client_hash(client_id);

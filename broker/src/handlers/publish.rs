@@ -2,7 +2,7 @@
 
 use super::Flow;
 use crate::delivery::View;
-use crate::service::{Admission, Broker, Turn, VolatileSent};
+use crate::service::{Admission, Broker, QUOTA_WAIT_MAX, Turn, VolatileSent};
 use crate::session::SessionId;
 use ringlane_dataplane::ids::{ConnectionId, PartitionId};
 use ringlane_dataplane::message::MessageHead;
@@ -62,13 +62,27 @@ impl Broker {
             self.stall_for_retry(turn, id);
             return Flow::Stall;
         }
-        let counter = match publish.qos {
-            QoS::AtMostOnce => &self.metrics.publishes_received_qos0,
-            QoS::AtLeastOnce => &self.metrics.publishes_received_qos1,
-            QoS::ExactlyOnce => &self.metrics.publishes_received_qos2,
-        };
-        counter.add(1);
-        self.metrics.publish_received_bytes.add(publish.payload.len() as u64);
+        let flow = self.resolve_and_take(turn, id, session, publish, bytes);
+        if flow != Flow::Stall {
+            let counter = match publish.qos {
+                QoS::AtMostOnce => &self.metrics.publishes_received_qos0,
+                QoS::AtLeastOnce => &self.metrics.publishes_received_qos1,
+                QoS::ExactlyOnce => &self.metrics.publishes_received_qos2,
+            };
+            counter.add(1);
+            self.metrics.publish_received_bytes.add(publish.payload.len() as u64);
+        }
+        flow
+    }
+
+    fn resolve_and_take(
+        &mut self,
+        turn: &mut Turn<'_>,
+        id: ConnectionId,
+        session: SessionId,
+        publish: &Publish<'_>,
+        bytes: usize,
+    ) -> Flow {
         if publish.properties.topic_alias.is_none() {
             return self.take_publish(turn, id, session, publish, publish.topic, bytes);
         }
@@ -195,10 +209,7 @@ impl Broker {
         if properties.raw.is_empty() {
             return Ok(());
         }
-        let count = properties.user_properties.count();
-        if count > usize::from(mqtt.max_user_properties)
-            || (count > 0 && properties.raw.len() > mqtt.max_user_properties_size as usize)
-        {
+        if !self.allows_user_properties(properties.user_properties) {
             return Err(Refusal::Message(ReasonCode::QUOTA_EXCEEDED));
         }
         let claims_utf8 = properties.payload_format == Some(1);
@@ -270,6 +281,11 @@ impl Broker {
         accepted: &Accepted<'_>,
         bytes: usize,
     ) -> Flow {
+        // A retained QoS 0 message of this client may be in the log, and comes first
+        // [MQTT-4.6.0-6].
+        if self.has_uncommitted(accepted.partition) {
+            self.commit_all(turn);
+        }
         let head = accepted.head(turn.now);
         let mut view = View::borrowed(head, accepted.topic, accepted.properties, accepted.payload);
         let matched = self.fan_out(turn, &mut view);
@@ -294,7 +310,8 @@ impl Broker {
         let mut waits = false;
         for to in targets.iter() {
             let message = view.share(&mut self.maker).clone();
-            match self.post.send_volatile(turn, to, message) {
+            let behind_log = !self.has_mailed_all(to);
+            match self.post.send_volatile(turn, to, message, behind_log) {
                 VolatileSent::Sent => self.metrics.fanout_mails.add(1),
                 VolatileSent::Waiting => waits = true,
                 VolatileSent::Dropped => {
@@ -331,12 +348,16 @@ impl Broker {
             return Flow::Next(bytes);
         }
         match self.admit(accepted.topic) {
-            Admission::Granted => {}
+            Admission::Granted => {
+                if let Some(connection) = self.connections.get_mut(id) {
+                    connection.quota_since = Nanos::NEVER;
+                }
+            }
             Admission::Wait => {
                 self.stall_for_retry(turn, id);
                 return Flow::Stall;
             }
-            Admission::Refused => return self.over_quota(turn, id, publish, bytes),
+            Admission::Refused => return self.over_quota(turn, id, session, publish, bytes),
         }
         let ack = match publish.qos {
             QoS::AtMostOnce => None,
@@ -354,6 +375,7 @@ impl Broker {
         &mut self,
         turn: &mut Turn<'_>,
         id: ConnectionId,
+        session: SessionId,
         publish: &Publish<'_>,
         bytes: usize,
     ) -> Flow {
@@ -365,6 +387,25 @@ impl Broker {
         if v5 {
             self.refuse_publish(id, publish, ReasonCode::QUOTA_EXCEEDED);
             return Flow::Next(bytes);
+        }
+        self.wait_for_quota(turn, id, session)
+    }
+
+    /// Back-pressure with an end: a client that holds up itself, or that has waited too long, is
+    /// disconnected, which leaves its publish unacknowledged [MQTT-3.3.5-2].
+    fn wait_for_quota(
+        &mut self,
+        turn: &mut Turn<'_>,
+        id: ConnectionId,
+        session: SessionId,
+    ) -> Flow {
+        let Some(connection) = self.connections.get_mut(id) else { return Flow::Over };
+        connection.quota_since = connection.quota_since.min(turn.now);
+        let waited = turn.now.since(connection.quota_since) >= QUOTA_WAIT_MAX;
+        let own = self.sessions.get(session).is_some_and(|session| session.backlog_full);
+        if waited || own {
+            let what = "no room for this publish: a backlog or the memory budget is full";
+            return self.fail_with(turn, id, ReasonCode::QUOTA_EXCEEDED, what, "MQTT-3.3.5-2");
         }
         self.stall_for_retry(turn, id);
         Flow::Stall

@@ -16,6 +16,9 @@ use std::rc::Rc;
 const SEND_RETAINED: u8 = 0;
 const SEND_RETAINED_IF_NEW: u8 = 1;
 
+/// SUBACKs of one connection that may wait for other cores.
+const SUBACKS_PENDING_MAX: u16 = 64;
+
 impl Broker {
     pub(super) fn on_subscribe(
         &mut self,
@@ -25,6 +28,14 @@ impl Broker {
         subscribe: &Subscribe<'_>,
         bytes: usize,
     ) -> Flow {
+        if !self.allows_user_properties(subscribe.user_properties) {
+            let what = "more user properties than this broker takes";
+            return self.fail_with(turn, id, ReasonCode::QUOTA_EXCEEDED, what, "MQTT5 §4.13");
+        }
+        if self.subacks_are_full(id) {
+            self.stall_for_retry(turn, id);
+            return Flow::Stall;
+        }
         // What was published before this packet, by its own client too, is committed first: it
         // does not match, and it is what the subscription finds retained.
         self.commit_all(turn);
@@ -57,9 +68,17 @@ impl Broker {
             pending.reasons.push(reason);
         }
         pending.announced = self.announcer.announced();
+        if let Some(connection) = self.connections.get_mut(id) {
+            connection.subacks_pending += 1;
+        }
         self.announcer.push_suback(pending);
         self.settle_announcements(turn);
         Flow::Next(bytes)
+    }
+
+    /// A client that subscribes faster than other cores answer is not read from meanwhile.
+    fn subacks_are_full(&self, id: ConnectionId) -> bool {
+        self.connections.get(id).is_some_and(|c| c.subacks_pending >= SUBACKS_PENDING_MAX)
     }
 
     /// Whether a filter may be subscribed to; its parts if so.
@@ -130,8 +149,11 @@ impl Broker {
         };
         let list = subscriptions.entry(filter.filter, Vec::new);
         if wants_retained {
-            pending.retained.push(filter.filter.into());
-            Priming::reserve(held, filter.filter);
+            let is_first = !pending.retained.iter().any(|named| **named == *filter.filter);
+            if is_first {
+                pending.retained.push(filter.filter.into());
+                Priming::reserve(held, filter.filter);
+            }
         }
         if let Some(existing) = held.subscriptions.get_mut(filter.filter) {
             existing.qos = filter.qos;
@@ -186,7 +208,8 @@ impl Broker {
 
     /// Every core has the filters: the client is told, and gets its retained messages.
     pub(crate) fn finish_suback(&mut self, turn: &mut Turn<'_>, suback: PendingSuback) {
-        if let Some(connection) = self.connections.get(suback.connection) {
+        if let Some(connection) = self.connections.get_mut(suback.connection) {
+            connection.subacks_pending = connection.subacks_pending.saturating_sub(1);
             let version = connection.version;
             let websocket = connection.is_websocket();
             write_packet(turn.sockets, suback.connection, websocket, |out| {

@@ -18,6 +18,10 @@ impl Broker {
         unsubscribe: &Unsubscribe<'_>,
         bytes: usize,
     ) -> Flow {
+        if !self.allows_user_properties(unsubscribe.user_properties) {
+            let what = "more user properties than this broker takes";
+            return self.fail_with(turn, id, ReasonCode::QUOTA_EXCEEDED, what, "MQTT5 §4.13");
+        }
         // What was published before this packet still matches.
         self.commit_all(turn);
         let mut reasons = Vec::new();

@@ -267,8 +267,23 @@ impl Broker {
         };
         let priming = session.primings.remove(index);
         self.clear_priming_mark(id, &priming.filter);
-        for held in priming.held {
-            self.owe_or_send(turn, id, held.pending);
+        self.release_held(turn, id, priming.held);
+    }
+
+    /// Live messages go out, or on behind another subscription that has not had its retained
+    /// messages either.
+    fn release_held(&mut self, turn: &mut Turn<'_>, id: SessionId, held: Vec<Held>) {
+        for held in held {
+            let Some(session) = self.sessions.get_mut(id) else { return };
+            let topic = held.pending.message.topic();
+            let next = session.primings.iter_mut().find(|p| matches(&p.filter, topic));
+            match next {
+                Some(priming) => {
+                    priming.held_bytes += held.pending.cost_bytes();
+                    priming.held.push(held);
+                }
+                None => self.owe_or_send(turn, id, held.pending),
+            }
         }
     }
 
@@ -279,9 +294,7 @@ impl Broker {
         let Some(index) = found else { return };
         let priming = session.primings.remove(index);
         self.clear_priming_mark(id, filter);
-        for held in priming.held {
-            self.owe_or_send(turn, id, held.pending);
-        }
+        self.release_held(turn, id, priming.held);
     }
 
     fn clear_priming_mark(&mut self, id: SessionId, filter: &str) {

@@ -87,16 +87,18 @@ impl Announcer {
     /// The next SUBACK that waits for nothing any more.
     pub(crate) fn take_suback(&mut self) -> Option<PendingSuback> {
         let installed = self.installed_everywhere();
-        let ready =
-            |pending: &PendingSuback| pending.joins_left == 0 && pending.announced <= installed;
-        let index = self.subacks.iter().position(ready)?;
+        // `announced` never falls along the queue.
+        let mut known = self.subacks.iter().take_while(|pending| pending.announced <= installed);
+        let index = known.position(|pending| pending.joins_left == 0)?;
         self.subacks.remove(index)
     }
 
     fn take_join(&mut self) -> Option<PendingJoin> {
         let installed = self.installed_everywhere();
-        let index = self.joins.iter().position(|join| join.announced <= installed)?;
-        self.joins.remove(index)
+        if self.joins.front()?.announced > installed {
+            return None;
+        }
+        self.joins.pop_front()
     }
 
     fn installed_everywhere(&self) -> u64 {
@@ -184,8 +186,8 @@ mod tests {
     #[test]
     fn a_suback_waits_for_the_slowest_core_and_for_its_groups() {
         let mut announcer = Announcer::new(CoreId(1), 3);
-        announcer.push_suback(suback(1, 2, 0));
         announcer.push_suback(suback(2, 1, 1));
+        announcer.push_suback(suback(1, 2, 0));
         announcer.installed = vec![2, 0, 1];
         assert!(announcer.take_suback().is_none());
         announcer.on_joined(2);

@@ -4,11 +4,15 @@
 //! filters are announced as full, and publishers to them get 0x97 or are not read from (policy
 //! `reject`). With `drop_oldest` the oldest message goes and is counted.
 
-use super::{Broker, Turn};
+use super::{Broker, Timer, Turn};
 use crate::config::BacklogPolicy;
 use crate::mail::Mail;
 use crate::session::{SessionId, SubscriptionKind};
 use ringlane_dataplane::routing::FilterTree;
+use std::time::Duration;
+
+/// How often full backlogs are looked through for expired messages.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
 /// Filters of full backlogs on any core, with the number of backlogs behind each.
 #[derive(Debug, Default)]
@@ -49,14 +53,54 @@ impl Broker {
         }
         match self.config.session.backlog_policy {
             BacklogPolicy::DropOldest => {
-                while session.outbound.queue_bytes() > bound {
+                while let Some(session) = self.sessions.get_mut(id)
+                    && session.outbound.queue_bytes() > bound
+                {
                     let Some(dropped) = session.outbound.pop_queue() else { break };
                     self.metrics.dropped_backlog.add(1);
                     self.metrics.queued_messages.sub(1);
                     self.metrics.queued_bytes.sub(dropped.cost_bytes() as u64);
+                    self.owe_ticket(id, &dropped);
                 }
             }
-            BacklogPolicy::Reject => self.set_backlog_full(turn, id, true),
+            BacklogPolicy::Reject => {
+                if !session.backlog_full {
+                    self.drop_expired(turn, id);
+                    self.announce_if_full(turn, id);
+                }
+            }
+        }
+    }
+
+    fn announce_if_full(&mut self, turn: &mut Turn<'_>, id: SessionId) {
+        let bound = self.sizes.backlog_bytes_max;
+        if self.sessions.get(id).is_some_and(|session| session.outbound.queue_bytes() > bound) {
+            self.set_backlog_full(turn, id, true);
+        }
+    }
+
+    /// Takes expired messages out of a backlog [MQTT-3.3.2-5].
+    fn drop_expired(&mut self, turn: &Turn<'_>, id: SessionId) {
+        let Some(session) = self.sessions.get_mut(id) else { return };
+        for expired in session.outbound.take_expired(turn.now) {
+            self.metrics.dropped_expired.add(1);
+            self.metrics.queued_messages.sub(1);
+            self.metrics.queued_bytes.sub(expired.cost_bytes() as u64);
+            self.owe_ticket(id, &expired);
+        }
+    }
+
+    /// Backlogs that are full of expired messages have room.
+    pub(crate) fn on_backlog_sweep(&mut self, turn: &mut Turn<'_>) {
+        for id in core::mem::take(&mut self.full_sessions) {
+            if self.sessions.get(id).is_some_and(|session| session.backlog_full) {
+                self.full_sessions.push(id);
+                self.drop_expired(turn, id);
+                self.check_backlog_room(turn, id);
+            }
+        }
+        if !self.full_sessions.is_empty() {
+            turn.timers.schedule(turn.now + SWEEP_EVERY, Timer::BacklogSweep);
         }
     }
 
@@ -77,6 +121,12 @@ impl Broker {
             return;
         }
         session.backlog_full = full;
+        if full {
+            if self.full_sessions.is_empty() {
+                turn.timers.schedule(turn.now + SWEEP_EVERY, Timer::BacklogSweep);
+            }
+            self.full_sessions.push(id);
+        }
         let plain = session.subscriptions.iter();
         let plain = plain.filter(|(_, held)| matches!(held.kind, SubscriptionKind::Plain { .. }));
         let filters: Vec<_> = plain.map(|(filter, _)| filter.clone()).collect();

@@ -35,6 +35,12 @@ impl Broker {
         self.metrics.records_appended.add(1);
     }
 
+    /// Whether records of this partition wait for the end of the turn.
+    pub(crate) fn has_uncommitted(&self, partition: PartitionId) -> bool {
+        let index = (partition.0 / u32::from(self.cores())) as usize;
+        self.partitions.get(index).is_some_and(|partition| partition.has_uncommitted())
+    }
+
     /// End of turn: at the level `memory` everything accepted is committed.
     pub(crate) fn commit_all(&mut self, turn: &mut Turn<'_>) {
         for index in 0..self.partitions.len() {

@@ -17,7 +17,7 @@ pub(crate) use backlog::FullFilters;
 pub(crate) use commit::AckToken;
 pub(crate) use post::{Post, VolatileSent};
 pub(crate) use sizes::Sizes;
-pub(crate) use stall::{Admission, Stalls};
+pub(crate) use stall::{Admission, QUOTA_WAIT_MAX, Stalls};
 
 use crate::config::Config;
 use crate::connection::Connections;
@@ -86,6 +86,8 @@ pub enum Timer {
     Retry,
     /// Expired retained messages are looked for.
     RetainedSweep,
+    /// Full backlogs may hold nothing but expired messages.
+    BacklogSweep,
     /// Clients have had their time to leave.
     DrainDeadline,
 }
@@ -112,6 +114,8 @@ pub struct Broker {
     pub(crate) retain_waits: commit::RetainWaits,
     pub(crate) groups: GroupStore,
     pub(crate) full_filters: FullFilters,
+    /// Sessions of this core whose backlog is full.
+    pub(crate) full_sessions: Vec<SessionId>,
     pub(crate) post: Post,
     pub(crate) stalls: Stalls,
     pub(crate) maker: MessageMaker,
@@ -146,6 +150,7 @@ impl Broker {
             retain_waits: commit::RetainWaits::default(),
             groups: GroupStore::default(),
             full_filters: FullFilters::default(),
+            full_sessions: Vec::new(),
             post: Post::new(setup.core, setup.cores),
             stalls: Stalls::default(),
             maker: MessageMaker::new(meter),
@@ -245,6 +250,7 @@ impl Service for Broker {
             Timer::WillDelay(session) => self.on_will_delay(turn, session),
             Timer::Retry => self.on_retry(turn),
             Timer::RetainedSweep => self.on_retained_sweep(turn),
+            Timer::BacklogSweep => self.on_backlog_sweep(turn),
             Timer::DrainDeadline => self.stopping = true,
         }
     }
@@ -260,7 +266,9 @@ impl Service for Broker {
         self.check_drained(turn);
         if self.stopping {
             After::Stop
-        } else if self.post.has_work() || self.partitions.iter().any(Partition::has_lag) {
+        } else if self.post.has_work()
+            || self.partitions.iter().any(|p| p.has_lag() || p.has_uncommitted())
+        {
             After::MoreWork
         } else {
             After::Idle

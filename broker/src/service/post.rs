@@ -10,6 +10,7 @@ use super::{Broker, Turn};
 use crate::mail::Mail;
 use ringlane_dataplane::ids::CoreId;
 use ringlane_dataplane::message::Message;
+use ringlane_dataplane::routing::CoreSet;
 use ringlane_dataplane::time::Nanos;
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -90,15 +91,17 @@ impl Post {
         self.own.pop_front()
     }
 
-    /// Sends a QoS 0 message; order per destination is kept.
+    /// Sends a QoS 0 message; order per destination is kept. `behind_log` says that records for
+    /// this core wait for its mailbox: the message waits with them.
     pub(crate) fn send_volatile(
         &mut self,
         turn: &mut Turn<'_>,
         to: CoreId,
         message: Message,
+        behind_log: bool,
     ) -> VolatileSent {
         let destination = &mut self.destinations[to.index()];
-        if destination.volatile.is_empty() {
+        if destination.volatile.is_empty() && !behind_log {
             match turn.mesh.send(to, Mail::Volatile(message)) {
                 Ok(()) => {
                     destination.dropping = false;
@@ -115,8 +118,11 @@ impl Post {
                 Err(_) => return VolatileSent::Dropped,
             }
         }
-        if destination.volatile_bytes >= VOLATILE_WAITING_BYTES_MAX {
+        if destination.dropping || destination.volatile_bytes >= VOLATILE_WAITING_BYTES_MAX {
             return VolatileSent::Dropped;
+        }
+        if destination.volatile.is_empty() {
+            destination.deadline = turn.now + VOLATILE_WAIT;
         }
         destination.volatile_bytes += message.memory_bytes();
         destination.volatile.push_back(message);
@@ -131,6 +137,9 @@ impl Post {
 
     /// Whether so many control mails wait that clients must not cause more of them.
     pub(crate) fn is_congested(&self) -> bool {
+        if self.own.len() > CONTROL_OVERFLOW_MAX {
+            return true;
+        }
         self.waiting > CONTROL_OVERFLOW_MAX
             && self.destinations.iter().any(|d| d.control.len() > CONTROL_OVERFLOW_MAX)
     }
@@ -141,13 +150,18 @@ impl Post {
     }
 
     /// Hands over what the mailboxes take now. Returns the messages dropped per destination.
-    fn flush(&mut self, turn: &mut Turn<'_>, mut dropped: impl FnMut(CoreId, usize)) {
+    fn flush(
+        &mut self,
+        turn: &mut Turn<'_>,
+        behind_log: CoreSet,
+        mut dropped: impl FnMut(CoreId, usize),
+    ) {
         if self.waiting == 0 {
             return;
         }
         for (index, destination) in self.destinations.iter_mut().enumerate() {
             let to = CoreId(index as u16);
-            self.waiting -= destination.flush(turn, to);
+            self.waiting -= destination.flush(turn, to, behind_log.contains(to));
             if !destination.volatile.is_empty() && destination.deadline <= turn.now {
                 let count = destination.volatile.len();
                 dropped(to, count);
@@ -162,7 +176,7 @@ impl Post {
 
 impl Destination {
     /// Returns how many mails went out.
-    fn flush(&mut self, turn: &mut Turn<'_>, to: CoreId) -> usize {
+    fn flush(&mut self, turn: &mut Turn<'_>, to: CoreId, behind_log: bool) -> usize {
         let mut sent = 0;
         while let Some(mail) = self.control.pop_front() {
             if let Err(mail) = turn.mesh.send(to, mail) {
@@ -170,6 +184,9 @@ impl Destination {
                 return sent;
             }
             sent += 1;
+        }
+        if behind_log {
+            return sent;
         }
         while let Some(message) = self.volatile.pop_front() {
             let bytes = message.memory_bytes();
@@ -203,8 +220,13 @@ impl Broker {
     /// End of turn: stopped cursors, control mails and QoS 0 messages move on.
     pub(super) fn flush_post(&mut self, turn: &mut Turn<'_>) {
         self.advance_cursors(turn);
+        let cores = (0..self.cores()).map(CoreId);
+        let behind_log = match self.post.volatile_waits() {
+            true => cores.filter(|to| !self.has_mailed_all(*to)).collect(),
+            false => CoreSet::default(),
+        };
         let Self { post, metrics, .. } = self;
-        post.flush(turn, |to, count| {
+        post.flush(turn, behind_log, |to, count| {
             metrics.dropped_mailbox.add(count as u64);
             metrics.dropped_to(to, count as u64);
         });

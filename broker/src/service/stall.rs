@@ -3,10 +3,15 @@
 use super::sizes::LAG_BYTES_MAX;
 use super::{Broker, Timer, Turn};
 use ringlane_dataplane::ids::ConnectionId;
+use ringlane_mqtt::UserProperties;
 use std::time::Duration;
 
 /// How long a connection that met a bound waits before it is tried again.
 const RETRY: Duration = Duration::from_millis(10);
+
+/// How long a publisher of 3.1 or 3.1.1, which cannot be told that a quota is used up, waits for
+/// room. Its acknowledgements wait behind its publish, so this must end by itself.
+pub(crate) const QUOTA_WAIT_MAX: Duration = Duration::from_secs(30);
 
 /// Whether a message may be taken in now.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -39,6 +44,22 @@ impl Broker {
             return Admission::Wait;
         }
         Admission::Granted
+    }
+
+    /// Whether a packet's user properties are within their bounds, in number and in bytes.
+    pub(crate) fn allows_user_properties(&self, properties: UserProperties<'_>) -> bool {
+        let mqtt = &self.config.mqtt;
+        let (mut count, mut bytes) = (0, 0);
+        for (name, value) in properties.iter() {
+            count += 1;
+            bytes += name.len() + value.len();
+            if count > usize::from(mqtt.max_user_properties)
+                || bytes > mqtt.max_user_properties_size as usize
+            {
+                return false;
+            }
+        }
+        true
     }
 
     /// Stops reading from a connection; its packets are tried again soon.
@@ -90,8 +111,14 @@ impl Broker {
         let Some(connection) = self.connections.get_mut(id) else { return };
         connection.stalled = false;
         self.consume_inbox(turn, id);
-        if self.connections.get(id).is_some_and(|connection| !connection.stalled) {
-            turn.sockets.resume(id);
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        if connection.stalled {
+            return;
+        }
+        let farewell = connection.farewell.take();
+        turn.sockets.resume(id);
+        if let Some(farewell) = farewell {
+            self.end_websocket(turn, id, farewell);
         }
     }
 }

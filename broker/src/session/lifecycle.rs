@@ -2,7 +2,7 @@
 
 use super::{SessionId, WillMessage};
 use crate::handlers::Accepted;
-use crate::service::{Broker, Timer, Turn};
+use crate::service::{Admission, Broker, Timer, Turn};
 use ringlane_mqtt::QoS;
 use std::time::Duration;
 
@@ -105,6 +105,8 @@ impl Broker {
         self.metrics.wills_published.add(1);
         if qos == QoS::AtMostOnce && !retain {
             self.route_volatile(turn, None, &accepted, 0);
+        } else if self.admit(&topic) == Admission::Refused {
+            self.metrics.dropped_memory.add(1);
         } else {
             self.log_accepted(turn, &accepted, None);
         }

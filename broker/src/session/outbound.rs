@@ -4,8 +4,12 @@
 
 use crate::groups::Ticket;
 use ringlane_dataplane::message::Message;
+use ringlane_dataplane::time::Nanos;
 use ringlane_mqtt::QoS;
 use std::collections::VecDeque;
+
+/// Entries that an empty queue keeps room for.
+const KEPT_CAPACITY: usize = 64;
 
 /// The subscription identifiers that a delivery carries.
 #[derive(Clone, Debug, Default)]
@@ -150,7 +154,9 @@ impl Outbound {
 
     /// A new connection begins: whatever was sent and not received has to be sent again.
     pub(crate) fn begin_connection(&mut self) {
-        self.unacknowledged = 0;
+        // An exchange in its second half still counts against Receive Maximum [MQTT-3.3.4-9].
+        let released = self.released().count();
+        self.unacknowledged = u16::try_from(released).unwrap_or(u16::MAX);
         for inflight in &mut self.inflight {
             if inflight.phase == Phase::Sent {
                 inflight.phase = Phase::Resend;
@@ -230,6 +236,30 @@ impl Outbound {
         taken
     }
 
+    /// Takes out the queued messages whose interval has passed.
+    pub(crate) fn take_expired(&mut self, now: Nanos) -> Vec<Pending> {
+        let mut taken = Vec::new();
+        for pending in core::mem::take(&mut self.queue) {
+            if pending.message.head().expires_at <= now {
+                self.queue_bytes -= pending.cost_bytes();
+                taken.push(pending);
+            } else {
+                self.queue.push_back(pending);
+            }
+        }
+        taken
+    }
+
+    /// Gives back the memory of a backlog that is gone.
+    pub(crate) fn shrink(&mut self) {
+        if self.queue.is_empty() && self.queue.capacity() > KEPT_CAPACITY {
+            self.queue = VecDeque::new();
+        }
+        if self.inflight.is_empty() && self.inflight.capacity() > KEPT_CAPACITY {
+            self.inflight = VecDeque::new();
+        }
+    }
+
     /// Everything that is owed, in order; the session ends.
     pub(crate) fn drain_all(&mut self) -> Vec<Pending> {
         let inflight = core::mem::take(&mut self.inflight);
@@ -278,7 +308,6 @@ impl Outbound {
 mod tests {
     use super::*;
     use ringlane_dataplane::message::MessageHead;
-    use ringlane_dataplane::time::Nanos;
 
     fn pending(qos: QoS) -> Pending {
         let head = MessageHead {

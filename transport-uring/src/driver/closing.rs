@@ -12,11 +12,13 @@ use std::os::fd::AsFd;
 impl<E: Engine> SocketDriver<E> {
     /// Looks whether something that the connection waits for has come, and takes the next step.
     pub(super) fn settle(&mut self, sockets: &mut Sockets, id: ConnectionId) {
+        // What a paused connection received may still wait in the broker: its end comes after.
+        let paused = sockets.is_paused(id);
         let Some(connection) = self.connections.get(id) else { return };
         let everything_delivered = connection.held.is_empty();
         let end = connection.end;
         match connection.phase {
-            Phase::Open if everything_delivered => match end {
+            Phase::Open if everything_delivered && !paused => match end {
                 Some(ReceiveEnd::Failed(errno)) => self.finish(sockets, id, Closure::Error(errno)),
                 Some(_) => self.flush(sockets, id, Closure::Peer),
                 None => {}
