@@ -32,7 +32,7 @@ run_stage() {
     local name="$1" budget="$2" code=0 started result seconds
     printf '\n=== %s (budget %s s)\n' "$name" "$budget"
     started="$SECONDS"
-    timeout --kill-after=20 "$((2 * budget))" "$ROOT/scripts/stages.sh" "$name" </dev/null || code="$?"
+    timeout --kill-after=20 "$((4 * budget))" "$ROOT/scripts/stages.sh" "$name" </dev/null || code="$?"
     seconds="$((SECONDS - started))"
     case "$code" in
     0) result=passed passed=$((passed + 1)) ;;
