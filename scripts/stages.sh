@@ -25,7 +25,8 @@ stage_clippy() {
 
 stage_docs() {
     need_rust
-    RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
+    RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" \
+        cargo doc --workspace --no-deps --document-private-items --locked
 }
 
 stage_build() {
