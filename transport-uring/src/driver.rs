@@ -372,6 +372,7 @@ impl<E: Engine> Driver for SocketDriver<E> {
         on_event: &mut OnEvent<'_>,
     ) -> io::Result<usize> {
         self.now = self.now.max(sys::monotonic_now());
+        sockets.set_now(self.now);
         self.expire(sockets);
         let mut delivered = self.deliver_ready(sockets, events_max, on_event);
         let busy = delivered > 0 || !self.ready.is_empty() || self.engine.has_completions();
