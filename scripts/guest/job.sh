@@ -6,10 +6,11 @@
 #   CORES       cores of the broker, e.g. 0,1,2,3
 #   TRANSPORT   uring or epoll
 #   SESSION_SECONDS  after which pytest starts no further test
-#   PYTEST_ARGS what is handed to pytest besides the transport and the cores
+#   MQTTJS      yes if MQTT.js runs, too
+# and it sets the positional parameters to what pytest is given besides the transport and the cores.
 . /work/job.conf
 export HOME=/tmp PATH=/usr/sbin:/usr/bin:/sbin:/bin PYTHONPATH=/opt/python LC_ALL=C.UTF-8
-export PYTHONDONTWRITEBYTECODE=1
+export PYTHONDONTWRITEBYTECODE=1 TERM=dumb NO_COLOR=1
 BROKER="${RINGLANE_TEST_BROKER:-/work/target/release/ringlane}"
 failed=0
 
@@ -53,10 +54,9 @@ run_pytest() {
     cd /work/tests/clients || return 1
     # A test that hangs fails alone (by signal, not by ending the process), and a suite that gets too
     # slow ends with pytest's summary before run.sh ends the machine.
-    # shellcheck disable=SC2086 # a list of arguments
     python3 -m pytest -q --tb=short --color=no -p no:cacheprovider --session-timeout="$SESSION_SECONDS" \
         -o timeout="$((12 * RINGLANE_TEST_TIME_FACTOR))" -o timeout_method=signal \
-        --transport "$TRANSPORT" --cores "$CORES" --durations=5 $PYTEST_ARGS
+        --transport "$TRANSPORT" --cores "$CORES" --durations=5 "$@"
 }
 
 run_mqttjs() {
@@ -80,6 +80,6 @@ case "$BROKER" in
     [ "$TRANSPORT" = epoll ] || step transport show_transport
     ;;
 esac
-step pytest run_pytest
-if [ -d /opt/mqttjs ]; then step mqttjs run_mqttjs; fi
+step pytest run_pytest "$@"
+if [ "$MQTTJS" = yes ]; then step mqttjs run_mqttjs; fi
 exit "$failed"

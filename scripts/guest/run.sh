@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Runs the client suite in a QEMU guest: stock Debian 12 kernel (6.1), 8 virtual CPUs, io_uring.
 #
-#   scripts/guest/run.sh [PYTEST_ARGUMENT...]      default: -m guest
+#   scripts/guest/run.sh                          pytest -m guest, then MQTT.js
+#   scripts/guest/run.sh PYTEST_ARGUMENT...       pytest alone, with these arguments
 #
 # Environment:
 #   RINGLANE_GUEST_BINARY     the broker, default target/release/ringlane (built if missing)
@@ -19,7 +20,11 @@ BINARY="${RINGLANE_GUEST_BINARY:-${CARGO_TARGET_DIR:-$REPOSITORY/target}/release
 TRANSPORT="${RINGLANE_GUEST_TRANSPORT:-uring}"
 CORES="${RINGLANE_GUEST_CORES:-0,1,2,3}"
 SECONDS_MAX="${RINGLANE_GUEST_SECONDS:-600}"
-[ "$#" -gt 0 ] || set -- -m guest
+MQTTJS=no
+if [ "$#" -eq 0 ]; then
+    set -- -m guest
+    MQTTJS=yes
+fi
 
 # The second disk: a tar archive, padded to whole sectors by tar itself.
 make_job() {
@@ -34,7 +39,8 @@ REFERENCE='$(python3 "$GUEST_SCRIPTS/calibrate.py")'
 CORES='$CORES'
 TRANSPORT='$TRANSPORT'
 SESSION_SECONDS=$((SECONDS_MAX - SECONDS_MAX / 4))
-PYTEST_ARGS='$*'
+set -- ${*@Q}
+MQTTJS=$MQTTJS
 CONF
     tar -C "$tree" -cf "$RUN/job.tar" .
 }
@@ -73,6 +79,8 @@ need_tool qemu-system-x86_64 qemu-system-x86
 need_tool python3 python3
 [ -x "$BINARY" ] || (cd "$REPOSITORY" && cargo build --release -p ringlane)
 IMAGE="$("$GUEST_SCRIPTS/build.sh")"
+# What earlier inputs and broken-off runs left behind.
+find "$GUEST_CACHE" -mindepth 1 -maxdepth 1 -mtime +0 ! -path "$IMAGE" -exec rm -rf {} +
 RUN="$(mktemp -d "$GUEST_CACHE/run.XXXXXX")"
 trap 'rm -rf "$RUN"' EXIT
 make_job "$@"
