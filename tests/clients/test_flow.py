@@ -104,7 +104,8 @@ def test_a_topic_alias_that_was_never_set(connected):
 def test_a_topic_alias_above_the_maximum(connected, name):
     """[MQTT-3.3.2-9]: an alias above the server's maximum ends the connection with 0x94."""
     client = connected()
-    client.send(name, b"x", TopicAlias=client.connack.properties.TopicAliasMaximum + 1)
+    above = client.connack.properties.TopicAliasMaximum + 1
+    client.paho.publish(name, b"x", 0, properties=publish_properties(TopicAlias=above))
     assert client.ended().reason == 0x94
 
 
@@ -159,7 +160,7 @@ def test_maximum_packet_size_of_the_server(start_broker, connected, name):
     client = connected(port=broker.port)
     assert client.connack.properties.MaximumPacketSize == 1000
     client.publish(name, b"x" * 900, qos=1)
-    client.send(name, b"x" * 2000, qos=1)
+    client.paho.publish(name, b"x" * 2000, 1)  # Its result does not matter: the end may be faster.
     assert client.ended().reason == 0x95
     assert witness.receive().payload == b"x" * 900
     witness.nothing_more()
