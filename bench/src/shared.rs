@@ -6,7 +6,7 @@ use crate::login::Login;
 use crate::payload::{PublishTemplate, Stamp, is_intact};
 use crate::swarm::{Event, Leave, LinkId, Swarm};
 use anyhow::{Result, ensure};
-use ringlane_mqtt::{Packet, QoS};
+use ringlane_mqtt::{Packet, QoS, Version};
 use std::time::Duration;
 
 /// What is wrong with a stalled member.
@@ -35,7 +35,8 @@ pub struct SharedOptions {
     pub payload_bytes: usize,
     /// Messages of each publisher.
     pub messages: u64,
-    /// Publishes of one publisher that no active member has received, at most.
+    /// Publishes per publisher that no active member has received, at most, besides what stalled
+    /// members hold in all. With more than the members' windows take, a group shares by speed, not evenly.
     pub window: u64,
     /// Receive Maximum of the members; MQTT 5 only, the broker's own bound before.
     pub receive_maximum: u16,
@@ -74,6 +75,7 @@ pub struct SharedOutcome {
 
 struct Group<'a> {
     options: &'a SharedOptions,
+    version: Version,
     members: Vec<LinkId>,
     publishers: Vec<LinkId>,
     roles: Vec<Option<Role>>,
@@ -168,6 +170,7 @@ impl<'a> Group<'a> {
         let count = publishers.len();
         let mut group = Self {
             options,
+            version: target.version,
             members: links(&members),
             publishers: links(&publishers),
             roles: vec![None; swarm.slots()],
@@ -225,10 +228,15 @@ impl<'a> Group<'a> {
         Ok(())
     }
 
+    /// What one member may keep from the others while it stays: its Receive Maximum, or a little
+    /// that the broker queues for it ahead of time; before MQTT 5, what brokers commonly have in
+    /// flight to any client.
     fn held_by_a_stalled_member(&self) -> u64 {
-        match self.options.stall {
-            Stall::NoAcknowledgement => u64::from(self.options.receive_maximum),
-            Stall::NoRead => u64::from(self.options.receive_maximum) + 1024,
+        const QUEUED_AHEAD: u64 = 64;
+        if self.version.is_v5() {
+            u64::from(self.options.receive_maximum).max(QUEUED_AHEAD)
+        } else {
+            1024
         }
     }
 
@@ -259,17 +267,19 @@ impl<'a> Group<'a> {
 
     fn pump(&mut self, swarm: &mut Swarm, held_max: u64) {
         let now_ns = swarm.read_clock();
-        for index in 0..self.publishers.len() {
+        let publishers = self.publishers.len();
+        let bound = self.options.window * publishers as u64 + held_max;
+        let mut undelivered = self.sent.iter().sum::<u64>() - self.received_in_all();
+        for index in 0..publishers {
             loop {
                 let sent = self.sent[index];
                 let unacknowledged = match self.options.qos {
                     QoS::AtMostOnce => 0,
                     _ => sent - self.acknowledged[index],
                 };
-                let undelivered = sent - self.received[index].count;
                 if sent == self.options.messages
                     || unacknowledged >= self.send_window
-                    || undelivered >= self.options.window + held_max
+                    || undelivered >= bound
                 {
                     break;
                 }
@@ -279,6 +289,7 @@ impl<'a> Group<'a> {
                 let stamp = Stamp { stream: index as u32, sequence: sent, sent_ns: now_ns };
                 self.templates[index].write(out, packet_id, stamp);
                 self.sent[index] += 1;
+                undelivered += 1;
             }
         }
     }
