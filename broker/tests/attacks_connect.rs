@@ -244,7 +244,7 @@ fn flapping_with_takeover_costs_bounded_cpu(transport: Transport) {
     assert!(outcome.is_perfect(rounds), "{outcome:?}");
     let spent = process.cpu_time().expect("the broker lives").saturating_sub(before);
     let each = spent / u32::try_from(rounds * 6).expect("a small number");
-    println!("broker CPU per connection, the witness included: {each:?}");
+    load::note(format!("broker CPU per connection, the witness included: {each:?}"));
     assert!(each < Duration::from_millis(20), "{each:?} of CPU per connection");
     memory.assert_growth(SLACK, "flapping");
     // The last connection is ended by one more, with a clean session.

@@ -295,7 +295,7 @@ fn a_million_bytes_of_tiny_items_cost_bounded_cpu(transport: Transport) {
     }
     let spent = process.cpu_time().expect("the broker lives").saturating_sub(before);
     let each = spent / (PACKETS * bombs.len() as u32);
-    println!("broker CPU per packet, the witness included: {each:?}");
+    load::note(format!("broker CPU per packet, the witness included: {each:?}"));
     assert!(each < CPU_PER_PACKET_MAX, "{each:?}");
     assert!(broker.metric("subscriptions") <= 1001, "the limit per client and the witness");
     memory.assert_growth(16 * MIB + SLACK, "tiny items");

@@ -340,7 +340,7 @@ fn a_stalled_member_of_a_group_costs_only_itself(transport: Transport) {
         };
         let target = Target::new(broker.tcp, ringlane_mqtt::Version::V5);
         let outcome = shared::run(&target, &options).expect("the group works");
-        println!("{stall:?}: {outcome:?}");
+        load::note(format!("{stall:?}: {outcome:?}"));
         assert_eq!((outcome.lost, outcome.damaged, outcome.ended), (0, 0, 0), "{outcome:?}");
         assert!(outcome.fairness >= 0.9, "{outcome:?}");
     }
@@ -375,7 +375,7 @@ fn bad_packets_do_not_flood_the_log(transport: Transport) {
     let seconds = started.elapsed().as_secs_f64();
     let log = broker.log();
     let lines = (log.lines().count() - lines_before) as f64;
-    println!("{lines} lines in {seconds:.1} s");
+    load::note(format!("{lines} lines in {seconds:.1} s"));
     let bound = LINES_PER_SECOND_MAX * (seconds + 1.0);
     assert!(lines <= bound, "{lines} lines in {seconds} s");
     assert!(!log.contains(['\u{85}', '\u{9b}', '\u{1b}']), "an identifier came unescaped");

@@ -34,7 +34,10 @@ fn ten_thousand_connections_leave_nothing_behind(transport: Transport) {
     let outcome = connections::run(&target, &options).expect("every client is served");
     assert_eq!(outcome.messages, (connections * ROUNDS) as u64);
     let (before, after) = outcome.compared(WARM_UP_ROUNDS).expect("the process was watched");
-    println!("{} connections in {:.1} s: {outcome:?}", outcome.connections, outcome.seconds);
+    load::note(format!(
+        "{} connections in {:.1} s: {outcome:?}",
+        outcome.connections, outcome.seconds
+    ));
     let bound = before.resident_bytes + before.resident_bytes / 10;
     assert!(after.resident_bytes <= bound, "{before:?}, then {after:?}");
     assert_eq!(after.descriptors, outcome.footprints[0].descriptors, "a descriptor leaked");

@@ -44,14 +44,14 @@ fn contest(transport: Transport, version: Version, rounds: u64, sockets: usize) 
     let memory = Memory::of(&broker);
     let target = Target::new(broker.tcp, version);
     let outcome = takeover::run(&target, &options).expect("one connection survives each round");
-    println!(
+    load::note(format!(
         "{} connections: p99 {} us, at most {} us; {} messages, {} redelivered",
         outcome.connections,
         outcome.latency.value_at_quantile(0.99) / 1000,
         outcome.latency.max() / 1000,
         outcome.sent,
         outcome.redelivered,
-    );
+    ));
     assert!(outcome.is_perfect(rounds), "{outcome:?}");
     assert!(outcome.sent > rounds, "messages flowed: {}", outcome.sent);
     assert_eq!(broker.metric("session_takeovers_total"), outcome.connections + 1);

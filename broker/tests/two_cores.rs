@@ -146,7 +146,7 @@ fn small_mailboxes_full_both_ways_never_stall(transport: Transport) {
     let after = metrics(&broker);
     let grown = |name: &str| (after.sum(name) - before.sum(name)) as u64;
     let dropped = grown("ringlane_messages_dropped_mailbox_total");
-    println!(
+    load::note(format!(
         "QoS 0: {} sent, {} lost, {dropped} dropped at a mailbox, silent for {:.3} s at most; \
          QoS 1: {} sent, silent for {:.3} s at most; {} stalled turns",
         qos0.sent,
@@ -155,7 +155,7 @@ fn small_mailboxes_full_both_ways_never_stall(transport: Transport) {
         qos1.sent,
         qos1.silence_seconds_max,
         grown("ringlane_fanout_stalls_total"),
-    );
+    ));
     assert!(qos1.is_perfect(), "{qos1:?}");
     assert_eq!(qos1.sent, qos1.acknowledged);
     assert_eq!((qos0.duplicated, qos0.reordered, qos0.damaged, qos0.ended), (0, 0, 0, 0));
@@ -197,7 +197,7 @@ fn group(
     change(&mut options);
     let target = Target::new(broker.tcp, Version::V5);
     let outcome = shared::run(&target, &options).expect("the group works");
-    println!("{name}: {outcome:?}");
+    load::note(format!("{name}: {outcome:?}"));
     assert_eq!(outcome.sent, options.messages * 4);
     assert_eq!((outcome.lost, outcome.damaged, outcome.ended), (0, 0, 0), "{name}: {outcome:?}");
     outcome

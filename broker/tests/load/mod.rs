@@ -29,6 +29,12 @@ pub const CROWD_PATIENCE: Duration = Duration::from_secs(60);
 const PENDING_MAX: usize = 256;
 const GLANCE: Duration = Duration::from_millis(10);
 
+/// Writes a line that the runner shows beside a failure.
+#[allow(clippy::print_stdout, reason = "a test's output is for the one who reads its failure")]
+pub fn note(text: String) {
+    println!("{text}");
+}
+
 /// `base`, or as many times that as `RINGLANE_TEST_SCALE` says.
 pub fn scaled(base: usize) -> usize {
     let scale = std::env::var("RINGLANE_TEST_SCALE").ok().and_then(|text| text.parse().ok());
@@ -246,7 +252,7 @@ impl Memory {
     /// Fails if it has grown by more than `bytes_max`.
     pub fn assert_growth(&self, bytes_max: u64, what: &str) {
         let growth = self.growth();
-        println!("{what}: memory grew by {} KiB of {} KiB", growth / KIB, bytes_max / KIB);
+        note(format!("{what}: memory grew by {} KiB of {} KiB", growth / KIB, bytes_max / KIB));
         assert!(growth <= bytes_max, "{what}: memory grew by {growth} bytes, not {bytes_max}");
     }
 }
