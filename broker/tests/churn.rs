@@ -10,6 +10,7 @@ use ringlane_bench::connections::{self, ChurnOptions};
 use ringlane_bench::fleet::Target;
 use ringlane_bench::process::Process;
 use ringlane_mqtt::{QoS, Version};
+use std::sync::{Mutex, PoisonError};
 use support::{Broker, Transport};
 
 on_both_transports!(ten_thousand_connections_leave_nothing_behind);
@@ -17,7 +18,11 @@ on_both_transports!(ten_thousand_connections_leave_nothing_behind);
 const ROUNDS: usize = 4;
 const WARM_UP_ROUNDS: usize = 2;
 
+/// One transport after the other: two times 10,000 sockets are more than a process may have.
+static TURN: Mutex<()> = Mutex::new(());
+
 fn ten_thousand_connections_leave_nothing_behind(transport: Transport) {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let connections = std::env::var("RINGLANE_TEST_CONNECTIONS").ok();
     let connections = connections.and_then(|text| text.parse().ok()).unwrap_or(10_000);
     let broker = Broker::on(transport);
