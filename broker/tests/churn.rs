@@ -45,7 +45,9 @@ fn ten_thousand_connections_leave_nothing_behind(transport: Transport) {
     ));
     let bound = before.resident_bytes + before.resident_bytes / 10;
     assert!(after.resident_bytes <= bound, "{before:?}, then {after:?}");
-    assert_eq!(after.descriptors, outcome.footprints[0].descriptors, "a descriptor leaked");
+    // The first reading may count the harness's last question to the control plane.
+    let resting = outcome.footprints[0].descriptors;
+    assert!(after.descriptors <= resting, "{resting} descriptors, then {after:?}");
     broker.wait_until("all sessions are over", |broker| {
         broker.metric("sessions") == 0 && broker.metric("subscriptions") == 0
     });
