@@ -51,13 +51,15 @@ impl Broker {
         };
         let subscription_id = subscribe.subscription_id.unwrap_or(0);
         let filters_max = self.config.mqtt.max_subscriptions as usize;
-        for (index, filter) in subscribe.filters.iter().enumerate() {
+        let mut taken = 0;
+        for filter in subscribe.filters.iter() {
             // A packet may name one filter again and again: it may not name more than a client
             // may hold.
-            let checked = match index < filters_max {
+            let checked = match taken < filters_max {
                 true => self.check_filter(session, filter.filter),
                 false => Err(ReasonCode::QUOTA_EXCEEDED),
             };
+            taken += usize::from(checked.is_ok());
             let reason = match checked {
                 Ok(parsed) => {
                     self.subscribe_one(turn, &filter, parsed, subscription_id, &mut pending);

@@ -110,7 +110,8 @@ impl<D: Driver, S: Service> CoreLoop<D, S> {
         self.account(started);
         let sleep_until = self.sleep_until(started);
         let polled = self.poll(started, sleep_until);
-        let now = self.wake_up(started, sleep_until.is_some());
+        // Time does not go back between the events of a turn and the rest of it.
+        let now = self.wake_up(started, sleep_until.is_some()).max(self.sockets.now());
         let events = polled?;
         debug_assert!(
             events == 0 || now == started || self.sockets.now() != started,
