@@ -1,6 +1,6 @@
 //! One group: who its members are, and who gets the next message. Pure.
 
-use super::{GroupKey, Member, MemberKey};
+use super::{GroupKey, MEMBER_WINDOW, Member, MemberKey};
 use ringlane_dataplane::message::Message;
 use ringlane_dataplane::time::Nanos;
 use ringlane_mqtt::QoS;
@@ -15,6 +15,18 @@ struct MemberState {
     member: Member,
     /// Messages given and not answered.
     held: u16,
+    /// What its answers have added to its window.
+    earned: u16,
+}
+
+impl MemberState {
+    /// A member begins with the window of its client, and every answer adds one: it may then have
+    /// messages queued while the hop to it takes its time, and one that never answers has none.
+    fn has_room(&self) -> bool {
+        let own = self.member.window;
+        let most = MEMBER_WINDOW.max(own);
+        own > 0 && self.held < own.saturating_add(self.earned).min(most)
+    }
 }
 
 #[derive(Debug)]
@@ -89,7 +101,7 @@ impl Group {
     pub(crate) fn join(&mut self, member: Member) {
         match self.members.iter_mut().find(|state| state.member.key == member.key) {
             Some(state) => state.member = member,
-            None => self.members.push(MemberState { member, held: 0 }),
+            None => self.members.push(MemberState { member, held: 0, earned: 0 }),
         }
     }
 
@@ -106,6 +118,7 @@ impl Group {
     pub(crate) fn set_window(&mut self, key: MemberKey, window: u16) {
         if let Some(state) = self.members.iter_mut().find(|state| state.member.key == key) {
             state.member.window = window;
+            state.earned = 0;
         }
     }
 
@@ -113,12 +126,15 @@ impl Group {
     pub(crate) fn on_done(&mut self, key: MemberKey) {
         if let Some(state) = self.members.iter_mut().find(|state| state.member.key == key) {
             state.held = state.held.saturating_sub(1);
+            state.earned = state.earned.saturating_add(1).min(MEMBER_WINDOW);
         }
     }
 
     /// A member gave a message back: it goes out again in its old place.
     pub(crate) fn on_return(&mut self, key: MemberKey, seq: u64, message: Message) {
-        self.on_done(key);
+        if let Some(state) = self.members.iter_mut().find(|state| state.member.key == key) {
+            state.held = state.held.saturating_sub(1);
+        }
         let place = self.waiting.partition_point(|waiting| waiting.seq < seq);
         self.waiting_bytes += message.memory_bytes();
         self.waiting.insert(place, Waiting { seq, message });
@@ -180,10 +196,9 @@ impl Group {
     /// In turn, so that all members with a free window get the same share.
     fn free_member(&self) -> Option<usize> {
         let count = self.members.len();
-        (0..count).map(|step| (self.turn + step) % count).find(|index| {
-            let state = &self.members[*index];
-            state.held < state.member.window
-        })
+        (0..count)
+            .map(|step| (self.turn + step) % count)
+            .find(|index| self.members[*index].has_room())
     }
 }
 
@@ -279,6 +294,25 @@ mod tests {
         let mut expired = 0;
         let dispatch = group.next_dispatch(Nanos(10), &mut expired).expect("the second");
         assert_eq!((dispatch.seq, expired), (1, 1));
+    }
+
+    #[test]
+    fn answers_earn_a_larger_window_and_a_new_connection_begins_again() {
+        let mut group = group(&[member(1, 1)]);
+        for _ in 0..5 {
+            group.offer(message(1, Nanos::NEVER));
+        }
+        assert_eq!(next(&mut group), Some((1, 0)));
+        assert_eq!(next(&mut group), None, "it has not answered yet");
+        group.on_done(member(1, 0).key);
+        assert_eq!(next(&mut group), Some((1, 1)));
+        assert_eq!(next(&mut group), Some((1, 2)));
+        assert_eq!(next(&mut group), None);
+        group.on_done(member(1, 0).key);
+        group.on_done(member(1, 0).key);
+        group.set_window(member(1, 0).key, 1);
+        assert_eq!(next(&mut group), Some((1, 3)));
+        assert_eq!(next(&mut group), None);
     }
 
     #[test]

@@ -13,11 +13,11 @@ impl Broker {
         MemberKey { core: self.core, session }
     }
 
-    /// Messages of one group that a session takes at once, in flight and queued: a small Receive
-    /// Maximum must not make a member slower than the hop to it does.
+    /// Messages of one group that a session takes at once before it has answered any: never more
+    /// than its own window.
     pub(crate) fn member_window(&self, session: SessionId) -> u16 {
         let link = self.sessions.get(session).and_then(|session| session.link.as_ref());
-        link.map_or(0, |_| MEMBER_WINDOW)
+        link.map_or(0, |link| link.window.min(MEMBER_WINDOW))
     }
 
     pub(crate) fn send_join(

@@ -73,6 +73,6 @@ pub struct Ticket {
     pub retain: bool,
 }
 
-/// Messages that a member may hold unanswered: enough to cover a turn of both cores, few enough
-/// that a member that stalls holds little back from the others.
+/// Messages that a member may hold unanswered once it has answered as many: enough to cover a turn
+/// of both cores, few enough that a member that stalls later holds little back from the others.
 pub(crate) const MEMBER_WINDOW: u16 = 64;
