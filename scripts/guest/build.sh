@@ -47,7 +47,7 @@ unpack() {
 
 unpack_root() {
     local deb link
-    mkdir -p "$ROOT"/usr/{bin,sbin,lib,lib64} "$ROOT"/{dev,proc,sys,run,tmp,work}
+    mkdir -p "$ROOT"/usr/{bin,sbin,lib,lib64} "$ROOT"/{dev,proc,sys,run,tmp,suite}
     for link in bin sbin lib lib64; do ln -s "usr/$link" "$ROOT/$link"; done
     for deb in "$WORK"/debs/*.deb; do
         unpack "$deb" "$ROOT" --exclude='./usr/share/doc' --exclude='./usr/share/man' \

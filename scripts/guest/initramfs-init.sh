@@ -19,12 +19,12 @@ while read -r module; do
 done </modules/order
 $busybox mount -t ext4 -o ro /dev/vda /root || finish 125
 for directory in dev proc sys; do $busybox mount -o move "/$directory" "/root/$directory"; done
-for directory in run tmp work; do $busybox mount -t tmpfs -o size=1g tmpfs "/root/$directory"; done
-$busybox chroot /root /bin/busybox tar -x -f /dev/vdb -C /work || {
+for directory in run tmp suite; do $busybox mount -t tmpfs -o size=1g tmpfs "/root/$directory"; done
+$busybox chroot /root /bin/busybox tar -x -f /dev/vdb -C /suite || {
     $busybox mount -o move /root/dev /dev
     finish 125
 }
-$busybox chroot /root /bin/busybox sh /work/job.sh
+$busybox chroot /root /bin/busybox sh /suite/job.sh
 status=$?
 $busybox mount -o move /root/dev /dev
 finish "$status"

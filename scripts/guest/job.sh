@@ -1,17 +1,17 @@
 #!/bin/sh
 # What the guest does: shows which kernel and which transport it is about, runs the client suite on
 # io_uring with the broker on several cores, and exits with 1 if anything failed.
-# /work holds the repository's layout: target/release/ringlane, tests/clients, and job.conf with
+# /suite holds the repository's layout: target/release/ringlane, tests/clients, and job.conf with
 #   REFERENCE   seconds that calibrate.py took on the host
 #   CORES       cores of the broker, e.g. 0,1,2,3
 #   TRANSPORT   uring or epoll
 #   SESSION_SECONDS  after which pytest starts no further test
 #   MQTTJS      yes if MQTT.js runs, too
 # and it sets the positional parameters to what pytest is given besides the transport and the cores.
-. /work/job.conf
+. /suite/job.conf
 export HOME=/tmp PATH=/usr/sbin:/usr/bin:/sbin:/bin PYTHONPATH=/opt/python LC_ALL=C.UTF-8
 export PYTHONDONTWRITEBYTECODE=1 TERM=dumb NO_COLOR=1
-BROKER="${RINGLANE_TEST_BROKER:-/work/target/release/ringlane}"
+BROKER="${RINGLANE_TEST_BROKER:-/suite/target/release/ringlane}"
 failed=0
 
 say() { echo "guest: $*"; }
@@ -26,7 +26,7 @@ step() {
 }
 
 measure_factor() {
-    seconds="$(python3 /work/calibrate.py)"
+    seconds="$(python3 /suite/calibrate.py)"
     # At most 10: the suite's bounds are generous, and a failing test should not use up the run.
     RINGLANE_TEST_TIME_FACTOR="$(python3 -c "print(min(10, max(2, round($seconds / $REFERENCE))))")"
     export RINGLANE_TEST_TIME_FACTOR
@@ -51,7 +51,7 @@ show_transport() {
 }
 
 run_pytest() {
-    cd /work/tests/clients || return 1
+    cd /suite/tests/clients || return 1
     # A test that hangs fails alone (by signal, not by ending the process), and a suite that gets too
     # slow ends with pytest's summary before run.sh ends the machine.
     python3 -m pytest -q --tb=short --color=no -p no:cacheprovider --session-timeout="$SESSION_SECONDS" \
@@ -60,8 +60,8 @@ run_pytest() {
 }
 
 run_mqttjs() {
-    ln -s /opt/mqttjs/node_modules /work/tests/clients/mqttjs/node_modules
-    cd /work/tests/clients/mqttjs || return 1
+    ln -s /opt/mqttjs/node_modules /suite/tests/clients/mqttjs/node_modules
+    cd /suite/tests/clients/mqttjs || return 1
     RINGLANE_TEST_TRANSPORT="$TRANSPORT" RINGLANE_TEST_CORES="$CORES" \
         node --test --test-reporter=spec
 }
