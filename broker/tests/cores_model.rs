@@ -66,6 +66,26 @@ fn first_occurrences(numbers: &[usize]) -> Vec<usize> {
     numbers.iter().copied().filter(|number| seen.insert(*number)).collect()
 }
 
+/// Subscribers that are away come back, until all have what they are owed.
+fn bring_everybody_back(node: &mut Node, choice: &mut Choice, subscribers: &mut [Client]) {
+    for _ in 0..60 {
+        for subscriber in subscribers.iter_mut() {
+            if subscriber.wire.is_none() {
+                subscriber.connect(node, choice.below(3), false);
+            }
+            subscriber.read(node);
+        }
+        for core in 0..node.core_count() {
+            node.turn(core, 1 << 16);
+        }
+    }
+    node.settle();
+    for subscriber in subscribers {
+        subscriber.read(node);
+    }
+    node.settle();
+}
+
 /// QoS 1 and 2 from many publishers to sessions that come and go: nothing acknowledged is lost,
 /// order is kept per publisher and QoS, and QoS 2 comes once.
 #[test]
@@ -110,22 +130,7 @@ fn sessions_that_come_and_go_miss_nothing() {
                 }
             }
         }
-        for _ in 0..60 {
-            for subscriber in &mut subscribers {
-                if subscriber.wire.is_none() {
-                    subscriber.connect(&mut node, choice.below(3), false);
-                }
-                subscriber.read(&mut node);
-            }
-            for core in 0..node.core_count() {
-                node.turn(core, 1 << 16);
-            }
-        }
-        node.settle();
-        for subscriber in &mut subscribers {
-            subscriber.read(&mut node);
-        }
-        node.settle();
+        bring_everybody_back(&mut node, &mut choice, &mut subscribers);
         for publisher in &mut publishers {
             publisher.read(&mut node);
             assert_eq!(publisher.acknowledged.len(), MESSAGES, "seed {seed}");

@@ -66,7 +66,7 @@ impl Node {
                 let setup = CoreSetup {
                     core: CoreId(index as u16),
                     cores,
-                    placement: placement.clone(),
+                    placement,
                     config: Arc::new(config.clone()),
                     metrics: metrics.clone(),
                     listeners: vec![ListenerKind::Tcp],
