@@ -47,6 +47,8 @@ pub struct Partition<A> {
     committed: u64,
     records: VecDeque<Record<A>>,
     record_bytes: usize,
+    /// Kept records of QoS 0 (retained messages): QoS 0 in no log must not pass them.
+    qos0_records: usize,
     lags: Vec<Lag>,
 }
 
@@ -60,6 +62,7 @@ impl<A> Partition<A> {
             committed: 0,
             records: VecDeque::new(),
             record_bytes: 0,
+            qos0_records: 0,
             lags: Vec::new(),
         }
     }
@@ -86,6 +89,7 @@ impl<A> Partition<A> {
     pub fn append(&mut self, message: Message, ack: Option<A>) -> Offset {
         let offset = self.next_offset();
         self.record_bytes += message.memory_bytes();
+        self.qos0_records += usize::from(message.head().qos == 0);
         self.records.push_back(Record { message, ack, wanted: CoreSet::default() });
         offset
     }
@@ -110,6 +114,12 @@ impl<A> Partition<A> {
     #[must_use]
     pub fn is_lagging(&self, core: CoreId) -> bool {
         self.lags.iter().any(|lag| lag.core == core)
+    }
+
+    /// Whether a QoS 0 message that is in no log would pass a record of QoS 0 on its way to a core.
+    #[must_use]
+    pub fn holds_qos0_for(&self, core: CoreId) -> bool {
+        self.qos0_records > 0 && self.is_lagging(core)
     }
 
     /// Whether any core's cursor stands still.
@@ -156,6 +166,7 @@ impl<A> Partition<A> {
         while self.trimmed < keep_from {
             let Some(record) = self.records.pop_front() else { break };
             self.record_bytes -= record.message.memory_bytes();
+            self.qos0_records -= usize::from(record.message.head().qos == 0);
             self.trimmed += 1;
         }
         debug_assert!(self.trimmed <= self.committed);

@@ -310,7 +310,7 @@ impl Broker {
         let mut waits = false;
         for to in targets.iter() {
             let message = view.share(&mut self.maker).clone();
-            let behind_log = !self.has_mailed_all(to);
+            let behind_log = self.holds_qos0_for(to);
             match self.post.send_volatile(turn, to, message, behind_log) {
                 VolatileSent::Sent => self.metrics.fanout_mails.add(1),
                 VolatileSent::Waiting => waits = true,

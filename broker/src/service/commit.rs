@@ -169,6 +169,11 @@ impl Broker {
         !self.partitions.iter().any(|partition| partition.is_lagging(to))
     }
 
+    /// Whether QoS 0 messages for a core have to wait behind records of QoS 0.
+    pub(crate) fn holds_qos0_for(&self, to: CoreId) -> bool {
+        self.partitions.iter().any(|partition| partition.holds_qos0_for(to))
+    }
+
     /// A record of another core's partition: deliver it, keep it, or both.
     pub(super) fn on_fanout(
         &mut self,

@@ -44,6 +44,8 @@ pub(crate) struct Post {
     own: VecDeque<Mail>,
     destinations: Vec<Destination>,
     waiting: usize,
+    /// Who came first at the mailboxes in the last turn.
+    cursors_first: bool,
 }
 
 impl Post {
@@ -56,7 +58,7 @@ impl Post {
             dropping: false,
         };
         let destinations = (0..cores).map(|_| destination()).collect();
-        Self { core, own: VecDeque::new(), destinations, waiting: 0 }
+        Self { core, own: VecDeque::new(), destinations, waiting: 0, cursors_first: false }
     }
 
     /// Sends a control mail: now, or in order as soon as the mailbox takes it.
@@ -217,12 +219,26 @@ impl Broker {
         }
     }
 
-    /// End of turn: stopped cursors, control mails and QoS 0 messages move on.
+    /// End of turn: stopped cursors, control mails and QoS 0 messages move on. Who comes first at
+    /// a full mailbox alternates, so that neither starves the other.
     pub(super) fn flush_post(&mut self, turn: &mut Turn<'_>) {
-        self.advance_cursors(turn);
+        self.post.cursors_first = !self.post.cursors_first;
+        if self.post.cursors_first {
+            self.advance_cursors(turn);
+            self.flush_waiting(turn);
+        } else {
+            self.flush_waiting(turn);
+            self.advance_cursors(turn);
+        }
+        if !self.post.volatile_waits() {
+            self.resume_mailbox_stalls(turn);
+        }
+    }
+
+    fn flush_waiting(&mut self, turn: &mut Turn<'_>) {
         let cores = (0..self.cores()).map(CoreId);
         let behind_log = match self.post.volatile_waits() {
-            true => cores.filter(|to| !self.has_mailed_all(*to)).collect(),
+            true => cores.filter(|to| self.holds_qos0_for(*to)).collect(),
             false => CoreSet::default(),
         };
         let Self { post, metrics, .. } = self;
@@ -230,8 +246,5 @@ impl Broker {
             metrics.dropped_mailbox.add(count as u64);
             metrics.dropped_to(to, count as u64);
         });
-        if !self.post.volatile_waits() {
-            self.resume_mailbox_stalls(turn);
-        }
     }
 }
