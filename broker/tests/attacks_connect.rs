@@ -252,7 +252,7 @@ fn flapping_with_takeover_costs_bounded_cpu(transport: Transport) {
     // A connection that ends in the middle of CONNECT leaves nothing either.
     let connect = Connect::new(Version::V5, "flapper").encode();
     let mut crowd = Crowd::new(broker.tcp);
-    crowd.open(scaled(500), |index| connect[..1 + index % connect.len()].to_vec());
+    crowd.open(scaled(500), |index| connect[..1 + index % (connect.len() - 1)].to_vec());
     crowd.reset_all();
     let mut last = Client::plain(broker.tcp, Version::V5, "flapper");
     last.send_publish(&Publish::new("flap/last", "x").qos(1, 1));
