@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod connections;
+pub mod distribution;
 pub mod fleet;
 pub mod flow;
 pub mod ledger;
