@@ -4,7 +4,7 @@
 //! shares nothing with the broker but the codec.
 #![forbid(unsafe_code)]
 
-pub mod connections;
+pub mod churn;
 pub mod distribution;
 pub mod fleet;
 pub mod flow;

@@ -6,7 +6,7 @@ mod suites;
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use cli::{Cli, Command};
+use cli::Cli;
 use rustix::thread::{CpuSet, sched_setaffinity};
 use std::io;
 use std::process::ExitCode;
@@ -29,27 +29,9 @@ fn run(cli: &Cli) -> Result<bool> {
     if let Some(cpu) = common.cpu {
         pin(cpu)?;
     }
-    let report = match &cli.command {
-        Command::Pairs(args) => suites::pairs(args),
-        Command::FanIn(args) => suites::fan_in(args),
-        Command::FanOut(args) => suites::fan_out(args),
-        Command::Shared(args) => suites::shared(args),
-        Command::Connections(args) => suites::connections(args),
-        Command::Takeover(args) => suites::takeover(args),
-    }?;
+    let report = suites::run(&cli.command)?;
     report.print(common.json, &mut io::stdout().lock()).context("the report")?;
     Ok(report.held())
-}
-
-impl Command {
-    fn common(&self) -> &cli::CommonArgs {
-        match self {
-            Self::Pairs(args) | Self::FanIn(args) | Self::FanOut(args) => &args.common,
-            Self::Shared(args) => &args.common,
-            Self::Connections(args) => &args.common,
-            Self::Takeover(args) => &args.common,
-        }
-    }
 }
 
 fn pin(cpu: usize) -> Result<()> {

@@ -6,7 +6,7 @@
 mod load;
 mod support;
 
-use ringlane_bench::connections::{self, ChurnOptions};
+use ringlane_bench::churn::{self, ChurnOptions};
 use ringlane_bench::fleet::Target;
 use ringlane_bench::process::Process;
 use ringlane_mqtt::{QoS, Version};
@@ -36,7 +36,7 @@ fn ten_thousand_connections_leave_nothing_behind(transport: Transport) {
         patience: load::CROWD_PATIENCE,
     };
     let target = Target::new(broker.tcp, Version::V5);
-    let outcome = connections::run(&target, &options).expect("every client is served");
+    let outcome = churn::run(&target, &options).expect("every client is served");
     assert_eq!(outcome.messages, (connections * ROUNDS) as u64);
     let (before, after) = outcome.compared(WARM_UP_ROUNDS).expect("the process was watched");
     load::note(format!(

@@ -1,0 +1,106 @@
+//! The command line: flags named as `emqtt-bench` and `mosquitto_pub` name them. One file per
+//! command; `common` has the flags that all of them have.
+
+pub(crate) mod churn;
+pub(crate) mod common;
+pub(crate) mod flow;
+pub(crate) mod shared;
+pub(crate) mod takeover;
+pub(crate) mod throughput;
+
+use churn::ChurnArgs;
+use clap::{Parser, Subcommand};
+use common::CommonArgs;
+use takeover::TakeoverArgs;
+use throughput::ThroughputCommand;
+
+/// Load and latency measurement for MQTT brokers. Every message is checked for loss, duplicates
+/// and order; the exit code is 0 only if every check held.
+#[derive(Parser, Debug)]
+#[command(name = "ringlane-bench", version, disable_help_flag = true)]
+pub(crate) struct Cli {
+    /// Print help.
+    #[arg(long, action = clap::ArgAction::Help, global = true)]
+    help: Option<bool>,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum Command {
+    /// As many messages as the broker takes: a closed loop with a window per publisher.
+    #[command(subcommand)]
+    Throughput(ThroughputCommand),
+    /// Rounds of N connections that connect, subscribe, receive one message and leave.
+    Churn(ChurnArgs),
+    /// One client identifier that connects from several sockets at once, again and again.
+    Takeover(TakeoverArgs),
+}
+
+impl Command {
+    /// The flags that every command has.
+    pub(crate) fn common(&self) -> &CommonArgs {
+        match self {
+            Self::Throughput(command) => command.common(),
+            Self::Churn(args) => &args.common,
+            Self::Takeover(args) => &args.common,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::flow::FlowArgs;
+    use super::*;
+    use ringlane_mqtt::QoS;
+
+    fn pairs(line: &[&str]) -> FlowArgs {
+        let command = Cli::parse_from(line).command;
+        let Command::Throughput(ThroughputCommand::Pairs(args)) = command else {
+            panic!("not pairs")
+        };
+        args
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn flags_are_those_that_users_know() {
+        let line = [
+            "x",
+            "throughput",
+            "pairs",
+            "-h",
+            "::1",
+            "-p",
+            "1",
+            "-c",
+            "3",
+            "-V",
+            "5",
+            "-q",
+            "2",
+            "-s",
+            "20",
+        ];
+        let args = pairs(&line);
+        let options = args.options().unwrap();
+        assert_eq!((options.qos, options.payload_bytes, options.window), (QoS::ExactlyOnce, 20, 1));
+        assert_eq!(args.common.target().unwrap().address, "[::1]:1".parse().unwrap());
+    }
+
+    #[test]
+    fn a_window_defaults_to_the_batch_and_must_hold_it() {
+        let options = |line: &[&str]| {
+            let args = pairs(line);
+            args.options()
+        };
+        assert_eq!(options(&["x", "throughput", "pairs", "-b", "16"]).unwrap().window, 16);
+        assert!(options(&["x", "throughput", "pairs", "-b", "16", "-W", "8"]).is_err());
+        assert!(options(&["x", "throughput", "pairs", "-s", "15"]).is_err());
+    }
+}

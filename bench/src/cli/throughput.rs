@@ -1,0 +1,28 @@
+//! `throughput`: who talks to whom in a closed loop.
+
+use super::common::CommonArgs;
+use super::flow::FlowArgs;
+use super::shared::SharedArgs;
+use clap::Subcommand;
+
+/// Who talks to whom.
+#[derive(Subcommand, Debug)]
+pub(crate) enum ThroughputCommand {
+    /// N publishers, each with a subscriber of its own.
+    Pairs(FlowArgs),
+    /// N publishers, one subscriber.
+    FanIn(FlowArgs),
+    /// One publisher, N subscribers.
+    FanOut(FlowArgs),
+    /// A shared-subscription group of N members.
+    Shared(SharedArgs),
+}
+
+impl ThroughputCommand {
+    pub(super) fn common(&self) -> &CommonArgs {
+        match self {
+            Self::Pairs(args) | Self::FanIn(args) | Self::FanOut(args) => &args.common,
+            Self::Shared(args) => &args.common,
+        }
+    }
+}

@@ -1,0 +1,26 @@
+//! The workloads of the command line: from flags to a plan, from an outcome to a report. One file
+//! per command.
+
+mod churn;
+mod shared;
+mod takeover;
+mod throughput;
+
+use crate::cli::Command;
+use anyhow::Result;
+use ringlane_bench::report::Report;
+
+/// Runs a command.
+pub(crate) fn run(command: &Command) -> Result<Report> {
+    match command {
+        Command::Throughput(command) => throughput::run(command),
+        Command::Churn(args) => churn::run(args),
+        Command::Takeover(args) => takeover::run(args),
+    }
+}
+
+/// Rounds to decimal places.
+fn round(value: f64, digits: i32) -> f64 {
+    let scale = 10f64.powi(digits);
+    (value * scale).round() / scale
+}
