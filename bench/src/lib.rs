@@ -7,6 +7,7 @@
 pub mod churn;
 pub mod distribution;
 pub mod fleet;
+pub mod floor;
 pub mod flow;
 pub mod ledger;
 pub mod link;

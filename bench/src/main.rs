@@ -25,12 +25,12 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: &Cli) -> Result<bool> {
-    let common = cli.command.common();
-    if let Some(cpu) = common.cpu {
+    if let Some(cpu) = cli.command.cpu() {
         pin(cpu)?;
     }
-    let report = suites::run(&cli.command)?;
-    report.print(common.json, &mut io::stdout().lock()).context("the report")?;
+    let Some(report) = suites::run(&cli.command)? else { return Ok(true) };
+    let json = cli.command.common().is_some_and(|common| common.json);
+    report.print(json, &mut io::stdout().lock()).context("the report")?;
     Ok(report.held())
 }
 

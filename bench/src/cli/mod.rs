@@ -3,6 +3,7 @@
 
 pub(crate) mod churn;
 pub(crate) mod common;
+pub(crate) mod floor;
 pub(crate) mod flow;
 pub(crate) mod shared;
 pub(crate) mod takeover;
@@ -11,6 +12,7 @@ pub(crate) mod throughput;
 use churn::ChurnArgs;
 use clap::{Parser, Subcommand};
 use common::CommonArgs;
+use floor::FloorArgs;
 use takeover::TakeoverArgs;
 use throughput::ThroughputCommand;
 
@@ -35,15 +37,27 @@ pub(crate) enum Command {
     Churn(ChurnArgs),
     /// One client identifier that connects from several sockets at once, again and again.
     Takeover(TakeoverArgs),
+    /// A relay that frames and forwards QoS 0 messages and does nothing else: what the kernel's
+    /// sockets cost at least, for comparison.
+    Floor(FloorArgs),
 }
 
 impl Command {
-    /// The flags that every command has.
-    pub(crate) fn common(&self) -> &CommonArgs {
+    /// The flags of the commands that load a broker.
+    pub(crate) fn common(&self) -> Option<&CommonArgs> {
         match self {
-            Self::Throughput(command) => command.common(),
-            Self::Churn(args) => &args.common,
-            Self::Takeover(args) => &args.common,
+            Self::Throughput(command) => Some(command.common()),
+            Self::Churn(args) => Some(&args.common),
+            Self::Takeover(args) => Some(&args.common),
+            Self::Floor(_) => None,
+        }
+    }
+
+    /// The CPU to pin this program to.
+    pub(crate) fn cpu(&self) -> Option<usize> {
+        match self {
+            Self::Floor(args) => args.cpu,
+            _ => self.common().and_then(|common| common.cpu),
         }
     }
 }

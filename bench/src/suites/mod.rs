@@ -2,6 +2,7 @@
 //! per command.
 
 mod churn;
+mod floor;
 mod shared;
 mod takeover;
 mod throughput;
@@ -10,13 +11,17 @@ use crate::cli::Command;
 use anyhow::Result;
 use ringlane_bench::report::Report;
 
-/// Runs a command.
-pub(crate) fn run(command: &Command) -> Result<Report> {
-    match command {
-        Command::Throughput(command) => throughput::run(command),
-        Command::Churn(args) => churn::run(args),
-        Command::Takeover(args) => takeover::run(args),
-    }
+/// Runs a command; those that measure nothing have no report.
+pub(crate) fn run(command: &Command) -> Result<Option<Report>> {
+    Ok(Some(match command {
+        Command::Throughput(command) => throughput::run(command)?,
+        Command::Churn(args) => churn::run(args)?,
+        Command::Takeover(args) => takeover::run(args)?,
+        Command::Floor(args) => {
+            floor::run(args)?;
+            return Ok(None);
+        }
+    }))
 }
 
 /// Rounds to decimal places.
