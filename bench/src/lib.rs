@@ -4,12 +4,17 @@
 //! shares nothing with the broker but the codec.
 #![forbid(unsafe_code)]
 
+pub mod arrivals;
 pub mod churn;
+pub mod connect_storm;
 pub mod distribution;
 pub mod fleet;
 pub mod floor;
 pub mod flow;
+pub mod idle;
+pub mod kernel_memory;
 pub mod ledger;
+pub mod limits;
 pub mod link;
 pub mod login;
 pub mod meter;
@@ -18,5 +23,6 @@ pub mod payload;
 pub mod process;
 pub mod report;
 pub mod shared;
+pub mod sources;
 pub mod swarm;
 pub mod takeover;

@@ -149,6 +149,16 @@ impl Link {
         self.received_bytes
     }
 
+    /// Gives back the buffers that are empty: for a link that will be idle.
+    pub fn shed(&mut self) {
+        if self.out.is_empty() {
+            self.out = Vec::new();
+        }
+        if self.partial.is_empty() {
+            self.partial = Vec::new();
+        }
+    }
+
     pub(crate) fn out(&mut self) -> &mut Vec<u8> {
         &mut self.out
     }

@@ -10,6 +10,10 @@ use ringlane_mqtt::{QoS, Version};
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::time::Duration;
 
+/// What one `--sources` gives.
+#[derive(Clone, Debug)]
+struct Sources(Vec<IpAddr>);
+
 #[derive(Args, Debug)]
 pub(crate) struct CommonArgs {
     /// Broker host.
@@ -27,9 +31,10 @@ pub(crate) struct CommonArgs {
     /// What topics begin with.
     #[arg(short, long, default_value = "bench")]
     pub(crate) topic: String,
-    /// Local address to connect from; give several for more than 28,000 connections.
-    #[arg(long)]
-    source: Vec<IpAddr>,
+    /// Local addresses to connect from, in turn: a list of addresses, ranges (127.0.0.1-127.0.0.40)
+    /// and networks (127.0.1.0/24). One is enough for some 28,000 connections.
+    #[arg(long, alias = "source", value_name = "LIST", value_parser = sources)]
+    sources: Vec<Sources>,
     /// Process of the broker: its CPU time, memory and descriptors are reported.
     #[arg(long)]
     pid: Option<u32>,
@@ -54,7 +59,8 @@ impl CommonArgs {
             .with_context(|| format!("host {:?}", self.host))?
             .next()
             .with_context(|| format!("host {:?} has no address", self.host))?;
-        Ok(Target { address, version: self.protocol_version, sources: self.source.clone() })
+        let sources = self.sources.iter().flat_map(|list| list.0.iter().copied()).collect();
+        Ok(Target { address, version: self.protocol_version, sources })
     }
 
     pub(crate) fn meter(&self) -> Meter {
@@ -73,6 +79,10 @@ impl CommonArgs {
 pub(crate) fn check_size(size: usize) -> Result<()> {
     ensure!(size >= PAYLOAD_BYTES_MIN, "--size must be at least {PAYLOAD_BYTES_MIN}");
     Ok(())
+}
+
+fn sources(text: &str) -> Result<Sources> {
+    ringlane_bench::sources::parse(text).map(Sources)
 }
 
 pub(super) fn version(text: &str) -> Result<Version> {

@@ -1,10 +1,13 @@
 //! The command line: flags named as `emqtt-bench` and `mosquitto_pub` name them. One file per
 //! command; `common` has the flags that all of them have.
 
+pub(crate) mod arrival;
 pub(crate) mod churn;
 pub(crate) mod common;
+pub(crate) mod connect_storm;
 pub(crate) mod floor;
 pub(crate) mod flow;
+pub(crate) mod idle;
 pub(crate) mod shared;
 pub(crate) mod takeover;
 pub(crate) mod throughput;
@@ -12,7 +15,9 @@ pub(crate) mod throughput;
 use churn::ChurnArgs;
 use clap::{Parser, Subcommand};
 use common::CommonArgs;
+use connect_storm::ConnectStormArgs;
 use floor::FloorArgs;
+use idle::IdleArgs;
 use takeover::TakeoverArgs;
 use throughput::ThroughputCommand;
 
@@ -33,6 +38,10 @@ pub(crate) enum Command {
     /// As many messages as the broker takes: a closed loop with a window per publisher.
     #[command(subcommand)]
     Throughput(ThroughputCommand),
+    /// N clients that connect at once, or at a rate: connections/s, latency, CPU for each.
+    ConnectStorm(ConnectStormArgs),
+    /// N connections that do nothing: memory of each, in the broker and in the kernel.
+    IdleConnections(IdleArgs),
     /// Rounds of N connections that connect, subscribe, receive one message and leave.
     Churn(ChurnArgs),
     /// One client identifier that connects from several sockets at once, again and again.
@@ -47,6 +56,8 @@ impl Command {
     pub(crate) fn common(&self) -> Option<&CommonArgs> {
         match self {
             Self::Throughput(command) => Some(command.common()),
+            Self::ConnectStorm(args) => Some(&args.arrival.common),
+            Self::IdleConnections(args) => Some(&args.arrival.common),
             Self::Churn(args) => Some(&args.common),
             Self::Takeover(args) => Some(&args.common),
             Self::Floor(_) => None,

@@ -2,7 +2,9 @@
 //! per command.
 
 mod churn;
+mod connect_storm;
 mod floor;
+mod idle;
 mod shared;
 mod takeover;
 mod throughput;
@@ -15,6 +17,8 @@ use ringlane_bench::report::Report;
 pub(crate) fn run(command: &Command) -> Result<Option<Report>> {
     Ok(Some(match command {
         Command::Throughput(command) => throughput::run(command)?,
+        Command::ConnectStorm(args) => connect_storm::run(args)?,
+        Command::IdleConnections(args) => idle::run(args)?,
         Command::Churn(args) => churn::run(args)?,
         Command::Takeover(args) => takeover::run(args)?,
         Command::Floor(args) => {
