@@ -1,7 +1,7 @@
 //! One message to all sessions and groups of this core that match.
 
 use super::qos0::{Qos0, send_qos0};
-use super::{Subscriber, Target, View};
+use super::{Subscriber, Subscribers, Target, View};
 use crate::service::{Broker, Turn};
 use crate::session::{Pending, SubscriptionIds};
 use ringlane_mqtt::QoS;
@@ -20,7 +20,7 @@ impl Broker {
         let mut matched = core::mem::take(&mut self.scratch.matched);
         matched.clear();
         let mut filters = 0;
-        self.subscriptions.for_each_match(view.topic, &mut |list: &Vec<Subscriber>| {
+        self.subscriptions.for_each_match(view.topic, &mut |list: &Subscribers| {
             filters += 1;
             matched.extend_from_slice(list);
         });

@@ -11,7 +11,7 @@ mod subscriber;
 mod view;
 
 pub(crate) use qos0::Forms;
-pub(crate) use subscriber::{Subscriber, Target};
+pub(crate) use subscriber::{Subscriber, Subscribers, Target};
 pub(crate) use view::{MessageMaker, View};
 
 /// Buffers that are reused from message to message.

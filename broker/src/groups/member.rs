@@ -6,7 +6,6 @@ use crate::service::{Broker, Turn};
 use crate::session::{Pending, SessionId, SubscriptionIds, SubscriptionKind};
 use ringlane_dataplane::message::Message;
 use ringlane_mqtt::QoS;
-use std::rc::Rc;
 
 impl Broker {
     pub(crate) fn member_key(&self, session: SessionId) -> MemberKey {
@@ -41,14 +40,10 @@ impl Broker {
     /// Tells the owners of a session's groups that its connection came or went.
     pub(crate) fn set_presence(&mut self, turn: &mut Turn<'_>, id: SessionId, window: u16) {
         let Some(session) = self.sessions.get(id) else { return };
-        let keys: Vec<Rc<GroupKey>> = session
-            .subscriptions
-            .values()
-            .filter_map(|subscription| match &subscription.kind {
-                SubscriptionKind::Shared { key, .. } => Some(key.clone()),
-                SubscriptionKind::Plain { .. } => None,
-            })
-            .collect();
+        let keys = session.subscriptions.collect(|_, held| match &held.kind {
+            SubscriptionKind::Shared { key, .. } => Some(key.clone()),
+            SubscriptionKind::Plain { .. } => None,
+        });
         let member = self.member_key(id);
         for key in keys {
             let owner = self.placement.group_owner(&key.name, &key.filter);

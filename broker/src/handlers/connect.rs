@@ -79,8 +79,9 @@ impl Broker {
             self.next_assigned = self.next_assigned.wrapping_add(1);
             let count = format!("assigned {} {}", self.core, self.next_assigned);
             let id = format!("auto-{:016x}", self.placement.client_hash(&count));
-            let owned = self.placement.client_owner(&id) == self.core;
-            if owned && self.sessions.find(&id).is_none() {
+            let hash = self.placement.client_hash(&id);
+            let owned = self.placement.owner(self.placement.partition_of(hash)) == self.core;
+            if owned && self.sessions.find(&id, hash).is_none() {
                 return id;
             }
         }
@@ -93,7 +94,8 @@ impl Broker {
         client_id: &str,
         clean_start: bool,
     ) -> Option<(SessionId, bool)> {
-        let known = self.sessions.find(client_id);
+        let hash = self.placement.client_hash(client_id);
+        let known = self.sessions.find(client_id, hash);
         if let Some(id) = known {
             self.take_over(turn, id, !clean_start);
             if clean_start {
@@ -107,7 +109,6 @@ impl Broker {
         if known.is_none() && no_room {
             return None;
         }
-        let hash = self.placement.client_hash(client_id);
         let partition = self.placement.partition_of(hash);
         let id = self.sessions.create(client_id, hash, partition).id;
         self.metrics.sessions.set(self.sessions.len() as u64);

@@ -2,7 +2,7 @@
 
 use super::Flow;
 use crate::connection::write_packet;
-use crate::delivery::{Subscriber, Target};
+use crate::delivery::{Subscriber, Subscribers, Target};
 use crate::groups::{GroupKey, Member};
 use crate::retained::Priming;
 use crate::service::{Broker, PendingSuback, Turn};
@@ -100,7 +100,7 @@ impl Broker {
             return Err(ReasonCode::UNSPECIFIED_ERROR);
         };
         if held.subscriptions.len() >= mqtt.max_subscriptions as usize
-            && !held.subscriptions.contains_key(filter)
+            && !held.subscriptions.contains(filter)
         {
             return Err(ReasonCode::QUOTA_EXCEEDED);
         }
@@ -135,7 +135,7 @@ impl Broker {
     ) {
         let Self { sessions, subscriptions, metrics, .. } = self;
         let Some(held) = sessions.get_mut(pending.session) else { return };
-        let is_new = !held.subscriptions.contains_key(filter.filter);
+        let is_new = !held.subscriptions.contains(filter.filter);
         let wants_retained = match filter.retain_handling {
             SEND_RETAINED => true,
             SEND_RETAINED_IF_NEW => is_new,
@@ -149,7 +149,7 @@ impl Broker {
             retain_as_published: filter.retain_as_published,
             priming: wants_retained,
         };
-        let list = subscriptions.entry(filter.filter, Vec::new);
+        let list = subscriptions.entry(filter.filter, Subscribers::new);
         if wants_retained {
             let is_first = !pending.retained.iter().any(|named| **named == *filter.filter);
             if is_first {
@@ -171,7 +171,7 @@ impl Broker {
         list.push(subscriber);
         let first = position == 0;
         let kind = SubscriptionKind::Plain { position };
-        held.subscriptions.insert(Rc::from(filter.filter), Subscription { qos: filter.qos, kind });
+        held.subscriptions.insert(filter.filter, Subscription { qos: filter.qos, kind });
         metrics.subscriptions.add(1);
         if first {
             self.announce_filter(turn, filter.filter);
@@ -200,7 +200,7 @@ impl Broker {
         let Some(held) = self.sessions.get_mut(pending.session) else { return };
         let kind = SubscriptionKind::Shared { key: key.clone() };
         let subscription = Subscription { qos: filter.qos, kind };
-        if held.subscriptions.insert(Rc::from(filter.filter), subscription).is_none() {
+        if held.subscriptions.insert(filter.filter, subscription).is_none() {
             self.metrics.subscriptions.add(1);
             self.metrics.shared_subscriptions.add(1);
         }

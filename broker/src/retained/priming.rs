@@ -265,7 +265,7 @@ impl Broker {
         let Some(index) = session.primings.iter().position(|priming| priming.query == query) else {
             return;
         };
-        let priming = session.primings.remove(index);
+        let priming = take(session, index);
         self.clear_priming_mark(id, &priming.filter);
         self.release_held(turn, id, priming.held);
     }
@@ -292,7 +292,7 @@ impl Broker {
         let Some(session) = self.sessions.get_mut(id) else { return };
         let found = session.primings.iter().position(|priming| *priming.filter == *filter);
         let Some(index) = found else { return };
-        let priming = session.primings.remove(index);
+        let priming = take(session, index);
         self.clear_priming_mark(id, filter);
         self.release_held(turn, id, priming.held);
     }
@@ -317,6 +317,15 @@ impl Broker {
         let SubscriptionKind::Plain { position } = held.kind else { return None };
         self.subscriptions.get(filter)?.get(position as usize).copied()
     }
+}
+
+/// Takes a priming out; after the last one the session keeps no room for another.
+fn take(session: &mut Session, index: usize) -> Priming {
+    let priming = session.primings.remove(index);
+    if session.primings.is_empty() {
+        session.primings = Vec::new();
+    }
+    priming
 }
 
 fn find(session: &mut Session, query: u32) -> Option<&mut Priming> {

@@ -127,10 +127,11 @@ impl Broker {
             }
             self.full_sessions.push(id);
         }
-        let plain = session.subscriptions.iter();
-        let plain = plain.filter(|(_, held)| matches!(held.kind, SubscriptionKind::Plain { .. }));
-        let filters: Vec<_> = plain.map(|(filter, _)| filter.clone()).collect();
-        for filter in filters {
+        let plain = session.subscriptions.collect(|filter, held| match held.kind {
+            SubscriptionKind::Plain { .. } => Some(filter.clone()),
+            SubscriptionKind::Shared { .. } => None,
+        });
+        for filter in plain {
             self.announce_backlog(turn, &filter, full);
         }
     }

@@ -21,7 +21,7 @@ pub(crate) use stall::{Admission, QUOTA_WAIT_MAX, Stalls};
 
 use crate::config::Config;
 use crate::connection::Connections;
-use crate::delivery::{MessageMaker, Scratch, Subscriber};
+use crate::delivery::{MessageMaker, Scratch, Subscribers};
 use crate::groups::GroupStore;
 use crate::mail::{ControlMail, Mail};
 use crate::metrics::CoreMetrics;
@@ -105,7 +105,7 @@ pub struct Broker {
     pub(crate) meter: &'static MessageMeter,
     pub(crate) connections: Connections,
     pub(crate) sessions: SessionStore,
-    pub(crate) subscriptions: FilterTree<Vec<Subscriber>>,
+    pub(crate) subscriptions: FilterTree<Subscribers>,
     pub(crate) remote: RemoteFilters,
     pub(crate) announcer: Announcer,
     pub(crate) partitions: Vec<Partition<AckToken>>,

@@ -30,9 +30,8 @@ impl Broker {
 
     fn drop_subscriptions(&mut self, turn: &mut Turn<'_>, id: SessionId) {
         let Some(session) = self.sessions.get_mut(id) else { return };
-        session.primings.clear();
-        let filters: Vec<_> = session.subscriptions.keys().cloned().collect();
-        for filter in filters {
+        session.primings = Vec::new();
+        for filter in session.subscriptions.filters() {
             self.remove_subscription(turn, id, &filter);
         }
     }

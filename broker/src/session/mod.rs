@@ -6,16 +6,18 @@
 mod lifecycle;
 mod outbound;
 mod store;
+mod subscriptions;
 mod will;
 
 pub(crate) use outbound::{Inflight, Outbound, Pending, Phase, SubscriptionIds};
 pub(crate) use store::SessionStore;
+pub(crate) use subscriptions::Subscriptions;
 pub(crate) use will::WillMessage;
 
 use crate::connection::Link;
 use crate::groups::GroupKey;
 use crate::retained::Priming;
-use hashbrown::{HashMap, HashSet};
+use hashbrown::HashSet;
 use ringlane_dataplane::ids::PartitionId;
 use ringlane_dataplane::runtime::TimerId;
 use ringlane_mqtt::QoS;
@@ -60,7 +62,7 @@ pub(crate) struct Session {
     pub(crate) expiry_secs: u32,
     /// The connection, while there is one.
     pub(crate) link: Option<Link>,
-    pub(crate) subscriptions: HashMap<Rc<str>, Subscription>,
+    pub(crate) subscriptions: Subscriptions,
     pub(crate) outbound: Outbound,
     /// QoS 2 packet identifiers received and not yet released [MQTT-4.3.3-10].
     pub(crate) received_qos2: HashSet<u16>,
@@ -88,7 +90,7 @@ impl Session {
             partition,
             expiry_secs: 0,
             link: None,
-            subscriptions: HashMap::new(),
+            subscriptions: Subscriptions::new(),
             outbound: Outbound::default(),
             received_qos2: HashSet::new(),
             will: None,

@@ -1,7 +1,7 @@
 //! The sessions of one core, by client identifier and by slot.
 
 use super::{Session, SessionId};
-use hashbrown::HashMap;
+use hashbrown::HashTable;
 use ringlane_dataplane::ids::PartitionId;
 
 /// A bounded table of sessions.
@@ -9,7 +9,8 @@ use ringlane_dataplane::ids::PartitionId;
 pub(crate) struct SessionStore {
     slots: Vec<Slot>,
     free: Vec<u32>,
-    by_client: HashMap<Box<str>, u32>,
+    /// Slots, by the hash of the session's client identifier.
+    by_client: HashTable<u32>,
     sessions_max: usize,
 }
 
@@ -21,7 +22,7 @@ struct Slot {
 
 impl SessionStore {
     pub(crate) fn new(sessions_max: usize) -> Self {
-        Self { slots: Vec::new(), free: Vec::new(), by_client: HashMap::new(), sessions_max }
+        Self { slots: Vec::new(), free: Vec::new(), by_client: HashTable::new(), sessions_max }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -32,8 +33,13 @@ impl SessionStore {
         self.len() >= self.sessions_max
     }
 
-    pub(crate) fn find(&self, client_id: &str) -> Option<SessionId> {
-        let slot = *self.by_client.get(client_id)?;
+    /// The session of a client; `client_hash` is the placement's hash of its identifier.
+    pub(crate) fn find(&self, client_id: &str, client_hash: u64) -> Option<SessionId> {
+        let is_it = |slot: &u32| {
+            let session = self.slots[*slot as usize].session.as_deref();
+            session.is_some_and(|session| *session.client_id == *client_id)
+        };
+        let slot = *self.by_client.find(table_hash(client_hash), is_it)?;
         Some(SessionId { slot, generation: self.slots[slot as usize].generation })
     }
 
@@ -44,13 +50,14 @@ impl SessionStore {
         client_hash: u64,
         partition: PartitionId,
     ) -> &mut Session {
-        debug_assert!(!self.by_client.contains_key(client_id), "one session per client");
+        debug_assert!(self.find(client_id, client_hash).is_none(), "one session per client");
         let slot = self.free.pop().unwrap_or_else(|| {
             self.slots.push(Slot { generation: 0, session: None });
             (self.slots.len() - 1) as u32
         });
-        self.by_client.insert(client_id.into(), slot);
-        let entry = &mut self.slots[slot as usize];
+        let Self { slots, by_client, .. } = self;
+        by_client.insert_unique(table_hash(client_hash), slot, |slot| hash_of(slots, *slot));
+        let entry = &mut slots[slot as usize];
         let id = SessionId { slot, generation: entry.generation };
         entry.session.insert(Box::new(Session::new(id, client_id, client_hash, partition)))
     }
@@ -78,9 +85,23 @@ impl SessionStore {
         let session = slot.session.take()?;
         slot.generation = slot.generation.wrapping_add(1);
         self.free.push(id.slot);
-        self.by_client.remove(&session.client_id);
+        let hash = table_hash(session.client_hash);
+        if let Ok(entry) = self.by_client.find_entry(hash, |slot| *slot == id.slot) {
+            entry.remove();
+        }
         Some(session)
     }
+}
+
+/// All sessions of a core agree in what chose the core, and that is the low bits of the hash: the
+/// table, which finds its buckets by them, gets the high ones there.
+fn table_hash(client_hash: u64) -> u64 {
+    client_hash.rotate_left(32)
+}
+
+fn hash_of(slots: &[Slot], slot: u32) -> u64 {
+    let session = slots[slot as usize].session.as_deref();
+    session.map_or(0, |session| table_hash(session.client_hash))
 }
 
 #[cfg(test)]
@@ -91,15 +112,32 @@ mod tests {
     fn a_removed_session_is_not_found_by_its_old_id() {
         let mut store = SessionStore::new(2);
         let first = store.create("a", 1, PartitionId(0)).id;
-        assert_eq!(store.find("a"), Some(first));
+        assert_eq!(store.find("a", 1), Some(first));
         assert!(store.remove(first).is_some());
         let second = store.create("b", 2, PartitionId(0)).id;
         assert_eq!(second.slot, first.slot);
         assert!(store.get(first).is_none());
         assert!(store.get_mut(second).is_some());
-        assert!(store.find("a").is_none());
+        assert!(store.find("a", 1).is_none());
         assert!(!store.is_full());
         store.create("c", 3, PartitionId(0));
         assert!(store.is_full());
+    }
+
+    #[test]
+    fn clients_are_found_by_identifier_even_if_their_hashes_are_equal() {
+        let mut store = SessionStore::new(1000);
+        let name = |number: u32| format!("client {number}");
+        let ids: Vec<_> = (0..1000)
+            .map(|n| store.create(&name(n), u64::from(n % 7), PartitionId(0)).id)
+            .collect();
+        for n in (0..1000).step_by(2) {
+            assert!(store.remove(ids[n as usize]).is_some());
+        }
+        for n in 0..1000 {
+            let expected = (n % 2 == 1).then(|| ids[n as usize]);
+            assert_eq!(store.find(&name(n), u64::from(n % 7)), expected);
+        }
+        assert_eq!(store.len(), 500);
     }
 }
