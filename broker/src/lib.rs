@@ -16,6 +16,7 @@ mod delivery;
 pub mod doctor;
 mod groups;
 mod handlers;
+mod lazy;
 pub mod logging;
 pub mod mail;
 pub mod metrics;

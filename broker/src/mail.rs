@@ -120,10 +120,8 @@ pub struct Adoption {
     pub peer: SocketAddr,
     /// MQTT bytes read so far: the whole CONNECT and what came behind it.
     pub inbox: Vec<u8>,
-    /// The WebSocket decoder, if the connection is one.
-    pub websocket: Option<Box<websocket::Decoder>>,
-    /// What ends the WebSocket after the packets of the inbox, if its end has been read.
-    pub farewell: Option<Vec<u8>>,
+    /// The state of the WebSocket, if the connection is one.
+    pub websocket: Option<Box<websocket::State>>,
 }
 
 /// The pull protocol for retained messages: one batch, one answer.

@@ -62,9 +62,9 @@ impl Broker {
 
     /// A WebSocket ends with a Close frame: 1001 when the broker stops, 1000 otherwise
     /// (RFC 6455 section 7.4.1).
-    fn close_websocket(&self, turn: &mut Turn<'_>, id: ConnectionId, end: End) {
-        let Some(connection) = self.connections.get(id) else { return };
-        if !connection.is_websocket() || connection.close_sent {
+    fn close_websocket(&mut self, turn: &mut Turn<'_>, id: ConnectionId, end: End) {
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        if connection.websocket().is_none_or(|state| state.close_sent) {
             return;
         }
         let code = if end == End::Shutdown { 1001 } else { 1000 };
@@ -154,10 +154,10 @@ impl Broker {
     pub(crate) fn on_keep_alive(&mut self, turn: &mut Turn<'_>, id: ConnectionId) {
         let Some(connection) = self.connections.get_mut(id) else { return };
         connection.deadline = None;
-        let mut due = connection.heard_at + connection.silence_max;
+        let mut due = connection.heard_at + connection.silence_max();
         if connection.stalled || turn.sockets.is_paused(id) {
             // It is the broker that does not listen.
-            due = turn.now + connection.silence_max;
+            due = turn.now + connection.silence_max();
         }
         if due > turn.now {
             connection.deadline = Some(turn.timers.schedule(due, Timer::KeepAlive(id)));

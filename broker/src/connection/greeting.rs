@@ -63,8 +63,7 @@ impl Broker {
             Upgrade::Accepted { consumed, response } => {
                 let rest = connection.inbox.split_off(consumed);
                 connection.inbox = Vec::new();
-                let decoder = websocket::Decoder::new(usize::MAX);
-                connection.stream = Stream::WebSocket(Box::new(decoder));
+                connection.stream = Stream::WebSocket(Box::default());
                 if let Some(output) = turn.sockets.output(id) {
                     output.bytes.extend_from_slice(&response);
                 }

@@ -14,6 +14,7 @@ pub(crate) use end::End;
 pub(crate) use link::{AliasTable, Delivery, Link, Written, remaining_secs, write_packet};
 pub(crate) use log_budget::LogBudget;
 
+use crate::lazy::{Empty, Lazy};
 use crate::session::SessionId;
 use crate::websocket;
 use ringlane_dataplane::ids::{ConnectionId, CoreId};
@@ -31,7 +32,7 @@ pub(crate) enum Stream {
     /// The WebSocket handshake is not complete; its bytes wait in the inbox.
     Upgrade,
     /// WebSocket frames.
-    WebSocket(Box<websocket::Decoder>),
+    WebSocket(Box<websocket::State>),
 }
 
 /// How far the client has come.
@@ -56,6 +57,31 @@ pub(crate) struct OwedAck {
     pub(crate) reason: ReasonCode,
 }
 
+/// The acknowledgements that are owed to one client.
+#[derive(Debug, Default)]
+pub(crate) struct OwedAcks {
+    pub(crate) queue: VecDeque<OwedAck>,
+    /// Number of the first entry of the queue.
+    pub(crate) base: u64,
+    /// QoS 1 entries of the queue: they count against Receive Maximum.
+    pub(crate) qos1: u32,
+}
+
+impl Empty for OwedAcks {
+    fn empty() -> &'static Self {
+        const { &Self { queue: VecDeque::new(), base: 0, qos1: 0 } }
+    }
+}
+
+/// Topics by alias less one.
+pub(crate) type Aliases = Vec<Option<Box<str>>>;
+
+impl Empty for Aliases {
+    fn empty() -> &'static Self {
+        const { &Self::new() }
+    }
+}
+
 /// One connection.
 #[derive(Debug)]
 pub(crate) struct Connection {
@@ -70,22 +96,14 @@ pub(crate) struct Connection {
     pub(crate) quota_since: Nanos,
     /// SUBACKs that wait for other cores.
     pub(crate) subacks_pending: u16,
-    /// 1.5 keep alive intervals [MQTT-3.1.2-22]; zero for none.
-    pub(crate) silence_max: Duration,
+    /// 1.5 keep alive intervals in milliseconds [MQTT-3.1.2-22]; zero for none.
+    silence_max_ms: u32,
     pub(crate) deadline: Option<TimerId>,
     pub(crate) version: Version,
     /// Topics by alias, as the client set them [MQTT5 §3.3.2.3.4].
-    pub(crate) aliases: Vec<Option<Box<str>>>,
-    pub(crate) acks: VecDeque<OwedAck>,
-    /// Number of the first entry of `acks`.
-    pub(crate) acks_base: u64,
-    /// QoS 1 entries of `acks`: they count against Receive Maximum.
-    pub(crate) acks_qos1: u32,
+    pub(crate) aliases: Lazy<Aliases>,
+    pub(crate) acks: Lazy<OwedAcks>,
     pub(crate) ack_ready: bool,
-    /// What ends a WebSocket whose end was read together with its CONNECT: it goes with a move.
-    pub(crate) farewell: Option<Vec<u8>>,
-    /// A WebSocket Close frame has been sent: nothing may follow it.
-    pub(crate) close_sent: bool,
 }
 
 impl Connection {
@@ -98,16 +116,36 @@ impl Connection {
             heard_at: now,
             quota_since: Nanos::NEVER,
             subacks_pending: 0,
-            silence_max: Duration::ZERO,
+            silence_max_ms: 0,
             deadline: None,
             version: Version::V311,
-            aliases: Vec::new(),
-            acks: VecDeque::new(),
-            acks_base: 0,
-            acks_qos1: 0,
+            aliases: Lazy::new(),
+            acks: Lazy::new(),
             ack_ready: false,
-            farewell: None,
-            close_sent: false,
+        }
+    }
+
+    /// 1.5 keep alive intervals; zero for none.
+    pub(crate) fn silence_max(&self) -> Duration {
+        Duration::from_millis(u64::from(self.silence_max_ms))
+    }
+
+    pub(crate) fn set_keep_alive(&mut self, seconds: u16) {
+        self.silence_max_ms = u32::from(seconds) * 1500;
+    }
+
+    /// Gives back the room for acknowledgements that have been sent.
+    pub(crate) fn release_idle(&mut self) {
+        // Whoever waited for an entry has seen it go, so that numbers may begin anew.
+        if self.acks.queue.is_empty() {
+            self.acks.clear();
+        }
+    }
+
+    pub(crate) fn websocket(&mut self) -> Option<&mut websocket::State> {
+        match &mut self.stream {
+            Stream::WebSocket(state) => Some(state),
+            Stream::Plain | Stream::Upgrade => None,
         }
     }
 
@@ -119,7 +157,7 @@ impl Connection {
 /// The connections of one core, by the slot that the driver gave them.
 #[derive(Debug, Default)]
 pub(crate) struct Connections {
-    slots: Vec<Option<(u32, Box<Connection>)>>,
+    slots: Vec<Option<(u32, Connection)>>,
 }
 
 impl Connections {
@@ -127,7 +165,7 @@ impl Connections {
         if id.index() >= self.slots.len() {
             self.slots.resize_with(id.index() + 1, || None);
         }
-        self.slots[id.index()] = Some((id.generation, Box::new(connection)));
+        self.slots[id.index()] = Some((id.generation, connection));
     }
 
     pub(crate) fn get(&self, id: ConnectionId) -> Option<&Connection> {
@@ -144,7 +182,7 @@ impl Connections {
         }
     }
 
-    pub(crate) fn remove(&mut self, id: ConnectionId) -> Option<Box<Connection>> {
+    pub(crate) fn remove(&mut self, id: ConnectionId) -> Option<Connection> {
         self.get(id)?;
         self.slots[id.index()].take().map(|(_, connection)| connection)
     }

@@ -32,20 +32,18 @@ impl Broker {
     ) {
         let Some(connection) = self.connections.remove(id) else { return };
         let Phase::Moving(to) = connection.phase else { return };
-        let connection = *connection;
         let websocket = match connection.stream {
-            Stream::WebSocket(decoder) => Some(decoder),
+            Stream::WebSocket(state) => Some(state),
             Stream::Plain | Stream::Upgrade => None,
         };
         self.metrics.connections_moved.add(1);
-        let (inbox, farewell) = (connection.inbox, connection.farewell);
-        let adoption = Adoption { socket, listener, peer, inbox, websocket, farewell };
+        let adoption = Adoption { socket, listener, peer, inbox: connection.inbox, websocket };
         self.send_mail(turn, to, Mail::Adopt(Box::new(adoption)));
     }
 
     /// A connection of a client of this core arrives.
     pub(crate) fn on_adopt(&mut self, turn: &mut Turn<'_>, adoption: Adoption) {
-        let Adoption { socket, listener, peer, inbox, websocket, farewell } = adoption;
+        let Adoption { socket, listener, peer, inbox, websocket } = adoption;
         if self.draining {
             return;
         }
@@ -60,7 +58,8 @@ impl Broker {
         connection.deadline = Some(turn.timers.schedule(deadline, Timer::ConnectDeadline(id)));
         self.connections.insert(id, connection);
         self.consume_inbox(turn, id);
-        if let Some(farewell) = farewell {
+        let state = self.connections.get_mut(id).and_then(Connection::websocket);
+        if let Some(farewell) = state.and_then(|state| state.farewell.take()) {
             self.end_websocket(turn, id, farewell);
         }
     }

@@ -55,11 +55,11 @@ impl Broker {
     /// Takes WebSocket frames apart and handles the MQTT bytes in them.
     fn take_frames(&mut self, turn: &mut Turn<'_>, id: ConnectionId, bytes: &[u8]) {
         let Some(connection) = self.connections.get_mut(id) else { return };
-        let Stream::WebSocket(decoder) = &mut connection.stream else { return };
+        let Some(state) = connection.websocket() else { return };
         let mut payload = core::mem::take(&mut self.scratch.frames);
         let mut replies = Vec::new();
         payload.clear();
-        let decoded = decoder.decode(bytes, &mut payload, &mut replies);
+        let decoded = state.decoder.decode(bytes, &mut payload, &mut replies);
         let end = match decoded {
             Ok(decoded) if decoded.closed => Some(core::mem::take(&mut replies)),
             Ok(_) => None,
@@ -93,11 +93,13 @@ impl Broker {
         farewell: Vec<u8>,
     ) {
         let Some(connection) = self.connections.get_mut(id) else { return };
-        if connection.stalled || matches!(connection.phase, Phase::Moving(_)) {
-            connection.farewell = Some(farewell);
+        let waits = connection.stalled || matches!(connection.phase, Phase::Moving(_));
+        let Some(state) = connection.websocket() else { return };
+        if waits {
+            state.farewell = Some(farewell);
             return;
         }
-        connection.close_sent = true;
+        state.close_sent = true;
         if let Some(output) = turn.sockets.output(id) {
             output.bytes.extend_from_slice(&farewell);
         }

@@ -56,6 +56,10 @@ impl Broker {
 
     /// Sends what the window and the output take.
     pub(crate) fn pump(&mut self, turn: &mut Turn<'_>, id: SessionId) {
+        let never_owed = |session: &mut Session| session.outbound.existing().is_none();
+        if self.sessions.get_mut(id).is_none_or(never_owed) {
+            return;
+        }
         loop {
             let step = self.pump_one(turn, id);
             match step {
@@ -159,9 +163,10 @@ impl Broker {
     /// A session came back: PUBREL again for what was received, PUBLISH again for what was not.
     pub(crate) fn resume_outbound(&mut self, turn: &mut Turn<'_>, id: SessionId) {
         let Some(session) = self.sessions.get_mut(id) else { return };
-        session.outbound.begin_connection();
+        let Some(outbound) = session.outbound.existing() else { return };
+        outbound.begin_connection();
         let Some(link) = session.link.as_ref() else { return };
-        for packet_id in session.outbound.released() {
+        for packet_id in outbound.released() {
             crate::connection::write_packet(turn.sockets, link.connection, link.websocket, |out| {
                 let success = ringlane_mqtt::ReasonCode::SUCCESS;
                 encode::pubrel(out, link.version, packet_id, success, None);

@@ -3,7 +3,7 @@
 use super::{GroupKey, MEMBER_WINDOW, Member, MemberKey, Ticket};
 use crate::mail::{GroupMail, Mail};
 use crate::service::{Broker, Turn};
-use crate::session::{Pending, SessionId, SubscriptionIds, SubscriptionKind};
+use crate::session::{Outbound, Pending, SessionId, SubscriptionIds, SubscriptionKind};
 use ringlane_dataplane::message::Message;
 use ringlane_mqtt::QoS;
 
@@ -79,7 +79,8 @@ impl Broker {
         let Some(session) = self.sessions.get_mut(id) else { return };
         let queued = (session.outbound.queue_len(), session.outbound.queue_bytes());
         let inflight = session.outbound.inflight_len();
-        let taken = session.outbound.take_group_messages();
+        let taken =
+            session.outbound.existing().map(Outbound::take_group_messages).unwrap_or_default();
         let queued_gone = queued.0 - session.outbound.queue_len();
         self.metrics.queued_messages.sub(queued_gone as u64);
         self.metrics.queued_bytes.sub((queued.1 - session.outbound.queue_bytes()) as u64);

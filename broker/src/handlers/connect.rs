@@ -6,7 +6,6 @@ use crate::service::{Broker, Timer, Turn};
 use crate::session::{SessionId, WillMessage};
 use ringlane_dataplane::ids::ConnectionId;
 use ringlane_mqtt::{ConnackProperties, Connect, ReasonCode, Version, encode, topic};
-use std::time::Duration;
 
 impl Broker {
     pub(crate) fn on_connect(
@@ -154,12 +153,12 @@ impl Broker {
         let Some(connection) = self.connections.get_mut(id) else { return };
         connection.phase = Phase::Connected(session);
         connection.version = connect.version;
-        connection.silence_max = Duration::from_millis(u64::from(keep_alive) * 1500);
+        connection.set_keep_alive(keep_alive);
         if let Some(deadline) = connection.deadline.take() {
             turn.timers.cancel(deadline);
         }
         if keep_alive > 0 {
-            let due = turn.now + connection.silence_max;
+            let due = turn.now + connection.silence_max();
             connection.deadline = Some(turn.timers.schedule(due, Timer::KeepAlive(id)));
         }
         turn.sockets.establish(id);

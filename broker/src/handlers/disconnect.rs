@@ -38,7 +38,7 @@ impl Broker {
     /// What the client published before its DISCONNECT in the same turn is committed and
     /// acknowledged first [MQTT-4.3.2-4], [MQTT-4.3.3-8].
     fn settle_before_end(&mut self, turn: &mut Turn<'_>, id: ConnectionId) {
-        if self.connections.get(id).is_some_and(|connection| !connection.acks.is_empty()) {
+        if self.connections.get(id).is_some_and(|connection| !connection.acks.queue.is_empty()) {
             self.commit_all(turn);
             self.flush_acks(turn);
         }

@@ -16,10 +16,11 @@ impl Broker {
         ready: Option<ReasonCode>,
     ) -> Option<AckToken> {
         let connection = self.connections.get_mut(id)?;
-        let seq = connection.acks_base + connection.acks.len() as u64;
+        let acks = &mut *connection.acks;
+        let seq = acks.base + acks.queue.len() as u64;
         let reason = ready.unwrap_or(ReasonCode::SUCCESS);
-        connection.acks.push_back(OwedAck { packet_id, qos2, ready: ready.is_some(), reason });
-        connection.acks_qos1 += u32::from(!qos2);
+        acks.queue.push_back(OwedAck { packet_id, qos2, ready: ready.is_some(), reason });
+        acks.qos1 += u32::from(!qos2);
         if ready.is_some() && !connection.ack_ready {
             connection.ack_ready = true;
             self.ack_ready.push(id);
@@ -31,8 +32,9 @@ impl Broker {
     pub(crate) fn acknowledge(&mut self, token: Option<AckToken>, reason: ReasonCode) {
         let Some(token) = token else { return };
         let Some(connection) = self.connections.get_mut(token.connection) else { return };
-        let Some(index) = token.seq.checked_sub(connection.acks_base) else { return };
-        let Some(ack) = connection.acks.get_mut(index as usize) else { return };
+        let acks = &mut *connection.acks;
+        let Some(index) = token.seq.checked_sub(acks.base) else { return };
+        let Some(ack) = acks.queue.get_mut(index as usize) else { return };
         ack.ready = true;
         ack.reason = reason;
         if !connection.ack_ready {
@@ -59,10 +61,10 @@ impl Broker {
             Phase::Greeting | Phase::Moving(_) => None,
         };
         let mut released = session.map(|session| &mut session.received_qos2);
-        while connection.acks.front().is_some_and(|ack| ack.ready) {
-            let Some(ack) = connection.acks.pop_front() else { break };
-            connection.acks_base += 1;
-            connection.acks_qos1 -= u32::from(!ack.qos2);
+        let acks = &mut *connection.acks;
+        while let Some(ack) = acks.queue.pop_front_if(|ack| ack.ready) {
+            acks.base += 1;
+            acks.qos1 -= u32::from(!ack.qos2);
             self.metrics.packets_sent.add(1);
             if ack.qos2
                 && ack.reason.is_error()
@@ -80,8 +82,8 @@ impl Broker {
                 }
             });
         }
-        if connection.acks.is_empty() && connection.acks.capacity() > 64 {
-            connection.acks.shrink_to(0);
+        if acks.queue.is_empty() && acks.queue.capacity() > 64 {
+            acks.queue.shrink_to(0);
         }
         self.check_output(turn, id);
     }

@@ -51,7 +51,7 @@ impl Broker {
             Packet::Unsubscribe(unsubscribe) => {
                 self.on_unsubscribe(turn, id, session, &unsubscribe, bytes)
             }
-            Packet::Pingreq => self.on_pingreq(turn, id, bytes),
+            Packet::Pingreq => self.on_pingreq(turn, id, session, bytes),
             Packet::Disconnect(disconnect) => self.on_disconnect(turn, id, session, &disconnect),
             Packet::Auth(_) => self.fail_with(
                 turn,
@@ -74,8 +74,21 @@ impl Broker {
         }
     }
 
-    fn on_pingreq(&mut self, turn: &mut Turn<'_>, id: ConnectionId, bytes: usize) -> Flow {
-        let websocket = self.connections.get(id).is_some_and(|c| c.is_websocket());
+    /// A client that sends PINGREQ has had nothing to say for a while: it keeps what an idle one
+    /// needs.
+    fn on_pingreq(
+        &mut self,
+        turn: &mut Turn<'_>,
+        id: ConnectionId,
+        session: SessionId,
+        bytes: usize,
+    ) -> Flow {
+        if let Some(held) = self.sessions.get_mut(session) {
+            held.release_idle();
+        }
+        let Some(connection) = self.connections.get_mut(id) else { return Flow::Over };
+        connection.release_idle();
+        let websocket = connection.is_websocket();
         write_packet(turn.sockets, id, websocket, encode::pingresp);
         self.metrics.packets_sent.add(1);
         Flow::Next(bytes)

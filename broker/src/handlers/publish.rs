@@ -102,7 +102,7 @@ impl Broker {
     /// A client that sends on while its acknowledgements wait is not read from until they have
     /// gone. It has no more identifiers than this.
     fn acks_are_full(&self, id: ConnectionId) -> bool {
-        let held = self.connections.get(id).map_or(0, |connection| connection.acks.len());
+        let held = self.connections.get(id).map_or(0, |connection| connection.acks.queue.len());
         held >= usize::from(u16::MAX)
     }
 
@@ -235,7 +235,7 @@ impl Broker {
         if !connection.version.is_v5() {
             return Ok(());
         }
-        let held = session.received_qos2.len() + connection.acks_qos1 as usize;
+        let held = session.received_qos2.len() + connection.acks.qos1 as usize;
         let repeated = session.received_qos2.contains(&publish.packet_id);
         if held >= usize::from(self.config.mqtt.receive_maximum) && !repeated {
             let what = "more unacknowledged messages than Receive Maximum";

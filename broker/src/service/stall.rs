@@ -118,7 +118,7 @@ impl Broker {
         if connection.stalled {
             return;
         }
-        let farewell = connection.farewell.take();
+        let farewell = connection.websocket().and_then(|state| state.farewell.take());
         turn.sockets.resume(id);
         if let Some(farewell) = farewell {
             self.end_websocket(turn, id, farewell);

@@ -1,6 +1,6 @@
 //! The end of a session, and its will.
 
-use super::{SessionId, WillMessage};
+use super::{Outbound, SessionId, WillMessage};
 use crate::handlers::Accepted;
 use crate::service::{Admission, Broker, Timer, Turn};
 use ringlane_mqtt::QoS;
@@ -21,7 +21,8 @@ impl Broker {
         self.metrics.queued_messages.sub(session.outbound.queue_len() as u64);
         self.metrics.queued_bytes.sub(session.outbound.queue_bytes() as u64);
         self.metrics.inflight_messages.sub(session.outbound.inflight_len() as u64);
-        for pending in session.outbound.drain_all() {
+        let owed = session.outbound.existing().map(Outbound::drain_all).unwrap_or_default();
+        for pending in owed {
             self.owe_ticket(id, &pending);
         }
         self.sessions.remove(id);

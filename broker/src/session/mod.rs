@@ -3,12 +3,14 @@
 //! A session lives on the core that owns its client identifier's partition, and so does every
 //! connection of that client: a takeover is a change of one field on one core.
 
+mod client_id;
 mod lifecycle;
 mod outbound;
 mod store;
 mod subscriptions;
 mod will;
 
+pub(crate) use client_id::ClientId;
 pub(crate) use outbound::{Inflight, Outbound, Pending, Phase, SubscriptionIds};
 pub(crate) use store::SessionStore;
 pub(crate) use subscriptions::Subscriptions;
@@ -16,12 +18,14 @@ pub(crate) use will::WillMessage;
 
 use crate::connection::Link;
 use crate::groups::GroupKey;
+use crate::lazy::{Empty, Lazy};
 use crate::retained::Priming;
 use hashbrown::HashSet;
 use ringlane_dataplane::ids::PartitionId;
 use ringlane_dataplane::runtime::TimerId;
 use ringlane_mqtt::QoS;
 use std::rc::Rc;
+use std::sync::LazyLock;
 
 /// A session of one core: a slot and the generation that tells its users apart.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -55,7 +59,7 @@ pub(crate) enum SubscriptionKind {
 #[derive(Debug)]
 pub(crate) struct Session {
     pub(crate) id: SessionId,
-    pub(crate) client_id: Box<str>,
+    pub(crate) client_id: ClientId,
     pub(crate) client_hash: u64,
     pub(crate) partition: PartitionId,
     /// Seconds that the session outlives its connection.
@@ -63,9 +67,9 @@ pub(crate) struct Session {
     /// The connection, while there is one.
     pub(crate) link: Option<Link>,
     pub(crate) subscriptions: Subscriptions,
-    pub(crate) outbound: Outbound,
+    pub(crate) outbound: Lazy<Outbound>,
     /// QoS 2 packet identifiers received and not yet released [MQTT-4.3.3-10].
-    pub(crate) received_qos2: HashSet<u16>,
+    pub(crate) received_qos2: Lazy<HashSet<u16>>,
     pub(crate) will: Option<Box<WillMessage>>,
     pub(crate) will_timer: Option<TimerId>,
     pub(crate) expiry_timer: Option<TimerId>,
@@ -74,6 +78,13 @@ pub(crate) struct Session {
     pub(crate) next_query: u32,
     /// Whether the other cores were told that this session's backlog is full.
     pub(crate) backlog_full: bool,
+}
+
+impl Empty for HashSet<u16> {
+    fn empty() -> &'static Self {
+        static EMPTY: LazyLock<HashSet<u16>> = LazyLock::new(HashSet::new);
+        &EMPTY
+    }
 }
 
 impl Session {
@@ -91,8 +102,8 @@ impl Session {
             expiry_secs: 0,
             link: None,
             subscriptions: Subscriptions::new(),
-            outbound: Outbound::default(),
-            received_qos2: HashSet::new(),
+            outbound: Lazy::new(),
+            received_qos2: Lazy::new(),
             will: None,
             will_timer: None,
             expiry_timer: None,
@@ -102,8 +113,31 @@ impl Session {
         }
     }
 
+    /// Gives back the room for messages that have been and gone.
+    pub(crate) fn release_idle(&mut self) {
+        if self.outbound.is_idle() {
+            self.outbound.clear();
+        }
+        if self.received_qos2.is_empty() {
+            self.received_qos2.clear();
+        }
+    }
+
     /// Whether messages are kept for the session while no connection is there.
     pub(crate) fn is_persistent(&self) -> bool {
         self.expiry_secs > 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An idle client's memory is these two and a few words in the tables beside them.
+    #[test]
+    fn what_an_idle_client_takes_is_small() {
+        assert!(size_of::<Option<Session>>() <= 184, "{}", size_of::<Option<Session>>());
+        let connection = size_of::<Option<(u32, crate::connection::Connection)>>();
+        assert!(connection <= 112, "{connection}");
     }
 }

@@ -3,6 +3,7 @@
 //! The order of both is the order in which messages matched; a resend keeps it [MQTT-4.6.0-1].
 
 use crate::groups::Ticket;
+use crate::lazy::Empty;
 use ringlane_dataplane::message::Message;
 use ringlane_dataplane::time::Nanos;
 use ringlane_mqtt::QoS;
@@ -89,7 +90,28 @@ pub(crate) struct Outbound {
     resend_left: usize,
 }
 
+impl Empty for Outbound {
+    fn empty() -> &'static Self {
+        const {
+            &Self {
+                inflight: VecDeque::new(),
+                inflight_bytes: 0,
+                unacknowledged: 0,
+                queue: VecDeque::new(),
+                queue_bytes: 0,
+                last_packet_id: 0,
+                resend_left: 0,
+            }
+        }
+    }
+}
+
 impl Outbound {
+    /// Whether nothing is owed: whatever is kept is only room for more.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.inflight.is_empty() && self.queue.is_empty()
+    }
+
     pub(crate) fn inflight_len(&self) -> usize {
         self.inflight.len()
     }

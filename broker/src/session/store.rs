@@ -17,7 +17,7 @@ pub(crate) struct SessionStore {
 #[derive(Debug)]
 struct Slot {
     generation: u32,
-    session: Option<Box<Session>>,
+    session: Option<Session>,
 }
 
 impl SessionStore {
@@ -36,8 +36,8 @@ impl SessionStore {
     /// The session of a client; `client_hash` is the placement's hash of its identifier.
     pub(crate) fn find(&self, client_id: &str, client_hash: u64) -> Option<SessionId> {
         let is_it = |slot: &u32| {
-            let session = self.slots[*slot as usize].session.as_deref();
-            session.is_some_and(|session| *session.client_id == *client_id)
+            let session = self.slots[*slot as usize].session.as_ref();
+            session.is_some_and(|session| session.client_id.as_bytes() == client_id.as_bytes())
         };
         let slot = *self.by_client.find(table_hash(client_hash), is_it)?;
         Some(SessionId { slot, generation: self.slots[slot as usize].generation })
@@ -59,25 +59,25 @@ impl SessionStore {
         by_client.insert_unique(table_hash(client_hash), slot, |slot| hash_of(slots, *slot));
         let entry = &mut slots[slot as usize];
         let id = SessionId { slot, generation: entry.generation };
-        entry.session.insert(Box::new(Session::new(id, client_id, client_hash, partition)))
+        entry.session.insert(Session::new(id, client_id, client_hash, partition))
     }
 
     pub(crate) fn get(&self, id: SessionId) -> Option<&Session> {
         let slot = self.slots.get(id.slot as usize)?;
-        if slot.generation == id.generation { slot.session.as_deref() } else { None }
+        if slot.generation == id.generation { slot.session.as_ref() } else { None }
     }
 
     pub(crate) fn get_mut(&mut self, id: SessionId) -> Option<&mut Session> {
         let slot = self.slots.get_mut(id.slot as usize)?;
-        if slot.generation == id.generation { slot.session.as_deref_mut() } else { None }
+        if slot.generation == id.generation { slot.session.as_mut() } else { None }
     }
 
     /// The session in a slot, whichever it is: for lists that are kept exactly in step.
     pub(crate) fn at_mut(&mut self, slot: u32) -> Option<&mut Session> {
-        self.slots.get_mut(slot as usize)?.session.as_deref_mut()
+        self.slots.get_mut(slot as usize)?.session.as_mut()
     }
 
-    pub(crate) fn remove(&mut self, id: SessionId) -> Option<Box<Session>> {
+    pub(crate) fn remove(&mut self, id: SessionId) -> Option<Session> {
         let slot = self.slots.get_mut(id.slot as usize)?;
         if slot.generation != id.generation {
             return None;
@@ -100,7 +100,7 @@ fn table_hash(client_hash: u64) -> u64 {
 }
 
 fn hash_of(slots: &[Slot], slot: u32) -> u64 {
-    let session = slots[slot as usize].session.as_deref();
+    let session = slots[slot as usize].session.as_ref();
     session.map_or(0, |session| table_hash(session.client_hash))
 }
 

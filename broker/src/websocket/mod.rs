@@ -15,3 +15,20 @@ pub use frame::{
     Decoded, Decoder, FRAME_HEADER_BYTES_MAX, WebSocketError, close_frame, frame_header,
 };
 pub use upgrade::{HEAD_BYTES_MAX, Upgrade, upgrade};
+
+/// What a WebSocket connection keeps besides what every connection does.
+#[derive(Debug)]
+pub struct State {
+    pub(crate) decoder: Decoder,
+    /// What ends it, if its end was read while packets before it wait: it goes with a move.
+    pub(crate) farewell: Option<Vec<u8>>,
+    /// A Close frame has been sent: nothing may follow it.
+    pub(crate) close_sent: bool,
+}
+
+impl Default for State {
+    /// The handshake is complete.
+    fn default() -> Self {
+        Self { decoder: Decoder::new(usize::MAX), farewell: None, close_sent: false }
+    }
+}

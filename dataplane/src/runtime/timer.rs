@@ -8,6 +8,7 @@
 //! A timer never fires early: deadlines are rounded up to a tick, the present is rounded down.
 
 use crate::time::Nanos;
+use core::num::NonZeroU32;
 
 const TICK_NANOS: u64 = 1_000_000;
 const SLOT_BITS: u32 = 6;
@@ -26,7 +27,8 @@ const _: () = assert!(SLOT_BITS as usize * LEVELS >= 45, "a tick of u64 nanoseco
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct TimerId {
     index: u32,
-    generation: u32,
+    /// Not zero, so that an optional id is as small.
+    generation: NonZeroU32,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -39,7 +41,7 @@ struct List {
 struct Entry<K> {
     key: K,
     tick: u64,
-    generation: u32,
+    generation: NonZeroU32,
     next: u32,
     previous: u32,
     /// The list it lies in, or [`NO_LIST`] if the entry is free.
@@ -255,7 +257,8 @@ impl<K: Copy> TimerWheel<K> {
         }
         let index = u32::try_from(self.entries.len()).expect("more timers than 32 bits count");
         assert!(index != NONE, "more timers than 32 bits count");
-        let entry = Entry { key, tick, generation: 0, next: NONE, previous: NONE, list: NO_LIST };
+        let generation = NonZeroU32::MIN;
+        let entry = Entry { key, tick, generation, next: NONE, previous: NONE, list: NO_LIST };
         self.entries.push(entry);
         index
     }
@@ -263,7 +266,7 @@ impl<K: Copy> TimerWheel<K> {
     fn release(&mut self, index: u32) {
         let entry = &mut self.entries[index as usize];
         entry.list = NO_LIST;
-        entry.generation = entry.generation.wrapping_add(1);
+        entry.generation = entry.generation.checked_add(1).unwrap_or(NonZeroU32::MIN);
         self.free.push(index);
         self.len -= 1;
     }
