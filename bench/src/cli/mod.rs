@@ -8,9 +8,13 @@ pub(crate) mod connect_storm;
 pub(crate) mod floor;
 pub(crate) mod flow;
 pub(crate) mod idle;
+pub(crate) mod probe;
+pub(crate) mod publishers;
+pub(crate) mod retained_storm;
 pub(crate) mod shared;
 pub(crate) mod takeover;
 pub(crate) mod throughput;
+pub(crate) mod wildcards;
 
 use churn::ChurnArgs;
 use clap::{Parser, Subcommand};
@@ -18,8 +22,11 @@ use common::CommonArgs;
 use connect_storm::ConnectStormArgs;
 use floor::FloorArgs;
 use idle::IdleArgs;
+use publishers::PublishersArgs;
+use retained_storm::RetainedStormArgs;
 use takeover::TakeoverArgs;
 use throughput::ThroughputCommand;
+use wildcards::WildcardsArgs;
 
 /// Load and latency measurement for MQTT brokers. Every message is checked for loss, duplicates
 /// and order; the exit code is 0 only if every check held.
@@ -42,6 +49,12 @@ pub(crate) enum Command {
     ConnectStorm(ConnectStormArgs),
     /// N connections that do nothing: memory of each, in the broker and in the kernel.
     IdleConnections(IdleArgs),
+    /// N retained messages, then K subscribers that want all of them at once.
+    RetainedStorm(RetainedStormArgs),
+    /// What a publish costs among 1,000, 10,000, ... subscriptions that do not match.
+    Wildcards(WildcardsArgs),
+    /// What a message costs when few, or very many, publishers share the same rate.
+    Publishers(PublishersArgs),
     /// Rounds of N connections that connect, subscribe, receive one message and leave.
     Churn(ChurnArgs),
     /// One client identifier that connects from several sockets at once, again and again.
@@ -58,6 +71,9 @@ impl Command {
             Self::Throughput(command) => Some(command.common()),
             Self::ConnectStorm(args) => Some(&args.arrival.common),
             Self::IdleConnections(args) => Some(&args.arrival.common),
+            Self::RetainedStorm(args) => Some(&args.common),
+            Self::Wildcards(args) => Some(&args.probe.common),
+            Self::Publishers(args) => Some(&args.probe.common),
             Self::Churn(args) => Some(&args.common),
             Self::Takeover(args) => Some(&args.common),
             Self::Floor(_) => None,

@@ -5,9 +5,12 @@ mod churn;
 mod connect_storm;
 mod floor;
 mod idle;
+mod publishers;
+mod retained_storm;
 mod shared;
 mod takeover;
 mod throughput;
+mod wildcards;
 
 use crate::cli::Command;
 use anyhow::Result;
@@ -19,6 +22,9 @@ pub(crate) fn run(command: &Command) -> Result<Option<Report>> {
         Command::Throughput(command) => throughput::run(command)?,
         Command::ConnectStorm(args) => connect_storm::run(args)?,
         Command::IdleConnections(args) => idle::run(args)?,
+        Command::RetainedStorm(args) => retained_storm::run(args)?,
+        Command::Wildcards(args) => wildcards::run(args)?,
+        Command::Publishers(args) => publishers::run(args)?,
         Command::Churn(args) => churn::run(args)?,
         Command::Takeover(args) => takeover::run(args)?,
         Command::Floor(args) => {
