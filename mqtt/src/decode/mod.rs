@@ -13,11 +13,13 @@ mod connect;
 mod frame;
 mod property;
 mod publish;
+mod run;
 mod session;
 mod subscribe;
 
 pub use connect::{connect_version, decode_connect};
 pub use frame::{Frame, PACKET_BYTES_MAX, RawPacket, frame};
+pub use run::{PublishRun, publish_run};
 
 use crate::error::DecodeError;
 use crate::packet::Packet;
