@@ -178,15 +178,19 @@ pub struct Sockets {
     dirty: Vec<ConnectionId>,
     commands: Vec<SocketCommand>,
     spare: Vec<Output>,
+    /// Bytes that the spare buffers hold.
+    spare_bytes: usize,
     connections_max: usize,
     open_count: usize,
     now: Nanos,
 }
 
-/// Output buffers kept for reuse per core, and the largest one that is kept: an idle connection
-/// holds no buffer, and a burst does not pin its memory.
-const SPARE_OUTPUTS_MAX: usize = 256;
+/// Output buffers kept for reuse per core, the largest one that is kept, and what all may hold: an
+/// idle connection holds no buffer, and a burst does not pin its memory. A turn that writes to some
+/// thousand connections finds a buffer for each.
+const SPARE_OUTPUTS_MAX: usize = 4096;
 const SPARE_OUTPUT_BYTES_MAX: usize = 64 * 1024;
+const SPARE_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 impl Sockets {
     /// A table for at most `connections_max` connections.
@@ -198,6 +202,7 @@ impl Sockets {
             dirty: Vec::new(),
             commands: Vec::new(),
             spare: Vec::new(),
+            spare_bytes: 0,
             connections_max,
             open_count: 0,
             now: Nanos::default(),
@@ -225,6 +230,7 @@ impl Sockets {
             if slot.output.bytes.capacity() == 0
                 && let Some(spare) = self.spare.pop()
             {
+                self.spare_bytes -= spare.bytes.capacity();
                 slot.output = spare;
             }
         }
@@ -449,10 +455,12 @@ impl Sockets {
 
     fn recycle(&mut self, mut output: Output) {
         output.clear();
-        let keep = output.bytes.capacity() > 0
-            && output.bytes.capacity() <= SPARE_OUTPUT_BYTES_MAX
-            && self.spare.len() < SPARE_OUTPUTS_MAX;
+        let bytes = output.bytes.capacity();
+        let keep = (1..=SPARE_OUTPUT_BYTES_MAX).contains(&bytes)
+            && self.spare.len() < SPARE_OUTPUTS_MAX
+            && self.spare_bytes + bytes <= SPARE_BYTES_MAX;
         if keep {
+            self.spare_bytes += bytes;
             self.spare.push(output);
         }
     }
