@@ -9,7 +9,7 @@ use crate::websocket;
 use ringlane_dataplane::ids::{ListenerId, Offset, PartitionId};
 use ringlane_dataplane::message::Message;
 use ringlane_dataplane::routing::RecordId;
-use ringlane_mqtt::QoS;
+use ringlane_mqtt::{QoS, Version};
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 
@@ -27,8 +27,8 @@ pub enum Mail {
         /// Whether the receiving core owns the topic of this retained message.
         retain: bool,
     },
-    /// A QoS 0 message that is in no log.
-    Volatile(Message),
+    /// QoS 0 that is in no log.
+    Volatile(Volatile),
     /// The owner of a topic has applied a retained message.
     RetainApplied {
         /// The publisher's partition.
@@ -91,6 +91,32 @@ pub enum Mail {
     },
     /// From the control thread.
     Control(Box<ControlMail>),
+}
+
+/// QoS 0 messages on their way to another core: one, or a run of one topic.
+#[derive(Debug)]
+pub struct Volatile {
+    /// The message. Of a run, the payload is its packets, one behind the other.
+    pub message: Message,
+    /// What its packets are, if it is a run.
+    pub run: Option<RunPackets>,
+}
+
+/// The packets of a run.
+#[derive(Clone, Copy, Debug)]
+pub struct RunPackets {
+    /// The version that they are written in.
+    pub version: Version,
+    /// How many there are.
+    pub count: u32,
+}
+
+impl Volatile {
+    /// Messages in it.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.run.map_or(1, |run| run.count as usize)
+    }
 }
 
 /// What the control thread asks of a core.

@@ -1,9 +1,8 @@
 //! The data structures of the hot path, each in a loop, to be counted by an instruction counter.
 //!
 //! It measures nothing itself: counts of instructions repeat, times on a shared machine do not.
-//! `cargo bench -p ringlane-dataplane --no-run`, then
-//! `valgrind --tool=callgrind --callgrind-out-file=/dev/null BINARY match-exact 100000`, once with
-//! a count and once with twice the count: the difference is the loop without the set-up.
+//! `scripts/bench/instructions.sh` runs each case under callgrind, once with a count and once with
+//! twice the count: the difference is the loop without the set-up.
 #![expect(clippy::print_stdout, reason = "a benchmark prints what it did")]
 
 use ringlane_dataplane::ids::CoreId;
@@ -116,6 +115,10 @@ fn main() {
         ("timers", timers),
     ];
     let arguments: Vec<String> = std::env::args().skip(1).filter(|a| a != "--bench").collect();
+    if arguments.first().is_some_and(|first| first == "--list") {
+        cases.iter().for_each(|(name, _)| println!("{name}"));
+        return;
+    }
     let wanted = arguments.first().map(String::as_str);
     let count = arguments.get(1).and_then(|count| count.parse().ok()).unwrap_or(10_000);
     for (name, case) in cases {

@@ -1,12 +1,14 @@
 //! Bytes in, packets out.
 
 use super::{End, Phase, Stream};
-use crate::handlers::Flow;
+use crate::handlers::{Flow, Origin};
 use crate::service::{Broker, Turn};
 use crate::session::SessionId;
 use crate::websocket::WebSocketError;
 use ringlane_dataplane::ids::ConnectionId;
-use ringlane_mqtt::{DecodeError, Frame, RawPacket, ReasonCode, decode_from_client, frame};
+use ringlane_mqtt::{
+    DecodeError, Frame, PACKET_BYTES_MAX, RawPacket, ReasonCode, decode_from_client, frame,
+};
 
 impl Broker {
     /// Takes bytes from a socket; what makes no whole packet is kept.
@@ -23,19 +25,47 @@ impl Broker {
 
     /// Takes bytes of MQTT: straight from the receive buffer where nothing waits before them.
     fn take_mqtt(&mut self, turn: &mut Turn<'_>, id: ConnectionId, bytes: &[u8]) {
+        let Some(rest) = self.complete_inbox(turn, id, bytes) else { return };
+        let used = self.consume(turn, id, rest);
+        if used < rest.len() {
+            self.keep(id, &rest[used..]);
+        }
+    }
+
+    /// Keeps bytes that cannot be handled yet.
+    fn keep(&mut self, id: ConnectionId, bytes: &[u8]) {
         let Some(connection) = self.connections.get_mut(id) else { return };
-        if connection.inbox.is_empty() && !connection.stalled {
-            let used = self.consume(turn, id, bytes);
-            if used < bytes.len()
-                && let Some(connection) = self.connections.get_mut(id)
-            {
-                connection.inbox.extend_from_slice(&bytes[used..]);
-            }
-            return;
+        if connection.inbox.capacity() == 0 {
+            connection.inbox = self.scratch.inboxes.take();
         }
         connection.inbox.extend_from_slice(bytes);
-        if !connection.stalled {
+    }
+
+    /// Completes the packet that waits in the inbox, if one does, with no more bytes than it needs.
+    /// Returns the bytes behind it, or `None` if all of them have to wait.
+    fn complete_inbox<'b>(
+        &mut self,
+        turn: &mut Turn<'_>,
+        id: ConnectionId,
+        mut bytes: &'b [u8],
+    ) -> Option<&'b [u8]> {
+        loop {
+            let connection = self.connections.get_mut(id)?;
+            if connection.stalled {
+                self.keep(id, bytes);
+                return None;
+            }
+            if connection.inbox.is_empty() {
+                return Some(bytes);
+            }
+            let (missing, behind) =
+                bytes.split_at(missing_bytes(&connection.inbox).min(bytes.len()));
+            connection.inbox.extend_from_slice(missing);
             self.consume_inbox(turn, id);
+            if behind.is_empty() {
+                return None;
+            }
+            bytes = behind;
         }
     }
 
@@ -45,11 +75,12 @@ impl Broker {
         let mut inbox = core::mem::take(&mut connection.inbox);
         let used = self.consume(turn, id, &inbox);
         let Some(connection) = self.connections.get_mut(id) else { return };
-        if used == inbox.len() {
-            return;
+        if used < inbox.len() {
+            inbox.drain(..used);
+            connection.inbox = inbox;
+        } else {
+            self.scratch.inboxes.give_back(inbox);
         }
-        inbox.drain(..used);
-        connection.inbox = inbox;
     }
 
     /// Takes WebSocket frames apart and handles the MQTT bytes in them.
@@ -110,13 +141,21 @@ impl Broker {
     fn consume(&mut self, turn: &mut Turn<'_>, id: ConnectionId, bytes: &[u8]) -> usize {
         let mut used = 0;
         loop {
-            let rest = &bytes[used..];
             let Some(connection) = self.connections.get(id) else { return bytes.len() };
+            let rest = &bytes[used..];
+            if rest.is_empty() {
+                return used;
+            }
             let flow = match connection.phase {
                 Phase::Moving(_) => return used,
-                _ if rest.is_empty() => return used,
                 Phase::Greeting => self.greet(turn, id, rest),
-                Phase::Connected(session) => self.take_packet(turn, id, session, rest),
+                Phase::Connected(session) => {
+                    let from = Origin { id, session, version: connection.version };
+                    match self.take_run(turn, from, rest) {
+                        Some(flow) => flow,
+                        None => self.take_packet(turn, id, session, rest),
+                    }
+                }
             };
             match flow {
                 Flow::Next(bytes) => used += bytes,
@@ -209,5 +248,14 @@ impl Broker {
             self.metrics.slow_disconnects.add(1);
             self.end_connection(turn, id, End::Slow);
         }
+    }
+}
+
+/// At least so many bytes must come before the packet at the front of an inbox is complete.
+fn missing_bytes(inbox: &[u8]) -> usize {
+    match frame(inbox, PACKET_BYTES_MAX) {
+        Ok(Frame::Incomplete { needed }) => needed,
+        // It is complete and waits for something else, or it never will be.
+        Ok(Frame::Complete(_)) | Err(_) => usize::MAX,
     }
 }

@@ -1,7 +1,7 @@
 //! One message to all sessions and groups of this core that match.
 
 use super::qos0::{Qos0, send_qos0};
-use super::{Subscriber, Subscribers, Target, View};
+use super::{Matched, Subscriber, Target, View};
 use crate::service::{Broker, Turn};
 use crate::session::{Pending, SubscriptionIds};
 use ringlane_mqtt::QoS;
@@ -15,30 +15,24 @@ struct Merged {
 }
 
 impl Broker {
-    /// Matches a message on this core and delivers it. True if anybody matched.
-    pub(crate) fn fan_out(&mut self, turn: &mut Turn<'_>, view: &mut View<'_>) -> bool {
+    /// Matches a message on this core and delivers it.
+    pub(crate) fn fan_out(&mut self, turn: &mut Turn<'_>, view: &mut View<'_>) -> Matched {
         let mut matched = core::mem::take(&mut self.scratch.matched);
         matched.clear();
-        let mut filters = 0;
-        self.subscriptions.for_each_match(view.topic, &mut |list: &Subscribers| {
-            filters += 1;
-            matched.extend_from_slice(list);
-        });
-        if filters > 1 {
-            // Overlapping subscriptions of one session come to lie side by side.
-            matched.sort_by_key(|subscriber| subscriber.target);
-        }
+        let route = self.routes.route(view.topic);
+        matched.extend_from_slice(&route.subscribers);
+        let (overlaps, cores) = (route.overlaps, route.cores);
         self.scratch.forms.clear();
         let many = matched.len() > 1;
-        for same in matched.chunk_by(|a, b| filters > 1 && a.target == b.target) {
+        for same in matched.chunk_by(|a, b| overlaps && a.target == b.target) {
             match same[0].target {
                 Target::Session(slot) => self.deliver(turn, slot, same, view, many),
                 Target::Group(slot) => self.offer_to_group(turn, slot, view),
             }
         }
-        let any = !matched.is_empty();
+        let here = !matched.is_empty();
         self.scratch.matched = matched;
-        any
+        Matched { here, cores }
     }
 
     /// One message to one session, once.

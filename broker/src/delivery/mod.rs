@@ -7,10 +7,14 @@
 mod fan_out;
 mod owed;
 mod qos0;
+mod routes;
+mod run;
 mod subscriber;
 mod view;
 
 pub(crate) use qos0::Forms;
+pub(crate) use routes::Routes;
+pub(crate) use run::{Matched, RunDelivery};
 pub(crate) use subscriber::{Subscriber, Subscribers, Target};
 pub(crate) use view::{MessageMaker, View};
 
@@ -25,4 +29,30 @@ pub(crate) struct Scratch {
     pub(crate) properties: Vec<u8>,
     /// MQTT bytes out of WebSocket frames.
     pub(crate) frames: Vec<u8>,
+    pub(crate) inboxes: SpareBuffers,
+}
+
+/// Buffers of connections that need none at the moment: an idle connection holds no buffer, and a
+/// busy one does not allocate for each torn packet.
+#[derive(Debug, Default)]
+pub(crate) struct SpareBuffers(Vec<Vec<u8>>);
+
+/// Buffers kept, and the largest one that is: 4 MiB per core at most.
+const SPARE_BUFFERS_MAX: usize = 256;
+const SPARE_BUFFER_BYTES_MAX: usize = 16 * 1024;
+
+impl SpareBuffers {
+    /// An empty buffer.
+    pub(crate) fn take(&mut self) -> Vec<u8> {
+        self.0.pop().unwrap_or_default()
+    }
+
+    /// Takes a buffer back that is not needed any more.
+    pub(crate) fn give_back(&mut self, mut buffer: Vec<u8>) {
+        let worth_it = 1..=SPARE_BUFFER_BYTES_MAX;
+        if worth_it.contains(&buffer.capacity()) && self.0.len() < SPARE_BUFFERS_MAX {
+            buffer.clear();
+            self.0.push(buffer);
+        }
+    }
 }

@@ -1,18 +1,21 @@
 //! QoS 0 towards one client: encoded once per form, dropped when the client's output is full.
 
+use super::run::{RunDelivery, translate};
 use super::view::{MessageMaker, View};
 use crate::connection::{Delivery, Link, Written};
 use crate::metrics::CoreMetrics;
 use crate::service::sizes::SHARE_PAYLOAD_BYTES;
 use ringlane_dataplane::net::Sockets;
 use ringlane_dataplane::time::Nanos;
-use ringlane_mqtt::QoS;
 use ringlane_mqtt::encode::{self, PublishHead};
+use ringlane_mqtt::{QoS, Version};
 
 /// The QoS 0 packets of one message: with or without properties, with or without RETAIN.
 #[derive(Debug, Default)]
 pub(crate) struct Forms {
     forms: [Vec<u8>; 4],
+    /// The run in hand in the form of the version that its publisher does not speak.
+    run: Vec<u8>,
 }
 
 impl Forms {
@@ -21,6 +24,19 @@ impl Forms {
         for form in &mut self.forms {
             form.clear();
         }
+    }
+
+    /// Forgets the last run.
+    pub(super) fn clear_run(&mut self) {
+        self.run.clear();
+    }
+
+    /// The run in the form of a version that its publisher does not speak.
+    pub(super) fn run(&mut self, delivery: &RunDelivery<'_>, version: Version) -> &[u8] {
+        if self.run.is_empty() {
+            translate(&mut self.run, delivery, version);
+        }
+        &self.run
     }
 
     fn get(&mut self, view: &View<'_>, link: &Link, retain: bool, now: Nanos) -> &[u8] {

@@ -2,7 +2,7 @@
 
 use super::{Dispatch, GroupId, GroupKey, Member, MemberKey, Offered, Ticket};
 use crate::config::BacklogPolicy;
-use crate::delivery::{Subscriber, Subscribers, View};
+use crate::delivery::{Subscriber, View};
 use crate::mail::{GroupMail, Mail};
 use crate::service::{Broker, Turn};
 use crate::session::SessionId;
@@ -61,7 +61,7 @@ impl Broker {
     /// A new group subscribes to its filter like a session does.
     fn create_group(&mut self, turn: &mut Turn<'_>, key: &GroupKey) -> GroupId {
         let id = self.groups.create(key);
-        let list = self.subscriptions.entry(&key.filter, Subscribers::new);
+        let list = self.routes.entry(&key.filter);
         let position = list.len() as u32;
         list.push(Subscriber::group(id.slot));
         self.groups.set_position(id.slot, position);

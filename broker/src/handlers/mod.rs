@@ -7,8 +7,11 @@ mod inbound;
 mod publish;
 mod subscribe;
 mod unsubscribe;
+mod volatile;
 
-pub(crate) use publish::Accepted;
+pub(crate) use volatile::Origin;
+
+pub(crate) use publish::{Accepted, checked_topic};
 
 use crate::connection::write_packet;
 use crate::service::{Broker, Turn};

@@ -1,8 +1,9 @@
 //! PUBLISH from a client [MQTT5 §3.3].
 
 use super::Flow;
+use crate::config::MqttConfig;
 use crate::delivery::View;
-use crate::service::{Admission, Broker, QUOTA_WAIT_MAX, Turn, VolatileSent};
+use crate::service::{Admission, Broker, QUOTA_WAIT_MAX, Turn};
 use crate::session::SessionId;
 use ringlane_dataplane::ids::{ConnectionId, PartitionId};
 use ringlane_dataplane::message::MessageHead;
@@ -24,7 +25,7 @@ pub(crate) struct Accepted<'a> {
 }
 
 impl Accepted<'_> {
-    fn head(&self, now: Nanos) -> MessageHead {
+    pub(super) fn head(&self, now: Nanos) -> MessageHead {
         let expires_at = match self.expiry_secs {
             Some(secs) => now + Duration::from_secs(u64::from(secs)),
             None => Nanos::NEVER,
@@ -39,6 +40,29 @@ impl Accepted<'_> {
             retain: self.retain,
         }
     }
+}
+
+/// A topic name as it came, if it is well-formed and one that clients may publish to.
+pub(crate) fn checked_topic<'t>(mqtt: &MqttConfig, topic: &'t [u8]) -> Option<&'t str> {
+    well_formed_topic(topic).filter(|topic| check_topic(mqtt, topic).is_ok())
+}
+
+/// A topic name as it came, if it is one.
+pub(super) fn well_formed_topic(topic: &[u8]) -> Option<&str> {
+    core::str::from_utf8(topic).ok().filter(|topic| topic::is_valid_name(topic))
+}
+
+/// Whether clients may publish to a topic; the reason code if they may not.
+pub(super) fn check_topic(mqtt: &MqttConfig, topic: &str) -> Result<(), ReasonCode> {
+    if topic.starts_with("$SYS/") || topic == "$SYS" {
+        return Err(ReasonCode::NOT_AUTHORIZED);
+    }
+    if topic.len() > usize::from(mqtt.max_topic_length)
+        || topic::level_count(topic) > usize::from(mqtt.max_topic_levels)
+    {
+        return Err(ReasonCode::TOPIC_NAME_INVALID);
+    }
+    Ok(())
 }
 
 /// A PUBLISH that cannot be accepted.
@@ -187,15 +211,7 @@ impl Broker {
         publish: &Publish<'_>,
         topic: &str,
     ) -> Result<(), Refusal> {
-        let mqtt = &self.config.mqtt;
-        if topic.starts_with("$SYS/") || topic == "$SYS" {
-            return Err(Refusal::Message(ReasonCode::NOT_AUTHORIZED));
-        }
-        if topic.len() > usize::from(mqtt.max_topic_length)
-            || topic::level_count(topic) > usize::from(mqtt.max_topic_levels)
-        {
-            return Err(Refusal::Message(ReasonCode::TOPIC_NAME_INVALID));
-        }
+        check_topic(&self.config.mqtt, topic).map_err(Refusal::Message)?;
         self.check_properties(publish)?;
         if publish.qos == QoS::AtMostOnce {
             return Ok(());
@@ -270,62 +286,6 @@ impl Broker {
         if publish.qos != QoS::AtMostOnce {
             let qos2 = publish.qos == QoS::ExactlyOnce;
             self.owe_ack(id, publish.packet_id, qos2, Some(reason));
-        }
-    }
-
-    /// QoS 0 that nobody retains: in no log, straight to the subscribers.
-    pub(crate) fn route_volatile(
-        &mut self,
-        turn: &mut Turn<'_>,
-        from: Option<ConnectionId>,
-        accepted: &Accepted<'_>,
-        bytes: usize,
-    ) -> Flow {
-        // A retained QoS 0 message of this client may be in the log, and comes first
-        // [MQTT-4.6.0-6].
-        if self.has_uncommitted(accepted.partition) {
-            self.commit_all(turn);
-        }
-        let head = accepted.head(turn.now);
-        let mut view = View::borrowed(head, accepted.topic, accepted.properties, accepted.payload);
-        let matched = self.fan_out(turn, &mut view);
-        if self.cores() == 1 {
-            if !matched {
-                self.metrics.no_subscribers.add(1);
-            }
-            return Flow::Next(bytes);
-        }
-        let mut targets = self.remote.cores_for(accepted.topic);
-        targets.remove(self.core);
-        if targets.is_empty() {
-            if !matched {
-                self.metrics.no_subscribers.add(1);
-            }
-            return Flow::Next(bytes);
-        }
-        if self.meter.bytes() > self.memory_bytes {
-            self.metrics.dropped_memory.add(1);
-            return Flow::Next(bytes);
-        }
-        let mut waits = false;
-        for to in targets.iter() {
-            let message = view.share(&mut self.maker).clone();
-            let behind_log = self.holds_qos0_for(to);
-            match self.post.send_volatile(turn, to, message, behind_log) {
-                VolatileSent::Sent => self.metrics.fanout_mails.add(1),
-                VolatileSent::Waiting => waits = true,
-                VolatileSent::Dropped => {
-                    self.metrics.dropped_mailbox.add(1);
-                    self.metrics.dropped_to(to, 1);
-                }
-            }
-        }
-        match from {
-            Some(id) if waits => {
-                self.stall_for_mailbox(turn, id);
-                Flow::NextThenStall(bytes)
-            }
-            _ => Flow::Next(bytes),
         }
     }
 

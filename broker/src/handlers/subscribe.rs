@@ -2,7 +2,7 @@
 
 use super::Flow;
 use crate::connection::write_packet;
-use crate::delivery::{Subscriber, Subscribers, Target};
+use crate::delivery::{Subscriber, Target};
 use crate::groups::{GroupKey, Member};
 use crate::retained::Priming;
 use crate::service::{Broker, PendingSuback, Turn};
@@ -133,7 +133,7 @@ impl Broker {
         subscription_id: u32,
         pending: &mut PendingSuback,
     ) {
-        let Self { sessions, subscriptions, metrics, .. } = self;
+        let Self { sessions, routes, metrics, .. } = self;
         let Some(held) = sessions.get_mut(pending.session) else { return };
         let is_new = !held.subscriptions.contains(filter.filter);
         let wants_retained = match filter.retain_handling {
@@ -149,7 +149,7 @@ impl Broker {
             retain_as_published: filter.retain_as_published,
             priming: wants_retained,
         };
-        let list = subscriptions.entry(filter.filter, Subscribers::new);
+        let list = routes.entry(filter.filter);
         if wants_retained {
             let is_first = !pending.retained.iter().any(|named| **named == *filter.filter);
             if is_first {
@@ -252,10 +252,10 @@ impl Broker {
 
     /// The last entry of the list takes the place of the removed one.
     pub(crate) fn remove_from_tree(&mut self, turn: &mut Turn<'_>, filter: &str, position: u32) {
-        let Some(list) = self.subscriptions.get_mut(filter) else { return };
+        let Some(list) = self.routes.get_mut(filter) else { return };
         list.swap_remove(position as usize);
         if list.is_empty() {
-            self.subscriptions.remove(filter);
+            self.routes.remove(filter);
             self.withdraw_filter(turn, filter);
             return;
         }

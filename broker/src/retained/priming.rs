@@ -221,7 +221,12 @@ impl Broker {
     ) {
         let Some(held) = self.connections.get(connection) else { return };
         let crate::connection::Phase::Connected(id) = held.phase else { return };
-        self.pump(turn, id);
+        // With QoS 0 and acknowledgements nothing waits for room.
+        let Some(session) = self.sessions.get_mut(id) else { return };
+        let outbound = &mut session.outbound;
+        if outbound.queue_len() > 0 || outbound.next_resend().is_some() || session.backlog_full {
+            self.pump(turn, id);
+        }
         self.resume_primings(turn, id);
     }
 
@@ -301,7 +306,7 @@ impl Broker {
         let Some(session) = self.sessions.get(id) else { return };
         let Some(held) = session.subscriptions.get(filter) else { return };
         let SubscriptionKind::Plain { position } = held.kind else { return };
-        if let Some(list) = self.subscriptions.get_mut(filter)
+        if let Some(list) = self.routes.get_mut(filter)
             && let Some(entry) = list.get_mut(position as usize)
         {
             entry.priming = false;
@@ -315,7 +320,7 @@ impl Broker {
     ) -> Option<crate::delivery::Subscriber> {
         let held = self.sessions.get(id)?.subscriptions.get(filter)?;
         let SubscriptionKind::Plain { position } = held.kind else { return None };
-        self.subscriptions.get(filter)?.get(position as usize).copied()
+        self.routes.get(filter)?.get(position as usize).copied()
     }
 }
 

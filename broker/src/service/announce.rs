@@ -135,7 +135,7 @@ impl Broker {
     }
 
     pub(super) fn on_filter_add(&mut self, from: CoreId, seq: u64, filter: &str) {
-        self.remote.add(from, filter);
+        self.routes.add_remote(from, filter);
         match self.announcer.owed.iter_mut().find(|(core, _)| *core == from) {
             Some((_, owed)) => *owed = seq + 1,
             None => self.announcer.owed.push((from, seq + 1)),

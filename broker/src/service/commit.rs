@@ -57,12 +57,11 @@ impl Broker {
         let Committed { offset, message, ack } = committed;
         let record = RecordId { partition: self.partitions[index].id(), offset };
         let retain_owner = self.retain_owner(&message);
-        let matched_here = {
+        let matched = {
             let mut view = View::of_record(&message, record);
             self.fan_out(turn, &mut view)
         };
-        let wanted = self.remote.cores_for(message.topic());
-        let mut targets = wanted;
+        let mut targets = matched.cores;
         if let Some(owner) = retain_owner
             && owner != self.core
         {
@@ -70,7 +69,7 @@ impl Broker {
         }
         targets.remove(self.core);
         self.mail_record(turn, index, record, &message, targets);
-        let matched = matched_here || !wanted.is_empty();
+        let matched = matched.here || !matched.cores.is_empty();
         if !matched {
             self.metrics.no_subscribers.add(1);
         }
@@ -132,7 +131,7 @@ impl Broker {
     ) -> bool {
         let retain = self.retain_owner(message) == Some(to);
         // A filter that went since the commit only costs a match at the receiver.
-        let deliver = !retain || self.remote.cores_for(message.topic()).contains(to);
+        let deliver = !retain || self.routes.wants(to, message.topic());
         let mail = Mail::Fanout { message: message.clone(), record, deliver, retain };
         let sent = turn.mesh.send(to, mail).is_ok();
         if sent {
@@ -206,11 +205,5 @@ impl Broker {
         let ack = self.retain_waits.remove(&(partition, offset));
         let reason = if stored { ReasonCode::SUCCESS } else { ReasonCode::QUOTA_EXCEEDED };
         self.acknowledge(ack, reason);
-    }
-
-    /// A QoS 0 message of another core.
-    pub(super) fn on_volatile(&mut self, turn: &mut Turn<'_>, message: &Message) {
-        let mut view = View::of_message(message);
-        self.fan_out(turn, &mut view);
     }
 }

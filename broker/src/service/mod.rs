@@ -21,7 +21,7 @@ pub(crate) use stall::{Admission, QUOTA_WAIT_MAX, Stalls};
 
 use crate::config::Config;
 use crate::connection::Connections;
-use crate::delivery::{MessageMaker, Scratch, Subscribers};
+use crate::delivery::{MessageMaker, Routes, Scratch};
 use crate::groups::GroupStore;
 use crate::mail::{ControlMail, Mail};
 use crate::metrics::CoreMetrics;
@@ -31,7 +31,7 @@ use ringlane_dataplane::ids::{ConnectionId, CoreId};
 use ringlane_dataplane::message::MessageMeter;
 use ringlane_dataplane::net::NetEvent;
 use ringlane_dataplane::partition::Partition;
-use ringlane_dataplane::routing::{FilterTree, Placement, RemoteFilters, RetainedStore};
+use ringlane_dataplane::routing::{Placement, RetainedStore};
 use ringlane_dataplane::runtime::{self, After, Service};
 use ringlane_dataplane::time::Nanos;
 use std::sync::Arc;
@@ -105,8 +105,7 @@ pub struct Broker {
     pub(crate) meter: &'static MessageMeter,
     pub(crate) connections: Connections,
     pub(crate) sessions: SessionStore,
-    pub(crate) subscriptions: FilterTree<Subscribers>,
-    pub(crate) remote: RemoteFilters,
+    pub(crate) routes: Routes,
     pub(crate) announcer: Announcer,
     pub(crate) partitions: Vec<Partition<AckToken>>,
     pub(crate) retained: RetainedStore,
@@ -141,8 +140,7 @@ impl Broker {
             core: setup.core,
             connections: Connections::default(),
             sessions: SessionStore::new(sizes.sessions_max),
-            subscriptions: FilterTree::new(),
-            remote: RemoteFilters::new(),
+            routes: Routes::new(setup.core),
             announcer: Announcer::new(setup.core, setup.cores),
             partitions,
             retained: RetainedStore::new(sizes.retained_messages_max, sizes.retained_bytes_max),
@@ -181,12 +179,12 @@ impl Broker {
             Mail::Fanout { message, record, deliver, retain } => {
                 self.on_fanout(turn, from, &message, record, deliver, retain);
             }
-            Mail::Volatile(message) => self.on_volatile(turn, &message),
+            Mail::Volatile(volatile) => self.on_volatile(turn, &volatile),
             Mail::RetainApplied { partition, offset, stored } => {
                 self.on_retain_applied(partition, offset, stored);
             }
             Mail::FilterAdd { seq, filter } => self.on_filter_add(from, seq, &filter),
-            Mail::FilterRemove { filter } => self.remote.remove(from, &filter),
+            Mail::FilterRemove { filter } => self.routes.remove_remote(from, &filter),
             Mail::FilterAck { seq } => self.on_filter_ack(turn, from, seq),
             Mail::Adopt(adoption) => self.on_adopt(turn, *adoption),
             Mail::Retained(mail) => self.on_retained_mail(turn, from, *mail),

@@ -7,9 +7,8 @@
 
 use super::sizes::{CONTROL_OVERFLOW_MAX, VOLATILE_WAITING_BYTES_MAX};
 use super::{Broker, Turn};
-use crate::mail::Mail;
+use crate::mail::{Mail, Volatile};
 use ringlane_dataplane::ids::CoreId;
-use ringlane_dataplane::message::Message;
 use ringlane_dataplane::routing::CoreSet;
 use ringlane_dataplane::time::Nanos;
 use std::collections::VecDeque;
@@ -21,7 +20,7 @@ const VOLATILE_WAIT: Duration = Duration::from_millis(10);
 #[derive(Debug)]
 struct Destination {
     control: VecDeque<Mail>,
-    volatile: VecDeque<Message>,
+    volatile: VecDeque<Volatile>,
     volatile_bytes: usize,
     deadline: Nanos,
     /// The 10 ms are over and the mailbox has not taken anything since.
@@ -93,27 +92,27 @@ impl Post {
         self.own.pop_front()
     }
 
-    /// Sends a QoS 0 message; order per destination is kept. `behind_log` says that records for
+    /// Sends QoS 0 messages; order per destination is kept. `behind_log` says that records for
     /// this core wait for its mailbox: the message waits with them.
     pub(crate) fn send_volatile(
         &mut self,
         turn: &mut Turn<'_>,
         to: CoreId,
-        message: Message,
+        volatile: Volatile,
         behind_log: bool,
     ) -> VolatileSent {
         let destination = &mut self.destinations[to.index()];
         if destination.volatile.is_empty() && !behind_log {
-            match turn.mesh.send(to, Mail::Volatile(message)) {
+            match turn.mesh.send(to, Mail::Volatile(volatile)) {
                 Ok(()) => {
                     destination.dropping = false;
                     return VolatileSent::Sent;
                 }
                 Err(_) if destination.dropping => return VolatileSent::Dropped,
-                Err(Mail::Volatile(message)) => {
+                Err(Mail::Volatile(volatile)) => {
                     destination.deadline = turn.now + VOLATILE_WAIT;
-                    destination.volatile_bytes = message.memory_bytes();
-                    destination.volatile.push_back(message);
+                    destination.volatile_bytes = volatile.message.memory_bytes();
+                    destination.volatile.push_back(volatile);
                     self.waiting += 1;
                     return VolatileSent::Waiting;
                 }
@@ -126,8 +125,8 @@ impl Post {
         if destination.volatile.is_empty() {
             destination.deadline = turn.now + VOLATILE_WAIT;
         }
-        destination.volatile_bytes += message.memory_bytes();
-        destination.volatile.push_back(message);
+        destination.volatile_bytes += volatile.message.memory_bytes();
+        destination.volatile.push_back(volatile);
         self.waiting += 1;
         VolatileSent::Waiting
     }
@@ -165,9 +164,8 @@ impl Post {
             let to = CoreId(index as u16);
             self.waiting -= destination.flush(turn, to, behind_log.contains(to));
             if !destination.volatile.is_empty() && destination.deadline <= turn.now {
-                let count = destination.volatile.len();
-                dropped(to, count);
-                self.waiting -= count;
+                dropped(to, destination.volatile.iter().map(Volatile::count).sum());
+                self.waiting -= destination.volatile.len();
                 destination.volatile.clear();
                 destination.volatile_bytes = 0;
                 destination.dropping = true;
@@ -190,10 +188,10 @@ impl Destination {
         if behind_log {
             return sent;
         }
-        while let Some(message) = self.volatile.pop_front() {
-            let bytes = message.memory_bytes();
-            if let Err(Mail::Volatile(message)) = turn.mesh.send(to, Mail::Volatile(message)) {
-                self.volatile.push_front(message);
+        while let Some(volatile) = self.volatile.pop_front() {
+            let bytes = volatile.message.memory_bytes();
+            if let Err(Mail::Volatile(volatile)) = turn.mesh.send(to, Mail::Volatile(volatile)) {
+                self.volatile.push_front(volatile);
                 return sent;
             }
             self.volatile_bytes -= bytes;

@@ -1,0 +1,116 @@
+//! In steady state a QoS 0 message costs no allocation: counted by the allocator, not read off the
+//! code.
+
+#[path = "loopback/mod.rs"]
+mod loopback;
+
+use loopback::{Loopback, publish};
+use ringlane::config::Config;
+use ringlane_dataplane::ids::ConnectionId;
+use ringlane_mqtt::{QoS, Version};
+
+const ROUNDS: usize = 100;
+
+/// Allocations of `ROUNDS` turns in which every publisher sends its piece, after as many that
+/// nobody counts.
+fn allocations(broker: &mut Loopback, pieces: &[(ConnectionId, Vec<u8>)]) -> u64 {
+    let turns = |broker: &mut Loopback| {
+        for _ in 0..ROUNDS {
+            for (publisher, piece) in pieces {
+                broker.receive(*publisher, piece);
+            }
+            broker.end_turn();
+        }
+    };
+    turns(broker);
+    allocation_counter::measure(|| turns(broker)).count_total
+}
+
+/// Publishers that send `batch` messages in a piece, and the subscribers of each of their topics.
+fn flow(
+    publisher: Version,
+    subscriber: Version,
+    subscribers: usize,
+    batch: usize,
+) -> (Loopback, Vec<(ConnectionId, Vec<u8>)>) {
+    let mut broker = Loopback::new(&Config::default());
+    let mut pieces = Vec::new();
+    for number in 0..8 {
+        let topic = format!("plant/{number}/temperature");
+        for copy in 0..subscribers {
+            let client = broker.client(&format!("sub-{number}-{copy}"), subscriber);
+            broker.subscribe(client, subscriber, &topic, QoS::AtMostOnce);
+        }
+        let id = broker.client(&format!("pub-{number}"), publisher);
+        let packet = publish(publisher, &topic, QoS::AtMostOnce, 0, &[7; 100]);
+        pieces.push((id, packet.repeat(batch)));
+    }
+    (broker, pieces)
+}
+
+fn check(publisher: Version, subscriber: Version, subscribers: usize, batch: usize) {
+    let (mut broker, pieces) = flow(publisher, subscriber, subscribers, batch);
+    let counted = allocations(&mut broker, &pieces);
+    let delivered = broker.metrics.publishes_sent_qos0.get();
+    assert_eq!(delivered, (2 * ROUNDS * 8 * batch * subscribers) as u64, "all are delivered");
+    assert_eq!(counted, 0, "{publisher:?} to {subscriber:?}, {subscribers} subscribers");
+}
+
+#[test]
+fn qos_0_between_clients_of_one_version_allocates_nothing() {
+    check(Version::V311, Version::V311, 1, 1);
+    check(Version::V5, Version::V5, 1, 16);
+}
+
+#[test]
+fn qos_0_between_versions_allocates_nothing() {
+    check(Version::V5, Version::V311, 1, 1);
+    check(Version::V311, Version::V5, 3, 16);
+}
+
+#[test]
+fn qos_0_to_many_subscribers_allocates_nothing() {
+    check(Version::V311, Version::V311, 100, 4);
+}
+
+/// What begins in one piece and ends in the next waits in a buffer, which is kept.
+#[test]
+fn qos_0_in_torn_packets_allocates_nothing() {
+    let (mut broker, pieces) = flow(Version::V311, Version::V311, 1, 16);
+    let torn = |broker: &mut Loopback| {
+        for _ in 0..ROUNDS {
+            for (publisher, piece) in &pieces {
+                let (front, back) = piece.split_at(piece.len() / 2 + 3);
+                broker.receive(*publisher, front);
+                broker.receive(*publisher, back);
+            }
+            broker.end_turn();
+        }
+    };
+    torn(&mut broker);
+    let counted = allocation_counter::measure(|| torn(&mut broker)).count_total;
+    assert_eq!(broker.metrics.publishes_sent_qos0.get(), (2 * ROUNDS * 8 * 16) as u64);
+    assert_eq!(counted, 0);
+}
+
+/// More topics than are remembered: a route that is pushed out leaves its buffers to the next.
+#[test]
+fn qos_0_to_topics_that_are_not_remembered_allocates_nothing() {
+    let mut broker = Loopback::new(&Config::default());
+    let client = broker.client("sub", Version::V311);
+    broker.subscribe(client, Version::V311, "plant/+/temperature", QoS::AtMostOnce);
+    let id = broker.client("pub", Version::V311);
+    let topics = (0..60_000).map(|number| format!("plant/{number:05}/temperature"));
+    let packets: Vec<_> =
+        topics.map(|topic| publish(Version::V311, &topic, QoS::AtMostOnce, 0, b"1")).collect();
+    let all = |broker: &mut Loopback| {
+        for packets in packets.chunks(100) {
+            packets.iter().for_each(|packet| broker.receive(id, packet));
+            broker.end_turn();
+        }
+    };
+    (0..4).for_each(|_| all(&mut broker));
+    let counted = allocation_counter::measure(|| all(&mut broker)).count_total;
+    // Places that no topic of the warm-up took; the more turns, the fewer.
+    assert!(counted < 600, "{counted} allocations for 60,000 messages");
+}

@@ -1,0 +1,158 @@
+//! A broker of one core without a kernel: bytes of a client go in, and what it would have sent
+//! comes out at the end of the turn. Nothing but the broker is counted or measured.
+
+#![allow(dead_code, unreachable_pub, reason = "each user takes a part of this module")]
+
+use ringlane::config::Config;
+use ringlane::mail::Mail;
+use ringlane::metrics::CoreMetrics;
+use ringlane::service::{Broker, CoreSetup, ListenerKind, Timer};
+use ringlane_dataplane::ids::{ConnectionId, CoreId, ListenerId};
+use ringlane_dataplane::net::{NetEvent, Sockets};
+use ringlane_dataplane::routing::Placement;
+use ringlane_dataplane::runtime::{Endpoint, Mesh, Service, TimerWheel, Turn};
+use ringlane_dataplane::time::Nanos;
+use ringlane_mqtt::encode::{self, PublishHead};
+use ringlane_mqtt::{Connect, ConnectProperties, QoS, SubscribeFilter, Version};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+/// A broker and the two ends of its sockets.
+pub struct Loopback {
+    broker: Broker,
+    sockets: Sockets,
+    timers: TimerWheel<Timer>,
+    endpoint: Endpoint<Mail>,
+    dirty: Vec<ConnectionId>,
+    commands: Vec<ringlane_dataplane::net::SocketCommand>,
+    now: Nanos,
+    pub metrics: Arc<CoreMetrics>,
+    /// Bytes that the broker has sent, to all clients.
+    pub sent_bytes: u64,
+    /// What it sent, in order of the connections' turns, if that is wanted.
+    pub sent: Option<Vec<(ConnectionId, Vec<u8>)>>,
+}
+
+impl Loopback {
+    pub fn new(config: &Config) -> Self {
+        let mut endpoints = Mesh::build(2, 64);
+        let endpoint = endpoints.swap_remove(0);
+        let now = Nanos::from_secs(1);
+        let metrics = Arc::new(CoreMetrics::new(1));
+        let setup = CoreSetup {
+            core: CoreId(0),
+            cores: 1,
+            placement: Placement::new([7; 16], 4, 1),
+            config: Arc::new(config.clone()),
+            metrics: metrics.clone(),
+            listeners: vec![ListenerKind::Tcp],
+            seed: 1,
+            memory_bytes: 1 << 30,
+            connections_max: 20_000,
+        };
+        Self {
+            broker: Broker::new(setup, now),
+            sockets: Sockets::new(20_000),
+            timers: TimerWheel::new(now),
+            endpoint,
+            dirty: Vec::new(),
+            commands: Vec::new(),
+            now,
+            metrics,
+            sent_bytes: 0,
+            sent: None,
+        }
+    }
+
+    /// A connected client.
+    pub fn client(&mut self, client_id: &str, version: Version) -> ConnectionId {
+        let peer = SocketAddr::from(([127, 0, 0, 1], 1));
+        let listener = ListenerId(0);
+        let connection = self.sockets.open(listener, peer).expect("the table has room");
+        self.net(NetEvent::Accepted { connection, listener, peer });
+        let mut bytes = Vec::new();
+        let connect = Connect {
+            version,
+            clean_start: true,
+            keep_alive_secs: 0,
+            client_id,
+            will: None,
+            user_name: None,
+            password: None,
+            properties: ConnectProperties::default(),
+        };
+        encode::connect(&mut bytes, &connect);
+        self.receive(connection, &bytes);
+        self.end_turn();
+        connection
+    }
+
+    /// The client subscribes to a filter.
+    pub fn subscribe(&mut self, id: ConnectionId, version: Version, filter: &str, qos: QoS) {
+        let filter = SubscribeFilter {
+            filter,
+            qos,
+            no_local: false,
+            retain_as_published: false,
+            retain_handling: if version.is_v5() { 2 } else { 0 },
+        };
+        let mut bytes = Vec::new();
+        encode::subscribe(&mut bytes, version, 1, None, &[filter]);
+        self.receive(id, &bytes);
+        // SUBACK first, then the retained messages that there are not.
+        for _ in 0..4 {
+            self.end_turn();
+        }
+    }
+
+    /// Bytes of a client reach the broker.
+    pub fn receive(&mut self, connection: ConnectionId, bytes: &[u8]) {
+        self.net(NetEvent::Received { connection, bytes });
+    }
+
+    /// The end of a turn: everything is sent at once.
+    pub fn end_turn(&mut self) {
+        let Self { broker, sockets, timers, endpoint, now, .. } = self;
+        broker.end_turn(&mut Turn { now: *now, sockets, timers, mesh: endpoint });
+        self.commands.clear();
+        self.sockets.take_commands(&mut self.commands);
+        let mut dirty = core::mem::take(&mut self.dirty);
+        self.sockets.take_dirty(&mut dirty);
+        for connection in dirty.drain(..) {
+            let Some(output) = self.sockets.begin_send(connection) else { continue };
+            self.sent_bytes += output.len() as u64;
+            if let Some(sent) = &mut self.sent {
+                sent.push((connection, output.bytes.clone()));
+            }
+            self.sockets.end_send(connection, output);
+            self.net(NetEvent::Drained { connection });
+        }
+        self.dirty = dirty;
+    }
+
+    fn net(&mut self, event: NetEvent<'_>) {
+        let Self { broker, sockets, timers, endpoint, now, .. } = self;
+        broker.on_net(&mut Turn { now: *now, sockets, timers, mesh: endpoint }, event);
+    }
+}
+
+/// A PUBLISH without properties.
+pub fn publish(version: Version, topic: &str, qos: QoS, packet_id: u16, payload: &[u8]) -> Vec<u8> {
+    let head = PublishHead {
+        version,
+        dup: false,
+        qos,
+        retain: false,
+        topic,
+        topic_alias: None,
+        packet_id,
+        message_expiry_secs: None,
+        subscription_ids: &[],
+        forwarded: &[],
+        payload_bytes: payload.len(),
+    };
+    let mut bytes = Vec::new();
+    encode::publish_head(&mut bytes, &head);
+    bytes.extend_from_slice(payload);
+    bytes
+}
