@@ -25,6 +25,7 @@ pub mod process;
 pub mod publishers;
 pub mod report;
 pub mod retained_storm;
+pub mod search;
 pub mod shared;
 pub mod sources;
 pub mod swarm;

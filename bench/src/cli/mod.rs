@@ -5,12 +5,14 @@ pub(crate) mod arrival;
 pub(crate) mod churn;
 pub(crate) mod common;
 pub(crate) mod connect_storm;
+pub(crate) mod end_to_end;
 pub(crate) mod floor;
 pub(crate) mod flow;
 pub(crate) mod idle;
 pub(crate) mod probe;
 pub(crate) mod publishers;
 pub(crate) mod retained_storm;
+pub(crate) mod search;
 pub(crate) mod shared;
 pub(crate) mod takeover;
 pub(crate) mod throughput;
@@ -20,7 +22,9 @@ use churn::ChurnArgs;
 use clap::{Parser, Subcommand};
 use common::CommonArgs;
 use connect_storm::ConnectStormArgs;
+use end_to_end::EndToEndCommand;
 use floor::FloorArgs;
+use flow::OpenArgs;
 use idle::IdleArgs;
 use publishers::PublishersArgs;
 use retained_storm::RetainedStormArgs;
@@ -55,6 +59,13 @@ pub(crate) enum Command {
     Wildcards(WildcardsArgs),
     /// What a message costs when few, or very many, publishers share the same rate.
     Publishers(PublishersArgs),
+    /// Latency from publisher to subscriber on a fixed schedule: an open loop, counted from the
+    /// moment that the schedule says.
+    #[command(subcommand)]
+    EndToEnd(EndToEndCommand),
+    /// Latency from publisher to acknowledgement: PUBACK, or PUBREC and PUBCOMP. On a fixed
+    /// schedule, or with `-W` alone in a closed loop.
+    PublishAck(OpenArgs),
     /// Rounds of N connections that connect, subscribe, receive one message and leave.
     Churn(ChurnArgs),
     /// One client identifier that connects from several sockets at once, again and again.
@@ -74,6 +85,8 @@ impl Command {
             Self::RetainedStorm(args) => Some(&args.common),
             Self::Wildcards(args) => Some(&args.probe.common),
             Self::Publishers(args) => Some(&args.probe.common),
+            Self::EndToEnd(command) => Some(command.common()),
+            Self::PublishAck(args) => Some(&args.load.common),
             Self::Churn(args) => Some(&args.common),
             Self::Takeover(args) => Some(&args.common),
             Self::Floor(_) => None,
@@ -93,6 +106,7 @@ impl Command {
 mod tests {
     use super::flow::FlowArgs;
     use super::*;
+    use ringlane_bench::flow::Pace;
     use ringlane_mqtt::QoS;
 
     fn pairs(line: &[&str]) -> FlowArgs {
@@ -131,7 +145,7 @@ mod tests {
         let args = pairs(&line);
         let options = args.options().unwrap();
         assert_eq!((options.qos, options.payload_bytes, options.window), (QoS::ExactlyOnce, 20, 1));
-        assert_eq!(args.common.target().unwrap().address, "[::1]:1".parse().unwrap());
+        assert_eq!(args.load.common.target().unwrap().address, "[::1]:1".parse().unwrap());
     }
 
     #[test]
@@ -143,5 +157,22 @@ mod tests {
         assert_eq!(options(&["x", "throughput", "pairs", "-b", "16"]).unwrap().window, 16);
         assert!(options(&["x", "throughput", "pairs", "-b", "16", "-W", "8"]).is_err());
         assert!(options(&["x", "throughput", "pairs", "-s", "15"]).is_err());
+    }
+
+    #[test]
+    fn a_rate_or_an_interval_makes_the_schedule() {
+        let rate = |line: &[&str]| {
+            let command = Cli::parse_from(line).command;
+            let Command::PublishAck(args) = command else { panic!("not publish-ack") };
+            args.acknowledged().map(|options| (options.pace, options.qos, options.window))
+        };
+        let line = ["x", "publish-ack", "-c", "50", "-I", "10", "-q", "2"];
+        assert_eq!(rate(&line).unwrap(), (Pace::Rate(5000.0), QoS::ExactlyOnce, 0));
+        let line = ["x", "publish-ack", "--rate", "20000"];
+        assert_eq!(rate(&line).unwrap(), (Pace::Rate(20_000.0), QoS::AtLeastOnce, 0));
+        let line = ["x", "publish-ack", "-W", "8"];
+        assert_eq!(rate(&line).unwrap(), (Pace::Window, QoS::AtLeastOnce, 8));
+        assert!(rate(&["x", "publish-ack", "-q", "0"]).is_err());
+        assert!(rate(&["x", "publish-ack", "--rate", "0"]).is_err());
     }
 }

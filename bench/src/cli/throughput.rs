@@ -21,7 +21,7 @@ pub(crate) enum ThroughputCommand {
 impl ThroughputCommand {
     pub(super) fn common(&self) -> &CommonArgs {
         match self {
-            Self::Pairs(args) | Self::FanIn(args) | Self::FanOut(args) => &args.common,
+            Self::Pairs(args) | Self::FanIn(args) | Self::FanOut(args) => &args.load.common,
             Self::Shared(args) => &args.common,
         }
     }
