@@ -31,7 +31,8 @@ pub struct WillPlan {
 }
 
 impl Login {
-    /// A client whose session ends with its connection, without keep alive.
+    /// A client whose session ends with its connection. Its keep alive is the longest there is, 18
+    /// hours, so that no PINGREQ is in the way; rumqttd refuses a CONNECT that has none.
     #[must_use]
     pub fn clean(client_id: impl Into<String>) -> Self {
         Self {
@@ -39,7 +40,7 @@ impl Login {
             clean: true,
             session_expiry_secs: None,
             receive_maximum: None,
-            keep_alive_secs: 0,
+            keep_alive_secs: u16::MAX,
             will: None,
         }
     }

@@ -2,14 +2,19 @@
 #![forbid(unsafe_code)]
 
 mod cli;
+mod output;
 mod suites;
 
 use anyhow::{Context, Result};
 use clap::Parser;
 use cli::Cli;
+use cli::common::CommonArgs;
+use ringlane_bench::environment::Recorder;
+use ringlane_bench::progress::Timed;
 use rustix::thread::{CpuSet, sched_setaffinity};
 use std::io;
 use std::process::ExitCode;
+use suites::Outcome;
 
 fn main() -> ExitCode {
     match run(&Cli::parse()) {
@@ -25,12 +30,24 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: &Cli) -> Result<bool> {
-    if let Some(cpu) = cli.command.cpu() {
+    let command = &cli.command;
+    if let Some(cpu) = command.cpu() {
         pin(cpu)?;
     }
-    let Some(report) = suites::run(&cli.command)? else { return Ok(true) };
-    let json = cli.command.common().is_some_and(|common| common.json);
-    report.print(json, &mut io::stdout().lock()).context("the report")?;
+    let recorder = Recorder::start(command.common().and_then(CommonArgs::process));
+    let progress = Timed::start("measuring", command.length());
+    let outcome = suites::run(command)?;
+    drop(progress);
+    let mut report = match outcome {
+        Outcome::Measured(report) => report,
+        Outcome::Done(held) => return Ok(held),
+    };
+    let broker = command.common().and_then(|common| common.broker_name.clone());
+    let environment = recorder.finish(broker);
+    report.warnings.extend(environment.noise.warnings());
+    report.environment = Some(environment);
+    let output = command.common().map(|common| common.output.clone()).unwrap_or_default();
+    output::write_report(&report, &output)?;
     Ok(report.held())
 }
 

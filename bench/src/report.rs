@@ -1,6 +1,7 @@
 //! What a run says at its end: settings, figures, latency, and which checks held.
 
 use crate::distribution::{self, Distribution};
+use crate::environment::Environment;
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -42,7 +43,7 @@ pub struct Report {
     /// was the bottleneck.
     pub warnings: Vec<String>,
     /// The machine and the tool, if they were recorded (see [`crate::environment`]).
-    pub environment: Option<Value>,
+    pub environment: Option<Environment>,
     settings: Map<String, Value>,
     figures: Map<String, Value>,
     checks: Vec<Check>,

@@ -1,5 +1,6 @@
 //! The flags that every command has, and how their values are read.
 
+use super::output::OutputArgs;
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use ringlane_bench::fleet::Target;
@@ -44,9 +45,11 @@ pub(crate) struct CommonArgs {
     /// Pin this program to a CPU.
     #[arg(long)]
     pub(crate) cpu: Option<usize>,
-    /// Print one JSON object.
-    #[arg(long)]
-    pub(crate) json: bool,
+    /// What the report calls the broker, such as its name and version.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) broker_name: Option<String>,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
     /// Seconds without any arrival after which a run is over.
     #[arg(long, default_value_t = 10.0)]
     patience: f64,

@@ -4,6 +4,7 @@ use super::common::CommonArgs;
 use super::flow::FlowArgs;
 use super::shared::SharedArgs;
 use clap::Subcommand;
+use std::time::Duration;
 
 /// Who talks to whom.
 #[derive(Subcommand, Debug)]
@@ -21,8 +22,16 @@ pub(crate) enum ThroughputCommand {
 impl ThroughputCommand {
     pub(super) fn common(&self) -> &CommonArgs {
         match self {
-            Self::Pairs(args) | Self::FanIn(args) | Self::FanOut(args) => &args.load.common,
+            Self::Pairs(args) | Self::FanIn(args) | Self::FanOut(args) => &args.common,
             Self::Shared(args) => &args.common,
+        }
+    }
+
+    /// About how long it runs; zero if its flags do not say.
+    pub(super) fn length(&self) -> Duration {
+        match self {
+            Self::Pairs(args) | Self::FanIn(args) | Self::FanOut(args) => args.length(),
+            Self::Shared(_) => Duration::ZERO,
         }
     }
 }

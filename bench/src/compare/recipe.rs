@@ -1,0 +1,292 @@
+//! How a broker is started for a comparison: built-in recipes, a recipe of the user's, or a command.
+
+use crate::document::BrokerInfo;
+use anyhow::{Context, Result, bail, ensure};
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The built-in recipes by name.
+const BUILT_IN: [(&str, &str); 6] = [
+    ("ringlane", include_str!("recipes/ringlane.toml")),
+    ("floor", include_str!("recipes/floor.toml")),
+    ("mosquitto", include_str!("recipes/mosquitto.toml")),
+    ("rumqttd", include_str!("recipes/rumqttd.toml")),
+    ("nats", include_str!("recipes/nats.toml")),
+    ("rabbitmq", include_str!("recipes/rabbitmq.toml")),
+];
+
+/// Where system packages put daemons, beside `PATH`.
+const DAEMON_DIRECTORIES: [&str; 3] = ["/usr/local/sbin", "/usr/sbin", "/sbin"];
+
+/// How to start a broker. In every text `{program}`, `{program_dir}`, `{dir}`, `{port}` to `{port3}`,
+/// `{cpu}` and `{unbatched}` are replaced.
+#[derive(Clone, PartialEq, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Recipe {
+    /// The executable's name, looked for beside this program, where `scripts/peers.sh` puts peers,
+    /// in `search`, and in `PATH`. Empty: the command names its own.
+    #[serde(default)]
+    pub program: String,
+    /// More directories for `program`, first.
+    #[serde(default)]
+    pub search: Vec<PathBuf>,
+    /// The shell command that runs the broker in the foreground.
+    pub command: String,
+    /// A shell command to run when it is stopped, for what its end leaves behind.
+    #[serde(default)]
+    pub stop: Option<String>,
+    /// A shell command whose first line of output is its name and version.
+    #[serde(default)]
+    pub version: Option<String>,
+    /// Its Prometheus page, if it has Ringlane's counters.
+    #[serde(default)]
+    pub metrics: Option<String>,
+    /// Seconds that it needs before it is measured; more than others only where its makers say so or
+    /// figures do.
+    #[serde(default)]
+    pub warm_up_seconds: f64,
+    /// The highest quality of service that it forwards.
+    #[serde(default = "qos_2")]
+    pub qos_max: u8,
+    /// What a reader of the report must know.
+    #[serde(default)]
+    pub notes: Vec<String>,
+    /// Files that are written into `{dir}`.
+    #[serde(default)]
+    pub files: BTreeMap<String, String>,
+    /// Environment variables.
+    #[serde(default)]
+    pub environment: BTreeMap<String, String>,
+}
+
+fn qos_2() -> u8 {
+    2
+}
+
+impl Recipe {
+    /// A built-in recipe, and `None` if there is none of that name.
+    ///
+    /// # Errors
+    /// If the recipe is not well formed, which a test excludes.
+    pub fn built_in(name: &str) -> Result<Option<Self>> {
+        let found = BUILT_IN.iter().find(|(known, _)| *known == name);
+        found.map(|(name, text)| Self::parse(text).with_context(|| (*name).to_owned())).transpose()
+    }
+
+    /// The names of the built-in recipes.
+    #[must_use]
+    pub fn names() -> Vec<&'static str> {
+        BUILT_IN.iter().map(|(name, _)| *name).collect()
+    }
+
+    /// Reads a recipe.
+    ///
+    /// # Errors
+    /// If it is not TOML, or has a key that does not exist.
+    pub fn parse(text: &str) -> Result<Self> {
+        Ok(toml::from_str(text)?)
+    }
+
+    /// A recipe of nothing but a command.
+    #[must_use]
+    pub fn of_command(command: &str) -> Self {
+        Self {
+            program: String::new(),
+            search: Vec::new(),
+            command: command.to_owned(),
+            stop: None,
+            version: None,
+            metrics: None,
+            warm_up_seconds: 0.0,
+            qos_max: qos_2(),
+            notes: Vec::new(),
+            files: BTreeMap::new(),
+            environment: BTreeMap::new(),
+        }
+    }
+
+    /// Reads what follows `--broker`: the name of a recipe, `NAME=FILE.toml` or `NAME=COMMAND`.
+    ///
+    /// # Errors
+    /// If there is no such recipe, or it cannot be read.
+    pub fn from_flag(text: &str) -> Result<(String, Self)> {
+        let Some((name, value)) = text.split_once('=') else {
+            let names = Self::names().join(", ");
+            let recipe = Self::built_in(text)?;
+            let recipe = recipe.with_context(|| {
+                format!("no recipe {text:?}: there are {names}; or NAME='COMMAND with {{port}}'")
+            })?;
+            return Ok((text.to_owned(), recipe));
+        };
+        ensure!(!name.is_empty(), "--broker {text:?} has no name");
+        if Path::new(value).extension().is_some_and(|extension| extension == "toml") {
+            let recipe = fs::read_to_string(value).with_context(|| value.to_owned())?;
+            return Ok((name.to_owned(), Self::parse(&recipe).with_context(|| value.to_owned())?));
+        }
+        ensure!(value.contains("{port}"), "--broker {text:?} does not say where {{port}} goes");
+        Ok((name.to_owned(), Self::of_command(value)))
+    }
+
+    /// Finds the program.
+    ///
+    /// # Errors
+    /// If it is nowhere; the text says how to install it.
+    pub fn find_program(&self, name: &str) -> Result<PathBuf> {
+        if self.program.is_empty() {
+            return Ok(PathBuf::new());
+        }
+        let candidates = self.directories().into_iter().map(|place| place.join(&self.program));
+        if let Some(found) = candidates.into_iter().find(|path| path.is_file()) {
+            return Ok(found);
+        }
+        if name == "ringlane" {
+            bail!("{} is not here: cargo build --release -p ringlane", self.program);
+        }
+        bail!("{} is not installed: ./scripts/peers.sh {name}", self.program)
+    }
+
+    fn directories(&self) -> Vec<PathBuf> {
+        let beside = env::current_exe().ok().and_then(|path| Some(path.parent()?.to_owned()));
+        let path = env::var_os("PATH").unwrap_or_default();
+        let mut all = self.search.clone();
+        all.extend(beside);
+        all.extend(peers_directory());
+        all.extend(env::split_paths(&path));
+        all.extend(DAEMON_DIRECTORIES.map(PathBuf::from));
+        all
+    }
+
+    /// What the report says of it, with its texts as they will be used.
+    #[must_use]
+    pub fn info(&self, name: &str, version: String, values: &Values) -> BrokerInfo {
+        let files = self.files.iter();
+        let mut notes = self.notes.clone();
+        if self.warm_up_seconds > 0.0 {
+            notes.push(format!("Warm-up of at least {} s.", self.warm_up_seconds));
+        }
+        let variables = self.environment.iter();
+        let variables = variables.map(|(name, value)| format!("{name}='{}' ", values.fill(value)));
+        BrokerInfo {
+            name: name.to_owned(),
+            version,
+            command: format!("{}{}", variables.collect::<String>(), values.command(&self.command)),
+            files: files.map(|(name, text)| (name.clone(), values.fill(text))).collect(),
+            notes,
+        }
+    }
+}
+
+/// `$RINGLANE_PEERS/bin`, else the user's cache directory: where `scripts/peers.sh` puts peers.
+fn peers_directory() -> Option<PathBuf> {
+    let given = env::var_os("RINGLANE_PEERS").map(PathBuf::from);
+    let cache = || {
+        let home = || env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
+        Some(env::var_os("XDG_CACHE_HOME").map(PathBuf::from).or_else(home)?.join("ringlane/peers"))
+    };
+    Some(given.or_else(cache)?.join("bin"))
+}
+
+/// What the placeholders of a recipe stand for.
+#[derive(Clone, Debug)]
+pub struct Values {
+    /// The executable.
+    pub program: PathBuf,
+    /// A fresh directory.
+    pub directory: PathBuf,
+    /// The port to listen on; the three after it are free, too.
+    pub port: u16,
+    /// The CPU to which the broker is pinned.
+    pub cpu: usize,
+    /// Whether a relay is to write every packet on its own.
+    pub unbatched: bool,
+}
+
+impl Values {
+    /// Replaces the placeholders.
+    #[must_use]
+    pub fn fill(&self, text: &str) -> String {
+        let parent = self.program.parent().unwrap_or(Path::new("."));
+        let mut filled = text
+            .replace("{program}", &self.program.to_string_lossy())
+            .replace("{program_dir}", &parent.to_string_lossy())
+            .replace("{dir}", &self.directory.to_string_lossy())
+            .replace("{port}", &self.port.to_string())
+            .replace("{cpu}", &self.cpu.to_string())
+            .replace("{unbatched}", if self.unbatched { "--unbatched" } else { "" });
+        for step in 1..=3 {
+            filled = filled.replace(&format!("{{port{step}}}"), &(self.port + step).to_string());
+        }
+        filled
+    }
+
+    /// A command with its placeholders replaced, pinned to the broker's CPU.
+    #[must_use]
+    pub fn command(&self, command: &str) -> String {
+        format!("taskset -c {} {}", self.cpu, self.fill(command).trim())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn values() -> Values {
+        Values {
+            program: "/opt/x/broker".into(),
+            directory: "/tmp/d".into(),
+            port: 2000,
+            cpu: 3,
+            unbatched: false,
+        }
+    }
+
+    #[test]
+    fn every_recipe_is_well_formed_and_leaves_no_placeholder() {
+        let of_ours = ["program", "program_dir", "dir", "port", "cpu", "unbatched"];
+        for name in Recipe::names() {
+            let recipe = Recipe::built_in(name).unwrap().unwrap();
+            let info = recipe.info(name, String::new(), &values());
+            let mut texts = vec![info.command];
+            texts.extend(info.files.into_iter().map(|(_, text)| text));
+            for text in texts {
+                for word in of_ours {
+                    assert!(!text.contains(&format!("{{{word}")), "{name}: {word} in {text}");
+                }
+            }
+            assert!(!recipe.notes.is_empty() && !recipe.program.is_empty(), "{name}");
+        }
+    }
+
+    #[test]
+    fn placeholders_are_replaced() {
+        let text = values().fill("{program_dir} {program} {dir} {port} {port2} {cpu}{unbatched}.");
+        assert_eq!(text, "/opt/x /opt/x/broker /tmp/d 2000 2002 3.");
+        assert_eq!(values().command("x -p {port} "), "taskset -c 3 x -p 2000");
+    }
+
+    #[test]
+    fn a_flag_is_a_recipe_or_a_command() {
+        let (name, recipe) = Recipe::from_flag("mosquitto").unwrap();
+        assert_eq!((name.as_str(), recipe.program.as_str()), ("mosquitto", "mosquitto"));
+        let (name, recipe) = Recipe::from_flag("mine=./broker --port {port} --a=b").unwrap();
+        assert_eq!(
+            (name.as_str(), recipe.command.as_str()),
+            ("mine", "./broker --port {port} --a=b")
+        );
+        let error = Recipe::from_flag("mosquito").unwrap_err().to_string();
+        assert!(error.contains("there are ringlane, floor, mosquitto"), "{error}");
+        assert!(Recipe::from_flag("mine=./broker").is_err());
+        assert!(Recipe::from_flag("mine=/nowhere/x.toml").is_err());
+    }
+
+    #[test]
+    fn what_is_missing_says_how_it_is_installed() {
+        let mut recipe = Recipe::of_command("x");
+        recipe.program = "no-such-program".into();
+        let error = recipe.find_program("mosquitto").unwrap_err().to_string();
+        assert!(error.contains("./scripts/peers.sh mosquitto"), "{error}");
+    }
+}
