@@ -48,6 +48,7 @@ package_name() {
     venv:apt) echo python3-venv python3-pip ;;
     venv:dnf) echo python3-pip ;;
     mosquitto-clients:dnf) echo mosquitto ;;
+    chromium-driver:dnf) echo chromedriver ;;
     qemu:apt) echo qemu-system-x86 ;;
     qemu:dnf) echo qemu ;;
     *) echo "$1" ;;
@@ -138,6 +139,12 @@ need_mqttjs() {
 # mosquitto_pub, mosquitto_sub and mosquitto_rr; fails where no repository has them.
 need_mosquitto_clients() {
     have mosquitto_sub || install mosquitto-clients
+}
+
+# Chromium with its driver; fails where no repository has them.
+need_chromium() {
+    have chromedriver && { have chromium || have chromium-browser; } && return
+    install chromium chromium-driver
 }
 
 # cargo-nextest, prebuilt; fails where it cannot be fetched.

@@ -106,6 +106,18 @@ stage_rumqttc() {
     done
 }
 
+# A short comparison with Mosquitto as a newcomer would run it; the page and its pictures stay in
+# target/report.
+stage_report() {
+    need_ringlane
+    cargo build --release -p ringlane-bench
+    need_venv
+    scripts/peers.sh mosquitto || not_run "Mosquitto cannot be installed"
+    need_chromium || not_run "Chromium and chromedriver cannot be installed"
+    (cd tests/report && RINGLANE_BENCH="$TARGET/release/ringlane-bench" RINGLANE_REPORT_DIR="$TARGET/report" \
+        "$VENV/bin/python" -m pytest -q -p no:cacheprovider --color=no --timeout 300)
+}
+
 # The broker must choose epoll by itself, refuse io_uring with a reason, and serve real clients.
 stage_seccomp() {
     need_ringlane
