@@ -189,7 +189,7 @@ pub struct Sockets {
 /// idle connection holds no buffer, and a burst does not pin its memory. A turn that writes to some
 /// thousand connections finds a buffer for each.
 const SPARE_OUTPUTS_MAX: usize = 4096;
-const SPARE_OUTPUT_BYTES_MAX: usize = 64 * 1024;
+const SPARE_OUTPUT_BYTES_MAX: usize = 1024 * 1024;
 const SPARE_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 impl Sockets {
