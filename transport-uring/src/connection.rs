@@ -37,6 +37,42 @@ pub(crate) enum Receiving {
     Stopping,
 }
 
+/// Whether a connection receives into large buffers, by how it filled the last ones.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub(crate) struct Appetite {
+    bulk: bool,
+    /// Receives in a row that spoke for the other size.
+    run: u8,
+}
+
+impl Appetite {
+    /// Full buffers in a row after which a connection gets large ones: a single packet that is
+    /// longer than a few buffers is not worth the change.
+    const FULL_RUN: u8 = 4;
+    /// Receives in a row of at most [`Appetite::SMALL_BYTES`] after which it goes back.
+    const SMALL_RUN: u8 = 64;
+    const SMALL_BYTES: usize = 4096;
+
+    /// Whether large buffers are wanted.
+    pub(crate) fn is_bulk(self) -> bool {
+        self.bulk
+    }
+
+    /// Takes one receive into account; whether the other size is wanted from now on.
+    pub(crate) fn changes(&mut self, bytes: usize, full: bool) -> bool {
+        let (other, limit) = match self.bulk {
+            false => (full, Self::FULL_RUN),
+            true => (bytes <= Self::SMALL_BYTES, Self::SMALL_RUN),
+        };
+        self.run = if other { self.run + 1 } else { 0 };
+        let changes = self.run >= limit;
+        if changes {
+            *self = Self { bulk: !self.bulk, run: 0 };
+        }
+        changes
+    }
+}
+
 /// What to do with bytes that arrived.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Fate {
@@ -54,6 +90,7 @@ pub(crate) struct Connection {
     pub(crate) phase: Phase,
     pub(crate) paused: bool,
     pub(crate) receiving: Receiving,
+    pub(crate) appetite: Appetite,
     /// The output being sent; the kernel reads it while `send_in_flight`.
     pub(crate) sending: Option<Box<Sending>>,
     pub(crate) send_in_flight: bool,
@@ -77,6 +114,7 @@ impl Connection {
             phase: Phase::Open,
             paused: false,
             receiving: Receiving::Idle,
+            appetite: Appetite::default(),
             sending: None,
             send_in_flight: false,
             held: Vec::new(),
@@ -156,5 +194,27 @@ impl Connections {
     /// Everything that is in the table.
     pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Connection> {
         self.slots.iter_mut().flatten()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn receives(appetite: &mut Appetite, bytes: usize, full: bool, count: u8) -> u8 {
+        (0..count).map(|_| u8::from(appetite.changes(bytes, full))).sum()
+    }
+
+    #[test]
+    fn buffers_grow_for_those_who_fill_them_and_shrink_again() {
+        let mut appetite = Appetite::default();
+        assert_eq!(receives(&mut appetite, 4096, true, Appetite::FULL_RUN - 1), 0);
+        assert_eq!(receives(&mut appetite, 100, false, 1), 0, "the run begins anew");
+        assert_eq!(receives(&mut appetite, 4096, true, Appetite::FULL_RUN), 1);
+        assert!(appetite.is_bulk());
+        assert_eq!(receives(&mut appetite, 100, false, Appetite::SMALL_RUN - 1), 0);
+        assert_eq!(receives(&mut appetite, 30_000, false, 1), 0, "the run begins anew");
+        assert_eq!(receives(&mut appetite, 100, false, Appetite::SMALL_RUN), 1);
+        assert!(!appetite.is_bulk());
     }
 }

@@ -29,6 +29,19 @@ pub(crate) struct Buffer {
     pub(crate) index: u16,
     /// Bytes in it, at least one.
     pub(crate) bytes: usize,
+    /// Whether more bytes would not have fitted in, so that the socket may hold more.
+    pub(crate) full: bool,
+}
+
+/// How to receive.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Receive {
+    /// Once.
+    Once,
+    /// Until stopped.
+    Many,
+    /// Until stopped, into large buffers where the engine has several sizes.
+    Bulk,
 }
 
 /// Why receiving has ended.
@@ -102,8 +115,8 @@ pub(crate) trait Engine {
     /// Forgets a socket that goes elsewhere, with no operation in flight.
     fn remove(&mut self, connection: ConnectionId, socket: BorrowedFd<'_>);
 
-    /// Receives once, or until stopped if `many`. None is in flight.
-    fn start_receive(&mut self, connection: ConnectionId, socket: BorrowedFd<'_>, many: bool);
+    /// Receives, once or until stopped. None is in flight.
+    fn start_receive(&mut self, connection: ConnectionId, socket: BorrowedFd<'_>, how: Receive);
 
     /// Stops receiving. True if it has ended; else a completion that ends it follows.
     fn stop_receive(&mut self, connection: ConnectionId) -> bool;

@@ -5,7 +5,7 @@
 //! and a paused connection costs nothing. A turn serves each ready socket once, with at most one
 //! scratch buffer of bytes, so that a fast peer cannot starve the others.
 
-use crate::engine::{Block, Buffer, Completion, Engine, ReceiveEnd, SendStart, Stopped};
+use crate::engine::{Block, Buffer, Completion, Engine, Receive, ReceiveEnd, SendStart, Stopped};
 use crate::sending::{SLICES_MAX, Sending};
 use crate::sys;
 use crate::wake::Wakers;
@@ -172,7 +172,8 @@ impl EpollEngine {
                 } else {
                     socket.mode = Mode::Off;
                 }
-                let buffer = Buffer { index: 0, bytes };
+                // There is one size of buffers, and it is the large one.
+                let buffer = Buffer { index: 0, bytes, full: false };
                 return Some(Completion::Received { connection: id, buffer, more });
             }
             Err(libc::EAGAIN) => {
@@ -285,9 +286,12 @@ impl Engine for EpollEngine {
         }
     }
 
-    fn start_receive(&mut self, connection: ConnectionId, _socket: BorrowedFd<'_>, many: bool) {
+    fn start_receive(&mut self, connection: ConnectionId, _socket: BorrowedFd<'_>, how: Receive) {
         if let Some(socket) = self.socket(connection) {
-            socket.mode = if many { Mode::Many } else { Mode::Once };
+            socket.mode = match how {
+                Receive::Once => Mode::Once,
+                Receive::Many | Receive::Bulk => Mode::Many,
+            };
             self.queue_receive(connection);
         }
     }

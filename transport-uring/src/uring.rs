@@ -9,15 +9,15 @@ pub(crate) mod token;
 mod zero_copy;
 
 use crate::config::TransportConfig;
-use crate::engine::{Block, Buffer, Completion, Engine, ReceiveEnd, SendStart, Stopped};
+use crate::engine::{Block, Buffer, Completion, Engine, Receive, ReceiveEnd, SendStart, Stopped};
 use crate::sending::Sending;
 use crate::sys;
 use crate::wake::Wakers;
-use buffers::BufferRing;
+use buffers::{BufferGroup, BufferRing};
 use core::time::Duration;
 use frame::Frame;
 use io_uring::cqueue;
-use ring::{Ring, RingCompletion};
+use ring::{BUFFER_GROUP, LARGE_BUFFER_GROUP, Ring, RingCompletion};
 use ringlane_dataplane::ids::{ConnectionId, CoreId};
 use ringlane_dataplane::net::DriverCounters;
 use std::io;
@@ -27,12 +27,14 @@ use zero_copy::ZeroCopySends;
 
 /// The io_uring engine of one core.
 ///
-/// `ring` comes before `buffers`, because fields are dropped in order: the kernel knows the
+/// `ring` comes before the buffers, because fields are dropped in order: the kernel knows the
 /// addresses of the buffers as long as the ring is open.
 #[derive(Debug)]
 pub(crate) struct UringEngine {
     ring: Ring,
     buffers: BufferRing,
+    /// For connections that fill the others.
+    large: BufferRing,
     own: CoreId,
     wakers: Wakers,
     zero_copy: ZeroCopySends,
@@ -49,18 +51,16 @@ impl UringEngine {
     /// Opens the engine of core `own`, on that core's thread.
     pub(crate) fn open(own: CoreId, config: &TransportConfig, wakers: Wakers) -> io::Result<Self> {
         let mut ring = Ring::open(config.ring_entries, config.min_wait)?;
-        let buffers = BufferRing::register(
-            ring.uring(),
-            config.receive_buffers,
-            config.receive_buffer_bytes,
-            0,
-        )?;
+        let (small, large) = groups(config);
+        let buffers = BufferRing::register(ring.uring(), small, 0)?;
+        let large = BufferRing::register(ring.uring(), large, 0)?;
         wakers.register_ring(own, ring.descriptor());
         let zero_copy =
             ZeroCopySends::new(config.zero_copy_bytes, usize::from(config.zero_copy_pending_max));
         let mut engine = Self {
             ring,
             buffers,
+            large,
             own,
             wakers,
             zero_copy,
@@ -88,7 +88,7 @@ impl UringEngine {
         }
         match token {
             Token::Accept { listener } => self.on_accept(listener as usize, raw.result, more),
-            Token::Receive(id) => Some(on_receive(id, raw, more)),
+            Token::Receive(id) => Some(self.on_receive(id, raw, more)),
             Token::Send(connection) => {
                 let result = outcome(raw.result);
                 Some(Completion::Sent { connection, result, notice: None })
@@ -110,6 +110,19 @@ impl UringEngine {
             }
             Token::Woken | Token::Ignored => None,
         }
+    }
+
+    fn on_receive(&self, connection: ConnectionId, raw: RingCompletion, more: bool) -> Completion {
+        let Ok(bytes @ 1..) = usize::try_from(raw.result) else {
+            return Completion::ReceiveEnded { connection, end: receive_end(raw.result) };
+        };
+        let index = cqueue::buffer_select(raw.flags).expect("bytes come in a provided buffer");
+        let full = bytes == self.buffers_of(index).buffer_bytes();
+        Completion::Received { connection, buffer: Buffer { index, bytes, full }, more }
+    }
+
+    fn buffers_of(&self, index: u16) -> &BufferRing {
+        if self.large.has(index) { &self.large } else { &self.buffers }
     }
 
     fn on_accept(&mut self, listener: usize, result: i32, more: bool) -> Option<Completion> {
@@ -191,13 +204,13 @@ impl Engine for UringEngine {
 
     fn remove(&mut self, _connection: ConnectionId, _socket: BorrowedFd<'_>) {}
 
-    fn start_receive(&mut self, connection: ConnectionId, socket: BorrowedFd<'_>, many: bool) {
+    fn start_receive(&mut self, connection: ConnectionId, socket: BorrowedFd<'_>, how: Receive) {
         self.in_flight += 1;
         let token = Token::Receive(connection);
-        if many {
-            self.ring.receive_many(socket, token);
-        } else {
-            self.ring.receive_once(socket, token);
+        match how {
+            Receive::Once => self.ring.receive_once(socket, token),
+            Receive::Many => self.ring.receive_many(socket, BUFFER_GROUP, token),
+            Receive::Bulk => self.ring.receive_many(socket, LARGE_BUFFER_GROUP, token),
         }
     }
 
@@ -240,11 +253,13 @@ impl Engine for UringEngine {
     }
 
     fn received(&self, buffer: &Buffer) -> &[u8] {
-        self.buffers.bytes(buffer.index, buffer.bytes)
+        self.buffers_of(buffer.index).bytes(buffer.index, buffer.bytes)
     }
 
     fn give_back(&mut self, buffer: &Buffer) {
-        self.buffers.give_back(buffer.index);
+        let large = self.large.has(buffer.index);
+        let buffers = if large { &mut self.large } else { &mut self.buffers };
+        buffers.give_back(buffer.index);
     }
 
     fn has_completions(&mut self) -> bool {
@@ -301,31 +316,45 @@ impl Engine for UringEngine {
             (0..STOP_ROUNDS).any(|_| self.drain(STOP_ROUND, |engine| engine.in_flight == 0));
         if !stopped {
             self.buffers.leak();
+            self.large.leak();
             self.zero_copy.leak();
         }
     }
 }
+
+/// Large receive buffers of a core: 2 MiB, eight times what a turn takes. When all are full the kernel
+/// stops receiving into them until the core has caught up.
+const LARGE_BUFFERS: u16 = 32;
+/// What the loopback device and large segment offload put into one segment, see tcp(7).
+const LARGE_BUFFER_BYTES: u32 = 64 * 1024;
 
 /// How long a driver that is dropped waits for the kernel to let go of its memory. What has not
 /// ended by then (nothing that is known) is leaked.
 const STOP_ROUND: Duration = Duration::from_millis(100);
 const STOP_ROUNDS: u32 = 20;
 
-fn on_receive(connection: ConnectionId, raw: RingCompletion, more: bool) -> Completion {
-    let end = match raw.result {
+fn receive_end(result: i32) -> ReceiveEnd {
+    match -result {
         0 => ReceiveEnd::Finished,
-        bytes if bytes > 0 => {
-            let index = cqueue::buffer_select(raw.flags).expect("bytes come in a provided buffer");
-            let buffer = Buffer { index, bytes: bytes as usize };
-            return Completion::Received { connection, buffer, more };
-        }
-        negative => match -negative {
-            libc::ENOBUFS => ReceiveEnd::Shortage,
-            libc::ECANCELED | libc::EINTR | libc::EAGAIN => ReceiveEnd::Stopped,
-            errno => ReceiveEnd::Failed(errno),
-        },
+        libc::ENOBUFS => ReceiveEnd::Shortage,
+        libc::ECANCELED | libc::EINTR | libc::EAGAIN => ReceiveEnd::Stopped,
+        errno => ReceiveEnd::Failed(errno),
+    }
+}
+
+/// The two sizes of receive buffers. Their numbers do not overlap: a completion says which buffer,
+/// not which group.
+fn groups(config: &TransportConfig) -> (BufferGroup, BufferGroup) {
+    let entries = config.receive_buffers;
+    let buffer_bytes = config.receive_buffer_bytes;
+    let small = BufferGroup { group: BUFFER_GROUP, first: 0, entries, buffer_bytes };
+    let large = BufferGroup {
+        group: LARGE_BUFFER_GROUP,
+        first: entries,
+        entries: LARGE_BUFFERS,
+        buffer_bytes: LARGE_BUFFER_BYTES.max(buffer_bytes),
     };
-    Completion::ReceiveEnded { connection, end }
+    (small, large)
 }
 
 fn outcome(result: i32) -> Result<usize, i32> {

@@ -2,7 +2,7 @@
 
 use super::{OnEvent, Ready, SocketDriver};
 use crate::connection::{Fate, Phase, Receiving};
-use crate::engine::{Buffer, Engine, ReceiveEnd};
+use crate::engine::{Buffer, Engine, Receive, ReceiveEnd};
 use ringlane_dataplane::ids::ConnectionId;
 use ringlane_dataplane::net::{NetEvent, Sockets, Stage};
 use std::os::fd::AsFd;
@@ -30,8 +30,12 @@ impl<E: Engine> SocketDriver<E> {
             Fate::HoldBack => connection.held.extend_from_slice(bytes),
             Fate::Drop => {}
         }
+        let resize = connection.appetite.changes(buffer.bytes, buffer.full);
         if !more {
             self.settle(sockets, id);
+        } else if resize {
+            // It starts again with the other size when it has ended.
+            self.stop_receiving(id);
         }
         usize::from(fate == Fate::Deliver)
     }
@@ -49,7 +53,8 @@ impl<E: Engine> SocketDriver<E> {
         connection.receiving = Receiving::Idle;
         match end {
             ReceiveEnd::Finished | ReceiveEnd::Failed(_) => connection.end = Some(end),
-            ReceiveEnd::Stopped | ReceiveEnd::Shortage => self.to_receive.push(id),
+            ReceiveEnd::Stopped => self.to_receive.push(id),
+            ReceiveEnd::Shortage => self.starved.push(id),
         }
         self.settle(sockets, id);
     }
@@ -64,7 +69,12 @@ impl<E: Engine> SocketDriver<E> {
         connection.receiving = Receiving::Armed;
         // What is dropped anyway may come by multishot: the connection goes nowhere any more.
         let many = connection.stage == Stage::Established || connection.phase != Phase::Open;
-        self.engine.start_receive(id, socket.as_fd(), many);
+        let how = match many {
+            false => Receive::Once,
+            true if connection.appetite.is_bulk() => Receive::Bulk,
+            true => Receive::Many,
+        };
+        self.engine.start_receive(id, socket.as_fd(), how);
     }
 
     /// Tells a receive in flight to stop.

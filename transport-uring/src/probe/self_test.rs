@@ -2,8 +2,8 @@
 
 use super::{ENTRIES, UringCapabilities};
 use crate::engine::Block;
-use crate::uring::buffers::BufferRing;
-use crate::uring::ring::{Ring, RingCompletion};
+use crate::uring::buffers::{BufferGroup, BufferRing};
+use crate::uring::ring::{BUFFER_GROUP, Ring, RingCompletion};
 use crate::uring::token::Token;
 use core::time::Duration;
 use io_uring::types::{CancelBuilder, Fd};
@@ -16,8 +16,8 @@ use std::os::unix::net::UnixStream;
 
 /// How long the kernel may take for what it does at once.
 const PATIENCE: Duration = Duration::from_secs(1);
-const BUFFERS: u16 = 8;
-const BUFFER_BYTES: u32 = 64;
+const BUFFERS: BufferGroup =
+    BufferGroup { group: BUFFER_GROUP, first: 0, entries: 8, buffer_bytes: 64 };
 const CONNECTION: ConnectionId = ConnectionId { slot: 1, generation: 1 };
 
 /// Fills in what only a try can tell.
@@ -43,7 +43,7 @@ pub(super) fn run(found: &mut UringCapabilities) {
 }
 
 fn register(ring: &mut Ring, flags: u16) -> std::io::Result<BufferRing> {
-    BufferRing::register(ring.uring(), BUFFERS, BUFFER_BYTES, flags)
+    BufferRing::register(ring.uring(), BUFFERS, flags)
 }
 
 fn registers_incremental(ring: &mut Ring) -> bool {
@@ -68,7 +68,7 @@ fn next(ring: &mut Ring) -> Option<RingCompletion> {
 fn receives_in_order(ring: &mut Ring, buffers: &mut BufferRing) -> Option<bool> {
     let (reader, mut writer) = UnixStream::pair().ok()?;
     let token = Token::Receive(CONNECTION);
-    ring.receive_many(reader.as_fd(), token);
+    ring.receive_many(reader.as_fd(), BUFFER_GROUP, token);
     let mut right = true;
     for text in ["one", "two", "three"] {
         ring.turn(Block::No).ok()?;

@@ -3,15 +3,28 @@
 //! One anonymous mapping holds both. A buffer belongs to the kernel while it is in the ring,
 //! and to the core from the completion that names it until [`BufferRing::give_back`].
 
-use super::ring::BUFFER_GROUP;
 use core::sync::atomic::{AtomicU16, Ordering};
 use io_uring::IoUring;
 use io_uring::types::BufRingEntry;
 use std::io;
 
-/// The receive buffers of one ring.
+/// Receive buffers of one size and their numbers.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct BufferGroup {
+    /// What receives name.
+    pub(crate) group: u16,
+    /// The number of the first buffer; the others follow.
+    pub(crate) first: u16,
+    /// How many, a power of two.
+    pub(crate) entries: u16,
+    /// Bytes of each.
+    pub(crate) buffer_bytes: u32,
+}
+
+/// The receive buffers of one group.
 pub(crate) struct BufferRing {
     mapping: Mapping,
+    first: u16,
     /// Where the buffers start in the mapping, behind the ring of addresses.
     buffers_at: usize,
     entries: u16,
@@ -20,13 +33,13 @@ pub(crate) struct BufferRing {
 }
 
 impl BufferRing {
-    /// Registers `entries` buffers (a power of two) of `buffer_bytes` each.
+    /// Registers the buffers of a group.
     pub(crate) fn register(
         uring: &mut IoUring,
-        entries: u16,
-        buffer_bytes: u32,
+        buffers: BufferGroup,
         flags: u16,
     ) -> io::Result<Self> {
+        let BufferGroup { group, first, entries, buffer_bytes } = buffers;
         assert!(entries.is_power_of_two(), "the ring's positions wrap by a mask");
         let ring_bytes = usize::from(entries) * size_of::<BufRingEntry>();
         // Buffers start on a cache line; a page would leave most of it unused in small rings.
@@ -37,13 +50,23 @@ impl BufferRing {
         let submitter = uring.submitter();
         // SAFETY: the mapping is page-aligned, holds `entries` entries at its start, and outlives
         // the ring: the engine drops its ring first (`UringEngine`, order of fields).
-        unsafe { submitter.register_buf_ring_with_flags(address, entries, BUFFER_GROUP, flags) }?;
-        let mut ring = Self { mapping, buffers_at, entries, buffer_bytes, tail: 0 };
-        for index in 0..entries {
+        unsafe { submitter.register_buf_ring_with_flags(address, entries, group, flags) }?;
+        let mut ring = Self { mapping, first, buffers_at, entries, buffer_bytes, tail: 0 };
+        for index in first..first + entries {
             ring.put(index);
         }
         ring.publish();
         Ok(ring)
+    }
+
+    /// Whether the buffer of this number is one of them.
+    pub(crate) fn has(&self, index: u16) -> bool {
+        index.wrapping_sub(self.first) < self.entries
+    }
+
+    /// Bytes of each buffer.
+    pub(crate) fn buffer_bytes(&self) -> usize {
+        self.buffer_bytes as usize
     }
 
     /// The first bytes of a buffer that a completion has named.
@@ -66,10 +89,11 @@ impl BufferRing {
     }
 
     fn buffer_start(&self, index: u16) -> *mut u8 {
-        assert!(index < self.entries, "the kernel names only buffers of the ring");
-        let offset = self.buffers_at + usize::from(index) * self.buffer_bytes as usize;
+        let place = index.wrapping_sub(self.first);
+        assert!(place < self.entries, "the kernel names only buffers of the ring");
+        let offset = self.buffers_at + usize::from(place) * self.buffer_bytes as usize;
         // SAFETY: `register` has made the mapping `entries * buffer_bytes` longer than
-        // `buffers_at`, and `index` is below `entries`.
+        // `buffers_at`, and `place` is below `entries`.
         unsafe { self.mapping.start.add(offset) }
     }
 

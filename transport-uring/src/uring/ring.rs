@@ -13,8 +13,10 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 
-/// The group of the provided receive buffers.
+/// The group of the provided receive buffers that every connection starts with.
 pub(crate) const BUFFER_GROUP: u16 = 0;
+/// The group of the large ones.
+pub(crate) const LARGE_BUFFER_GROUP: u16 = 1;
 
 // From linux/io_uring.h (kernel 6.1 and later); the crate keeps its own copies private.
 const ENTER_GETEVENTS: u32 = 1;
@@ -124,9 +126,9 @@ impl Ring {
         self.push_plain(receive.user_data(token.pack()));
     }
 
-    /// Receives until cancelled, into provided buffers.
-    pub(crate) fn receive_many(&mut self, socket: BorrowedFd<'_>, token: Token) {
-        let receive = opcode::RecvMulti::new(Fd(socket.as_raw_fd()), BUFFER_GROUP);
+    /// Receives until cancelled, into provided buffers of the group.
+    pub(crate) fn receive_many(&mut self, socket: BorrowedFd<'_>, group: u16, token: Token) {
+        let receive = opcode::RecvMulti::new(Fd(socket.as_raw_fd()), group);
         self.push_plain(receive.build().user_data(token.pack()));
     }
 
