@@ -31,6 +31,7 @@ pub mod progress;
 pub mod publishers;
 pub mod report;
 pub mod retained_storm;
+pub mod search;
 pub mod shared;
 pub mod sources;
 pub mod statistics;

@@ -49,6 +49,16 @@ impl LinkOptions {
     }
 }
 
+/// Which of two kinds a link is counted with.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub enum Lane {
+    /// Those that publish, and all that are not said to be of the other kind.
+    #[default]
+    Publishers,
+    /// Those that receive.
+    Listeners,
+}
+
 /// What became of a write.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Flushed {
@@ -65,6 +75,11 @@ pub struct Link {
     pub(crate) protocol: Protocol,
     /// Whether packets are acknowledged without the caller.
     pub acknowledge: bool,
+    /// Whether packets are handed over in one piece, neither decoded nor acknowledged: for those
+    /// who take millions of them.
+    pub lean: bool,
+    /// Which reads and writes are counted together.
+    pub lane: Lane,
     pub(crate) connecting: bool,
     pub(crate) dirty: bool,
     pub(crate) blocked: bool,
@@ -104,6 +119,8 @@ impl Link {
             socket,
             protocol: options.protocol,
             acknowledge: options.acknowledge,
+            lean: false,
+            lane: Lane::default(),
             connecting: true,
             dirty: false,
             blocked: false,

@@ -1,7 +1,7 @@
 //! Many client sockets on one thread: one epoll wait per turn, one read per ready socket, one write
 //! per socket that has something to say, so that the load costs less than the broker it loads.
 
-use crate::link::{Flushed, Link, LinkOptions, Protocol};
+use crate::link::{Flushed, Lane, Link, LinkOptions, Protocol};
 use ringlane_mqtt::{DecodeError, Frame, Packet, Version, decode, frame};
 use rustix::event::{Timespec, epoll};
 use rustix::io::Errno;
@@ -34,6 +34,9 @@ pub enum Event<'a> {
     Packet(&'a Packet<'a>),
     /// Bytes came on a raw link.
     Bytes(&'a [u8]),
+    /// Whole packets came on a link that is [`Link::lean`], as they are: at least one. Nothing is
+    /// acknowledged.
+    Packets(&'a [u8]),
     /// What came is not MQTT as the specification has it. The link is gone.
     Malformed(DecodeError),
     /// The connection is over, by the peer. The link is gone.
@@ -61,6 +64,23 @@ pub enum Leave {
 /// What the caller does with an event.
 pub type OnEvent<'f> = dyn FnMut(&mut Swarm, LinkId, Event<'_>) + 'f;
 
+/// Reads and writes of some links.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Traffic {
+    /// Reads that brought bytes.
+    pub reads: u64,
+    /// Writes.
+    pub writes: u64,
+}
+
+impl Traffic {
+    /// What came since `earlier`.
+    #[must_use]
+    pub fn since(self, earlier: Self) -> Self {
+        Self { reads: self.reads - earlier.reads, writes: self.writes - earlier.writes }
+    }
+}
+
 /// The largest packet that is accepted; brokers send what they were sent, so this is the format's.
 const PACKET_BYTES_MAX: usize = 268_435_460;
 /// Bytes read at once.
@@ -80,8 +100,7 @@ pub struct Swarm {
     scratch: Vec<u8>,
     started: Instant,
     now_ns: u64,
-    reads: u64,
-    writes: u64,
+    traffic: [Traffic; 2],
 }
 
 impl std::fmt::Debug for Swarm {
@@ -108,8 +127,7 @@ impl Swarm {
             scratch: vec![0; SCRATCH_BYTES],
             started: Instant::now(),
             now_ns: 0,
-            reads: 0,
-            writes: 0,
+            traffic: [Traffic::default(); 2],
         })
     }
 
@@ -215,10 +233,10 @@ impl Swarm {
         self.now_ns
     }
 
-    /// Reads and writes made so far.
+    /// Reads and writes made so far on links with that [`Link::lane`].
     #[must_use]
-    pub fn reads_and_writes(&self) -> (u64, u64) {
-        (self.reads, self.writes)
+    pub fn traffic(&self, lane: Lane) -> Traffic {
+        self.traffic[lane as usize]
     }
 
     /// One turn: writes what is queued, waits up to `timeout`, and reports what happened.
@@ -234,7 +252,8 @@ impl Swarm {
         ready.clear();
         let spare = rustix::buffer::spare_capacity(&mut ready);
         match epoll::wait(&self.epoll, spare, Some(&timeout)) {
-            Ok(_) | Err(Errno::INTR) => {}
+            // Before Linux 5.11 there is no wait of less than a millisecond: look and go on.
+            Ok(_) | Err(Errno::INTR | Errno::NOSYS) => {}
             Err(error) => return Err(error.into()),
         }
         self.read_clock();
@@ -261,7 +280,8 @@ impl Swarm {
                 continue;
             }
             let _: Flushed = link.flush();
-            self.writes += 1;
+            let lane = link.lane;
+            self.traffic[lane as usize].writes += 1;
         }
         self.dirty = dirty;
     }
@@ -318,11 +338,11 @@ impl Swarm {
                 return;
             }
             link.readable = false;
-            let result = rustix::io::read(&link.socket, &mut *scratch);
-            self.reads += 1;
-            match result {
+            let lane = link.lane;
+            match rustix::io::read(&link.socket, &mut *scratch) {
                 Ok(0) => return self.end(id, Closure::Finished, on_event),
                 Ok(bytes) => {
+                    self.traffic[lane as usize].reads += 1;
                     self.read_clock();
                     self.deliver(id, &scratch[..bytes], on_event);
                     if bytes < scratch.len() && !to_end {
@@ -376,6 +396,9 @@ impl Swarm {
         bytes: &[u8],
         on_event: &mut OnEvent<'_>,
     ) -> usize {
+        if self.link(id).is_some_and(|link| link.lean) {
+            return self.whole_packets(id, bytes, on_event);
+        }
         let mut consumed = 0;
         while consumed < bytes.len() {
             let packet = match frame(&bytes[consumed..], PACKET_BYTES_MAX) {
@@ -396,6 +419,26 @@ impl Swarm {
             if self.link(id).is_none() {
                 return bytes.len();
             }
+        }
+        consumed
+    }
+
+    /// Reports whole packets in one piece; returns the bytes they took.
+    fn whole_packets(&mut self, id: LinkId, bytes: &[u8], on_event: &mut OnEvent<'_>) -> usize {
+        let mut consumed = 0;
+        loop {
+            match frame(&bytes[consumed..], PACKET_BYTES_MAX) {
+                Ok(Frame::Complete(raw)) => consumed += raw.total_bytes,
+                Ok(Frame::Incomplete { .. }) => break,
+                Err(error) => {
+                    self.remove(id);
+                    on_event(self, id, Event::Malformed(error));
+                    return bytes.len();
+                }
+            }
+        }
+        if consumed > 0 {
+            on_event(self, id, Event::Packets(&bytes[..consumed]));
         }
         consumed
     }

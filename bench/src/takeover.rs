@@ -419,7 +419,7 @@ impl<'a> Contest<'a> {
                 self.failure = Some(format!("the broker sent what is not MQTT: {error}"));
                 swarm.close(id, Leave::Reset);
             }
-            Event::Opened | Event::Bytes(_) | Event::Packet(_) => {}
+            Event::Opened | Event::Bytes(_) | Event::Packets(_) | Event::Packet(_) => {}
         }
     }
 }

@@ -37,16 +37,20 @@ fn listener(index: usize, filter: &str, streams: std::ops::Range<usize>) -> List
 fn pairs(count: usize) -> FlowPlan {
     let listeners =
         (0..count).map(|index| listener(index, &format!("t/{index}"), index..index + 1));
-    FlowPlan { publishers: publishers(count), listeners: listeners.collect() }
+    FlowPlan { publishers: publishers(count), listeners: listeners.collect(), shared: false }
 }
 
 fn fan_in(count: usize) -> FlowPlan {
-    FlowPlan { publishers: publishers(count), listeners: vec![listener(0, "t/+", 0..count)] }
+    FlowPlan {
+        publishers: publishers(count),
+        listeners: vec![listener(0, "t/+", 0..count)],
+        shared: false,
+    }
 }
 
 fn fan_out(count: usize) -> FlowPlan {
     let listeners = (0..count).map(|index| listener(index, "t/#", 0..1));
-    FlowPlan { publishers: publishers(1), listeners: listeners.collect() }
+    FlowPlan { publishers: publishers(1), listeners: listeners.collect(), shared: false }
 }
 
 #[track_caller]

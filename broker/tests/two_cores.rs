@@ -56,6 +56,7 @@ fn crossing(placement: &Placement, from: u16, name: &str, pairs: usize) -> FlowP
                 streams: index..index + 1,
             })
             .collect(),
+        shared: false,
     }
 }
 

@@ -6,6 +6,7 @@ pub(crate) mod churn;
 pub(crate) mod common;
 pub(crate) mod compare;
 pub(crate) mod connect_storm;
+pub(crate) mod end_to_end;
 pub(crate) mod floor;
 pub(crate) mod flow;
 pub(crate) mod idle;
@@ -13,6 +14,7 @@ pub(crate) mod output;
 pub(crate) mod probe;
 pub(crate) mod publishers;
 pub(crate) mod retained_storm;
+pub(crate) mod search;
 pub(crate) mod shared;
 pub(crate) mod takeover;
 pub(crate) mod throughput;
@@ -23,7 +25,9 @@ use clap::{Parser, Subcommand};
 use common::CommonArgs;
 use compare::{CompareArgs, ReportArgs};
 use connect_storm::ConnectStormArgs;
+use end_to_end::EndToEndCommand;
 use floor::FloorArgs;
+use flow::OpenArgs;
 use idle::IdleArgs;
 use publishers::PublishersArgs;
 use retained_storm::RetainedStormArgs;
@@ -59,6 +63,13 @@ pub(crate) enum Command {
     Wildcards(WildcardsArgs),
     /// What a message costs when few, or very many, publishers share the same rate.
     Publishers(PublishersArgs),
+    /// Latency from publisher to subscriber on a fixed schedule: an open loop, counted from the
+    /// moment that the schedule says.
+    #[command(subcommand)]
+    EndToEnd(EndToEndCommand),
+    /// Latency from publisher to acknowledgement: PUBACK, or PUBREC and PUBCOMP. On a fixed
+    /// schedule, or with `-W` alone in a closed loop.
+    PublishAck(OpenArgs),
     /// Rounds of N connections that connect, subscribe, receive one message and leave.
     Churn(ChurnArgs),
     /// One client identifier that connects from several sockets at once, again and again.
@@ -82,6 +93,8 @@ impl Command {
             Self::RetainedStorm(args) => Some(&args.common),
             Self::Wildcards(args) => Some(&args.probe.common),
             Self::Publishers(args) => Some(&args.probe.common),
+            Self::EndToEnd(command) => Some(command.common()),
+            Self::PublishAck(args) => Some(&args.load.common),
             Self::Churn(args) => Some(&args.common),
             Self::Takeover(args) => Some(&args.common),
             Self::Floor(_) | Self::Compare(_) | Self::Report(_) => None,
@@ -92,6 +105,8 @@ impl Command {
     pub(crate) fn length(&self) -> Duration {
         match self {
             Self::Throughput(command) => command.length(),
+            Self::EndToEnd(command) => command.length(),
+            Self::PublishAck(args) => args.load.length(),
             _ => Duration::ZERO,
         }
     }
@@ -110,6 +125,7 @@ impl Command {
 mod tests {
     use super::flow::FlowArgs;
     use super::*;
+    use ringlane_bench::flow::Pace;
     use ringlane_mqtt::QoS;
 
     fn pairs(line: &[&str]) -> FlowArgs {
@@ -148,7 +164,7 @@ mod tests {
         let args = pairs(&line);
         let options = args.options().unwrap();
         assert_eq!((options.qos, options.payload_bytes, options.window), (QoS::ExactlyOnce, 20, 1));
-        assert_eq!(args.common.target().unwrap().address, "[::1]:1".parse().unwrap());
+        assert_eq!(args.load.common.target().unwrap().address, "[::1]:1".parse().unwrap());
     }
 
     #[test]
@@ -160,5 +176,22 @@ mod tests {
         assert_eq!(options(&["x", "throughput", "pairs", "-b", "16"]).unwrap().window, 16);
         assert!(options(&["x", "throughput", "pairs", "-b", "16", "-W", "8"]).is_err());
         assert!(options(&["x", "throughput", "pairs", "-s", "15"]).is_err());
+    }
+
+    #[test]
+    fn a_rate_or_an_interval_makes_the_schedule() {
+        let rate = |line: &[&str]| {
+            let command = Cli::parse_from(line).command;
+            let Command::PublishAck(args) = command else { panic!("not publish-ack") };
+            args.acknowledged().map(|options| (options.pace, options.qos, options.window))
+        };
+        let line = ["x", "publish-ack", "-c", "50", "-I", "10", "-q", "2"];
+        assert_eq!(rate(&line).unwrap(), (Pace::Rate(5000.0), QoS::ExactlyOnce, 0));
+        let line = ["x", "publish-ack", "--rate", "20000"];
+        assert_eq!(rate(&line).unwrap(), (Pace::Rate(20_000.0), QoS::AtLeastOnce, 0));
+        let line = ["x", "publish-ack", "-W", "8"];
+        assert_eq!(rate(&line).unwrap(), (Pace::Window, QoS::AtLeastOnce, 8));
+        assert!(rate(&["x", "publish-ack", "-q", "0"]).is_err());
+        assert!(rate(&["x", "publish-ack", "--rate", "0"]).is_err());
     }
 }

@@ -22,7 +22,7 @@ pub(crate) enum ThroughputCommand {
 impl ThroughputCommand {
     pub(super) fn common(&self) -> &CommonArgs {
         match self {
-            Self::Pairs(args) | Self::FanIn(args) | Self::FanOut(args) => &args.common,
+            Self::Pairs(args) | Self::FanIn(args) | Self::FanOut(args) => &args.load.common,
             Self::Shared(args) => &args.common,
         }
     }
@@ -30,8 +30,10 @@ impl ThroughputCommand {
     /// About how long it runs; zero if its flags do not say.
     pub(super) fn length(&self) -> Duration {
         match self {
-            Self::Pairs(args) | Self::FanIn(args) | Self::FanOut(args) => args.length(),
-            Self::Shared(_) => Duration::ZERO,
+            Self::Pairs(args) | Self::FanIn(args) | Self::FanOut(args) if !args.search.search => {
+                args.load.length()
+            }
+            _ => Duration::ZERO,
         }
     }
 }

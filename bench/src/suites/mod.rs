@@ -4,10 +4,14 @@
 mod churn;
 mod compare;
 mod connect_storm;
+mod end_to_end;
 mod floor;
+mod flow;
 mod idle;
+mod publish_ack;
 mod publishers;
 mod retained_storm;
+mod search;
 mod shared;
 mod takeover;
 mod throughput;
@@ -34,6 +38,8 @@ pub(crate) fn run(command: &Command) -> Result<Outcome> {
         Command::RetainedStorm(args) => retained_storm::run(args)?,
         Command::Wildcards(args) => wildcards::run(args)?,
         Command::Publishers(args) => publishers::run(args)?,
+        Command::EndToEnd(command) => end_to_end::run(command)?,
+        Command::PublishAck(args) => publish_ack::run(args)?,
         Command::Churn(args) => churn::run(args)?,
         Command::Takeover(args) => takeover::run(args)?,
         Command::Floor(args) => {

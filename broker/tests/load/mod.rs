@@ -146,7 +146,7 @@ impl Crowd {
                     Event::Opened => member.is_open = true,
                     Event::Bytes(bytes) => member.input.extend_from_slice(bytes),
                     Event::Closed(_) => (member.is_closed, member.is_open) = (true, true),
-                    Event::Packet(_) | Event::Malformed(_) => {}
+                    Event::Packet(_) | Event::Packets(_) | Event::Malformed(_) => {}
                 }
             })
             .expect("the swarm works");
