@@ -23,7 +23,7 @@ impl<T> Lazy<T> {
     }
 
     /// Makes the value the default again, and gives its memory back.
-    pub(crate) fn clear(&mut self) {
+    pub(crate) fn reset(&mut self) {
         self.0 = None;
     }
 }
@@ -60,7 +60,7 @@ mod tests {
         lazy.push(1);
         assert_eq!(**lazy, [1]);
         assert!(lazy.existing().is_some());
-        lazy.clear();
+        lazy.reset();
         assert!(lazy.existing().is_none());
         assert_eq!(size_of::<Lazy<Vec<u8>>>(), size_of::<usize>());
     }

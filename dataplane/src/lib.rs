@@ -10,6 +10,7 @@ pub mod ids;
 pub mod message;
 pub mod net;
 pub mod partition;
+mod peer;
 pub mod routing;
 pub mod runtime;
 pub mod time;

@@ -7,6 +7,7 @@
 
 use crate::ids::{ConnectionId, CoreId, ListenerId};
 use crate::message::Message;
+use crate::peer::PeerAddress;
 use crate::time::Nanos;
 use core::net::SocketAddr;
 use std::io;
@@ -101,27 +102,35 @@ pub struct SharedPayload {
 pub struct Output {
     /// Bytes that were encoded or copied.
     pub bytes: Vec<u8>,
-    shared: Vec<SharedPayload>,
-    shared_bytes: usize,
+    /// Few outputs ever have one, and every connection has an output.
+    shared: Option<Box<SharedPayloads>>,
+}
+
+#[derive(Debug, Default)]
+struct SharedPayloads {
+    list: Vec<SharedPayload>,
+    /// Bytes of all payloads.
+    bytes: usize,
 }
 
 impl Output {
     /// Sends the message's payload after the bytes put in so far, without copying it.
     pub fn push_payload(&mut self, message: Message) {
-        self.shared_bytes += message.payload().len();
-        self.shared.push(SharedPayload { at: self.bytes.len(), message });
+        let shared = self.shared.get_or_insert_default();
+        shared.bytes += message.payload().len();
+        shared.list.push(SharedPayload { at: self.bytes.len(), message });
     }
 
     /// The payloads that are sent from their messages, by rising position.
     #[must_use]
     pub fn shared(&self) -> &[SharedPayload] {
-        &self.shared
+        self.shared.as_ref().map_or(&[], |shared| &shared.list)
     }
 
     /// Bytes in all.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.bytes.len() + self.shared_bytes
+        self.bytes.len() + self.shared.as_ref().map_or(0, |shared| shared.bytes)
     }
 
     /// Whether there is nothing to send.
@@ -133,8 +142,10 @@ impl Output {
     /// Forgets everything, keeps the capacity.
     pub fn clear(&mut self) {
         self.bytes.clear();
-        self.shared.clear();
-        self.shared_bytes = 0;
+        if let Some(shared) = &mut self.shared {
+            shared.list.clear();
+            shared.bytes = 0;
+        }
     }
 }
 
@@ -167,7 +178,7 @@ struct Slot {
     sending_bytes: usize,
     output: Output,
     listener: ListenerId,
-    peer: SocketAddr,
+    peer: PeerAddress,
 }
 
 /// The connections of one core: the broker's side and the driver's side of the same table.
@@ -246,7 +257,7 @@ impl Sockets {
     /// The peer's address.
     #[must_use]
     pub fn peer(&self, connection: ConnectionId) -> Option<SocketAddr> {
-        self.slot(connection).map(|slot| slot.peer)
+        self.slot(connection).map(|slot| slot.peer.into())
     }
 
     /// CONNECT is complete and the connection stays on this core.
@@ -343,6 +354,7 @@ impl Sockets {
         if self.open_count >= self.connections_max {
             return None;
         }
+        let peer = PeerAddress::from(peer);
         let index = self.free.pop().or_else(|| u32::try_from(self.slots.len()).ok())?;
         if index as usize == self.slots.len() {
             self.slots.push(Slot {
@@ -382,7 +394,7 @@ impl Sockets {
     /// Where the connection came in, and from whom.
     #[must_use]
     pub fn origin(&self, connection: ConnectionId) -> Option<(ListenerId, SocketAddr)> {
-        self.slot(connection).map(|slot| (slot.listener, slot.peer))
+        self.slot(connection).map(|slot| (slot.listener, slot.peer.into()))
     }
 
     /// Moves the connections that have output into `into`; those of ended connections are left out.
@@ -537,4 +549,14 @@ pub struct DriverCounters {
     pub buffer_shortages: u64,
     /// Connections turned away because the table or the descriptors were exhausted.
     pub accepts_refused: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_idle_connection_takes_little_of_the_table() {
+        assert!(size_of::<Slot>() <= 72, "{}", size_of::<Slot>());
+    }
 }

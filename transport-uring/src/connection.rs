@@ -81,6 +81,28 @@ pub(crate) enum Fate {
     Drop,
 }
 
+/// Bytes that wait to be delivered; no more than a pointer where none ever do.
+#[derive(Debug, Default)]
+pub(crate) struct Held(
+    #[expect(clippy::box_collection, reason = "few connections have any, all have the place")]
+    Option<Box<Vec<u8>>>,
+);
+
+impl Held {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.as_ref().is_none_or(|bytes| bytes.is_empty())
+    }
+
+    pub(crate) fn push(&mut self, bytes: &[u8]) {
+        self.0.get_or_insert_default().extend_from_slice(bytes);
+    }
+
+    /// Takes all of them out.
+    pub(crate) fn take(&mut self) -> Vec<u8> {
+        self.0.take().map(|bytes| *bytes).unwrap_or_default()
+    }
+}
+
 /// One connection.
 #[derive(Debug)]
 pub(crate) struct Connection {
@@ -96,7 +118,7 @@ pub(crate) struct Connection {
     pub(crate) send_in_flight: bool,
     /// Bytes that arrived while nobody wanted them. Bounded by what the kernel had already put
     /// into receive buffers when receiving was stopped.
-    pub(crate) held: Vec<u8>,
+    pub(crate) held: Held,
     /// The end of receiving, once it was seen.
     pub(crate) end: Option<ReceiveEnd>,
     /// When the current phase is over; tells a valid deadline from an outdated one.
@@ -117,7 +139,7 @@ impl Connection {
             appetite: Appetite::default(),
             sending: None,
             send_in_flight: false,
-            held: Vec::new(),
+            held: Held::default(),
             end: None,
             deadline: Nanos::NEVER,
             drained_is_queued: false,
@@ -216,5 +238,10 @@ mod tests {
         assert_eq!(receives(&mut appetite, 30_000, false, 1), 0, "the run begins anew");
         assert_eq!(receives(&mut appetite, 100, false, Appetite::SMALL_RUN), 1);
         assert!(!appetite.is_bulk());
+    }
+
+    #[test]
+    fn an_idle_connection_takes_little_of_the_table() {
+        assert!(size_of::<Option<Connection>>() <= 64, "{}", size_of::<Option<Connection>>());
     }
 }

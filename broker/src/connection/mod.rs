@@ -138,7 +138,7 @@ impl Connection {
     pub(crate) fn release_idle(&mut self) {
         // Whoever waited for an entry has seen it go, so that numbers may begin anew.
         if self.acks.queue.is_empty() {
-            self.acks.clear();
+            self.acks.reset();
         }
     }
 

@@ -109,7 +109,7 @@ impl Broker {
             return None;
         }
         let partition = self.placement.partition_of(hash);
-        let id = self.sessions.create(client_id, hash, partition).id;
+        let id = self.sessions.create(client_id, hash, partition);
         self.metrics.sessions.set(self.sessions.len() as u64);
         Some((id, false))
     }

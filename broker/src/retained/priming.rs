@@ -6,6 +6,7 @@
 //! left to the live copy. Batches are pulled, so that a slow subscriber paces its own flood.
 
 use crate::delivery::View;
+use crate::lazy::Lazy;
 use crate::mail::{Mail, ProbeFor, RetainedMail};
 use crate::service::{Broker, Turn};
 use crate::session::{Pending, Session, SessionId, SubscriptionIds, SubscriptionKind};
@@ -70,7 +71,7 @@ impl Broker {
     pub(crate) fn start_priming(&mut self, turn: &mut Turn<'_>, id: SessionId, filter: &str) {
         let owners = self.retained_owners(filter);
         let Some(session) = self.sessions.get_mut(id) else { return };
-        let Some(priming) = session.primings.iter_mut().find(|p| *p.filter == *filter) else {
+        let Some(priming) = existing(&mut session.primings).find(|p| *p.filter == *filter) else {
             return;
         };
         let query = session.next_query;
@@ -281,7 +282,7 @@ impl Broker {
         for held in held {
             let Some(session) = self.sessions.get_mut(id) else { return };
             let topic = held.pending.message.topic();
-            let next = session.primings.iter_mut().find(|p| matches(&p.filter, topic));
+            let next = existing(&mut session.primings).find(|p| matches(&p.filter, topic));
             match next {
                 Some(priming) => {
                     priming.held_bytes += held.pending.cost_bytes();
@@ -328,11 +329,15 @@ impl Broker {
 fn take(session: &mut Session, index: usize) -> Priming {
     let priming = session.primings.remove(index);
     if session.primings.is_empty() {
-        session.primings = Vec::new();
+        session.primings.reset();
     }
     priming
 }
 
 fn find(session: &mut Session, query: u32) -> Option<&mut Priming> {
-    session.primings.iter_mut().find(|priming| priming.query == query)
+    existing(&mut session.primings).find(|priming| priming.query == query)
+}
+
+fn existing(primings: &mut Lazy<Vec<Priming>>) -> impl Iterator<Item = &mut Priming> {
+    primings.existing().into_iter().flatten()
 }

@@ -31,7 +31,7 @@ impl Broker {
 
     fn drop_subscriptions(&mut self, turn: &mut Turn<'_>, id: SessionId) {
         let Some(session) = self.sessions.get_mut(id) else { return };
-        session.primings = Vec::new();
+        session.primings.reset();
         for filter in session.subscriptions.filters() {
             self.remove_subscription(turn, id, &filter);
         }

@@ -74,10 +74,16 @@ pub(crate) struct Session {
     pub(crate) will_timer: Option<TimerId>,
     pub(crate) expiry_timer: Option<TimerId>,
     /// New subscriptions whose retained messages are still on their way.
-    pub(crate) primings: Vec<Priming>,
+    pub(crate) primings: Lazy<Vec<Priming>>,
     pub(crate) next_query: u32,
     /// Whether the other cores were told that this session's backlog is full.
     pub(crate) backlog_full: bool,
+}
+
+impl Empty for Vec<Priming> {
+    fn empty() -> &'static Self {
+        const { &Self::new() }
+    }
 }
 
 impl Empty for HashSet<u16> {
@@ -107,7 +113,7 @@ impl Session {
             will: None,
             will_timer: None,
             expiry_timer: None,
-            primings: Vec::new(),
+            primings: Lazy::new(),
             next_query: 0,
             backlog_full: false,
         }
@@ -116,10 +122,10 @@ impl Session {
     /// Gives back the room for messages that have been and gone.
     pub(crate) fn release_idle(&mut self) {
         if self.outbound.is_idle() {
-            self.outbound.clear();
+            self.outbound.reset();
         }
         if self.received_qos2.is_empty() {
-            self.received_qos2.clear();
+            self.received_qos2.reset();
         }
     }
 
@@ -136,7 +142,7 @@ mod tests {
     /// An idle client's memory is these two and a few words in the tables beside them.
     #[test]
     fn what_an_idle_client_takes_is_small() {
-        assert!(size_of::<Option<Session>>() <= 184, "{}", size_of::<Option<Session>>());
+        assert!(size_of::<Option<Session>>() <= 168, "{}", size_of::<Option<Session>>());
         let connection = size_of::<Option<(u32, crate::connection::Connection)>>();
         assert!(connection <= 112, "{connection}");
     }

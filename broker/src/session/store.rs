@@ -15,9 +15,26 @@ pub(crate) struct SessionStore {
 }
 
 #[derive(Debug)]
-struct Slot {
-    generation: u32,
-    session: Option<Session>,
+enum Slot {
+    /// With the generation of the next session.
+    Free(u32),
+    Used(Session),
+}
+
+impl Slot {
+    fn session(&self) -> Option<&Session> {
+        match self {
+            Self::Used(session) => Some(session),
+            Self::Free(_) => None,
+        }
+    }
+
+    fn session_mut(&mut self) -> Option<&mut Session> {
+        match self {
+            Self::Used(session) => Some(session),
+            Self::Free(_) => None,
+        }
+    }
 }
 
 impl SessionStore {
@@ -36,11 +53,11 @@ impl SessionStore {
     /// The session of a client; `client_hash` is the placement's hash of its identifier.
     pub(crate) fn find(&self, client_id: &str, client_hash: u64) -> Option<SessionId> {
         let is_it = |slot: &u32| {
-            let session = self.slots[*slot as usize].session.as_ref();
+            let session = self.slots[*slot as usize].session();
             session.is_some_and(|session| session.client_id.as_bytes() == client_id.as_bytes())
         };
         let slot = *self.by_client.find(table_hash(client_hash), is_it)?;
-        Some(SessionId { slot, generation: self.slots[slot as usize].generation })
+        self.slots[slot as usize].session().map(|session| session.id)
     }
 
     /// Makes a session for a client that has none.
@@ -49,47 +66,46 @@ impl SessionStore {
         client_id: &str,
         client_hash: u64,
         partition: PartitionId,
-    ) -> &mut Session {
+    ) -> SessionId {
         debug_assert!(self.find(client_id, client_hash).is_none(), "one session per client");
         let slot = self.free.pop().unwrap_or_else(|| {
-            self.slots.push(Slot { generation: 0, session: None });
+            self.slots.push(Slot::Free(0));
             (self.slots.len() - 1) as u32
         });
         let Self { slots, by_client, .. } = self;
         by_client.insert_unique(table_hash(client_hash), slot, |slot| hash_of(slots, *slot));
         let entry = &mut slots[slot as usize];
-        let id = SessionId { slot, generation: entry.generation };
-        entry.session.insert(Session::new(id, client_id, client_hash, partition))
+        let Slot::Free(generation) = *entry else { unreachable!("the free list names free slots") };
+        let id = SessionId { slot, generation };
+        *entry = Slot::Used(Session::new(id, client_id, client_hash, partition));
+        id
     }
 
     pub(crate) fn get(&self, id: SessionId) -> Option<&Session> {
-        let slot = self.slots.get(id.slot as usize)?;
-        if slot.generation == id.generation { slot.session.as_ref() } else { None }
+        self.slots.get(id.slot as usize)?.session().filter(|session| session.id == id)
     }
 
     pub(crate) fn get_mut(&mut self, id: SessionId) -> Option<&mut Session> {
-        let slot = self.slots.get_mut(id.slot as usize)?;
-        if slot.generation == id.generation { slot.session.as_mut() } else { None }
+        self.slots.get_mut(id.slot as usize)?.session_mut().filter(|session| session.id == id)
     }
 
     /// The session in a slot, whichever it is: for lists that are kept exactly in step.
     pub(crate) fn at_mut(&mut self, slot: u32) -> Option<&mut Session> {
-        self.slots.get_mut(slot as usize)?.session.as_mut()
+        self.slots.get_mut(slot as usize)?.session_mut()
     }
 
     pub(crate) fn remove(&mut self, id: SessionId) -> Option<Session> {
-        let slot = self.slots.get_mut(id.slot as usize)?;
-        if slot.generation != id.generation {
-            return None;
-        }
-        let session = slot.session.take()?;
-        slot.generation = slot.generation.wrapping_add(1);
+        let hash = table_hash(self.get(id)?.client_hash);
+        let next = Slot::Free(id.generation.wrapping_add(1));
+        let old = core::mem::replace(&mut self.slots[id.slot as usize], next);
         self.free.push(id.slot);
-        let hash = table_hash(session.client_hash);
         if let Ok(entry) = self.by_client.find_entry(hash, |slot| *slot == id.slot) {
             entry.remove();
         }
-        Some(session)
+        match old {
+            Slot::Used(session) => Some(session),
+            Slot::Free(_) => None,
+        }
     }
 }
 
@@ -100,7 +116,7 @@ fn table_hash(client_hash: u64) -> u64 {
 }
 
 fn hash_of(slots: &[Slot], slot: u32) -> u64 {
-    let session = slots[slot as usize].session.as_ref();
+    let session = slots[slot as usize].session();
     session.map_or(0, |session| table_hash(session.client_hash))
 }
 
@@ -111,10 +127,10 @@ mod tests {
     #[test]
     fn a_removed_session_is_not_found_by_its_old_id() {
         let mut store = SessionStore::new(2);
-        let first = store.create("a", 1, PartitionId(0)).id;
+        let first = store.create("a", 1, PartitionId(0));
         assert_eq!(store.find("a", 1), Some(first));
         assert!(store.remove(first).is_some());
-        let second = store.create("b", 2, PartitionId(0)).id;
+        let second = store.create("b", 2, PartitionId(0));
         assert_eq!(second.slot, first.slot);
         assert!(store.get(first).is_none());
         assert!(store.get_mut(second).is_some());
@@ -128,9 +144,8 @@ mod tests {
     fn clients_are_found_by_identifier_even_if_their_hashes_are_equal() {
         let mut store = SessionStore::new(1000);
         let name = |number: u32| format!("client {number}");
-        let ids: Vec<_> = (0..1000)
-            .map(|n| store.create(&name(n), u64::from(n % 7), PartitionId(0)).id)
-            .collect();
+        let ids: Vec<_> =
+            (0..1000).map(|n| store.create(&name(n), u64::from(n % 7), PartitionId(0))).collect();
         for n in (0..1000).step_by(2) {
             assert!(store.remove(ids[n as usize]).is_some());
         }

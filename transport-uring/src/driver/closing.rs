@@ -44,7 +44,7 @@ impl<E: Engine> SocketDriver<E> {
     /// `Close::Flush`.
     pub(super) fn close_after_flush(&mut self, sockets: &mut Sockets, id: ConnectionId) {
         let Some(connection) = self.connections.get(id) else { return };
-        connection.held = Vec::new();
+        drop(connection.held.take());
         match connection.phase {
             Phase::Open | Phase::Detaching => self.flush(sockets, id, Closure::Local),
             Phase::Broken(_) => self.finish(sockets, id, Closure::Local),
@@ -132,7 +132,7 @@ impl<E: Engine> SocketDriver<E> {
             return;
         }
         connection.phase = Phase::Closing(cause);
-        connection.held = Vec::new();
+        drop(connection.held.take());
         if connection.send_in_flight
             && let Some(sending) = &connection.sending
         {

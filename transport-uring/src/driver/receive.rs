@@ -27,7 +27,7 @@ impl<E: Engine> SocketDriver<E> {
         let fate = connection.fate_of_bytes(sockets);
         match fate {
             Fate::Deliver => on_event(sockets, NetEvent::Received { connection: id, bytes }),
-            Fate::HoldBack => connection.held.extend_from_slice(bytes),
+            Fate::HoldBack => connection.held.push(bytes),
             Fate::Drop => {}
         }
         let resize = connection.appetite.changes(buffer.bytes, buffer.full);
@@ -121,7 +121,7 @@ impl<E: Engine> SocketDriver<E> {
         if connection.held.is_empty() || (asked_otherwise && !moving) {
             return 0;
         }
-        let held = core::mem::take(&mut connection.held);
+        let held = connection.held.take();
         on_event(sockets, NetEvent::Received { connection: id, bytes: &held });
         self.to_receive.push(id);
         self.settle(sockets, id);
