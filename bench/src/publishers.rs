@@ -14,7 +14,7 @@ pub struct PublisherOptions {
     pub topic: String,
     /// How many publishers there are, one measurement after the other.
     pub publishers: Vec<usize>,
-    /// Not measured, before each window.
+    /// Not measured, before each window; two messages of each publisher follow that.
     pub warm_up: Run,
     /// The flow.
     pub probe: ProbeOptions,
@@ -28,6 +28,9 @@ pub struct PublisherOutcome {
     /// Faults of all.
     pub faults: Faults,
 }
+
+/// Messages that each publisher sends before its crowd is measured.
+const WARM_UP_EACH: u64 = 2;
 
 /// Runs the whole, each crowd alone.
 ///
@@ -46,6 +49,8 @@ pub fn run(target: &Target, options: &PublisherOptions) -> Result<PublisherOutco
         };
         let mut probe = Probe::set_up(&mut swarm, target, &plan, &options.probe)?;
         probe.flow(&mut swarm, options.warm_up)?;
+        // What a broker does once for a client is no cost of a message.
+        probe.flow(&mut swarm, Run::Messages(WARM_UP_EACH * *count as u64))?;
         let window = probe.measure(&mut swarm, &format!("{count}-publishers"))?;
         outcome.windows.push((*count, window));
         outcome.faults.out_of_sequence += probe.faults().out_of_sequence;
