@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs the brokers that `ringlane-bench compare` knows by name:
+# Builds Ringlane and ringlane-bench, and installs the brokers that `ringlane-bench compare` knows by name:
 #
 #   scripts/peers.sh mosquitto rumqttd nats rabbitmq    some of them
 #   scripts/peers.sh all                                every one
@@ -70,3 +70,6 @@ for name in "$@"; do
     "peer_$name" || die "$name could not be installed"
     say "$name is there"
 done
+need_ringlane
+(cd "$ROOT" && cargo build --release -p ringlane-bench) || die "ringlane-bench does not build"
+say "now: $TARGET/release/ringlane-bench compare --broker ringlane --broker $1 --html report.html"

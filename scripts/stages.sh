@@ -109,10 +109,9 @@ stage_rumqttc() {
 # A short comparison with Mosquitto as a newcomer would run it; the page and its pictures stay in
 # target/report.
 stage_report() {
-    need_ringlane
-    cargo build --release -p ringlane-bench
     need_venv
-    scripts/peers.sh mosquitto || not_run "Mosquitto cannot be installed"
+    have mosquitto || [ -x /usr/sbin/mosquitto ] || install mosquitto || not_run "Mosquitto cannot be installed"
+    scripts/peers.sh mosquitto
     need_chromium || not_run "Chromium and chromedriver cannot be installed"
     (cd tests/report && RINGLANE_BENCH="$TARGET/release/ringlane-bench" RINGLANE_REPORT_DIR="$TARGET/report" \
         "$VENV/bin/python" -m pytest -q -p no:cacheprovider --color=no --timeout 300)

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod arrivals;
+pub mod broker_version;
 pub mod churn;
 pub mod compare;
 pub mod connect_storm;

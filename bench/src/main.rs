@@ -7,8 +7,9 @@ mod suites;
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use cli::Cli;
 use cli::common::CommonArgs;
+use cli::{Cli, Command};
+use ringlane_bench::broker_version::ask;
 use ringlane_bench::environment::Recorder;
 use ringlane_bench::progress::Timed;
 use rustix::thread::{CpuSet, sched_setaffinity};
@@ -42,13 +43,22 @@ fn run(cli: &Cli) -> Result<bool> {
         Outcome::Measured(report) => report,
         Outcome::Done(held) => return Ok(held),
     };
-    let broker = command.common().and_then(|common| common.broker_name.clone());
-    let environment = recorder.finish(broker);
+    let environment = recorder.finish(broker_name(command));
     report.warnings.extend(environment.noise.warnings());
     report.environment = Some(environment);
     let output = command.common().map(|common| common.output.clone()).unwrap_or_default();
     output::write_report(&report, &output)?;
     Ok(report.held())
+}
+
+/// What the flags call the broker, or it calls itself; it is asked only for a file.
+fn broker_name(command: &Command) -> Option<String> {
+    let common = command.common()?;
+    let asked = || {
+        let is_stored = common.output.json.is_some() || common.output.html.is_some();
+        common.target().ok().filter(|_| is_stored).and_then(|target| ask(target.address))
+    };
+    common.broker_name.clone().or_else(asked)
 }
 
 fn pin(cpu: usize) -> Result<()> {

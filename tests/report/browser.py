@@ -54,7 +54,7 @@ class Browser:
         """The port that chromedriver chose and prints."""
         deadline = time.monotonic() + START_SECONDS
         for line in self.driver.stdout:
-            words = line.strip().rstrip(".").split(" on port ")
+            words = line.strip().rstrip(".").split("successfully on port ")
             if len(words) == 2:
                 return int(words[1])
             if time.monotonic() > deadline:
@@ -91,9 +91,10 @@ class Browser:
         """What the page wrote to its console, errors included."""
         return [entry["message"] for entry in self._call("POST", "/se/log", {"type": "browser"})]
 
-    def requests(self):
-        """The address of every request since the last call."""
+    def requests(self, page):
+        """The address of every request that a page has made, itself included."""
         entries = self._call("POST", "/se/log", {"type": "performance"})
         messages = [json.loads(entry["message"])["message"] for entry in entries]
         sent = [entry for entry in messages if entry["method"] == "Network.requestWillBeSent"]
-        return [entry["params"]["request"]["url"] for entry in sent]
+        own = [entry["params"] for entry in sent if entry["params"]["documentURL"] == page]
+        return [entry["request"]["url"] for entry in own]

@@ -17,6 +17,7 @@ pub use recipe::Recipe;
 pub use table::table;
 pub use workloads::{WorkloadPlan, WorkloadSet};
 
+use crate::broker_version;
 use crate::document::{BrokerInfo, Cell, Document, Workload};
 use crate::environment::Recorder;
 use crate::progress::Bar;
@@ -132,6 +133,7 @@ impl<'a> Field<'a> {
             }
             Origin::Address { address, pid } => BrokerInfo {
                 name: plan.name.clone(),
+                version: broker_version::ask(*address).unwrap_or_default(),
                 command: format!("at {address}"),
                 notes: pid
                     .is_none()

@@ -7,7 +7,7 @@ use std::fmt::Write;
 const WIDTH: f64 = 480.0;
 const HEIGHT: f64 = 300.0;
 pub(super) const TOP: f64 = 34.0;
-const RIGHT: f64 = 16.0;
+const RIGHT: f64 = 28.0;
 const BOTTOM: f64 = 46.0;
 const LEFT: f64 = 62.0;
 

@@ -36,7 +36,8 @@ pub(super) fn percentiles(workload: &Workload, name: &str) -> Option<String> {
     let max = curves.iter().map(|(_, _, histogram)| micros(histogram, 1.0)).fold(0.0, f64::max);
     let across = Scale::log(1.0, (count as f64).max(10.0));
     let up = Scale::log(min.max(0.1) * 0.9, max.max(1.0) * 1.1);
-    let mut chart = Chart::new("Latency by percentile (lower is better)");
+    let what = subject(name);
+    let mut chart = Chart::new(&format!("{what}, by percentile (lower is better)"));
     let labels = LABELS.into_iter().filter(|(quantile, _)| nines(*quantile) <= count as f64);
     let labels = labels.map(|(quantile, text)| (across.share(nines(quantile)), text.to_owned()));
     chart.bottom_axis("percentile of messages (%)", &labels.collect::<Vec<_>>());
@@ -55,7 +56,18 @@ pub(super) fn percentiles(workload: &Workload, name: &str) -> Option<String> {
     }
     let spoken: Vec<String> =
         curves.iter().map(|(_, cell, histogram)| spoken(cell, histogram)).collect();
-    Some(chart.finish("percentiles", &format!("Latency by percentile. {}", spoken.join("; "))))
+    Some(chart.finish("percentiles", &format!("{what}, by percentile. {}", spoken.join("; "))))
+}
+
+/// What a distribution is of, for a title.
+fn subject(name: &str) -> &str {
+    match name {
+        "latency" => "Latency to the subscriber",
+        "puback_latency" => "Time to PUBACK",
+        "pubrec_latency" => "Time to PUBREC",
+        "pubcomp_latency" => "Time to PUBCOMP",
+        other => other,
+    }
 }
 
 /// `1 / (1 - quantile)`: 10 at 90 %, 100 at 99 %.

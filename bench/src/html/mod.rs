@@ -8,6 +8,7 @@ pub mod format;
 mod tables;
 
 use crate::document::{CPU_US, Cell, Document, Workload};
+use crate::statistics::Spread;
 use format::escape;
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -23,6 +24,7 @@ pub fn page(document: &Document) -> String {
     let mut body = String::new();
     // Writing into a string does not fail, here and below.
     let _ = write!(body, "<h1>{}</h1><p class=\"lead\">{}</p>", escape(&title), lead(document));
+    body.push_str(&headline(document));
     body.push_str(&noise(document));
     if document.brokers.len() > 1 {
         body.push_str("<h2>Broker CPU time per message</h2><div class=\"scroll\">");
@@ -81,6 +83,28 @@ fn lead(document: &Document) -> String {
     });
     let rounds = if rounds == 1 { "1 round".to_owned() } else { format!("{rounds} rounds each") };
     format!("{workloads} workload{s}, {rounds}{}.", escape(&place))
+}
+
+/// How much of each other broker's CPU time the first one needs, a sentence each.
+fn headline(document: &Document) -> String {
+    let Some((first, others)) = document.brokers.split_first() else { return String::new() };
+    let mut text = String::new();
+    for other in others {
+        let ratios = document.workloads.iter();
+        let ratios = ratios.filter_map(|workload| workload.ratio(&first.name, &other.name, CPU_US));
+        let medians: Vec<f64> = ratios.map(|ratio| ratio.median).collect();
+        let Some(spread) = Spread::of(&medians) else { continue };
+        let share = match (format::short(spread.min), format::short(spread.max)) {
+            (min, max) if min == max => min,
+            (min, max) => format!("{min} to {max}"),
+        };
+        let (first, other) = (escape(&first.name), escape(&other.name));
+        let _ = write!(
+            text,
+            "<p>For a message <b>{first}</b> needed <b>{share}</b> times the CPU time of {other}.</p>"
+        );
+    }
+    text
 }
 
 /// What makes the figures doubtful, each said once with how often it was so.
@@ -209,6 +233,7 @@ mod tests {
             assert!(!page.contains(part), "{part} is in the page");
         }
         assert!(page.contains("<b>0.250</b>"), "the ratio is missing");
+        assert!(page.contains("needed <b>0.250</b> times the CPU time of &lt;other&gt;"));
         assert!(page.contains("ringlane compared with &lt;other&gt;"), "names are not escaped");
         assert!(!page.contains("<other>"));
     }

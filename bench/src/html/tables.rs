@@ -20,7 +20,7 @@ const COLUMNS: [Column; 9] = [
     (P50_US, "p50", time_us),
     (P99_US, "p99", time_us),
     ("latency_us.p99.9", "p99.9", time_us),
-    ("resident_bytes_end", "memory", bytes),
+    ("broker_resident_bytes.end", "memory", bytes),
     ("messages_per_receive", "messages per receive", short),
     ("messages_per_send", "messages per send", short),
 ];
