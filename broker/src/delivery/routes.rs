@@ -6,7 +6,7 @@
 
 use super::{Subscriber, Subscribers, Target};
 use ringlane_dataplane::ids::CoreId;
-use ringlane_dataplane::routing::{CoreSet, FilterTree, RemoteFilters, TopicCache};
+use ringlane_dataplane::routing::{CoreSet, FilterTree, RemoteFilters, TopicCache, TopicHash};
 
 /// Subscribers of the longest route that is remembered. Copying more takes longer than matching,
 /// as far as one delivery is concerned, and would pin memory.
@@ -91,25 +91,30 @@ impl Routes {
         self.remote.cores_for(topic).contains(core)
     }
 
-    /// The route of a topic as it came, if it is remembered: then the topic has been checked.
+    /// The route of a topic as it came, if it is remembered: then the topic has been checked. If it
+    /// is not, what [`Routes::find_out`] needs.
     #[inline]
-    pub(crate) fn remembered(&self, topic: &[u8]) -> Option<&Route> {
-        let entry = self.cache.find(topic, self.version)?;
-        Some(self.cache.value(entry))
+    pub(crate) fn remembered(&self, topic: &[u8]) -> Result<&Route, TopicHash> {
+        self.cache.find(topic, self.version).map(|entry| self.cache.value(entry))
     }
 
     /// The route of a topic that a client may publish to.
     pub(crate) fn route(&mut self, topic: &str) -> &Route {
-        if let Some(entry) = self.cache.find(topic.as_bytes(), self.version) {
-            return self.cache.value(entry);
+        match self.cache.find(topic.as_bytes(), self.version) {
+            Ok(entry) => self.cache.value(entry),
+            Err(hash) => self.find_out(topic, hash),
         }
+    }
+
+    /// The route of a topic that a client may publish to and that is not remembered.
+    pub(crate) fn find_out(&mut self, topic: &str, hash: TopicHash) -> &Route {
         let Self { core, local, remote, cache, version, unremembered } = self;
         find(local, remote, *core, topic, unremembered);
         if unremembered.subscribers.len() > REMEMBERED_SUBSCRIBERS_MAX {
             return unremembered;
         }
-        match cache.place(topic.as_bytes(), *version) {
-            Some((_, route)) => {
+        match cache.place(topic.as_bytes(), hash, *version) {
+            Some(route) => {
                 route.copy_from(unremembered);
                 route
             }
@@ -192,14 +197,14 @@ mod tests {
     #[test]
     fn a_route_is_remembered_until_a_subscription_changes() {
         let mut routes = Routes::new(CoreId(0));
-        assert!(routes.remembered(b"a").is_none());
+        assert!(routes.remembered(b"a").is_err());
         assert!(routes.route("a").subscribers.is_empty());
-        assert!(routes.remembered(b"a").is_some_and(|route| route.subscribers.is_empty()));
+        assert!(routes.remembered(b"a").is_ok_and(|route| route.subscribers.is_empty()));
         routes.entry("+").push(subscriber(1, QoS::AtMostOnce));
-        assert!(routes.remembered(b"a").is_none());
+        assert!(routes.remembered(b"a").is_err());
         assert_eq!(routes.route("a").subscribers.len(), 1);
         routes.add_remote(CoreId(3), "a");
-        assert!(routes.remembered(b"a").is_none());
+        assert!(routes.remembered(b"a").is_err());
         assert!(routes.route("a").cores.contains(CoreId(3)));
         routes.remove_remote(CoreId(3), "a");
         assert!(routes.route("a").cores.is_empty());
@@ -245,6 +250,6 @@ mod tests {
             routes.entry("a").push(subscriber(session, QoS::AtMostOnce));
         }
         assert_eq!(routes.route("a").subscribers.len(), 100);
-        assert!(routes.remembered(b"a").is_none());
+        assert!(routes.remembered(b"a").is_err());
     }
 }

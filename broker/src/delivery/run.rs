@@ -56,8 +56,8 @@ impl Broker {
         let Self { routes, sessions, scratch, maker, metrics, sizes, config, .. } = self;
         let topic = delivery.run.topic;
         let route = match routes.remembered(topic) {
-            Some(route) => route,
-            None => routes.route(checked_topic(&config.mqtt, topic)?),
+            Ok(route) => route,
+            Err(hash) => routes.find_out(checked_topic(&config.mqtt, topic)?, hash),
         };
         if !route.plain || shares_payloads(route, delivery) {
             return None;

@@ -58,11 +58,16 @@ pub(super) fn check_topic(mqtt: &MqttConfig, topic: &str) -> Result<(), ReasonCo
         return Err(ReasonCode::NOT_AUTHORIZED);
     }
     if topic.len() > usize::from(mqtt.max_topic_length)
-        || topic::level_count(topic) > usize::from(mqtt.max_topic_levels)
+        || has_more_levels(topic, usize::from(mqtt.max_topic_levels))
     {
         return Err(ReasonCode::TOPIC_NAME_INVALID);
     }
     Ok(())
+}
+
+/// Whether a topic has more levels than this; one with fewer bytes cannot, and is not looked at.
+fn has_more_levels(topic: &str, levels: usize) -> bool {
+    topic.len() >= levels && topic::level_count(topic) > levels
 }
 
 /// A PUBLISH that cannot be accepted.

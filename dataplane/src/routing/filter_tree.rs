@@ -140,7 +140,9 @@ impl<V> FilterTree<V> {
     /// Calls `visit` with the value of each filter that matches the topic name, once per filter, in
     /// no particular order.
     pub fn for_each_match(&self, topic: &str, visit: &mut impl FnMut(&V)) {
-        if let Some(value) = self.exact.get(topic) {
+        if !self.exact.is_empty()
+            && let Some(value) = self.exact.get(topic)
+        {
             visit(value);
         }
         if self.wildcards > 0 {
@@ -160,10 +162,7 @@ impl<V> FilterTree<V> {
         let mut at = Some(Branch { node: ROOT, rest: topic });
         let mut first = true;
         while let Some(Branch { node, rest }) = at.take().or_else(|| put_off.pop()) {
-            let (level, rest) = match rest.split_once('/') {
-                Some((level, rest)) => (level, Some(rest)),
-                None => (rest, None),
-            };
+            let (level, rest) = split_level(rest);
             let node = &self.nodes[node as usize];
             let single_level = if first && hidden { NONE } else { node.single_level };
             first = false;
@@ -308,6 +307,16 @@ impl<V> Node<V> {
             Children::Hashed(hashed) => hashed.is_empty(),
         };
         childless && self.single_level == NONE && self.value.is_none() && self.multi_level.is_none()
+    }
+}
+
+/// The first level of a topic name and what is behind it. Levels are short: a loop over their bytes
+/// ends before a search that looks at many bytes at once has begun.
+#[inline]
+fn split_level(topic: &str) -> (&str, Option<&str>) {
+    match topic.bytes().position(|byte| byte == b'/') {
+        Some(end) => (&topic[..end], Some(&topic[end + 1..])),
+        None => (topic, None),
     }
 }
 

@@ -17,4 +17,4 @@ pub use matching::{is_wildcard, matches};
 pub use placement::{Placement, default_partitions};
 pub use retained::{QueryProgress, RecordId, RetainedStore, SetOutcome};
 pub use summary::{CoreSet, RemoteFilters};
-pub use topic_cache::TopicCache;
+pub use topic_cache::{TopicCache, TopicHash};

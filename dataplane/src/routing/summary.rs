@@ -168,7 +168,10 @@ impl RemoteFilters {
     /// The cores that may want a topic: every one that does, rarely one that does not.
     #[must_use]
     pub fn cores_for(&self, topic: &str) -> CoreSet {
-        let mut cores = self.exact.get(&self.hash(topic)).copied().unwrap_or_default();
+        let mut cores = CoreSet::default();
+        if !self.exact.is_empty() {
+            cores = self.exact.get(&self.hash(topic)).copied().unwrap_or_default();
+        }
         self.wildcards.for_each_match(topic, &mut |set| cores = cores.union(*set));
         cores
     }

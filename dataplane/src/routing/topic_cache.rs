@@ -48,18 +48,24 @@ impl<V: Default> Default for TopicCache<V> {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct EntryIndex(usize);
 
+/// What a topic is looked up by.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct TopicHash(u64);
+
 impl<V: Default> TopicCache<V> {
     /// The entry of a topic if it carries this stamp.
-    #[must_use]
+    ///
+    /// # Errors
+    /// What [`TopicCache::place`] needs if it does not.
     #[inline]
-    pub fn find(&self, topic: &[u8], stamp: u64) -> Option<EntryIndex> {
+    pub fn find(&self, topic: &[u8], stamp: u64) -> Result<EntryIndex, TopicHash> {
         let hash = self.hash(topic);
         let first = self.first_of_set(hash);
         let set = self.places[first..first + WAYS].iter();
         let mut hits = set.enumerate().filter(|(_, place)| {
             place.hash == hash && place.stamp == stamp && place.topic == topic
         });
-        hits.next().map(|(way, _)| EntryIndex(first + way))
+        hits.next().map(|(way, _)| EntryIndex(first + way)).ok_or(TopicHash(hash))
     }
 
     /// The value of an entry.
@@ -69,14 +75,14 @@ impl<V: Default> TopicCache<V> {
         &self.places[entry.0].value
     }
 
-    /// Takes a place for a topic that [`TopicCache::find`] did not find; its value, which is to be
+    /// Takes a place for a topic that [`TopicCache::find`] did not find, with what it gave; its value, which is to be
     /// overwritten, is what its last user left, so that its buffers are used again. `None` if the
     /// topic is longer than what is remembered.
-    pub fn place(&mut self, topic: &[u8], stamp: u64) -> Option<(EntryIndex, &mut V)> {
+    pub fn place(&mut self, topic: &[u8], hash: TopicHash, stamp: u64) -> Option<&mut V> {
         if topic.len() > TOPIC_BYTES_MAX {
             return None;
         }
-        let hash = self.hash(topic);
+        let hash = hash.0;
         let index = loop {
             match self.free_way(topic, hash, stamp) {
                 Some(index) => break index,
@@ -88,7 +94,7 @@ impl<V: Default> TopicCache<V> {
         (place.stamp, place.hash) = (stamp, hash);
         place.topic.clear();
         place.topic.extend_from_slice(topic);
-        Some((EntryIndex(index), &mut place.value))
+        Some(&mut place.value)
     }
 
     /// The topic's own place, or one that holds nothing of this stamp.
@@ -140,12 +146,12 @@ mod tests {
     use super::*;
 
     fn put(cache: &mut TopicCache<u64>, topic: &str, stamp: u64, value: u64) {
-        let (_, place) = cache.place(topic.as_bytes(), stamp).expect("a short topic");
-        *place = value;
+        let hash = TopicHash(cache.hash(topic.as_bytes()));
+        *cache.place(topic.as_bytes(), hash, stamp).expect("a short topic") = value;
     }
 
     fn get(cache: &TopicCache<u64>, topic: &str, stamp: u64) -> Option<u64> {
-        cache.find(topic.as_bytes(), stamp).map(|entry| *cache.value(entry))
+        cache.find(topic.as_bytes(), stamp).ok().map(|entry| *cache.value(entry))
     }
 
     #[test]
@@ -191,7 +197,7 @@ mod tests {
     #[test]
     fn a_long_topic_is_not_remembered() {
         let mut cache = TopicCache::<u64>::default();
-        assert!(cache.place(&[b'a'; TOPIC_BYTES_MAX + 1], 1).is_none());
-        assert!(cache.place(&[b'a'; TOPIC_BYTES_MAX], 1).is_some());
+        assert!(cache.place(&[b'a'; TOPIC_BYTES_MAX + 1], TopicHash(1), 1).is_none());
+        assert!(cache.place(&[b'a'; TOPIC_BYTES_MAX], TopicHash(1), 1).is_some());
     }
 }
