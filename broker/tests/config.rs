@@ -172,7 +172,7 @@ const OUT_OF_RANGE: [(&str, &str); 11] = [
         "2:8: listeners.tcp.bind and control.bind are both 127.0.0.1:1883",
     ),
     (
-        "[limits]\nwrite_buffer_high = '2MiB'",
+        "[limits]\nwrite_buffer_high = '8MiB'",
         "2:21: limits.write_buffer_max must not be below limits.write_buffer_high",
     ),
     ("[listeners.websocket]\npath = 'mqtt'", "2:8: listeners.websocket.path must begin with \"/\""),

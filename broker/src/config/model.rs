@@ -308,7 +308,8 @@ pub struct LimitsConfig {
     /// Bytes of messages that the node may hold; 0 = half of the memory.
     #[serde(with = "size")]
     pub memory: u64,
-    /// Unsent bytes of a connection from which on it is a slow one: its QoS 0 is dropped.
+    /// Unsent bytes of a connection from which on it is a slow one: its QoS 0 holds up publishers for
+    /// at most 10 ms and is then dropped.
     #[serde(with = "size")]
     pub write_buffer_high: u32,
     /// Unsent bytes of a connection at which it is closed.
@@ -318,7 +319,7 @@ pub struct LimitsConfig {
 
 impl Default for LimitsConfig {
     fn default() -> Self {
-        Self { max_connections: 0, memory: 0, write_buffer_high: 256 * KIB, write_buffer_max: MIB }
+        Self { max_connections: 0, memory: 0, write_buffer_high: MIB, write_buffer_max: 4 * MIB }
     }
 }
 

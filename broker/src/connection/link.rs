@@ -45,6 +45,8 @@ pub(crate) struct Link {
     /// Whether reason strings may be sent [MQTT-3.1.2-29].
     pub(crate) problem_information: bool,
     pub(crate) aliases: Option<Box<AliasTable>>,
+    /// Since when the output has been full, or [`Nanos::NEVER`].
+    pub(crate) full_since: Nanos,
 }
 
 /// A message on its way to one client.

@@ -6,15 +6,17 @@
 
 mod fan_out;
 mod owed;
+mod pressure;
 mod qos0;
 mod routes;
 mod run;
 mod subscriber;
 mod view;
 
+pub(crate) use pressure::{OUTPUT_WAIT, has_room_again};
 pub(crate) use qos0::Forms;
 pub(crate) use routes::Routes;
-pub(crate) use run::{Matched, RunDelivery};
+pub(crate) use run::{Forwarded, Matched, RunDelivery};
 pub(crate) use subscriber::{Subscriber, Subscribers, Target};
 pub(crate) use view::{MessageMaker, View};
 

@@ -79,7 +79,7 @@ impl Broker {
         let Self { sessions, sizes, metrics, .. } = self;
         let Some(session) = sessions.get_mut(id) else { return Step::Nothing };
         let Some(link) = session.link.as_ref() else { return Step::Nothing };
-        if turn.sockets.unsent_bytes(link.connection) > sizes.output_bytes_high
+        if turn.sockets.unsent_bytes(link.connection) > sizes.output_bytes_refill
             || !session.outbound.window_is_open(link.window, sizes.inflight_bytes_max)
         {
             return Step::Full;

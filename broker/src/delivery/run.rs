@@ -4,6 +4,7 @@
 //! are encoded once per form, and one by one only for a client that asked for what differs from
 //! packet to packet.
 
+use super::pressure::Pressure;
 use super::qos0::{Qos0, send_qos0};
 use super::routes::Route;
 use super::{Forms, MessageMaker, Target, View};
@@ -12,6 +13,7 @@ use crate::handlers::checked_topic;
 use crate::metrics::CoreMetrics;
 use crate::service::sizes::{SHARE_PAYLOAD_BYTES, Sizes};
 use crate::service::{Broker, Turn};
+use ringlane_dataplane::ids::ConnectionId;
 use ringlane_dataplane::message::MessageHead;
 use ringlane_dataplane::net::Sockets;
 use ringlane_dataplane::routing::CoreSet;
@@ -27,6 +29,21 @@ pub(crate) struct Matched {
     pub(crate) cores: CoreSet,
 }
 
+/// What became of a run on this core.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Forwarded {
+    Sent {
+        matched: Matched,
+        /// A client with a full output: the publisher had better wait for it.
+        full: Option<ConnectionId>,
+    },
+    /// Nothing was sent: the publisher is to wait for this client.
+    Wait(ConnectionId),
+    /// The messages have to be taken one by one: clients may not publish to the topic, or not every
+    /// subscriber gets the packets as they came.
+    OneByOne,
+}
+
 /// A run on its way to the clients of this core.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RunDelivery<'a> {
@@ -35,6 +52,8 @@ pub(crate) struct RunDelivery<'a> {
     pub(crate) version: Version,
     /// What is the same of all its messages.
     pub(crate) head: MessageHead,
+    /// Whether its publisher can be held up.
+    pub(crate) may_wait: bool,
 }
 
 /// What writing a run needs besides the link.
@@ -43,47 +62,73 @@ struct Tools<'a> {
     maker: &'a mut MessageMaker,
     metrics: &'a CoreMetrics,
     sizes: &'a Sizes,
+    /// The last client whose output is full.
+    full: Option<ConnectionId>,
 }
 
 impl Broker {
-    /// Delivers a run on this core. `None` if its messages have to be taken one by one: clients may
-    /// not publish to the topic, or not every subscriber gets the packets as they came.
+    /// Delivers a run on this core.
     pub(crate) fn forward_run(
         &mut self,
         turn: &mut Turn<'_>,
         delivery: &RunDelivery<'_>,
-    ) -> Option<Matched> {
+    ) -> Forwarded {
         let Self { routes, sessions, scratch, maker, metrics, sizes, config, .. } = self;
         let topic = delivery.run.topic;
         let route = match routes.remembered(topic) {
             Ok(route) => route,
-            Err(hash) => routes.find_out(checked_topic(&config.mqtt, topic)?, hash),
+            Err(hash) => match checked_topic(&config.mqtt, topic) {
+                Some(topic) => routes.find_out(topic, hash),
+                None => return Forwarded::OneByOne,
+            },
         };
         if !route.plain || shares_payloads(route, delivery) {
-            return None;
+            return Forwarded::OneByOne;
         }
+        let alone = route.subscribers.len() == 1;
         scratch.forms.clear_run();
-        let mut tools = Tools { forms: &mut scratch.forms, maker, metrics, sizes };
+        let mut tools = Tools { forms: &mut scratch.forms, maker, metrics, sizes, full: None };
         let mut sent = 0;
         for subscriber in &route.subscribers {
             let Target::Session(slot) = subscriber.target else { continue };
             let Some(session) = sessions.at_mut(slot) else { continue };
             let Some(link) = session.link.as_mut() else { continue };
+            match link.pressure(turn.sockets, sizes, turn.now) {
+                Pressure::Send => {}
+                Pressure::Wait if alone && delivery.may_wait => {
+                    return Forwarded::Wait(link.connection);
+                }
+                // Others have it already: the publisher waits when all do.
+                Pressure::Wait if has_reserve(link, turn, sizes) => {
+                    tools.full = Some(link.connection);
+                }
+                Pressure::Wait | Pressure::Drop => {
+                    metrics.dropped_slow.add(delivery.run.count as u64);
+                    continue;
+                }
+            }
             sent += u64::from(send_run(link, turn, delivery, &mut tools));
         }
+        let full = tools.full;
         if sent > 0 {
             let messages = sent * delivery.run.count as u64;
             metrics.packets_sent.add(messages);
             metrics.publishes_sent_qos0.add(messages);
             metrics.publish_sent_bytes.add(sent * delivery.run.payload_bytes as u64);
         }
-        Some(Matched { here: !route.subscribers.is_empty(), cores: route.cores })
+        let matched = Matched { here: !route.subscribers.is_empty(), cores: route.cores };
+        Forwarded::Sent { matched, full }
     }
 }
 
 /// Whether the payloads are so large that several clients share them instead of a copy each.
 fn shares_payloads(route: &Route, delivery: &RunDelivery<'_>) -> bool {
     delivery.run.packet_bytes_max >= SHARE_PAYLOAD_BYTES && route.subscribers.len() > 1
+}
+
+/// Whether a full output takes what cannot wait.
+fn has_reserve(link: &Link, turn: &Turn<'_>, sizes: &Sizes) -> bool {
+    turn.sockets.unsent_bytes(link.connection) <= sizes.output_bytes_max
 }
 
 /// Writes a run to one client. False if it was not sent, or was sent and counted one by one.
@@ -94,10 +139,6 @@ fn send_run(
     tools: &mut Tools<'_>,
 ) -> bool {
     let run = &delivery.run;
-    if turn.sockets.unsent_bytes(link.connection) > tools.sizes.output_bytes_high {
-        tools.metrics.dropped_slow.add(run.count as u64);
-        return false;
-    }
     // The other form of a packet is at most this much longer: one more byte of properties, and of
     // the length.
     let fits = run.packet_bytes_max + 2 <= link.packet_bytes_max;

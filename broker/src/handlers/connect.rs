@@ -5,6 +5,7 @@ use crate::connection::{AliasTable, End, Link, Phase, write_packet};
 use crate::service::{Broker, Timer, Turn};
 use crate::session::{SessionId, WillMessage};
 use ringlane_dataplane::ids::ConnectionId;
+use ringlane_dataplane::time::Nanos;
 use ringlane_mqtt::{ConnackProperties, Connect, ReasonCode, Version, encode, topic};
 
 impl Broker {
@@ -170,6 +171,7 @@ impl Broker {
             window: receive_maximum.min(mqtt.max_inflight_messages),
             problem_information: properties.request_problem_information,
             aliases: AliasTable::new(alias_maximum),
+            full_since: Nanos::NEVER,
         };
         let Some(held) = self.sessions.get_mut(session) else { return };
         held.expiry_secs = match connect.version {

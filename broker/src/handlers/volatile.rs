@@ -3,7 +3,7 @@
 
 use super::Flow;
 use super::publish::{Accepted, check_topic, well_formed_topic};
-use crate::delivery::{Matched, RunDelivery, View};
+use crate::delivery::{Forwarded, Matched, RunDelivery, View};
 use crate::mail::{RunPackets, Volatile};
 use crate::service::{Broker, Turn, VolatileSent};
 use crate::session::SessionId;
@@ -58,20 +58,44 @@ impl Broker {
         let held = self.sessions.get(session)?;
         let (publisher, partition) = (held.client_hash, held.partition);
         self.commit_before(turn, partition);
-        let delivery = RunDelivery { run, version, head: plain_head(turn.now, publisher) };
-        let Some(matched) = self.forward_run(turn, &delivery) else {
-            return self.route_one_by_one(turn, id, &run, (publisher, partition));
+        let head = plain_head(turn.now, publisher);
+        let delivery = RunDelivery { run, version, head, may_wait: true };
+        let (matched, full) = match self.forward_run(turn, &delivery) {
+            Forwarded::Sent { matched, full } => (matched, full),
+            Forwarded::OneByOne => {
+                return self.route_one_by_one(turn, id, &run, (publisher, partition));
+            }
+            Forwarded::Wait(subscriber) => {
+                self.stall_for_output(turn, id, subscriber);
+                return Some(Flow::Stall);
+            }
         };
         self.count_run(run.count, run.payload_bytes);
-        if !self.leaves_core(matched, run.count) {
+        let waits =
+            self.leaves_core(matched, run.count) && self.mail_run(turn, matched.cores, &delivery);
+        if waits {
+            self.stall_for_mailbox(turn, id);
+        } else if let Some(subscriber) = full {
+            self.stall_for_output(turn, id, subscriber);
+        } else {
             return Some(Flow::Next(run.packets.len()));
         }
-        let topic = core::str::from_utf8(run.topic).ok()?;
-        let mut view = View::borrowed(delivery.head, topic, &[], run.packets);
+        Some(Flow::NextThenStall(run.packets.len()))
+    }
+
+    /// Mails a run to other cores. Whether its publisher has to wait.
+    fn mail_run(
+        &mut self,
+        turn: &mut Turn<'_>,
+        targets: CoreSet,
+        delivery: &RunDelivery<'_>,
+    ) -> bool {
+        let RunDelivery { run, version, head, .. } = *delivery;
+        let Ok(topic) = core::str::from_utf8(run.topic) else { return false };
+        let mut view = View::borrowed(head, topic, &[], run.packets);
         let message = view.share(&mut self.maker).clone();
         let packets = RunPackets { version, count: run.count as u32 };
-        let waits = self.mail_volatile(turn, matched.cores, &message, Some(packets));
-        Some(self.flow_behind_mail(turn, Some(id).filter(|_| waits), run.packets.len()))
+        self.mail_volatile(turn, targets, &message, Some(packets))
     }
 
     /// For a run of which not every subscriber gets the packets as they came, or that is not taken.
@@ -125,12 +149,13 @@ impl Broker {
         let Some(run) = publish_run(packets.version, message.payload(), PACKET_BYTES_MAX) else {
             return;
         };
-        let delivery = RunDelivery { run, version: packets.version, head: *message.head() };
-        if self.forward_run(turn, &delivery).is_some() {
+        let (version, head) = (packets.version, *message.head());
+        let delivery = RunDelivery { run, version, head, may_wait: false };
+        if !matches!(self.forward_run(turn, &delivery), Forwarded::OneByOne) {
             return;
         }
         for (_, payload) in run.messages() {
-            let mut view = View::borrowed(*message.head(), message.topic(), &[], payload);
+            let mut view = View::borrowed(head, message.topic(), &[], payload);
             self.fan_out(turn, &mut view);
         }
     }

@@ -181,7 +181,7 @@ impl Broker {
 
     /// The next batch, as soon as the client has room for it.
     fn continue_priming(&mut self, turn: &mut Turn<'_>, id: SessionId, query: u32) {
-        let high = self.sizes.output_bytes_high;
+        let high = self.sizes.output_bytes_refill;
         let Some(session) = self.sessions.get_mut(id) else { return };
         let connection = session.link.as_ref().map(|link| link.connection);
         let unsent = connection.map_or(0, |connection| turn.sockets.unsent_bytes(connection));

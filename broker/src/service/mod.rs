@@ -257,6 +257,7 @@ impl Service for Broker {
         self.take_own_mail(turn);
         self.commit_all(turn);
         self.flush_post(turn);
+        self.resume_output_stalls(turn);
         self.pump_sessions(turn);
         self.flush_acks(turn);
         self.acknowledge_filters(turn);

@@ -29,7 +29,10 @@ pub(crate) struct Sizes {
     pub(crate) packet_bytes_max: usize,
     pub(crate) connect_bytes_max: usize,
     pub(crate) inflight_bytes_max: usize,
+    /// Above this a client is slow, and its QoS 0 waits and is dropped.
     pub(crate) output_bytes_high: usize,
+    /// Above this nothing is written that can wait where it is: QoS 1, QoS 2, retained messages.
+    pub(crate) output_bytes_refill: usize,
     pub(crate) output_bytes_max: usize,
     pub(crate) backlog_bytes_max: usize,
     pub(crate) sessions_max: usize,
@@ -51,6 +54,7 @@ impl Sizes {
             connect_bytes_max: config.mqtt.max_connect_size as usize,
             inflight_bytes_max: to_usize(config.mqtt.max_inflight_bytes),
             output_bytes_high: config.limits.write_buffer_high as usize,
+            output_bytes_refill: config.limits.write_buffer_high as usize / 4,
             output_bytes_max: config.limits.write_buffer_max as usize,
             backlog_bytes_max: to_usize(config.session.max_backlog),
             sessions_max: share(config.session.max_sessions),

@@ -2,7 +2,9 @@
 
 use super::sizes::LAG_BYTES_MAX;
 use super::{Broker, Timer, Turn};
+use crate::delivery::{OUTPUT_WAIT, has_room_again};
 use ringlane_dataplane::ids::ConnectionId;
+use ringlane_dataplane::time::Nanos;
 use ringlane_mqtt::UserProperties;
 use std::time::Duration;
 
@@ -31,6 +33,16 @@ pub(crate) struct Stalls {
     retry_set: bool,
     /// Until the QoS 0 messages that wait for a mailbox are gone (at most 10 ms).
     mailbox: Vec<ConnectionId>,
+    /// Until a subscriber has taken half of what its output holds (at most 10 ms).
+    output: Vec<OutputStall>,
+}
+
+/// A publisher that waits for a subscriber.
+#[derive(Clone, Copy, Debug)]
+struct OutputStall {
+    publisher: ConnectionId,
+    subscriber: ConnectionId,
+    since: Nanos,
 }
 
 impl Broker {
@@ -69,10 +81,27 @@ impl Broker {
     pub(crate) fn stall_for_retry(&mut self, turn: &mut Turn<'_>, id: ConnectionId) {
         if self.begin_stall(turn, id) {
             self.stalls.retry.push(id);
-            if !self.stalls.retry_set {
-                self.stalls.retry_set = true;
-                turn.timers.schedule(turn.now + RETRY, Timer::Retry);
-            }
+            self.schedule_retry(turn);
+        }
+    }
+
+    fn schedule_retry(&mut self, turn: &mut Turn<'_>) {
+        if !self.stalls.retry_set {
+            self.stalls.retry_set = true;
+            turn.timers.schedule(turn.now + RETRY, Timer::Retry);
+        }
+    }
+
+    /// Stops reading from a publisher until a subscriber with a full output has taken some of it.
+    pub(crate) fn stall_for_output(
+        &mut self,
+        turn: &mut Turn<'_>,
+        publisher: ConnectionId,
+        subscriber: ConnectionId,
+    ) {
+        if self.begin_stall(turn, publisher) {
+            self.stalls.output.push(OutputStall { publisher, subscriber, since: turn.now });
+            self.schedule_retry(turn);
         }
     }
 
@@ -107,6 +136,25 @@ impl Broker {
         }
         for id in core::mem::take(&mut self.stalls.mailbox) {
             self.end_stall(turn, id);
+        }
+    }
+
+    /// End of turn: publishers whose subscriber has room again, or has had its time, go on.
+    pub(super) fn resume_output_stalls(&mut self, turn: &mut Turn<'_>) {
+        if self.stalls.output.is_empty() {
+            return;
+        }
+        for stall in core::mem::take(&mut self.stalls.output) {
+            let unsent_bytes = turn.sockets.unsent_bytes(stall.subscriber);
+            let over = turn.now.since(stall.since) >= OUTPUT_WAIT;
+            if over || has_room_again(unsent_bytes, self.sizes.output_bytes_high) {
+                self.end_stall(turn, stall.publisher);
+            } else {
+                self.stalls.output.push(stall);
+            }
+        }
+        if !self.stalls.output.is_empty() {
+            self.schedule_retry(turn);
         }
     }
 

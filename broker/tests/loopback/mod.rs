@@ -25,7 +25,9 @@ pub struct Loopback {
     endpoint: Endpoint<Mail>,
     dirty: Vec<ConnectionId>,
     commands: Vec<ringlane_dataplane::net::SocketCommand>,
-    now: Nanos,
+    pub now: Nanos,
+    /// Clients that read nothing: what is for them stays in their output.
+    pub stalled: Vec<ConnectionId>,
     pub metrics: Arc<CoreMetrics>,
     /// Bytes that the broker has sent, to all clients.
     pub sent_bytes: u64,
@@ -58,6 +60,7 @@ impl Loopback {
             dirty: Vec::new(),
             commands: Vec::new(),
             now,
+            stalled: Vec::new(),
             metrics,
             sent_bytes: 0,
             sent: None,
@@ -119,6 +122,9 @@ impl Loopback {
         let mut dirty = core::mem::take(&mut self.dirty);
         self.sockets.take_dirty(&mut dirty);
         for connection in dirty.drain(..) {
+            if self.stalled.contains(&connection) {
+                continue;
+            }
             let Some(output) = self.sockets.begin_send(connection) else { continue };
             self.sent_bytes += output.len() as u64;
             if let Some(sent) = &mut self.sent {
@@ -128,6 +134,21 @@ impl Loopback {
             self.net(NetEvent::Drained { connection });
         }
         self.dirty = dirty;
+    }
+
+    /// A client reads again: it gets what has waited.
+    pub fn read_again(&mut self, connection: ConnectionId) {
+        self.stalled.retain(|held| *held != connection);
+        if let Some(output) = self.sockets.begin_send(connection) {
+            self.sent_bytes += output.len() as u64;
+            self.sockets.end_send(connection, output);
+            self.net(NetEvent::Drained { connection });
+        }
+    }
+
+    /// Whether the broker does not read from a client.
+    pub fn is_paused(&self, connection: ConnectionId) -> bool {
+        self.sockets.is_paused(connection)
     }
 
     fn net(&mut self, event: NetEvent<'_>) {
