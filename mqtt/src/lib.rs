@@ -30,8 +30,8 @@ mod version;
 mod wire;
 
 pub use decode::{
-    Frame, PACKET_BYTES_MAX, PublishRun, RawPacket, connect_version, decode, decode_connect,
-    decode_from_client, frame, publish_run,
+    AckKind, Frame, PACKET_BYTES_MAX, PublishRun, RawPacket, connect_version, decode,
+    decode_connect, decode_from_client, frame, publish_run, short_ack,
 };
 pub use error::DecodeError;
 pub use packet::{

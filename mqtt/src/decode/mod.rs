@@ -17,6 +17,7 @@ mod run;
 mod session;
 mod subscribe;
 
+pub use ack::{AckKind, short_ack};
 pub use connect::{connect_version, decode_connect};
 pub use frame::{Frame, PACKET_BYTES_MAX, RawPacket, frame};
 pub use run::{PublishRun, publish_run};
