@@ -1,4 +1,4 @@
-//! In steady state a QoS 0 message costs no allocation: counted by the allocator, not read off the
+//! In steady state a message costs no allocation, whatever its QoS: counted by the allocator, not read off the
 //! code.
 
 #[path = "loopback/mod.rs"]
@@ -113,4 +113,72 @@ fn qos_0_to_topics_that_are_not_remembered_allocates_nothing() {
     let counted = allocation_counter::measure(|| all(&mut broker)).count_total;
     // Places that no topic of the warm-up took; the more turns, the fewer.
     assert!(counted < 600, "{counted} allocations for 60,000 messages");
+}
+
+/// Acknowledgements of `count` identifiers from `first` on, one behind the other.
+fn acks(buffer: &mut Vec<u8>, header: u8, first: usize, count: usize) {
+    buffer.clear();
+    for packet_id in first..first + count {
+        let [high, low] = (packet_id as u16).to_be_bytes();
+        buffer.extend_from_slice(&[header, 2, high, low]);
+    }
+}
+
+/// Pairs whose subscribers answer everything in the turn after it came.
+fn check_acknowledged(qos: QoS, subscribers: usize) {
+    const BATCH: usize = 16;
+    let mut broker = Loopback::new(&Config::default());
+    let mut flows = Vec::new();
+    for number in 0..8 {
+        let topic = format!("plant/{number}/temperature");
+        let clients: Vec<_> = (0..subscribers)
+            .map(|copy| {
+                let client = broker.client(&format!("sub-{number}-{copy}"), Version::V311);
+                broker.subscribe(client, Version::V311, &topic, qos);
+                client
+            })
+            .collect();
+        let id = broker.client(&format!("pub-{number}"), Version::V311);
+        let packets = (1..=BATCH as u16)
+            .map(|packet_id| publish(Version::V311, &topic, qos, packet_id, &[7; 100]));
+        flows.push((id, packets.collect::<Vec<_>>().concat(), clients));
+    }
+    let answers: &[u8] = if qos == QoS::AtLeastOnce { &[0x40] } else { &[0x50, 0x70] };
+    let mut buffer = Vec::with_capacity(4 * BATCH);
+    let mut rounds = |broker: &mut Loopback, from: usize| {
+        for round in from..from + ROUNDS {
+            for (publisher, piece, _) in &flows {
+                broker.receive(*publisher, piece);
+            }
+            broker.end_turn();
+            for (publisher, _, clients) in &flows {
+                for (header, client) in
+                    answers.iter().flat_map(|h| clients.iter().map(move |c| (h, c)))
+                {
+                    acks(&mut buffer, *header, round * BATCH + 1, BATCH);
+                    broker.receive(*client, &buffer);
+                }
+                if qos == QoS::ExactlyOnce {
+                    acks(&mut buffer, 0x62, 1, BATCH);
+                    broker.receive(*publisher, &buffer);
+                }
+            }
+            broker.end_turn();
+        }
+    };
+    rounds(&mut broker, 0);
+    let counted = allocation_counter::measure(|| rounds(&mut broker, ROUNDS)).count_total;
+    let metrics = &broker.metrics;
+    let delivered = metrics.publishes_sent_qos1.get() + metrics.publishes_sent_qos2.get();
+    assert_eq!(delivered, (2 * ROUNDS * 8 * BATCH * subscribers) as u64, "all are delivered");
+    assert_eq!(metrics.inflight_messages.get(), 0, "and all are acknowledged");
+    assert_eq!(counted, 0, "{qos:?} to {subscribers} subscribers");
+}
+
+#[test]
+fn qos_1_and_2_allocate_nothing() {
+    for qos in [QoS::AtLeastOnce, QoS::ExactlyOnce] {
+        check_acknowledged(qos, 1);
+        check_acknowledged(qos, 20);
+    }
 }

@@ -4,8 +4,9 @@
 //! wake-ups come in through the seam in [`net`]; mails from other cores come in through
 //! [`runtime::mailbox`]. Nothing here knows the clock, the kernel, or MQTT on the wire.
 //!
-//! Reading order: [`ids`], [`time`], [`message`], [`net`], [`runtime`], [`routing`].
+//! Reading order: [`ids`], [`time`], [`message`], [`batch`], [`net`], [`runtime`], [`routing`].
 
+pub mod batch;
 pub mod ids;
 pub mod message;
 pub mod net;

@@ -1,12 +1,14 @@
 //! The message: one shared, immutable buffer that every reader of a publish points to.
 //!
 //! It is the only thing on the data path that carries a reference count, because it is the only
-//! thing that one core hands to another. Head, topic name, properties and payload lie in a single
-//! allocation, and the handle is one pointer wide.
+//! thing that one core hands to another. Head, topic name, properties and payload lie in the batch
+//! that they were accepted in ([`crate::batch`]), or in an allocation of their own: a handle keeps
+//! the whole batch, so who holds a message for long makes it [`Message::lasting`].
 
+use crate::batch::Batch;
 use crate::time::Nanos;
 use core::sync::atomic::{AtomicU64, Ordering};
-use triomphe::ThinArc;
+use triomphe::{Arc, ThinArc};
 
 /// Bytes of the messages that one core made and that some reader still holds.
 ///
@@ -26,6 +28,14 @@ impl MessageMeter {
     pub fn bytes(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
+
+    pub(crate) fn add(&self, bytes: u64) {
+        self.0.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub(crate) fn sub(&self, bytes: u64) {
+        self.0.fetch_sub(bytes, Ordering::Relaxed);
+    }
 }
 
 /// Takes a message's bytes off its meter when the last handle goes.
@@ -37,7 +47,7 @@ struct Charge {
 impl Drop for Charge {
     fn drop(&mut self) {
         if let Some(meter) = self.meter {
-            meter.0.fetch_sub(self.bytes, Ordering::Relaxed);
+            meter.sub(self.bytes);
         }
     }
 }
@@ -68,7 +78,15 @@ pub struct MessageHead {
 
 /// A shared handle on one message. Cloning counts, copying bytes never happens.
 #[derive(Clone)]
-pub struct Message(ThinArc<Header, u8>);
+pub struct Message(Place);
+
+#[derive(Clone)]
+enum Place {
+    /// In an allocation of its own.
+    Alone(ThinArc<Header, u8>),
+    /// At this position of a batch.
+    InBatch(Arc<Batch>, u32),
+}
 
 /// The head, the reference count and the length.
 const HEADER_BYTES: usize = size_of::<Header>() + 2 * size_of::<usize>();
@@ -126,52 +144,104 @@ impl Message {
         scratch.extend_from_slice(payload);
         let bytes = (scratch.len() + HEADER_BYTES) as u64;
         if let Some(meter) = meter {
-            meter.0.fetch_add(bytes, Ordering::Relaxed);
+            meter.add(bytes);
         }
         let header = Header { head, _charge: Charge { meter, bytes } };
-        Self(ThinArc::from_header_and_slice(header, scratch))
+        Self(Place::Alone(ThinArc::from_header_and_slice(header, scratch)))
+    }
+
+    pub(crate) fn in_batch(batch: Arc<Batch>, index: u32) -> Self {
+        Self(Place::InBatch(batch, index))
     }
 
     /// The head.
     #[must_use]
     pub fn head(&self) -> &MessageHead {
-        &self.0.header.header.head
+        match &self.0 {
+            Place::Alone(alone) => &alone.header.header.head,
+            Place::InBatch(batch, index) => batch.head(*index),
+        }
     }
 
     /// The topic name.
     #[must_use]
     pub fn topic(&self) -> &str {
-        let bytes = &self.0.slice[..usize::from(self.head().topic_bytes)];
-        core::str::from_utf8(bytes).unwrap_or_default()
+        match &self.0 {
+            Place::Alone(alone) => {
+                let bytes = &alone.slice[..usize::from(self.head().topic_bytes)];
+                core::str::from_utf8(bytes).unwrap_or_default()
+            }
+            Place::InBatch(batch, index) => batch.topic(*index),
+        }
     }
 
     /// The forwarded properties in MQTT 5 wire form, without their length prefix.
     #[must_use]
     pub fn properties(&self) -> &[u8] {
-        let start = usize::from(self.head().topic_bytes);
-        &self.0.slice[start..start + self.head().properties_bytes as usize]
+        match &self.0 {
+            Place::Alone(alone) => {
+                let start = usize::from(self.head().topic_bytes);
+                &alone.slice[start..start + self.head().properties_bytes as usize]
+            }
+            Place::InBatch(batch, index) => batch.properties(*index),
+        }
     }
 
     /// The payload.
     #[must_use]
     pub fn payload(&self) -> &[u8] {
-        &self.0.slice[self.payload_start()..]
+        match &self.0 {
+            Place::Alone(alone) => {
+                let head = self.head();
+                &alone.slice[usize::from(head.topic_bytes) + head.properties_bytes as usize..]
+            }
+            Place::InBatch(batch, index) => batch.payload(*index),
+        }
     }
 
-    /// Bytes that this message keeps allocated, shared by all of its readers.
+    /// Bytes that this message keeps, shared by all of its readers.
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
-        self.0.slice.len() + HEADER_BYTES
+        let bytes = match &self.0 {
+            Place::Alone(alone) => alone.slice.len(),
+            Place::InBatch(batch, index) => batch.record_bytes(*index),
+        };
+        bytes + HEADER_BYTES
     }
 
-    /// Whether this is the last handle on the message.
+    /// Whether this is the last handle on the message, and on its batch if it is in one.
     #[must_use]
     pub fn is_unique(&self) -> bool {
-        ThinArc::strong_count(&self.0) == 1
+        match &self.0 {
+            Place::Alone(alone) => ThinArc::strong_count(alone) == 1,
+            Place::InBatch(batch, _) => Arc::is_unique(batch),
+        }
     }
 
-    fn payload_start(&self) -> usize {
-        usize::from(self.head().topic_bytes) + self.head().properties_bytes as usize
+    /// Whether the handle keeps nothing but this message.
+    #[must_use]
+    pub fn is_lasting(&self) -> bool {
+        matches!(self.0, Place::Alone(_))
+    }
+
+    /// A handle that keeps nothing but this message: a copy, counted by `meter`, if it lies in a
+    /// batch. For whoever may hold it for seconds.
+    #[must_use]
+    pub fn lasting(&self, scratch: &mut Vec<u8>, meter: &'static MessageMeter) -> Self {
+        if self.is_lasting() {
+            return self.clone();
+        }
+        let (topic, properties, payload) = (self.topic(), self.properties(), self.payload());
+        Self::metered(*self.head(), topic, properties, payload, scratch, meter)
+    }
+
+    /// Equal for two handles on the same bytes, and for no others as long as one of them lives.
+    #[must_use]
+    pub fn identity(&self) -> (usize, u32) {
+        match &self.0 {
+            Place::Alone(alone) => (alone.slice.as_ptr().addr(), 0),
+            Place::InBatch(batch, index) => (Arc::as_ptr(batch).addr(), *index),
+        }
     }
 }
 
@@ -235,8 +305,8 @@ mod tests {
     }
 
     #[test]
-    fn a_handle_is_one_pointer_wide() {
-        assert_eq!(size_of::<Message>(), size_of::<usize>());
-        assert_eq!(size_of::<Option<Message>>(), size_of::<usize>());
+    fn a_handle_is_two_pointers_wide() {
+        assert_eq!(size_of::<Message>(), 2 * size_of::<usize>());
+        assert_eq!(size_of::<Option<Message>>(), 2 * size_of::<usize>());
     }
 }

@@ -173,6 +173,9 @@ impl Broker {
         session: SessionId,
         bytes: &[u8],
     ) -> Flow {
+        if let Some(flow) = self.take_ack_run(turn, id, session, bytes) {
+            return flow;
+        }
         let raw = match frame(bytes, self.sizes.packet_bytes_max) {
             Ok(Frame::Complete(raw)) => raw,
             Ok(Frame::Incomplete { .. }) => return Flow::More,

@@ -1,9 +1,9 @@
 //! One message to all sessions and groups of this core that match.
 
+use super::owed::Owed;
 use super::qos0::{Qos0, send_qos0};
 use super::{Matched, Subscriber, Target, View};
 use crate::service::{Broker, Turn};
-use crate::session::{Pending, SubscriptionIds};
 use ringlane_mqtt::QoS;
 
 /// A session's matching subscriptions, merged.
@@ -23,6 +23,7 @@ impl Broker {
         matched.extend_from_slice(&route.subscribers);
         let (overlaps, cores) = (route.overlaps, route.cores);
         self.scratch.forms.clear();
+        self.scratch.owed_forms.clear();
         let many = matched.len() > 1;
         for same in matched.chunk_by(|a, b| overlaps && a.target == b.target) {
             match same[0].target {
@@ -64,15 +65,8 @@ impl Broker {
             send_qos0(link, turn.sockets, turn.now, view, how, tools);
             return;
         }
-        let pending = Pending {
-            qos: merged.qos,
-            retain: merged.retain,
-            ids: SubscriptionIds::from_slice(&scratch.ids),
-            ticket: None,
-            message: view.share(maker).clone(),
-        };
-        let id = session.id;
-        self.owe(turn, id, pending);
+        let owed = Owed { qos: merged.qos, retain: merged.retain, keep_form: many };
+        self.owe_match(turn, slot, view, owed);
     }
 }
 

@@ -1,23 +1,27 @@
 //! From a message to the clients of this core.
 //!
 //! A message is matched once; each session gets it once, with the highest QoS of its matching
-//! subscriptions [MQTT-3.3.4-2]; and the bytes of a QoS 0 PUBLISH are encoded once per form, not
+//! subscriptions [MQTT-3.3.4-2]; and the bytes of a PUBLISH to many are encoded once per form, not
 //! once per subscriber.
 
 mod fan_out;
 mod owed;
+mod owed_forms;
 mod pressure;
 mod qos0;
 mod routes;
 mod run;
 mod subscriber;
+mod upkeep;
 mod view;
 
+pub(crate) use owed_forms::OwedForms;
 pub(crate) use pressure::{OUTPUT_WAIT, has_room_again};
 pub(crate) use qos0::Forms;
 pub(crate) use routes::Routes;
 pub(crate) use run::{Forwarded, Matched, RunDelivery};
 pub(crate) use subscriber::{Subscriber, Subscribers, Target};
+pub(crate) use upkeep::UpkeepList;
 pub(crate) use view::{MessageMaker, View};
 
 /// Buffers that are reused from message to message.
@@ -25,6 +29,7 @@ pub(crate) use view::{MessageMaker, View};
 pub(crate) struct Scratch {
     pub(crate) matched: Vec<Subscriber>,
     pub(crate) forms: Forms,
+    pub(crate) owed_forms: OwedForms,
     /// Subscription identifiers of one delivery.
     pub(crate) ids: Vec<u32>,
     /// Forwarded properties of one publish.

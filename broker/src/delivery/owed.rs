@@ -1,12 +1,16 @@
 //! What a session is owed: QoS 1 and 2, and everything of a shared group. It goes into the
 //! in-flight window, or waits behind it; it is never lost because a client is slow.
 
+use super::Scratch;
+use super::owed_forms::Receiver;
 use super::qos0::{Qos0, send_qos0};
-use super::view::View;
-use crate::connection::{Delivery, Written};
+use super::view::{MessageMaker, View};
+use crate::connection::{Delivery, Link, Written};
+use crate::metrics::CoreMetrics;
 use crate::service::sizes::SHARE_PAYLOAD_BYTES;
-use crate::service::{Broker, Turn};
-use crate::session::{Inflight, Pending, Phase, Session, SessionId};
+use crate::service::{Broker, Sizes, Turn};
+use crate::session::{Inflight, Pending, Session, SessionId, SubscriptionIds};
+use ringlane_dataplane::net::Sockets;
 use ringlane_mqtt::{QoS, encode};
 
 /// What came of trying to send the next message.
@@ -21,7 +25,49 @@ enum Step {
     Nothing,
 }
 
+/// How one message is owed to one session.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Owed {
+    pub(super) qos: QoS,
+    pub(super) retain: bool,
+    /// Whether other clients get the same packet, so that it pays to keep it encoded.
+    pub(super) keep_form: bool,
+}
+
 impl Broker {
+    /// Owes a matched message to a session; its subscription identifiers are in the scratch.
+    /// It goes out at once if nothing waits before it and there is room.
+    pub(super) fn owe_match(
+        &mut self,
+        turn: &mut Turn<'_>,
+        slot: u32,
+        view: &mut View<'_>,
+        owed: Owed,
+    ) {
+        let Self { sessions, scratch, maker, metrics, sizes, upkeep, .. } = self;
+        let Some(session) = sessions.at_mut(slot) else { return };
+        let Owed { qos, retain, .. } = owed;
+        let ids = SubscriptionIds::from_slice(&scratch.ids);
+        let in_step = session.outbound.is_in_step() && view.expires_at > turn.now;
+        if !in_step || !has_room(session, turn.sockets, sizes) {
+            let pending = Pending { message: view.lasting(maker), qos, retain, ids, ticket: None };
+            let id = session.id;
+            return self.owe(turn, id, pending);
+        }
+        let Session { link: Some(link), outbound, .. } = session else { return };
+        let packet_id = outbound.fresh_packet_id();
+        let written = write_match(link, turn, view, owed, packet_id, scratch, maker);
+        if written == Written::TooLarge {
+            metrics.dropped_too_large.add(1);
+            return;
+        }
+        count_publish(metrics, qos, view.payload.len());
+        metrics.inflight_messages.add(1);
+        let message = view.handle(maker);
+        outbound.begin(packet_id, Pending { message, qos, retain, ids, ticket: None });
+        upkeep.note(turn, session);
+    }
+
     /// Owes a message to a session. It is sent at the end of this turn, window permitting.
     pub(crate) fn owe(&mut self, turn: &mut Turn<'_>, id: SessionId, pending: Pending) {
         let Some(session) = self.sessions.get_mut(id) else { return };
@@ -78,15 +124,11 @@ impl Broker {
     fn pump_one(&mut self, turn: &mut Turn<'_>, id: SessionId) -> Step {
         let Self { sessions, sizes, metrics, .. } = self;
         let Some(session) = sessions.get_mut(id) else { return Step::Nothing };
-        let Some(link) = session.link.as_ref() else { return Step::Nothing };
-        if turn.sockets.unsent_bytes(link.connection) > sizes.output_bytes_refill
-            || !session.outbound.window_is_open(link.window, sizes.inflight_bytes_max)
-        {
+        if !has_room(session, turn.sockets, sizes) {
             return Step::Full;
         }
-        if let Some(inflight) = session.outbound.next_resend() {
-            let packet_id = inflight.packet_id;
-            return self.resend(turn, id, packet_id);
+        if session.outbound.has_resends() {
+            return self.resend(turn, id);
         }
         let Some(pending) = session.outbound.pop_queue() else { return Step::Nothing };
         metrics.queued_messages.sub(1);
@@ -95,64 +137,54 @@ impl Broker {
     }
 
     fn send_fresh(&mut self, turn: &mut Turn<'_>, id: SessionId, pending: Pending) -> Step {
-        let Some(session) = self.sessions.get_mut(id) else { return Step::Nothing };
+        let Self { sessions, metrics, upkeep, .. } = self;
+        let Some(session) = sessions.get_mut(id) else { return Step::Nothing };
+        let Session { link: Some(link), outbound, .. } = session else { return Step::Nothing };
         if pending.message.head().expires_at <= turn.now {
-            self.metrics.dropped_expired.add(1);
+            metrics.dropped_expired.add(1);
             return Step::Skipped(pending);
         }
-        if pending.qos == QoS::AtMostOnce {
-            return match write_pending(session, turn, &pending, 0, false) {
-                Written::Sent => {
-                    self.count_publish(&pending);
-                    Step::Done(pending)
-                }
-                _ => Step::Skipped(pending),
-            };
-        }
-        let message = pending.message.clone();
-        let (qos, retain, ids) = (pending.qos, pending.retain, pending.ids.clone());
-        let packet_id = session.outbound.begin(pending);
-        let sent = Pending { message, qos, retain, ids, ticket: None };
-        match write_pending(session, turn, &sent, packet_id, false) {
+        let is_qos0 = pending.qos == QoS::AtMostOnce;
+        let packet_id = if is_qos0 { 0 } else { outbound.fresh_packet_id() };
+        match write_pending(link, turn, &pending, packet_id, false) {
+            Written::Sent if is_qos0 => {
+                count_publish(metrics, pending.qos, pending.message.payload().len());
+                Step::Done(pending)
+            }
+            Written::Gone if is_qos0 => Step::Skipped(pending),
             Written::Sent | Written::Gone => {
-                self.metrics.inflight_messages.add(1);
-                self.count_publish(&sent);
+                count_publish(metrics, pending.qos, pending.message.payload().len());
+                metrics.inflight_messages.add(1);
+                outbound.begin(packet_id, pending);
+                upkeep.note(turn, session);
                 Step::Sent
             }
             Written::TooLarge => {
-                self.metrics.dropped_too_large.add(1);
-                match session.outbound.take_back(packet_id) {
-                    Some(pending) => Step::Skipped(pending),
-                    None => Step::Nothing,
-                }
+                metrics.dropped_too_large.add(u64::from(!is_qos0));
+                Step::Skipped(pending)
             }
         }
     }
 
     /// Sends a PUBLISH of an earlier connection again, with DUP [MQTT-3.3.1-1], [MQTT-4.4.0-1].
-    fn resend(&mut self, turn: &mut Turn<'_>, id: SessionId, packet_id: u16) -> Step {
-        let Some(session) = self.sessions.get_mut(id) else { return Step::Nothing };
-        let Some(Inflight { pending, phase, .. }) = session.outbound.next_resend() else {
+    fn resend(&mut self, turn: &mut Turn<'_>, id: SessionId) -> Step {
+        let Self { sessions, metrics, upkeep, .. } = self;
+        let Some(session) = sessions.get_mut(id) else { return Step::Nothing };
+        let Session { link: Some(link), outbound, .. } = session else { return Step::Nothing };
+        let Some(Inflight { packet_id, pending, .. }) = outbound.begin_resend() else {
             return Step::Nothing;
         };
-        *phase = Phase::Sent;
-        let copy = Pending {
-            message: pending.message.clone(),
-            qos: pending.qos,
-            retain: pending.retain,
-            ids: pending.ids.clone(),
-            ticket: None,
-        };
-        session.outbound.count_resend();
-        match write_pending(session, turn, &copy, packet_id, true) {
+        let packet_id = *packet_id;
+        match write_pending(link, turn, pending, packet_id, true) {
             Written::Sent | Written::Gone => {
-                self.count_publish(&copy);
+                count_publish(metrics, pending.qos, pending.message.payload().len());
+                upkeep.note(turn, session);
                 Step::Sent
             }
             Written::TooLarge => {
-                self.metrics.dropped_too_large.add(1);
-                self.metrics.inflight_messages.sub(1);
-                match session.outbound.take_back(packet_id) {
+                metrics.dropped_too_large.add(1);
+                metrics.inflight_messages.sub(1);
+                match outbound.take_back(packet_id) {
                     Some(pending) => Step::Skipped(pending),
                     None => Step::Nothing,
                 }
@@ -185,26 +217,70 @@ impl Broker {
         }
         self.pump_ready = ready;
     }
+}
 
-    fn count_publish(&self, pending: &Pending) {
-        self.metrics.packets_sent.add(1);
-        self.metrics.publish_sent_bytes.add(pending.message.payload().len() as u64);
-        match pending.qos {
-            QoS::AtMostOnce => self.metrics.publishes_sent_qos0.add(1),
-            QoS::AtLeastOnce => self.metrics.publishes_sent_qos1.add(1),
-            QoS::ExactlyOnce => self.metrics.publishes_sent_qos2.add(1),
-        }
+/// Whether the window and the output of a session's connection take another message.
+fn has_room(session: &Session, sockets: &Sockets, sizes: &Sizes) -> bool {
+    session.link.as_ref().is_some_and(|link| {
+        sockets.unsent_bytes(link.connection) <= sizes.output_bytes_refill
+            && session.outbound.window_is_open(link.window, sizes.inflight_bytes_max)
+    })
+}
+
+fn count_publish(metrics: &CoreMetrics, qos: QoS, payload_bytes: usize) {
+    metrics.packets_sent.add(1);
+    metrics.publish_sent_bytes.add(payload_bytes as u64);
+    match qos {
+        QoS::AtMostOnce => metrics.publishes_sent_qos0.add(1),
+        QoS::AtLeastOnce => metrics.publishes_sent_qos1.add(1),
+        QoS::ExactlyOnce => metrics.publishes_sent_qos2.add(1),
     }
 }
 
+/// Writes a matched message; `scratch` has the session's subscription identifiers.
+fn write_match(
+    link: &mut Link,
+    turn: &mut Turn<'_>,
+    view: &mut View<'_>,
+    owed: Owed,
+    packet_id: u16,
+    scratch: &mut Scratch,
+    maker: &mut MessageMaker,
+) -> Written {
+    let large = view.payload.len() >= SHARE_PAYLOAD_BYTES;
+    let plain = !large && !link.websocket && link.aliases.is_none() && scratch.ids.is_empty();
+    if owed.keep_form && plain {
+        let Some(output) = turn.sockets.output(link.connection) else { return Written::Gone };
+        let (version, packet_bytes_max) = (link.version, link.packet_bytes_max);
+        let to = Receiver { version, packet_bytes_max, packet_id, now: turn.now };
+        return match scratch.owed_forms.append(&mut output.bytes, view, owed, to) {
+            true => Written::Sent,
+            false => Written::TooLarge,
+        };
+    }
+    let shared = large.then(|| view.handle(maker));
+    let delivery = Delivery {
+        topic: view.topic,
+        properties: view.properties,
+        payload: view.payload,
+        expires_at: view.expires_at,
+        qos: owed.qos,
+        retain: owed.retain,
+        dup: false,
+        packet_id,
+        ids: &scratch.ids,
+        shared: shared.as_ref(),
+    };
+    link.write_publish(turn.sockets, turn.now, &delivery)
+}
+
 fn write_pending(
-    session: &mut Session,
+    link: &mut Link,
     turn: &mut Turn<'_>,
     pending: &Pending,
     packet_id: u16,
     dup: bool,
 ) -> Written {
-    let Some(link) = session.link.as_mut() else { return Written::Gone };
     let message = &pending.message;
     let large = message.payload().len() >= SHARE_PAYLOAD_BYTES;
     let delivery = Delivery {

@@ -2,7 +2,7 @@
 
 use super::{GroupKey, MEMBER_WINDOW, Member, MemberKey, Ticket};
 use crate::mail::{GroupMail, Mail};
-use crate::service::{Broker, Turn};
+use crate::service::{Broker, Post, Turn};
 use crate::session::{Outbound, Pending, SessionId, SubscriptionIds, SubscriptionKind};
 use ringlane_dataplane::message::Message;
 use ringlane_mqtt::QoS;
@@ -114,9 +114,14 @@ impl Broker {
 
     /// As [`Broker::settle_ticket`], at the end of the turn.
     pub(crate) fn owe_ticket(&mut self, id: SessionId, pending: &Pending) {
-        if let Some(ticket) = &pending.ticket {
-            let mail = Mail::GroupDone { group: ticket.group, member: self.member_key(id) };
-            self.post.queue(ticket.owner, mail);
-        }
+        let member = self.member_key(id);
+        queue_ticket(&mut self.post, member, pending);
+    }
+}
+
+/// Queues the answer for a message of a group, if it is one.
+pub(crate) fn queue_ticket(post: &mut Post, member: MemberKey, pending: &Pending) {
+    if let Some(ticket) = &pending.ticket {
+        post.queue(ticket.owner, Mail::GroupDone { group: ticket.group, member });
     }
 }

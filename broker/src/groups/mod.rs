@@ -10,6 +10,7 @@ mod owner;
 mod store;
 
 pub(crate) use group::{Dispatch, Group, Offered};
+pub(crate) use member::queue_ticket;
 pub(crate) use store::GroupStore;
 
 use crate::session::SessionId;

@@ -93,7 +93,7 @@ impl Broker {
     pub(crate) fn offer_to_group(&mut self, turn: &mut Turn<'_>, slot: u32, view: &mut View<'_>) {
         let Some(id) = self.groups.id_at(slot) else { return };
         let Some(group) = self.groups.get_mut(id) else { return };
-        let message = view.share(&mut self.maker).clone();
+        let message = view.lasting(&mut self.maker);
         match group.offer(message) {
             Offered::Waiting => self.metrics.shared_pending.add(1),
             Offered::Dropped => self.metrics.dropped_slow.add(1),

@@ -53,14 +53,11 @@ impl Broker {
         bytes: usize,
     ) -> Flow {
         let Some(held) = self.sessions.get_mut(session) else { return Flow::Over };
-        let reason = if held.received_qos2.remove(&ack.packet_id) {
+        let reason = if held.received_qos2.remove(ack.packet_id) {
             ReasonCode::SUCCESS
         } else {
             ReasonCode::PACKET_IDENTIFIER_NOT_FOUND
         };
-        if held.received_qos2.is_empty() && held.received_qos2.capacity() > 64 {
-            held.received_qos2.shrink_to_fit();
-        }
         self.answer(turn, id, |out, version| {
             encode::pubcomp(out, version, ack.packet_id, reason, None);
         });
@@ -79,6 +76,11 @@ impl Broker {
     fn end_exchange(&mut self, session: SessionId, pending: &Pending) {
         self.metrics.inflight_messages.sub(1);
         self.owe_ticket(session, pending);
+        self.pump_at_end(session);
+    }
+
+    /// The session's window may have opened: it is filled at the end of the turn.
+    pub(super) fn pump_at_end(&mut self, session: SessionId) {
         if self.pump_ready.last() != Some(&session) {
             self.pump_ready.push(session);
         }

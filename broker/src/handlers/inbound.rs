@@ -4,7 +4,7 @@
 use crate::connection::{OwedAck, Phase, write_packet};
 use crate::service::{AckToken, Broker, Turn};
 use ringlane_dataplane::ids::ConnectionId;
-use ringlane_mqtt::{ReasonCode, encode};
+use ringlane_mqtt::{ReasonCode, Version, encode};
 
 impl Broker {
     /// Owes an acknowledgement. `ready` holds its reason if nothing has to happen first.
@@ -62,29 +62,29 @@ impl Broker {
         };
         let mut released = session.map(|session| &mut session.received_qos2);
         let acks = &mut *connection.acks;
-        while let Some(ack) = acks.queue.pop_front_if(|ack| ack.ready) {
-            acks.base += 1;
-            acks.qos1 -= u32::from(!ack.qos2);
-            self.metrics.packets_sent.add(1);
-            if ack.qos2
-                && ack.reason.is_error()
-                && version.is_v5()
-                && let Some(released) = &mut released
-            {
-                // The exchange is over: its identifier may be used again at once [MQTT-4.3.3-9].
-                released.remove(&ack.packet_id);
-            }
+        if acks.queue.front().is_some_and(|ack| ack.ready) {
             write_packet(turn.sockets, id, websocket, |out| {
-                if ack.qos2 {
-                    encode::pubrec(out, version, ack.packet_id, ack.reason, None);
-                } else {
-                    encode::puback(out, version, ack.packet_id, ack.reason, None);
+                while let Some(ack) = acks.queue.pop_front_if(|ack| ack.ready) {
+                    acks.base += 1;
+                    acks.qos1 -= u32::from(!ack.qos2);
+                    self.metrics.packets_sent.add(1);
+                    if ack.qos2 && ack.reason.is_error() && version.is_v5() {
+                        // The exchange is over: its identifier may be used again at once
+                        // [MQTT-4.3.3-9].
+                        released.as_mut().map(|ids| ids.remove(ack.packet_id));
+                    }
+                    encode_ack(out, version, &ack);
                 }
             });
         }
-        if acks.queue.is_empty() && acks.queue.capacity() > 64 {
-            acks.queue.shrink_to(0);
-        }
         self.check_output(turn, id);
+    }
+}
+
+fn encode_ack(out: &mut Vec<u8>, version: Version, ack: &OwedAck) {
+    if ack.qos2 {
+        encode::pubrec(out, version, ack.packet_id, ack.reason, None);
+    } else {
+        encode::puback(out, version, ack.packet_id, ack.reason, None);
     }
 }

@@ -1,5 +1,6 @@
 //! One file per packet that a client sends.
 
+mod ack_run;
 mod acks;
 mod connect;
 mod disconnect;

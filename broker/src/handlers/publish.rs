@@ -2,9 +2,9 @@
 
 use super::Flow;
 use crate::config::MqttConfig;
-use crate::delivery::View;
 use crate::service::{Admission, Broker, QUOTA_WAIT_MAX, Turn};
 use crate::session::SessionId;
+use ringlane_dataplane::batch::Parts;
 use ringlane_dataplane::ids::{ConnectionId, PartitionId};
 use ringlane_dataplane::message::MessageHead;
 use ringlane_dataplane::time::Nanos;
@@ -257,7 +257,7 @@ impl Broker {
             return Ok(());
         }
         let held = session.received_qos2.len() + connection.acks.qos1 as usize;
-        let repeated = session.received_qos2.contains(&publish.packet_id);
+        let repeated = session.received_qos2.contains(publish.packet_id);
         if held >= usize::from(self.config.mqtt.receive_maximum) && !repeated {
             let what = "more unacknowledged messages than Receive Maximum";
             let reason = ReasonCode::RECEIVE_MAXIMUM_EXCEEDED;
@@ -306,7 +306,7 @@ impl Broker {
     ) -> Flow {
         let qos2 = publish.qos == QoS::ExactlyOnce;
         let Some(held) = self.sessions.get(session) else { return Flow::Over };
-        if qos2 && held.received_qos2.contains(&publish.packet_id) {
+        if qos2 && held.received_qos2.contains(publish.packet_id) {
             // Received before and not released: acknowledged again, not delivered again
             // [MQTT-4.3.3-10].
             self.owe_ack(id, publish.packet_id, true, Some(ReasonCode::SUCCESS));
@@ -384,9 +384,8 @@ impl Broker {
         ack: Option<crate::service::AckToken>,
     ) {
         let head = accepted.head(turn.now);
-        let mut view = View::borrowed(head, accepted.topic, accepted.properties, accepted.payload);
-        let message = view.share(&mut self.maker).clone();
-        self.append(accepted.partition, message, ack);
+        let Accepted { topic, properties, payload, .. } = *accepted;
+        self.append(accepted.partition, &Parts { head, topic, properties, payload }, ack);
     }
 
     /// Publishes a message of the broker's own, such as `$SYS`, QoS 0.

@@ -49,7 +49,7 @@ impl Broker {
         if message.head().expires_at != Nanos::NEVER {
             self.arm_retained_sweep(turn);
         }
-        let outcome = self.retained.set(message.clone(), record);
+        let outcome = self.retained.set(self.maker.lasting(message), record);
         self.metrics.retained_messages.set(self.retained.count() as u64);
         self.metrics.retained_bytes.set(self.retained.bytes() as u64);
         if outcome == SetOutcome::Refused {

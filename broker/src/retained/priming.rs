@@ -225,7 +225,7 @@ impl Broker {
         // With QoS 0 and acknowledgements nothing waits for room.
         let Some(session) = self.sessions.get_mut(id) else { return };
         let outbound = &mut session.outbound;
-        if outbound.queue_len() > 0 || outbound.next_resend().is_some() || session.backlog_full {
+        if !outbound.is_in_step() || session.backlog_full {
             self.pump(turn, id);
         }
         self.resume_primings(turn, id);
@@ -245,7 +245,7 @@ impl Broker {
         let Some(session) = sessions.get_mut(id) else { return };
         let index =
             session.primings.iter().position(|priming| matches(&priming.filter, view.topic));
-        let message = view.share(maker).clone();
+        let message = view.lasting(maker);
         let pending = Pending { message, qos, retain, ids, ticket: None };
         let Some(index) = index else {
             // Another subscription of the session is priming, and this topic is not its.

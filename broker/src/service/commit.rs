@@ -4,9 +4,9 @@ use super::{Broker, Turn};
 use crate::delivery::View;
 use crate::mail::Mail;
 use hashbrown::HashMap;
+use ringlane_dataplane::batch::{MessageRef, Parts};
 use ringlane_dataplane::ids::{ConnectionId, CoreId, Offset, PartitionId};
 use ringlane_dataplane::message::Message;
-use ringlane_dataplane::partition::Committed;
 use ringlane_dataplane::routing::{CoreSet, RecordId};
 use ringlane_mqtt::ReasonCode;
 
@@ -25,13 +25,17 @@ impl Broker {
     pub(crate) fn append(
         &mut self,
         partition: PartitionId,
-        message: Message,
+        parts: &Parts<'_>,
         ack: Option<AckToken>,
     ) {
-        let cores = u32::from(self.cores());
-        let index = (partition.0 / cores) as usize;
+        let index = (partition.0 / u32::from(self.cores())) as usize;
         let partition = &mut self.partitions[index];
-        partition.append(message, ack);
+        if parts.fits_a_batch() {
+            partition.append(&mut self.batches, parts, ack);
+        } else {
+            let Parts { head, topic, properties, payload } = *parts;
+            partition.append_alone(self.maker.make(head, topic, properties, payload), ack);
+        }
         self.metrics.records_appended.add(1);
     }
 
@@ -44,21 +48,29 @@ impl Broker {
     /// End of turn: at the level `memory` everything accepted is committed.
     pub(crate) fn commit_all(&mut self, turn: &mut Turn<'_>) {
         for index in 0..self.partitions.len() {
-            while let Some(committed) = self.partitions[index].commit_next() {
-                self.on_committed(turn, index, committed);
-            }
-            if !self.partitions[index].has_lag() {
-                self.partitions[index].trim();
+            while let Some(mut batch) = self.partitions[index].take_accepted() {
+                let partition = self.partitions[index].id();
+                for at in 0..batch.count() {
+                    let record = RecordId { partition, offset: batch.offset(at) };
+                    let ack = batch.take_ack(at);
+                    self.on_committed(turn, index, record, batch.message(at), ack);
+                }
+                self.partitions[index].finish(&mut self.batches, batch);
             }
         }
     }
 
-    fn on_committed(&mut self, turn: &mut Turn<'_>, index: usize, committed: Committed<AckToken>) {
-        let Committed { offset, message, ack } = committed;
-        let record = RecordId { partition: self.partitions[index].id(), offset };
-        let retain_owner = self.retain_owner(&message);
+    fn on_committed(
+        &mut self,
+        turn: &mut Turn<'_>,
+        index: usize,
+        record: RecordId,
+        message: MessageRef<'_>,
+        ack: Option<AckToken>,
+    ) {
+        let retain_owner = self.retain_owner(message);
         let matched = {
-            let mut view = View::of_record(&message, record);
+            let mut view = View::of_record(message, record);
             self.fan_out(turn, &mut view)
         };
         let mut targets = matched.cores;
@@ -68,19 +80,20 @@ impl Broker {
             targets.insert(owner);
         }
         targets.remove(self.core);
-        self.mail_record(turn, index, record, &message, targets);
+        let missed = self.mail_record(turn, index, record, message, targets);
+        self.partitions[index].commit(record.offset, message, missed);
         let matched = matched.here || !matched.cores.is_empty();
         if !matched {
             self.metrics.no_subscribers.add(1);
         }
-        self.settle_ack(turn, &message, record, ack, retain_owner, matched);
+        self.settle_ack(turn, message, record, ack, retain_owner, matched);
     }
 
     /// Acknowledges at once, or after the topic's owner has applied the retained message.
     fn settle_ack(
         &mut self,
         turn: &mut Turn<'_>,
-        message: &Message,
+        message: MessageRef<'_>,
         record: RecordId,
         ack: Option<AckToken>,
         retain_owner: Option<CoreId>,
@@ -91,7 +104,7 @@ impl Broker {
         match retain_owner {
             None => self.acknowledge(ack, reason),
             Some(owner) if owner == self.core => {
-                let stored = self.apply_retained(turn, message, record);
+                let stored = self.apply_retained(turn, &message.to_message(), record);
                 self.acknowledge(ack, if stored { reason } else { ReasonCode::QUOTA_EXCEEDED });
             }
             Some(_) => {
@@ -102,23 +115,27 @@ impl Broker {
         }
     }
 
-    fn retain_owner(&self, message: &Message) -> Option<CoreId> {
+    fn retain_owner(&self, message: MessageRef<'_>) -> Option<CoreId> {
         message.head().retain.then(|| self.placement.topic_owner(message.topic()))
     }
 
+    /// Mails a record to the cores that want it; returns those whose mailbox is full, or that
+    /// have not had earlier records yet.
     fn mail_record(
-        &mut self,
+        &self,
         turn: &mut Turn<'_>,
         index: usize,
         record: RecordId,
-        message: &Message,
+        message: MessageRef<'_>,
         targets: CoreSet,
-    ) {
+    ) -> CoreSet {
+        let mut missed = CoreSet::default();
         for to in targets.iter() {
             if self.partitions[index].is_lagging(to) || !self.mail_one(turn, to, record, message) {
-                self.partitions[index].stop_cursor(to, record.offset);
+                missed.insert(to);
             }
         }
+        missed
     }
 
     /// Mails a record to one core; false if its mailbox is full.
@@ -127,12 +144,12 @@ impl Broker {
         turn: &mut Turn<'_>,
         to: CoreId,
         record: RecordId,
-        message: &Message,
+        message: MessageRef<'_>,
     ) -> bool {
         let retain = self.retain_owner(message) == Some(to);
         // A filter that went since the commit only costs a match at the receiver.
         let deliver = !retain || self.routes.wants(to, message.topic());
-        let mail = Mail::Fanout { message: message.clone(), record, deliver, retain };
+        let mail = Mail::Fanout { message: message.to_message(), record, deliver, retain };
         let sent = turn.mesh.send(to, mail).is_ok();
         if sent {
             self.metrics.fanout_mails.add(1);
@@ -152,9 +169,9 @@ impl Broker {
             );
             let id = partition.id();
             partition.advance_cursors(|to, offset, message| {
-                self.mail_one(turn, to, RecordId { partition: id, offset }, message)
+                let record = RecordId { partition: id, offset };
+                self.mail_one(turn, to, record, MessageRef::Handle(message))
             });
-            partition.trim();
             if partition.has_lag() {
                 self.metrics.fanout_stalls.add(1);
             }
@@ -184,7 +201,7 @@ impl Broker {
         retain: bool,
     ) {
         if deliver {
-            let mut view = View::of_record(message, record);
+            let mut view = View::of_record(MessageRef::Handle(message), record);
             self.fan_out(turn, &mut view);
         }
         if retain {

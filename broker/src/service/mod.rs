@@ -21,12 +21,13 @@ pub(crate) use stall::{Admission, QUOTA_WAIT_MAX, Stalls};
 
 use crate::config::Config;
 use crate::connection::Connections;
-use crate::delivery::{MessageMaker, Routes, Scratch};
+use crate::delivery::{MessageMaker, Routes, Scratch, UpkeepList};
 use crate::groups::GroupStore;
 use crate::mail::{ControlMail, Mail};
 use crate::metrics::CoreMetrics;
 use crate::retained::RetainedTasks;
 use crate::session::{SessionId, SessionStore};
+use ringlane_dataplane::batch::BatchPool;
 use ringlane_dataplane::ids::{ConnectionId, CoreId};
 use ringlane_dataplane::message::MessageMeter;
 use ringlane_dataplane::net::NetEvent;
@@ -88,6 +89,8 @@ pub enum Timer {
     RetainedSweep,
     /// Full backlogs may hold nothing but expired messages.
     BacklogSweep,
+    /// Sessions with something in flight are looked after.
+    Upkeep,
     /// Clients have had their time to leave.
     DrainDeadline,
 }
@@ -108,6 +111,8 @@ pub struct Broker {
     pub(crate) routes: Routes,
     pub(crate) announcer: Announcer,
     pub(crate) partitions: Vec<Partition<AckToken>>,
+    pub(crate) batches: BatchPool,
+    pub(crate) upkeep: UpkeepList,
     pub(crate) retained: RetainedStore,
     pub(crate) retained_tasks: RetainedTasks,
     pub(crate) retain_waits: commit::RetainWaits,
@@ -143,6 +148,8 @@ impl Broker {
             routes: Routes::new(setup.core),
             announcer: Announcer::new(setup.core, setup.cores),
             partitions,
+            batches: BatchPool::new(meter),
+            upkeep: UpkeepList::default(),
             retained: RetainedStore::new(sizes.retained_messages_max, sizes.retained_bytes_max),
             retained_tasks: RetainedTasks::default(),
             retain_waits: commit::RetainWaits::default(),
@@ -249,6 +256,7 @@ impl Service for Broker {
             Timer::Retry => self.on_retry(turn),
             Timer::RetainedSweep => self.on_retained_sweep(turn),
             Timer::BacklogSweep => self.on_backlog_sweep(turn),
+            Timer::Upkeep => self.on_upkeep(turn),
             Timer::DrainDeadline => self.stopping = true,
         }
     }

@@ -53,7 +53,7 @@ impl Broker {
         }
         // Without a core that lags, which is nearly always, there is nothing to add up.
         if self.partitions.iter().any(|p| p.has_lag()) {
-            let lag_bytes: usize = self.partitions.iter().map(|p| p.record_bytes()).sum();
+            let lag_bytes: usize = self.partitions.iter().map(|p| p.kept_bytes()).sum();
             if lag_bytes > LAG_BYTES_MAX {
                 return Admission::Wait;
             }

@@ -6,12 +6,14 @@
 mod client_id;
 mod lifecycle;
 mod outbound;
+mod packet_ids;
 mod store;
 mod subscriptions;
 mod will;
 
 pub(crate) use client_id::ClientId;
-pub(crate) use outbound::{Inflight, Outbound, Pending, Phase, SubscriptionIds};
+pub(crate) use outbound::{Inflight, Outbound, Pending, SubscriptionIds};
+pub(crate) use packet_ids::PacketIds;
 pub(crate) use store::SessionStore;
 pub(crate) use subscriptions::Subscriptions;
 pub(crate) use will::WillMessage;
@@ -20,12 +22,10 @@ use crate::connection::Link;
 use crate::groups::GroupKey;
 use crate::lazy::{Empty, Lazy};
 use crate::retained::Priming;
-use hashbrown::HashSet;
 use ringlane_dataplane::ids::PartitionId;
 use ringlane_dataplane::runtime::TimerId;
 use ringlane_mqtt::QoS;
 use std::rc::Rc;
-use std::sync::LazyLock;
 
 /// A session of one core: a slot and the generation that tells its users apart.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -55,6 +55,17 @@ pub(crate) enum SubscriptionKind {
     Shared { key: Rc<GroupKey> },
 }
 
+/// Whether a session is on its core's upkeep list.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Upkeep {
+    /// It is not: it has nothing in flight, and no room for it.
+    Off,
+    /// It has sent or received with QoS 1 or 2 since the last look.
+    Busy,
+    /// It was listed and had not.
+    Quiet,
+}
+
 /// One session.
 #[derive(Debug)]
 pub(crate) struct Session {
@@ -69,7 +80,7 @@ pub(crate) struct Session {
     pub(crate) subscriptions: Subscriptions,
     pub(crate) outbound: Lazy<Outbound>,
     /// QoS 2 packet identifiers received and not yet released [MQTT-4.3.3-10].
-    pub(crate) received_qos2: Lazy<HashSet<u16>>,
+    pub(crate) received_qos2: Lazy<PacketIds>,
     pub(crate) will: Option<Box<WillMessage>>,
     pub(crate) will_timer: Option<TimerId>,
     pub(crate) expiry_timer: Option<TimerId>,
@@ -78,18 +89,13 @@ pub(crate) struct Session {
     pub(crate) next_query: u32,
     /// Whether the other cores were told that this session's backlog is full.
     pub(crate) backlog_full: bool,
+    /// Whether its buffers are looked after; see `delivery::upkeep`.
+    pub(crate) upkeep: Upkeep,
 }
 
 impl Empty for Vec<Priming> {
     fn empty() -> &'static Self {
         const { &Self::new() }
-    }
-}
-
-impl Empty for HashSet<u16> {
-    fn empty() -> &'static Self {
-        static EMPTY: LazyLock<HashSet<u16>> = LazyLock::new(HashSet::new);
-        &EMPTY
     }
 }
 
@@ -116,6 +122,7 @@ impl Session {
             primings: Lazy::new(),
             next_query: 0,
             backlog_full: false,
+            upkeep: Upkeep::Off,
         }
     }
 
@@ -124,7 +131,7 @@ impl Session {
         if self.outbound.is_idle() {
             self.outbound.reset();
         }
-        if self.received_qos2.is_empty() {
+        if self.received_qos2.len() == 0 {
             self.received_qos2.reset();
         }
     }

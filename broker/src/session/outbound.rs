@@ -9,7 +9,7 @@ use ringlane_dataplane::time::Nanos;
 use ringlane_mqtt::QoS;
 use std::collections::VecDeque;
 
-/// Entries that an empty queue keeps room for.
+/// Entries that an empty queue keeps room for while its session is busy.
 const KEPT_CAPACITY: usize = 64;
 
 /// The subscription identifiers that a delivery carries.
@@ -143,27 +143,48 @@ impl Outbound {
         Some(pending)
     }
 
-    /// Puts a message into the window under a fresh packet identifier.
-    pub(crate) fn begin(&mut self, pending: Pending) -> u16 {
-        let packet_id = self.fresh_packet_id();
+    /// Whether a new message may go out without passing another one.
+    pub(crate) fn is_in_step(&self) -> bool {
+        self.queue.is_empty() && self.resend_left == 0
+    }
+
+    /// Whether messages of an earlier connection wait to be sent again.
+    pub(crate) fn has_resends(&self) -> bool {
+        self.resend_left > 0
+    }
+
+    /// Puts a message into the window under a fresh packet identifier, of
+    /// [`Outbound::fresh_packet_id`].
+    pub(crate) fn begin(&mut self, packet_id: u16, pending: Pending) {
         self.inflight_bytes += pending.cost_bytes();
         self.unacknowledged += 1;
         self.inflight.push_back(Inflight { packet_id, phase: Phase::Sent, pending });
-        packet_id
     }
 
-    /// The next exchange to be sent again on this connection.
-    pub(crate) fn next_resend(&mut self) -> Option<&mut Inflight> {
+    /// The next exchange to be sent again, from now on in flight on this connection.
+    pub(crate) fn begin_resend(&mut self) -> Option<&Inflight> {
         if self.resend_left == 0 {
             return None;
         }
-        self.inflight.iter_mut().find(|inflight| inflight.phase == Phase::Resend)
-    }
-
-    /// Counts a resent PUBLISH against the window.
-    pub(crate) fn count_resend(&mut self) {
         self.resend_left -= 1;
         self.unacknowledged += 1;
+        let mut resends = self.inflight.iter_mut();
+        let inflight = resends.find(|inflight| inflight.phase == Phase::Resend)?;
+        inflight.phase = Phase::Sent;
+        Some(inflight)
+    }
+
+    /// Replaces the handles on messages accepted before `before` that keep more than the message.
+    pub(crate) fn make_lasting(
+        &mut self,
+        before: Nanos,
+        mut lasting: impl FnMut(&Message) -> Message,
+    ) {
+        for Inflight { pending, .. } in &mut self.inflight {
+            if !pending.message.is_lasting() && pending.message.head().accepted_at < before {
+                pending.message = lasting(&pending.message);
+            }
+        }
     }
 
     /// Exchanges whose PUBREL has to be sent again, in order.
@@ -277,9 +298,6 @@ impl Outbound {
         if self.queue.is_empty() && self.queue.capacity() > KEPT_CAPACITY {
             self.queue = VecDeque::new();
         }
-        if self.inflight.is_empty() && self.inflight.capacity() > KEPT_CAPACITY {
-            self.inflight = VecDeque::new();
-        }
     }
 
     /// Everything that is owed, in order; the session ends.
@@ -297,31 +315,42 @@ impl Outbound {
         Some(inflight.pending)
     }
 
-    /// Identifiers rise by one, so the distance to the front is a good guess.
+    /// Identifiers rise by one, so the distance to the front is where an exchange lies, or above
+    /// it where later ones ended first; only behind a lap around a stuck one is that not so.
     fn position(&self, packet_id: u16) -> Option<usize> {
         let first = self.inflight.front()?.packet_id;
-        let guess = usize::from(packet_id.wrapping_sub(first));
-        if self.inflight.get(guess).is_some_and(|inflight| inflight.packet_id == packet_id) {
+        let distance = |id: u16| usize::from(id.wrapping_sub(first));
+        let guess = distance(packet_id);
+        let is_it = |index: usize| {
+            self.inflight.get(index).is_some_and(|inflight| inflight.packet_id == packet_id)
+        };
+        if is_it(guess) {
             return Some(guess);
+        }
+        let index = self.inflight.partition_point(|other| distance(other.packet_id) < guess);
+        if is_it(index) {
+            return Some(index);
         }
         self.inflight.iter().position(|inflight| inflight.packet_id == packet_id)
     }
 
     /// The next identifier that is not in use [MQTT-2.2.1-4]; the caller checked the window.
-    fn fresh_packet_id(&mut self) -> u16 {
+    pub(crate) fn fresh_packet_id(&mut self) -> u16 {
         loop {
             self.last_packet_id = self.last_packet_id.checked_add(1).unwrap_or(1);
-            let in_use = match (self.inflight.front(), self.inflight.back()) {
-                (Some(first), Some(last)) if first.packet_id <= last.packet_id => {
-                    (first.packet_id..=last.packet_id).contains(&self.last_packet_id)
-                        && self.position(self.last_packet_id).is_some()
-                }
-                (Some(_), Some(_)) => self.position(self.last_packet_id).is_some(),
-                _ => false,
-            };
-            if !in_use {
+            if !self.may_hold(self.last_packet_id) || self.position(self.last_packet_id).is_none() {
                 return self.last_packet_id;
             }
+        }
+    }
+
+    /// False if the identifier lies outside the span of those in flight.
+    fn may_hold(&self, packet_id: u16) -> bool {
+        match (self.inflight.front(), self.inflight.back()) {
+            (Some(first), Some(last)) if first.packet_id <= last.packet_id => {
+                (first.packet_id..=last.packet_id).contains(&packet_id)
+            }
+            (first, _) => first.is_some(),
         }
     }
 }
@@ -345,11 +374,17 @@ mod tests {
         Pending { message, qos, retain: false, ids: SubscriptionIds::None, ticket: None }
     }
 
+    fn begin(outbound: &mut Outbound, qos: QoS) -> u16 {
+        let packet_id = outbound.fresh_packet_id();
+        outbound.begin(packet_id, pending(qos));
+        packet_id
+    }
+
     #[test]
     fn acknowledgements_end_only_their_own_kind_of_exchange() {
         let mut outbound = Outbound::default();
-        let one = outbound.begin(pending(QoS::AtLeastOnce));
-        let two = outbound.begin(pending(QoS::ExactlyOnce));
+        let one = begin(&mut outbound, QoS::AtLeastOnce);
+        let two = begin(&mut outbound, QoS::ExactlyOnce);
         assert_eq!((one, two), (1, 2));
         assert!(outbound.on_puback(two).is_none());
         assert!(!outbound.on_pubrec(one));
@@ -368,7 +403,7 @@ mod tests {
     fn the_window_counts_messages_and_bytes() {
         let mut outbound = Outbound::default();
         assert!(outbound.window_is_open(1, 1), "one message always fits");
-        outbound.begin(pending(QoS::AtLeastOnce));
+        begin(&mut outbound, QoS::AtLeastOnce);
         assert!(!outbound.window_is_open(1, 1 << 20));
         assert!(!outbound.window_is_open(10, 1));
         assert!(outbound.window_is_open(10, 1 << 20));
@@ -377,11 +412,11 @@ mod tests {
     #[test]
     fn identifiers_skip_those_in_use_and_zero() {
         let mut outbound = Outbound::default();
-        let first = outbound.begin(pending(QoS::ExactlyOnce));
+        let first = begin(&mut outbound, QoS::ExactlyOnce);
         outbound.last_packet_id = u16::MAX - 1;
-        assert_eq!(outbound.begin(pending(QoS::AtLeastOnce)), u16::MAX);
+        assert_eq!(begin(&mut outbound, QoS::AtLeastOnce), u16::MAX);
         assert_eq!(first, 1);
-        assert_eq!(outbound.begin(pending(QoS::AtLeastOnce)), 2, "0 is invalid and 1 in use");
+        assert_eq!(begin(&mut outbound, QoS::AtLeastOnce), 2, "0 is invalid and 1 in use");
         assert!(outbound.on_puback(u16::MAX).is_some());
         assert!(outbound.on_puback(2).is_some());
     }
@@ -389,18 +424,42 @@ mod tests {
     #[test]
     fn a_new_connection_resends_in_order_and_keeps_released_ones() {
         let mut outbound = Outbound::default();
-        let a = outbound.begin(pending(QoS::AtLeastOnce));
-        let b = outbound.begin(pending(QoS::ExactlyOnce));
-        let c = outbound.begin(pending(QoS::ExactlyOnce));
+        let a = begin(&mut outbound, QoS::AtLeastOnce);
+        let b = begin(&mut outbound, QoS::ExactlyOnce);
+        let c = begin(&mut outbound, QoS::ExactlyOnce);
         assert!(outbound.on_pubrec(b));
         outbound.begin_connection();
         assert_eq!(outbound.released().collect::<Vec<_>>(), [b]);
         let mut resent = Vec::new();
-        while let Some(inflight) = outbound.next_resend() {
-            inflight.phase = Phase::Sent;
+        while let Some(inflight) = outbound.begin_resend() {
             resent.push(inflight.packet_id);
-            outbound.count_resend();
         }
         assert_eq!(resent, [a, c]);
+    }
+
+    #[test]
+    fn acknowledgements_find_their_exchange_in_any_order() {
+        let mut outbound = Outbound::default();
+        let mut open = VecDeque::new();
+        let mut state = 1_u32;
+        // One that stays, so that the identifiers lap it.
+        open.push_back(begin(&mut outbound, QoS::AtLeastOnce));
+        for _ in 0..200_000 {
+            let id = begin(&mut outbound, QoS::AtLeastOnce);
+            assert!(!open.contains(&id), "in use");
+            open.push_back(id);
+            if open.len() > 30 {
+                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                let which = 1 + (state >> 16) as usize % (open.len() - 1);
+                let id = open.remove(which).expect("within");
+                assert!(outbound.on_puback(id).is_some());
+                assert!(outbound.on_puback(id).is_none());
+            }
+        }
+        assert_eq!(outbound.inflight_len(), open.len());
+        for id in open {
+            assert!(outbound.on_puback(id).is_some());
+        }
+        assert_eq!(outbound.inflight_bytes, 0);
     }
 }

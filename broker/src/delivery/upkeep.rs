@@ -1,0 +1,101 @@
+//! What is looked after once a second, off the way of the messages: buffers that a burst has left
+//! behind, and messages that are held for long.
+//!
+//! A message in flight keeps the whole batch that it was accepted in. That is free while clients
+//! acknowledge at once; what they leave open for a second or more is copied out, so that a client
+//! that never answers holds its messages and nothing else.
+
+use super::MessageMaker;
+use crate::service::{Broker, Timer, Turn};
+use crate::session::{Session, SessionId, Upkeep};
+use hashbrown::HashMap;
+use ringlane_dataplane::message::Message;
+use ringlane_dataplane::time::Nanos;
+use std::time::Duration;
+
+/// How often the list is gone through, and how old a message is that is copied out of its batch.
+const EVERY: Duration = Duration::from_secs(1);
+/// Sessions looked at in one turn, and the pause before the next ones.
+const SESSIONS_PER_TURN: usize = 512;
+const PAUSE: Duration = Duration::from_millis(2);
+
+/// Sessions with something in flight, or with buffers that had.
+#[derive(Debug, Default)]
+pub(crate) struct UpkeepList {
+    sessions: Vec<SessionId>,
+    next: usize,
+    armed: bool,
+}
+
+impl UpkeepList {
+    /// A session has sent or received something with QoS 1 or 2.
+    pub(crate) fn note(&mut self, turn: &mut Turn<'_>, session: &mut Session) {
+        if session.upkeep == Upkeep::Off {
+            self.sessions.push(session.id);
+            self.arm(turn, EVERY);
+        }
+        session.upkeep = Upkeep::Busy;
+    }
+
+    fn arm(&mut self, turn: &mut Turn<'_>, after: Duration) {
+        if !self.armed {
+            self.armed = true;
+            turn.timers.schedule(turn.now + after, Timer::Upkeep);
+        }
+    }
+}
+
+/// The copies made in one turn: sessions that hold the same message get the same copy.
+#[derive(Default)]
+struct Copies(HashMap<(usize, u32), (Message, Message)>);
+
+impl Copies {
+    fn lasting(&mut self, message: &Message, maker: &mut MessageMaker) -> Message {
+        // The original stays in the map, so that no other message comes to lie in its place.
+        let made = || (message.clone(), maker.lasting(message));
+        self.0.entry(message.identity()).or_insert_with(made).1.clone()
+    }
+}
+
+impl Broker {
+    pub(crate) fn on_upkeep(&mut self, turn: &mut Turn<'_>) {
+        self.upkeep.armed = false;
+        let mut copies = Copies::default();
+        for _ in 0..SESSIONS_PER_TURN {
+            let Some(&id) = self.upkeep.sessions.get(self.upkeep.next) else { break };
+            if self.look_after(turn.now, id, &mut copies) {
+                self.upkeep.next += 1;
+            } else {
+                self.upkeep.sessions.swap_remove(self.upkeep.next);
+            }
+        }
+        drop(copies);
+        if self.upkeep.next < self.upkeep.sessions.len() {
+            return self.upkeep.arm(turn, PAUSE);
+        }
+        self.upkeep.next = 0;
+        self.batches.look(usize::MAX);
+        if !self.upkeep.sessions.is_empty() || self.batches.read_count() > 0 {
+            self.upkeep.arm(turn, EVERY);
+        }
+    }
+
+    /// False if the session is done with.
+    fn look_after(&mut self, now: Nanos, id: SessionId, copies: &mut Copies) -> bool {
+        let Self { sessions, connections, maker, .. } = self;
+        let Some(session) = sessions.get_mut(id) else { return false };
+        let before = Nanos(now.0.saturating_sub(EVERY.as_nanos() as u64));
+        session.outbound.make_lasting(before, |message| copies.lasting(message, maker));
+        if session.upkeep == Upkeep::Busy || session.outbound.inflight_len() > 0 {
+            session.upkeep = Upkeep::Quiet;
+            return true;
+        }
+        session.upkeep = Upkeep::Off;
+        session.release_idle();
+        let link = session.link.as_ref();
+        if let Some(connection) = link.and_then(|link| connections.get_mut(link.connection)) {
+            connection.release_idle();
+        }
+        false
+    }
+}

@@ -1,0 +1,417 @@
+//! The batch buffer: what a partition accepts is copied into it once, one message behind the
+//! other, and everybody who reads the messages reads them there.
+//!
+//! A batch is filled by its partition alone; after that it never changes, and each handle on one
+//! of its messages keeps all of it. It has a fixed size, and the pool of its core takes it back
+//! when the last handle has gone, so that a steady flow allocates nothing.
+
+use crate::message::{Message, MessageHead, MessageMeter};
+use std::collections::VecDeque;
+use triomphe::Arc;
+
+/// Bytes of topic names, properties and payloads in one batch.
+const BYTES_MAX: usize = 32 * 1024;
+/// Messages in one batch.
+const RECORDS_MAX: usize = 256;
+/// Messages above this size get an allocation of their own: a slow reader would hold much more
+/// than it reads, and the copy costs more than the allocation.
+const RECORD_BYTES_MAX: usize = 8 * 1024;
+/// Empty batches that a core keeps, 12 MiB at most.
+const FREE_MAX: usize = 256;
+/// Batches looked at for handles that have gone, for each one that is given out.
+const LOOKS: usize = 4;
+
+/// Memory of one batch.
+pub const BATCH_BYTES: usize = BYTES_MAX + RECORDS_MAX * size_of::<Record>();
+
+#[derive(Debug)]
+struct Record {
+    head: MessageHead,
+    topic_at: u32,
+    bytes_at: u32,
+    payload_bytes: u32,
+}
+
+/// A message as its parts, on its way into a batch. The lengths in the head are set from them.
+#[derive(Clone, Copy, Debug)]
+pub struct Parts<'a> {
+    /// The head.
+    pub head: MessageHead,
+    /// The topic name.
+    pub topic: &'a str,
+    /// The properties that are forwarded, in MQTT 5 wire form.
+    pub properties: &'a [u8],
+    /// The payload.
+    pub payload: &'a [u8],
+}
+
+impl Parts<'_> {
+    fn bytes(&self) -> usize {
+        self.topic.len() + self.properties.len() + self.payload.len()
+    }
+
+    /// Whether a batch takes messages of this size at all.
+    #[must_use]
+    pub fn fits_a_batch(&self) -> bool {
+        self.bytes() <= RECORD_BYTES_MAX
+    }
+}
+
+/// Messages one behind the other.
+#[derive(Debug)]
+pub struct Batch {
+    records: Vec<Record>,
+    /// Kept apart, so that a name need not be checked again when it is read.
+    topics: String,
+    bytes: Vec<u8>,
+}
+
+impl Batch {
+    fn new() -> Self {
+        Self {
+            records: Vec::with_capacity(RECORDS_MAX),
+            topics: String::with_capacity(BYTES_MAX / 4),
+            bytes: Vec::with_capacity(BYTES_MAX / 4 * 3),
+        }
+    }
+
+    fn clear(&mut self) {
+        self.records.clear();
+        self.topics.clear();
+        self.bytes.clear();
+    }
+
+    /// Messages in it.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.records.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.records.is_empty()
+    }
+
+    fn has_room(&self, parts: &Parts<'_>) -> bool {
+        self.records.len() < RECORDS_MAX
+            && self.topics.capacity() - self.topics.len() >= parts.topic.len()
+            && self.bytes.capacity() - self.bytes.len()
+                >= parts.properties.len() + parts.payload.len()
+    }
+
+    fn push(&mut self, parts: &Parts<'_>) {
+        let mut head = parts.head;
+        head.topic_bytes = parts.topic.len() as u16;
+        head.properties_bytes = parts.properties.len() as u32;
+        self.records.push(Record {
+            head,
+            topic_at: self.topics.len() as u32,
+            bytes_at: self.bytes.len() as u32,
+            payload_bytes: parts.payload.len() as u32,
+        });
+        self.topics.push_str(parts.topic);
+        self.bytes.extend_from_slice(parts.properties);
+        self.bytes.extend_from_slice(parts.payload);
+    }
+
+    fn record(&self, index: u32) -> &Record {
+        &self.records[index as usize]
+    }
+
+    pub(crate) fn head(&self, index: u32) -> &MessageHead {
+        &self.record(index).head
+    }
+
+    pub(crate) fn topic(&self, index: u32) -> &str {
+        let record = self.record(index);
+        let at = record.topic_at as usize;
+        &self.topics[at..at + usize::from(record.head.topic_bytes)]
+    }
+
+    pub(crate) fn properties(&self, index: u32) -> &[u8] {
+        let record = self.record(index);
+        let at = record.bytes_at as usize;
+        &self.bytes[at..at + record.head.properties_bytes as usize]
+    }
+
+    pub(crate) fn payload(&self, index: u32) -> &[u8] {
+        let record = self.record(index);
+        let at = record.bytes_at as usize + record.head.properties_bytes as usize;
+        &self.bytes[at..at + record.payload_bytes as usize]
+    }
+
+    /// Bytes of one message in it, without its head.
+    pub(crate) fn record_bytes(&self, index: u32) -> usize {
+        let record = self.record(index);
+        usize::from(record.head.topic_bytes)
+            + record.head.properties_bytes as usize
+            + record.payload_bytes as usize
+    }
+}
+
+/// A message where it lies, before anybody has a handle on it.
+#[derive(Clone, Copy, Debug)]
+pub enum MessageRef<'a> {
+    /// It has a handle already.
+    Handle(&'a Message),
+    /// At this position of a batch.
+    InBatch(&'a Arc<Batch>, u32),
+}
+
+impl<'a> MessageRef<'a> {
+    /// The head.
+    #[must_use]
+    pub fn head(self) -> &'a MessageHead {
+        match self {
+            Self::Handle(message) => message.head(),
+            Self::InBatch(batch, index) => batch.head(index),
+        }
+    }
+
+    /// The topic name.
+    #[must_use]
+    pub fn topic(self) -> &'a str {
+        match self {
+            Self::Handle(message) => message.topic(),
+            Self::InBatch(batch, index) => batch.topic(index),
+        }
+    }
+
+    /// The forwarded properties.
+    #[must_use]
+    pub fn properties(self) -> &'a [u8] {
+        match self {
+            Self::Handle(message) => message.properties(),
+            Self::InBatch(batch, index) => batch.properties(index),
+        }
+    }
+
+    /// The payload.
+    #[must_use]
+    pub fn payload(self) -> &'a [u8] {
+        match self {
+            Self::Handle(message) => message.payload(),
+            Self::InBatch(batch, index) => batch.payload(index),
+        }
+    }
+
+    /// A handle on it.
+    #[must_use]
+    pub fn to_message(self) -> Message {
+        match self {
+            Self::Handle(message) => message.clone(),
+            Self::InBatch(batch, index) => Message::in_batch(batch.clone(), index),
+        }
+    }
+}
+
+/// The batches of one core: those that wait to be filled, and those that are read.
+///
+/// What is filled or read counts against the core's meter, whole batches at a time.
+#[derive(Debug)]
+pub struct BatchPool {
+    free: Vec<Arc<Batch>>,
+    /// In the order in which they were given out.
+    read: VecDeque<Arc<Batch>>,
+    /// Where in `read` the next look begins.
+    look_at: usize,
+    meter: &'static MessageMeter,
+}
+
+impl BatchPool {
+    /// A pool with no batch yet.
+    #[must_use]
+    pub fn new(meter: &'static MessageMeter) -> Self {
+        Self { free: Vec::new(), read: VecDeque::new(), look_at: 0, meter }
+    }
+
+    /// Batches that somebody may still read.
+    #[must_use]
+    pub fn read_count(&self) -> usize {
+        self.read.len()
+    }
+
+    /// Puts a message into `open`, or into a new batch that takes the place of `open` and returns
+    /// the full one. The message must be one that [`Parts::fits_a_batch`].
+    pub(crate) fn fill(
+        &mut self,
+        open: &mut Option<Arc<Batch>>,
+        parts: &Parts<'_>,
+    ) -> Option<Arc<Batch>> {
+        if let Some(batch) = open.as_mut().and_then(Arc::get_mut)
+            && batch.has_room(parts)
+        {
+            batch.push(parts);
+            return None;
+        }
+        let mut fresh = self.take();
+        if let Some(batch) = Arc::get_mut(&mut fresh) {
+            batch.push(parts);
+        }
+        open.replace(fresh)
+    }
+
+    fn take(&mut self) -> Arc<Batch> {
+        self.meter.add(BATCH_BYTES as u64);
+        self.free.pop().unwrap_or_else(|| Arc::new(Batch::new()))
+    }
+
+    /// A batch whose messages have been handed out: it comes back when nobody reads it any more.
+    pub fn give_out(&mut self, mut batch: Arc<Batch>) {
+        if Arc::is_unique(&batch) {
+            self.put_back(&mut batch);
+            self.keep(batch);
+        } else {
+            self.read.push_back(batch);
+        }
+        self.look(LOOKS);
+    }
+
+    /// Looks at up to `count` batches, and takes those back that nobody reads any more.
+    pub fn look(&mut self, count: usize) {
+        for _ in 0..count.min(self.read.len()) {
+            if self.look_at >= self.read.len() {
+                self.look_at = 0;
+            }
+            let Some(batch) = self.read.get_mut(self.look_at) else { return };
+            if !Arc::is_unique(batch) {
+                self.look_at += 1;
+                continue;
+            }
+            if let Some(mut batch) = self.read.remove(self.look_at) {
+                self.put_back(&mut batch);
+                self.keep(batch);
+            }
+        }
+    }
+
+    fn put_back(&mut self, batch: &mut Arc<Batch>) {
+        self.meter.sub(BATCH_BYTES as u64);
+        if let Some(batch) = Arc::get_mut(batch) {
+            batch.clear();
+        }
+    }
+
+    fn keep(&mut self, batch: Arc<Batch>) {
+        if self.free.len() < FREE_MAX {
+            self.free.push(batch);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::time::Nanos;
+
+    fn parts<'a>(topic: &'a str, properties: &'a [u8], payload: &'a [u8]) -> Parts<'a> {
+        let head = MessageHead {
+            publisher: 7,
+            accepted_at: Nanos(1),
+            expires_at: Nanos::NEVER,
+            topic_bytes: 0,
+            properties_bytes: 0,
+            qos: 1,
+            retain: false,
+        };
+        Parts { head, topic, properties, payload }
+    }
+
+    fn pool() -> BatchPool {
+        BatchPool::new(MessageMeter::leaked())
+    }
+
+    #[test]
+    fn messages_come_back_as_they_went_in() {
+        let (mut pool, mut open) = (pool(), None);
+        assert!(pool.fill(&mut open, &parts("a/b", &[1, 2], b"one")).is_none());
+        assert!(pool.fill(&mut open, &parts("c", &[], b"")).is_none());
+        let batch = open.expect("filled");
+        let (one, two) = (MessageRef::InBatch(&batch, 0), MessageRef::InBatch(&batch, 1));
+        let message = one.to_message();
+        assert_eq!((message.topic(), message.properties()), ("a/b", &[1, 2][..]));
+        assert_eq!((message.payload(), message.head().publisher), (&b"one"[..], 7));
+        assert_eq!((two.topic(), two.payload()), ("c", &b""[..]));
+        assert!(!message.is_lasting());
+        assert_eq!(message.identity(), one.to_message().identity());
+        assert_ne!(message.identity(), two.to_message().identity());
+        assert_eq!(message.memory_bytes() - two.to_message().memory_bytes(), 7);
+    }
+
+    #[test]
+    fn a_lasting_copy_lets_go_of_the_batch() {
+        let (mut pool, mut open) = (pool(), None);
+        pool.fill(&mut open, &parts("a/b", &[9], b"payload"));
+        let batch = open.expect("filled");
+        let message = MessageRef::InBatch(&batch, 0).to_message();
+        let copy = message.lasting(&mut Vec::new(), MessageMeter::leaked());
+        assert!(copy.is_lasting());
+        assert_eq!(copy.lasting(&mut Vec::new(), pool.meter).identity(), copy.identity());
+        assert_eq!(
+            (copy.topic(), copy.properties(), copy.payload()),
+            ("a/b", &[9][..], &b"payload"[..])
+        );
+        assert_eq!(copy.memory_bytes(), message.memory_bytes());
+        drop(message);
+        assert!(Arc::is_unique(&batch));
+    }
+
+    #[test]
+    fn a_full_batch_is_handed_back_and_a_new_one_begun() {
+        let (mut pool, mut open) = (pool(), None);
+        let payload = [0; RECORD_BYTES_MAX - 1];
+        let mut full = Vec::new();
+        for _ in 0..10 {
+            full.extend(pool.fill(&mut open, &parts("t", &[], &payload)));
+        }
+        assert_eq!(
+            full.iter().map(|batch| batch.len()).sum::<usize>() + open.map_or(0, |b| b.len()),
+            10
+        );
+        assert!(full.iter().all(|batch| batch.len() == 3), "24 KiB of payloads");
+        let mut open = None;
+        for _ in 0..=RECORDS_MAX {
+            full.extend(pool.fill(&mut open, &parts("t", &[], b"")));
+        }
+        assert_eq!(full.last().map(|batch| batch.len()), Some(RECORDS_MAX));
+    }
+
+    #[test]
+    fn a_batch_is_used_again_once_nobody_reads_it() {
+        let (mut pool, mut open) = (pool(), None);
+        pool.fill(&mut open, &parts("t", &[], b"x"));
+        let batch = open.take().expect("filled");
+        let address = Arc::as_ptr(&batch);
+        let message = MessageRef::InBatch(&batch, 0).to_message();
+        pool.give_out(batch);
+        assert_eq!((pool.read_count(), pool.meter.bytes()), (1, BATCH_BYTES as u64));
+        pool.look(8);
+        assert_eq!(pool.read_count(), 1, "somebody reads it");
+        drop(message);
+        pool.look(8);
+        assert_eq!((pool.read_count(), pool.meter.bytes()), (0, 0));
+        pool.fill(&mut open, &parts("t", &[], b"y"));
+        let again = open.take().expect("filled");
+        assert_eq!((Arc::as_ptr(&again), again.len()), (address, 1));
+        pool.give_out(again);
+        assert_eq!((pool.read_count(), pool.meter.bytes()), (0, 0), "nobody read it");
+    }
+
+    #[test]
+    fn one_slow_reader_does_not_keep_the_others_back() {
+        let (mut pool, mut open) = (pool(), None);
+        let mut messages = VecDeque::new();
+        for _ in 0..20 {
+            pool.fill(&mut open, &parts("t", &[], b"x"));
+            let batch = open.take().expect("filled");
+            messages.push_back(MessageRef::InBatch(&batch, 0).to_message());
+            pool.give_out(batch);
+        }
+        let slow = messages.pop_front();
+        messages.clear();
+        pool.look(40);
+        assert_eq!(pool.read_count(), 1);
+        drop(slow);
+    }
+}
