@@ -29,6 +29,15 @@ class Browser:
         self.profile = tempfile.mkdtemp(prefix="ringlane-chromium-")
         self.driver = subprocess.Popen(
             ["chromedriver", "--port=0"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        try:
+            self._start()
+        except BaseException:
+            self._stop()
+            raise
+        return self
+
+    def _start(self):
+        """Opens the browser's session."""
         self.base = f"http://127.0.0.1:{self._port()}"
         width, height = self.size
         flags = [*FLAGS, f"--user-data-dir={self.profile}", f"--window-size={width},{height}"]
@@ -40,15 +49,18 @@ class Browser:
         }
         session = self._call("POST", "/session", {"capabilities": {"alwaysMatch": wanted}})
         self.base += f"/session/{session['sessionId']}"
-        return self
 
     def __exit__(self, *_):
         try:
             self._call("DELETE", "")
         finally:
-            self.driver.terminate()
-            self.driver.wait(timeout=START_SECONDS)
-            shutil.rmtree(self.profile, ignore_errors=True)
+            self._stop()
+
+    def _stop(self):
+        """Ends the driver, and the browser with it."""
+        self.driver.terminate()
+        self.driver.wait(timeout=START_SECONDS)
+        shutil.rmtree(self.profile, ignore_errors=True)
 
     def _port(self):
         """The port that chromedriver chose and prints."""
