@@ -70,6 +70,8 @@ pub(super) struct Flow<'a> {
     pub(super) answers: Vec<u8>,
     /// Time that was spent waiting actively.
     pub(super) spun_ns: u64,
+    /// How much of a wait for the schedule is spent so.
+    pub(super) spin_ns: u64,
     pub(super) traffic: [Traffic; 2],
     pub(super) spent: Spent,
 }
@@ -141,6 +143,7 @@ impl<'a> Flow<'a> {
             samples: Vec::new(),
             answers: Vec::new(),
             spun_ns: 0,
+            spin_ns: 0,
             traffic: [Traffic::default(); 2],
             spent: Spent::default(),
         };
@@ -251,6 +254,8 @@ impl<'a> Flow<'a> {
             let now_ns = swarm.now_ns();
             if ready == 0 && timeout.is_zero() {
                 self.spun_ns += now_ns.saturating_sub(pumped_ns);
+            } else if ready == 0 {
+                self.on_woken(pumped_ns + nanos(timeout), now_ns);
             }
             if let Some(timeline) = &mut self.timeline {
                 timeline.look(now_ns);
