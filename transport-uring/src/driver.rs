@@ -106,9 +106,11 @@ pub(crate) struct SocketDriver<E: Engine> {
     /// send ended while more output was queued.
     to_receive: Vec<ConnectionId>,
     to_send: Vec<ConnectionId>,
-    /// Connections that found no receive buffer. They start again when all buffers are free: before,
-    /// most of them would find none again.
-    starved: Vec<ConnectionId>,
+    /// Connections that found no receive buffer, first come first served: as many start again in a
+    /// turn as it gave buffers back; more would only fail again.
+    starved: VecDeque<ConnectionId>,
+    /// Buffers given back since the last [`Driver::apply`].
+    given_back: usize,
     commands: Vec<SocketCommand>,
     #[expect(clippy::vec_box, reason = "a box moves between here and a connection as it is")]
     spare: Vec<Box<Sending>>,
@@ -140,7 +142,8 @@ impl<E: Engine> SocketDriver<E> {
             deadlines: Deadlines::default(),
             to_receive: Vec::new(),
             to_send: Vec::new(),
-            starved: Vec::new(),
+            starved: VecDeque::new(),
+            given_back: 0,
             commands: Vec::new(),
             spare: Vec::new(),
             counters: DriverCounters::default(),
@@ -199,6 +202,16 @@ impl<E: Engine> SocketDriver<E> {
     fn rest(&mut self, index: usize) {
         let again_at = self.now + self.config.accept_backoff;
         self.stop_listener(index, again_at);
+    }
+
+    /// Lets connections that found no buffer receive again. What this turn gave back is theirs
+    /// first: they are submitted before the kernel serves the receives that are armed.
+    fn feed_starved(&mut self) {
+        let given_back = core::mem::take(&mut self.given_back);
+        let buffers_are_free = !self.engine.has_completions();
+        let count = if buffers_are_free { self.starved.len() } else { given_back };
+        let count = count.min(self.starved.len());
+        self.to_receive.extend(self.starved.drain(..count));
     }
 
     fn stop_listener(&mut self, index: usize, again_at: Nanos) {
@@ -271,6 +284,7 @@ impl<E: Engine> SocketDriver<E> {
             Completion::Received { connection, buffer, more } => {
                 let delivered = self.on_received(sockets, connection, &buffer, more, on_event);
                 self.engine.give_back(&buffer);
+                self.given_back += 1;
                 return delivered;
             }
             Completion::ReceiveEnded { connection, end } => {
@@ -367,9 +381,7 @@ impl<E: Engine> Driver for SocketDriver<E> {
         }
         self.commands = commands;
 
-        if !self.engine.has_completions() {
-            self.to_receive.append(&mut self.starved);
-        }
+        self.feed_starved();
         let mut ids = core::mem::take(&mut self.to_receive);
         for id in ids.drain(..) {
             self.receive_if_wanted(id);

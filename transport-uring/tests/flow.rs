@@ -26,6 +26,7 @@ on_both_drivers! {
     a_pause_in_the_greeting_holds_too,
     few_events_per_turn_lose_nothing,
     few_receive_buffers_lose_nothing,
+    a_shortage_under_load_silences_nobody,
     a_small_ring_loses_nothing,
 }
 
@@ -352,6 +353,31 @@ fn few_receive_buffers_lose_nothing(kind: TransportKind) {
     match kind {
         TransportKind::Uring => assert!(shortages > 0, "8 buffers of 256 bytes run out"),
         TransportKind::Epoll => assert_eq!(shortages, 0),
+    }
+}
+
+/// All clients send without end, so that every buffer is taken and completions are left behind in
+/// every turn; each of them must go on all the same.
+fn a_shortage_under_load_silences_nobody(kind: TransportKind) {
+    let config = TransportConfig { receive_buffers: 8, receive_buffer_bytes: 256, ..quick() };
+    let mut rig = Rig::with(kind, &config, 100);
+    let mut clients: Vec<_> = (0..60).map(|_| rig.connect()).collect();
+    rig.events_max = 2;
+    let mut taken = vec![0; clients.len()];
+    for _ in 0..2 {
+        for _ in 0..600 {
+            for (client, _) in &mut clients {
+                client.set_nonblocking(true).unwrap();
+                // What does not fit now is not needed.
+                let _ = client.write(&[7; 4096]);
+            }
+            rig.turn_waiting(Duration::ZERO);
+        }
+        for ((_, id), before) in clients.iter().zip(&mut taken) {
+            let now = rig.received(*id).len();
+            assert!(now > *before, "{id:?} got nothing further: {before} bytes");
+            *before = now;
+        }
     }
 }
 

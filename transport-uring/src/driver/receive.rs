@@ -19,6 +19,7 @@ impl<E: Engine> SocketDriver<E> {
     ) -> usize {
         self.counters.received_bytes += buffer.bytes as u64;
         let Some(connection) = self.connections.get(id) else { return 0 };
+        connection.starved = false;
         if !more {
             connection.receiving = Receiving::Idle;
             self.to_receive.push(id);
@@ -54,7 +55,10 @@ impl<E: Engine> SocketDriver<E> {
         match end {
             ReceiveEnd::Finished | ReceiveEnd::Failed(_) => connection.end = Some(end),
             ReceiveEnd::Stopped => self.to_receive.push(id),
-            ReceiveEnd::Shortage => self.starved.push(id),
+            ReceiveEnd::Shortage => {
+                connection.starved = true;
+                self.starved.push_back(id);
+            }
         }
         self.settle(sockets, id);
     }
@@ -69,7 +73,7 @@ impl<E: Engine> SocketDriver<E> {
         connection.receiving = Receiving::Armed;
         // What is dropped anyway may come by multishot: the connection goes nowhere any more.
         let many = connection.stage == Stage::Established || connection.phase != Phase::Open;
-        let how = match many {
+        let how = match many && !connection.starved {
             false => Receive::Once,
             true if connection.appetite.is_bulk() => Receive::Bulk,
             true => Receive::Many,
