@@ -6,23 +6,56 @@
 //! when the last handle has gone, so that a steady flow allocates nothing.
 
 use crate::message::{Message, MessageHead, MessageMeter};
-use std::collections::VecDeque;
 use triomphe::Arc;
 
-/// Bytes of topic names, properties and payloads in one batch.
-const BYTES_MAX: usize = 32 * 1024;
-/// Messages in one batch.
-const RECORDS_MAX: usize = 256;
+/// How much goes into a batch. The first batch of a turn is a small one, so that few messages do
+/// not hold memory that is made for many.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Size {
+    Small,
+    Large,
+}
+
+impl Size {
+    /// Bytes of topic names.
+    const fn topic_bytes(self) -> usize {
+        match self {
+            Self::Small => 512,
+            Self::Large => 8 * 1024,
+        }
+    }
+
+    /// Bytes of properties and payloads.
+    const fn bytes(self) -> usize {
+        3 * self.topic_bytes()
+    }
+
+    /// Messages.
+    const fn records(self) -> usize {
+        match self {
+            Self::Small => 8,
+            Self::Large => 256,
+        }
+    }
+
+    /// Memory of one batch.
+    const fn memory_bytes(self) -> usize {
+        self.topic_bytes() + self.bytes() + self.records() * size_of::<Record>()
+    }
+
+    fn fits(self, parts: &Parts<'_>) -> bool {
+        parts.topic.len() <= self.topic_bytes()
+            && parts.properties.len() + parts.payload.len() <= self.bytes()
+    }
+}
+
 /// Messages above this size get an allocation of their own: a slow reader would hold much more
 /// than it reads, and the copy costs more than the allocation.
 const RECORD_BYTES_MAX: usize = 8 * 1024;
-/// Empty batches that a core keeps, 12 MiB at most.
+/// Empty batches of each size that a core keeps, 13 MiB at most.
 const FREE_MAX: usize = 256;
 /// Batches looked at for handles that have gone, for each one that is given out.
 const LOOKS: usize = 4;
-
-/// Memory of one batch.
-pub const BATCH_BYTES: usize = BYTES_MAX + RECORDS_MAX * size_of::<Record>();
 
 #[derive(Debug)]
 struct Record {
@@ -64,14 +97,16 @@ pub struct Batch {
     /// Kept apart, so that a name need not be checked again when it is read.
     topics: String,
     bytes: Vec<u8>,
+    size: Size,
 }
 
 impl Batch {
-    fn new() -> Self {
+    fn new(size: Size) -> Self {
         Self {
-            records: Vec::with_capacity(RECORDS_MAX),
-            topics: String::with_capacity(BYTES_MAX / 4),
-            bytes: Vec::with_capacity(BYTES_MAX / 4 * 3),
+            records: Vec::with_capacity(size.records()),
+            topics: String::with_capacity(size.topic_bytes()),
+            bytes: Vec::with_capacity(size.bytes()),
+            size,
         }
     }
 
@@ -94,7 +129,7 @@ impl Batch {
     }
 
     fn has_room(&self, parts: &Parts<'_>) -> bool {
-        self.records.len() < RECORDS_MAX
+        self.records.len() < self.size.records()
             && self.topics.capacity() - self.topics.len() >= parts.topic.len()
             && self.bytes.capacity() - self.bytes.len()
                 >= parts.properties.len() + parts.payload.len()
@@ -211,9 +246,9 @@ impl<'a> MessageRef<'a> {
 /// What is filled or read counts against the core's meter, whole batches at a time.
 #[derive(Debug)]
 pub struct BatchPool {
-    free: Vec<Arc<Batch>>,
-    /// In the order in which they were given out.
-    read: VecDeque<Arc<Batch>>,
+    free_small: Vec<Arc<Batch>>,
+    free_large: Vec<Arc<Batch>>,
+    read: Vec<Arc<Batch>>,
     /// Where in `read` the next look begins.
     look_at: usize,
     meter: &'static MessageMeter,
@@ -223,7 +258,7 @@ impl BatchPool {
     /// A pool with no batch yet.
     #[must_use]
     pub fn new(meter: &'static MessageMeter) -> Self {
-        Self { free: Vec::new(), read: VecDeque::new(), look_at: 0, meter }
+        Self { free_small: Vec::new(), free_large: Vec::new(), read: Vec::new(), look_at: 0, meter }
     }
 
     /// Batches that somebody may still read.
@@ -245,25 +280,32 @@ impl BatchPool {
             batch.push(parts);
             return None;
         }
-        let mut fresh = self.take();
+        let is_first = open.is_none() && Size::Small.fits(parts);
+        let mut fresh = self.take(if is_first { Size::Small } else { Size::Large });
         if let Some(batch) = Arc::get_mut(&mut fresh) {
             batch.push(parts);
         }
         open.replace(fresh)
     }
 
-    fn take(&mut self) -> Arc<Batch> {
-        self.meter.add(BATCH_BYTES as u64);
-        self.free.pop().unwrap_or_else(|| Arc::new(Batch::new()))
+    fn take(&mut self, size: Size) -> Arc<Batch> {
+        self.meter.add(size.memory_bytes() as u64);
+        self.free(size).pop().unwrap_or_else(|| Arc::new(Batch::new(size)))
+    }
+
+    fn free(&mut self, size: Size) -> &mut Vec<Arc<Batch>> {
+        match size {
+            Size::Small => &mut self.free_small,
+            Size::Large => &mut self.free_large,
+        }
     }
 
     /// A batch whose messages have been handed out: it comes back when nobody reads it any more.
-    pub fn give_out(&mut self, mut batch: Arc<Batch>) {
+    pub fn give_out(&mut self, batch: Arc<Batch>) {
         if Arc::is_unique(&batch) {
-            self.put_back(&mut batch);
-            self.keep(batch);
+            self.put_back(batch);
         } else {
-            self.read.push_back(batch);
+            self.read.push(batch);
         }
         self.look(LOOKS);
     }
@@ -274,28 +316,24 @@ impl BatchPool {
             if self.look_at >= self.read.len() {
                 self.look_at = 0;
             }
-            let Some(batch) = self.read.get_mut(self.look_at) else { return };
-            if !Arc::is_unique(batch) {
+            if Arc::is_unique(&self.read[self.look_at]) {
+                let batch = self.read.swap_remove(self.look_at);
+                self.put_back(batch);
+            } else {
                 self.look_at += 1;
-                continue;
-            }
-            if let Some(mut batch) = self.read.remove(self.look_at) {
-                self.put_back(&mut batch);
-                self.keep(batch);
             }
         }
     }
 
-    fn put_back(&mut self, batch: &mut Arc<Batch>) {
-        self.meter.sub(BATCH_BYTES as u64);
-        if let Some(batch) = Arc::get_mut(batch) {
+    fn put_back(&mut self, mut batch: Arc<Batch>) {
+        let size = batch.size;
+        self.meter.sub(size.memory_bytes() as u64);
+        if let Some(batch) = Arc::get_mut(&mut batch) {
             batch.clear();
         }
-    }
-
-    fn keep(&mut self, batch: Arc<Batch>) {
-        if self.free.len() < FREE_MAX {
-            self.free.push(batch);
+        let free = self.free(size);
+        if free.len() < FREE_MAX {
+            free.push(batch);
         }
     }
 }
@@ -304,6 +342,9 @@ impl BatchPool {
 mod tests {
     use super::*;
     use crate::time::Nanos;
+    use std::collections::VecDeque;
+
+    const SMALL_BYTES: u64 = Size::Small.memory_bytes() as u64;
 
     fn parts<'a>(topic: &'a str, properties: &'a [u8], payload: &'a [u8]) -> Parts<'a> {
         let head = MessageHead {
@@ -371,10 +412,14 @@ mod tests {
         );
         assert!(full.iter().all(|batch| batch.len() == 3), "24 KiB of payloads");
         let mut open = None;
-        for _ in 0..=RECORDS_MAX {
+        let few = Size::Small.records();
+        let many = Size::Large.records();
+        full.clear();
+        for _ in 0..=few + many {
             full.extend(pool.fill(&mut open, &parts("t", &[], b"")));
         }
-        assert_eq!(full.last().map(|batch| batch.len()), Some(RECORDS_MAX));
+        let filled: Vec<usize> = full.iter().map(|batch| batch.len()).collect();
+        assert_eq!((filled, open.map(|batch| batch.len())), (vec![few, many], Some(1)));
     }
 
     #[test]
@@ -385,7 +430,7 @@ mod tests {
         let address = Arc::as_ptr(&batch);
         let message = MessageRef::InBatch(&batch, 0).to_message();
         pool.give_out(batch);
-        assert_eq!((pool.read_count(), pool.meter.bytes()), (1, BATCH_BYTES as u64));
+        assert_eq!((pool.read_count(), pool.meter.bytes()), (1, SMALL_BYTES));
         pool.look(8);
         assert_eq!(pool.read_count(), 1, "somebody reads it");
         drop(message);

@@ -18,6 +18,11 @@ const EVERY: Duration = Duration::from_secs(1);
 /// Sessions looked at in one turn, and the pause before the next ones.
 const SESSIONS_PER_TURN: usize = 512;
 const PAUSE: Duration = Duration::from_millis(2);
+/// Bytes copied in one turn, give or take what one session has in flight.
+const COPIED_BYTES_PER_TURN: usize = 256 * 1024;
+/// Batches that are read, looked at in one turn and in one upkeep.
+const LOOKS_PER_TURN: usize = 4;
+const LOOKS_PER_UPKEEP: usize = 4096;
 
 /// Sessions with something in flight, or with buffers that had.
 #[derive(Debug, Default)]
@@ -47,21 +52,40 @@ impl UpkeepList {
 
 /// The copies made in one turn: sessions that hold the same message get the same copy.
 #[derive(Default)]
-struct Copies(HashMap<(usize, u32), (Message, Message)>);
+struct Copies {
+    made: HashMap<(usize, u32), (Message, Message)>,
+    bytes: usize,
+}
 
 impl Copies {
     fn lasting(&mut self, message: &Message, maker: &mut MessageMaker) -> Message {
+        let Self { made, bytes } = self;
         // The original stays in the map, so that no other message comes to lie in its place.
-        let made = || (message.clone(), maker.lasting(message));
-        self.0.entry(message.identity()).or_insert_with(made).1.clone()
+        let make = || {
+            *bytes += message.memory_bytes();
+            (message.clone(), maker.lasting(message))
+        };
+        made.entry(message.identity()).or_insert_with(make).1.clone()
     }
 }
 
 impl Broker {
+    /// Takes batches back that nobody reads any more: also those whose last reader was another
+    /// core, and where nobody publishes any more.
+    pub(crate) fn take_back_batches(&mut self, turn: &mut Turn<'_>) {
+        if self.batches.read_count() > 0 {
+            self.batches.look(LOOKS_PER_TURN);
+            self.upkeep.arm(turn, EVERY);
+        }
+    }
+
     pub(crate) fn on_upkeep(&mut self, turn: &mut Turn<'_>) {
         self.upkeep.armed = false;
         let mut copies = Copies::default();
         for _ in 0..SESSIONS_PER_TURN {
+            if copies.bytes >= COPIED_BYTES_PER_TURN {
+                break;
+            }
             let Some(&id) = self.upkeep.sessions.get(self.upkeep.next) else { break };
             if self.look_after(turn.now, id, &mut copies) {
                 self.upkeep.next += 1;
@@ -74,7 +98,7 @@ impl Broker {
             return self.upkeep.arm(turn, PAUSE);
         }
         self.upkeep.next = 0;
-        self.batches.look(usize::MAX);
+        self.batches.look(LOOKS_PER_UPKEEP);
         if !self.upkeep.sessions.is_empty() || self.batches.read_count() > 0 {
             self.upkeep.arm(turn, EVERY);
         }

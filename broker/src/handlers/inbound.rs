@@ -6,6 +6,9 @@ use crate::service::{AckToken, Broker, Turn};
 use ringlane_dataplane::ids::ConnectionId;
 use ringlane_mqtt::{ReasonCode, Version, encode};
 
+/// Room for acknowledgements that a connection keeps between bursts: the default Receive Maximum.
+const ACKS_KEPT: usize = 1024;
+
 impl Broker {
     /// Owes an acknowledgement. `ready` holds its reason if nothing has to happen first.
     pub(crate) fn owe_ack(
@@ -76,6 +79,9 @@ impl Broker {
                     encode_ack(out, version, &ack);
                 }
             });
+            if acks.queue.is_empty() && acks.queue.capacity() > ACKS_KEPT {
+                acks.queue.shrink_to(0);
+            }
         }
         self.check_output(turn, id);
     }

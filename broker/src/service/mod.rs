@@ -271,6 +271,7 @@ impl Service for Broker {
         self.acknowledge_filters(turn);
         self.metrics.sockets.set(turn.sockets.open_count() as u64);
         self.check_drained(turn);
+        self.take_back_batches(turn);
         if self.stopping {
             After::Stop
         } else if self.post.has_work()
