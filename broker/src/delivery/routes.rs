@@ -98,7 +98,7 @@ impl Routes {
         self.cache.find(topic, self.version).map(|entry| self.cache.value(entry))
     }
 
-    /// The route of a topic that a client may publish to.
+    /// The route of a topic that has been checked, or of one of the broker's own.
     pub(crate) fn route(&mut self, topic: &str) -> &Route {
         match self.cache.find(topic.as_bytes(), self.version) {
             Ok(entry) => self.cache.value(entry),
@@ -106,11 +106,13 @@ impl Routes {
         }
     }
 
-    /// The route of a topic that a client may publish to and that is not remembered.
+    /// The route of a topic that is not remembered. The broker's own topics never are: a client that
+    /// publishes to a remembered topic is not checked again.
     pub(crate) fn find_out(&mut self, topic: &str, hash: TopicHash) -> &Route {
         let Self { core, local, remote, cache, version, unremembered } = self;
         find(local, remote, *core, topic, unremembered);
-        if unremembered.subscribers.len() > REMEMBERED_SUBSCRIBERS_MAX {
+        let is_long = unremembered.subscribers.len() > REMEMBERED_SUBSCRIBERS_MAX;
+        if is_long || topic.starts_with("$SYS") {
             return unremembered;
         }
         match cache.place(topic.as_bytes(), hash, *version) {
@@ -214,6 +216,16 @@ mod tests {
         assert!(!routes.route("a").plain);
         routes.remove("+");
         assert!(routes.route("a").subscribers.is_empty());
+    }
+
+    #[test]
+    fn topics_of_the_broker_are_not_remembered_as_checked() {
+        let mut routes = Routes::new(CoreId(0));
+        routes.entry("$SYS/#").push(subscriber(1, QoS::AtMostOnce));
+        for topic in ["$SYS/broker/uptime", "$SYS"] {
+            assert_eq!(routes.route(topic).subscribers.len(), 1);
+            assert!(routes.remembered(topic.as_bytes()).is_err(), "{topic}");
+        }
     }
 
     #[test]

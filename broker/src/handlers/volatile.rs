@@ -13,6 +13,10 @@ use ringlane_dataplane::routing::CoreSet;
 use ringlane_dataplane::time::Nanos;
 use ringlane_mqtt::{PACKET_BYTES_MAX, PublishRun, QoS, Version, publish_run};
 
+/// Bytes of the longest run. What was held during a pause comes as one event of up to 2 MiB; the
+/// outputs of its subscribers are looked at again before each run.
+const RUN_BYTES_MAX: usize = 64 * 1024;
+
 /// Where packets come from.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Origin {
@@ -54,6 +58,7 @@ impl Broker {
         if self.post.is_congested() {
             return None;
         }
+        let bytes = &bytes[..bytes.len().min(RUN_BYTES_MAX)];
         let run = publish_run(version, bytes, self.sizes.packet_bytes_max)?;
         let held = self.sessions.get(session)?;
         let (publisher, partition) = (held.client_hash, held.partition);
