@@ -182,3 +182,28 @@ fn qos_1_and_2_allocate_nothing() {
         check_acknowledged(qos, 20);
     }
 }
+
+/// What a client keeps that does nothing, besides the driver's own table. The tables grow by doubling,
+/// so the number is one that fills most of them.
+#[test]
+fn an_idle_client_keeps_little_memory() {
+    const CLIENTS: i64 = 8192;
+    let mut broker = Loopback::new(&Config::default());
+    let mut clients = Vec::with_capacity(CLIENTS as usize);
+    let connected = allocation_counter::measure(|| {
+        for number in 0..CLIENTS {
+            clients.push(broker.client(&format!("idle-{number:07}"), Version::V311));
+        }
+    });
+    assert!(connected.count_current < 100, "{} allocations are kept", connected.count_current);
+    let each = connected.bytes_current / CLIENTS;
+    assert!(each <= 380, "{each} bytes for an idle client");
+    let subscribed = allocation_counter::measure(|| {
+        for (number, client) in clients.iter().enumerate() {
+            let filter = format!("dev/{number:07}/command");
+            broker.subscribe(*client, Version::V311, &filter, QoS::AtLeastOnce);
+        }
+    });
+    let each = subscribed.bytes_current / CLIENTS;
+    assert!(each <= 220, "{each} bytes for a subscription");
+}

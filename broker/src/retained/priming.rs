@@ -224,7 +224,7 @@ impl Broker {
         let crate::connection::Phase::Connected(id) = held.phase else { return };
         // With QoS 0 and acknowledgements nothing waits for room.
         let Some(session) = self.sessions.get_mut(id) else { return };
-        let outbound = &mut session.outbound;
+        let outbound = &session.outbound;
         if !outbound.is_in_step() || session.backlog_full {
             self.pump(turn, id);
         }
