@@ -92,6 +92,7 @@ core_metrics! {
     retained_refused, Counter, "retained_refused_total", "Retained messages refused at the bound.";
     queued_messages, Gauge, "queued_messages", "Messages that wait in the backlogs of sessions.";
     queued_bytes, Gauge, "queued_bytes", "Bytes that wait in the backlogs of sessions.";
+    message_bytes, Gauge, "message_bytes", "Bytes of messages that the core keeps, whole batches counted: what limits.memory bounds.";
     inflight_messages, Gauge, "inflight_messages", "QoS 1 and 2 messages sent and not yet acknowledged.";
     backpressure_pauses, Counter, "backpressure_pauses_total", "Times a connection was not read from because of back-pressure.";
     slow_disconnects, Counter, "slow_disconnects_total", "Connections closed because their output stayed above the hard bound.";

@@ -272,6 +272,7 @@ impl Service for Broker {
         self.metrics.sockets.set(turn.sockets.open_count() as u64);
         self.check_drained(turn);
         self.take_back_batches(turn);
+        self.metrics.message_bytes.set(self.meter.bytes());
         if self.stopping {
             After::Stop
         } else if self.post.has_work()

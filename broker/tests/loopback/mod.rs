@@ -16,6 +16,7 @@ use ringlane_mqtt::encode::{self, PublishHead};
 use ringlane_mqtt::{Connect, ConnectProperties, QoS, SubscribeFilter, Version};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// A broker and the two ends of its sockets.
 pub struct Loopback {
@@ -69,6 +70,15 @@ impl Loopback {
 
     /// A connected client.
     pub fn client(&mut self, client_id: &str, version: Version) -> ConnectionId {
+        self.connect(client_id, version, true)
+    }
+
+    /// A connected client that takes up the session it had.
+    pub fn returning_client(&mut self, client_id: &str, version: Version) -> ConnectionId {
+        self.connect(client_id, version, false)
+    }
+
+    fn connect(&mut self, client_id: &str, version: Version, clean_start: bool) -> ConnectionId {
         let peer = SocketAddr::from(([127, 0, 0, 1], 1));
         let listener = ListenerId(0);
         let connection = self.sockets.open(listener, peer).expect("the table has room");
@@ -76,7 +86,7 @@ impl Loopback {
         let mut bytes = Vec::new();
         let connect = Connect {
             version,
-            clean_start: true,
+            clean_start,
             keep_alive_secs: 0,
             client_id,
             will: None,
@@ -149,6 +159,20 @@ impl Loopback {
     /// Whether the broker does not read from a client.
     pub fn is_paused(&self, connection: ConnectionId) -> bool {
         self.sockets.is_paused(connection)
+    }
+
+    /// Time passes, a tenth of a second at a time; what is due happens.
+    pub fn pass(&mut self, seconds: u64) {
+        for _ in 0..seconds * 10 {
+            self.now = self.now + Duration::from_millis(100);
+            let mut fired = Vec::new();
+            while self.timers.expire(self.now, 64, &mut fired) {}
+            for timer in fired {
+                let Self { broker, sockets, timers, endpoint, now, .. } = self;
+                broker.on_timer(&mut Turn { now: *now, sockets, timers, mesh: endpoint }, timer);
+            }
+            self.end_turn();
+        }
     }
 
     fn net(&mut self, event: NetEvent<'_>) {
