@@ -112,8 +112,6 @@ pub(crate) struct Connection {
     pub(crate) phase: Phase,
     pub(crate) paused: bool,
     pub(crate) receiving: Receiving,
-    /// Its last receive found no buffer: the next takes one buffer, so that all who wait get some.
-    pub(crate) starved: bool,
     pub(crate) appetite: Appetite,
     /// The output being sent; the kernel reads it while `send_in_flight`.
     pub(crate) sending: Option<Box<Sending>>,
@@ -138,7 +136,6 @@ impl Connection {
             phase: Phase::Open,
             paused: false,
             receiving: Receiving::Idle,
-            starved: false,
             appetite: Appetite::default(),
             sending: None,
             send_in_flight: false,

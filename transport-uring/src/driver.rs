@@ -204,14 +204,17 @@ impl<E: Engine> SocketDriver<E> {
         self.stop_listener(index, again_at);
     }
 
-    /// Lets connections that found no buffer receive again. What this turn gave back is theirs
-    /// first: they are submitted before the kernel serves the receives that are armed.
+    /// Lets connections that found no buffer receive again, one buffer each. What this turn gave
+    /// back is theirs first: they are submitted before all others, and the kernel serves receives
+    /// that are armed already only after that.
     fn feed_starved(&mut self) {
         let given_back = core::mem::take(&mut self.given_back);
         let buffers_are_free = !self.engine.has_completions();
         let count = if buffers_are_free { self.starved.len() } else { given_back };
-        let count = count.min(self.starved.len());
-        self.to_receive.extend(self.starved.drain(..count));
+        for _ in 0..count {
+            let Some(id) = self.starved.pop_front() else { break };
+            self.receive_if_wanted(id, true);
+        }
     }
 
     fn stop_listener(&mut self, index: usize, again_at: Nanos) {
@@ -384,7 +387,7 @@ impl<E: Engine> Driver for SocketDriver<E> {
         self.feed_starved();
         let mut ids = core::mem::take(&mut self.to_receive);
         for id in ids.drain(..) {
-            self.receive_if_wanted(id);
+            self.receive_if_wanted(id, false);
         }
         ids.append(&mut self.to_receive);
         self.to_receive = ids;

@@ -19,7 +19,6 @@ impl<E: Engine> SocketDriver<E> {
     ) -> usize {
         self.counters.received_bytes += buffer.bytes as u64;
         let Some(connection) = self.connections.get(id) else { return 0 };
-        connection.starved = false;
         if !more {
             connection.receiving = Receiving::Idle;
             self.to_receive.push(id);
@@ -55,16 +54,13 @@ impl<E: Engine> SocketDriver<E> {
         match end {
             ReceiveEnd::Finished | ReceiveEnd::Failed(_) => connection.end = Some(end),
             ReceiveEnd::Stopped => self.to_receive.push(id),
-            ReceiveEnd::Shortage => {
-                connection.starved = true;
-                self.starved.push_back(id);
-            }
+            ReceiveEnd::Shortage => self.starved.push_back(id),
         }
         self.settle(sockets, id);
     }
 
-    /// Starts receiving if that is wanted and none is in flight.
-    pub(super) fn receive_if_wanted(&mut self, id: ConnectionId) {
+    /// Starts receiving if that is wanted and none is in flight; `once` takes one buffer and no more.
+    pub(super) fn receive_if_wanted(&mut self, id: ConnectionId, once: bool) {
         let Some(connection) = self.connections.get(id) else { return };
         if connection.receiving != Receiving::Idle || !connection.wants_bytes() {
             return;
@@ -73,7 +69,7 @@ impl<E: Engine> SocketDriver<E> {
         connection.receiving = Receiving::Armed;
         // What is dropped anyway may come by multishot: the connection goes nowhere any more.
         let many = connection.stage == Stage::Established || connection.phase != Phase::Open;
-        let how = match many && !connection.starved {
+        let how = match many && !once {
             false => Receive::Once,
             true if connection.appetite.is_bulk() => Receive::Bulk,
             true => Receive::Many,
