@@ -75,15 +75,13 @@ struct Lag {
 
 /// The log of one partition at the level `memory`. `A` is what a publisher waits with.
 ///
-/// All marks are exclusive: `trimmed <= cursor <= committed <= taken <= accepted`.
+/// All marks are exclusive: `trimmed <= cursor <= committed <= accepted`.
 #[derive(Debug)]
 pub struct Partition<A> {
     id: PartitionId,
     /// Offset of the first record that is kept; `committed` if no core lags.
     trimmed: u64,
     committed: u64,
-    /// Below this, records were handed out to be committed.
-    taken: u64,
     accepted: u64,
     /// Accepted and full, older than `open`.
     full: VecDeque<AcceptedBatch<A>>,
@@ -105,7 +103,6 @@ impl<A> Partition<A> {
             id,
             trimmed: 0,
             committed: 0,
-            taken: 0,
             accepted: 0,
             full: VecDeque::new(),
             open: None,
@@ -177,9 +174,7 @@ impl<A> Partition<A> {
         if self.full.is_empty() {
             self.close_open();
         }
-        let batch = self.full.pop_front()?;
-        self.taken += batch.acks.len() as u64;
-        Some(batch)
+        self.full.pop_front()
     }
 
     /// Commits a message that was taken out. `missed` are the cores that want it and could not be
