@@ -79,7 +79,6 @@ impl Broker {
         {
             targets.insert(owner);
         }
-        targets.remove(self.core);
         let missed = self.mail_record(turn, index, record, message, targets);
         self.partitions[index].commit(record.offset, message, missed);
         let matched = matched.here || !matched.cores.is_empty();
