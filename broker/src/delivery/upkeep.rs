@@ -99,7 +99,8 @@ impl Broker {
         }
         self.upkeep.next = 0;
         self.batches.look(LOOKS_PER_UPKEEP);
-        if !self.upkeep.sessions.is_empty() || self.batches.read_count() > 0 {
+        // For batches that are still read, the end of the turn sees to it.
+        if !self.upkeep.sessions.is_empty() {
             self.upkeep.arm(turn, EVERY);
         }
     }
