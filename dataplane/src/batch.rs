@@ -128,6 +128,12 @@ impl Batch {
         self.records.is_empty()
     }
 
+    /// What is written to the log of it.
+    #[must_use]
+    pub fn body(&self) -> &[u8] {
+        &self.bytes
+    }
+
     fn has_room(&self, parts: &Parts<'_>) -> bool {
         self.records.len() < self.size.records()
             && self.topics.capacity() - self.topics.len() >= parts.topic.len()

@@ -1,12 +1,14 @@
 //! Ringlane's data plane: it decides, and does no I/O itself.
 //!
 //! One [`runtime`] core is one pinned thread that owns everything it touches. Time, sockets and
-//! wake-ups come in through the seam in [`net`]; mails from other cores come in through
+//! wake-ups come in through the seam in [`net`], files through that in [`disk`]; mails from other cores come in through
 //! [`runtime::mailbox`]. Nothing here knows the clock, the kernel, or MQTT on the wire.
 //!
-//! Reading order: [`ids`], [`time`], [`message`], [`batch`], [`net`], [`runtime`], [`routing`].
+//! Reading order: [`ids`], [`time`], [`message`], [`batch`], [`net`], [`disk`],
+//! [`runtime`], [`routing`].
 
 pub mod batch;
+pub mod disk;
 pub mod ids;
 pub mod message;
 pub mod net;

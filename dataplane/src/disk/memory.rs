@@ -1,0 +1,324 @@
+//! A disk in memory that forgets what was not synced: for tests, and for simulation.
+//!
+//! Handles share one disk. It completes commands in order, or as a seed chooses; it fails what it is
+//! told to fail; and a crash keeps, drops or tears each sector that was written and not synced, as a
+//! page cache does when the power goes.
+
+mod files;
+mod random;
+
+use super::{
+    COMMANDS_MAX, Disk, DiskCommand, DiskDone, DiskError, DiskEvent, EIO, FileDriver, FileJob,
+};
+use files::Files;
+use random::Random;
+use std::collections::VecDeque;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+pub use super::StartFiles;
+
+/// What can be made to fail.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Operation {
+    /// [`DiskCommand::Write`].
+    Write,
+    /// [`DiskCommand::Sync`].
+    Sync,
+    /// [`DiskCommand::Read`].
+    Read,
+    /// [`FileJob::Create`].
+    Create,
+    /// [`FileJob::Open`].
+    Open,
+    /// [`FileJob::Begin`].
+    Begin,
+    /// [`FileJob::Append`].
+    Append,
+    /// [`FileJob::Publish`].
+    Publish,
+    /// [`FileJob::Replace`].
+    Replace,
+    /// [`FileJob::Remove`].
+    Remove,
+}
+
+impl Operation {
+    /// What a command is; `None` for a close, which cannot fail.
+    fn of(command: &DiskCommand) -> Option<Self> {
+        Some(match command {
+            DiskCommand::Write { .. } => Self::Write,
+            DiskCommand::Sync { .. } => Self::Sync,
+            DiskCommand::Read { .. } => Self::Read,
+            DiskCommand::Job { job, .. } => match job {
+                FileJob::Create { .. } => Self::Create,
+                FileJob::Open { .. } => Self::Open,
+                FileJob::Close { .. } => return None,
+                FileJob::Begin { .. } => Self::Begin,
+                FileJob::Append { .. } => Self::Append,
+                FileJob::Publish { .. } => Self::Publish,
+                FileJob::Replace { .. } => Self::Replace,
+                FileJob::Remove { .. } => Self::Remove,
+            },
+        })
+    }
+}
+
+#[derive(Debug)]
+struct Fault {
+    operation: Operation,
+    path_part: String,
+    errno: i32,
+}
+
+#[derive(Debug, Default)]
+struct World {
+    files: Files,
+    /// Commands that have not been carried out, in the order in which they came.
+    waiting: VecDeque<DiskCommand>,
+    faults: Vec<Fault>,
+    /// Chooses what completes next; `None` goes by order.
+    random: Option<Random>,
+    held: bool,
+    syncs: u64,
+}
+
+/// A handle on a disk in memory.
+#[derive(Clone, Debug, Default)]
+pub struct MemoryDisk(Arc<Mutex<World>>);
+
+impl MemoryDisk {
+    /// An empty disk that carries out commands in order, each with the next
+    /// [`FileDriver::complete`].
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// An empty disk that takes its time and completes in any order, as the seed chooses.
+    #[must_use]
+    pub fn shuffled(seed: u64) -> Self {
+        let disk = Self::default();
+        disk.world().random = Some(Random::new(seed));
+        disk
+    }
+
+    fn world(&self) -> MutexGuard<'_, World> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Completes nothing until let go again.
+    pub fn hold(&self, held: bool) {
+        self.world().held = held;
+    }
+
+    /// The next such operation on a path that contains `path_part` fails.
+    pub fn fail(&self, operation: Operation, path_part: &str, errno: i32) {
+        let path_part = path_part.to_owned();
+        self.world().faults.push(Fault { operation, path_part, errno });
+    }
+
+    /// Bytes that fit on the disk; what would need more fails with `ENOSPC`.
+    pub fn set_capacity(&self, bytes: u64) {
+        self.world().files.set_capacity(bytes);
+    }
+
+    /// Syncs carried out.
+    #[must_use]
+    pub fn sync_count(&self) -> u64 {
+        self.world().syncs
+    }
+
+    /// What a reader finds in a file now.
+    #[must_use]
+    pub fn content(&self, path: &Path) -> Option<Vec<u8>> {
+        self.world().files.find(path).map(|inode| inode.content().to_vec())
+    }
+
+    /// Puts a file there, durable, in place of one of that name.
+    pub fn put(&self, path: &Path, content: &[u8]) {
+        self.world().files.put(path, content);
+    }
+
+    /// Changes a file behind everybody's back, as damage does: durable at once.
+    pub fn damage(&self, path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
+        if let Some(mut content) = self.content(path) {
+            change(&mut content);
+            self.put(path, &content);
+        }
+    }
+
+    /// The paths of all files.
+    #[must_use]
+    pub fn paths(&self) -> Vec<PathBuf> {
+        self.world().files.paths()
+    }
+
+    /// The power goes. Commands under way have happened, or not, or in part; sectors that were
+    /// not synced are kept or lost each for itself. All files are closed, and faults forgotten.
+    pub fn crash(&self, seed: u64) {
+        let mut random = Random::new(seed);
+        let world = &mut *self.world();
+        world.faults.clear();
+        world.held = false;
+        let mut jobs_go_on = true;
+        for command in std::mem::take(&mut world.waiting) {
+            if !matches!(command, DiskCommand::Job { .. }) {
+                if random.one_in(2) {
+                    world.files.interrupt(command, &mut random);
+                }
+            } else if jobs_go_on {
+                jobs_go_on = random.one_in(2);
+                if jobs_go_on {
+                    // Whether it worked is nobody's business any more.
+                    let _ = world.files.carry_out(&command);
+                } else {
+                    world.files.interrupt(command, &mut random);
+                }
+            }
+        }
+        world.files.crash(&mut random);
+    }
+}
+
+impl World {
+    /// Takes the command that ends next.
+    fn next(&mut self) -> Option<DiskCommand> {
+        if self.held || self.waiting.is_empty() {
+            return None;
+        }
+        let Some(random) = &mut self.random else { return self.waiting.pop_front() };
+        if random.one_in(4) {
+            return None;
+        }
+        let chosen = random.below(self.waiting.len());
+        // Jobs keep their order: the first of them stands for all.
+        let first_job = self.waiting.iter().position(|c| matches!(c, DiskCommand::Job { .. }));
+        let is_job = matches!(self.waiting[chosen], DiskCommand::Job { .. });
+        self.waiting.remove(if is_job { first_job.unwrap_or(chosen) } else { chosen })
+    }
+
+    fn carry_out(&mut self, command: &DiskCommand) -> Result<DiskDone, DiskError> {
+        if let Some(error) = self.fault(command) {
+            self.files.fail(command, error);
+            return Err(error);
+        }
+        self.syncs += u64::from(matches!(command, DiskCommand::Sync { .. }));
+        self.files.carry_out(command)
+    }
+
+    /// The error that a command was told to fail with.
+    fn fault(&mut self, command: &DiskCommand) -> Option<DiskError> {
+        let operation = Operation::of(command)?;
+        let path = self.files.path_of(command)?;
+        let path = path.to_string_lossy();
+        let index = self.faults.iter().position(|fault| {
+            fault.operation == operation && path.contains(fault.path_part.as_str())
+        })?;
+        Some(DiskError::from_errno(self.faults.remove(index).errno))
+    }
+}
+
+impl FileDriver for MemoryDisk {
+    fn submit(&mut self, disk: &mut Disk) {
+        let world = &mut *self.world();
+        while let Some(command) = disk.take() {
+            world.files.on_submit(&command);
+            world.waiting.push_back(command);
+        }
+        assert!(world.waiting.len() < COMMANDS_MAX, "whoever asks has a bound of its own");
+    }
+
+    fn complete(
+        &mut self,
+        disk: &mut Disk,
+        events_max: usize,
+        on_event: &mut dyn FnMut(&mut Disk, DiskEvent),
+    ) -> usize {
+        let mut count = 0;
+        while count < events_max {
+            let ended = {
+                let world = &mut *self.world();
+                world.next().map(|command| (world.carry_out(&command), command))
+            };
+            let Some((result, command)) = ended else { break };
+            let token = command.token();
+            if let DiskCommand::Write { batches, .. } = command {
+                disk.give_back(batches);
+            }
+            on_event(disk, DiskEvent { token, result });
+            count += 1;
+        }
+        count
+    }
+
+    fn in_flight(&self) -> usize {
+        self.world().waiting.len()
+    }
+}
+
+impl StartFiles for MemoryDisk {
+    fn list(&self, directory: &Path) -> io::Result<Vec<String>> {
+        self.world().files.list(directory)
+    }
+
+    fn len(&self, path: &Path) -> io::Result<u64> {
+        Ok(self.world().files.existing(path)?.content().len() as u64)
+    }
+
+    fn read_at(&self, path: &Path, position: u64, into: &mut [u8]) -> io::Result<usize> {
+        self.world().start_fault(Operation::Read, path)?;
+        Ok(self.world().files.existing(path)?.read_at(position, into))
+    }
+
+    fn zero_from(&mut self, path: &Path, position: u64) -> io::Result<()> {
+        self.world().start_fault(Operation::Write, path)?;
+        self.world().files.zero_from(path, position)
+    }
+
+    fn remove(&mut self, paths: &[PathBuf]) -> io::Result<()> {
+        for path in paths {
+            self.world().start_fault(Operation::Remove, path)?;
+            self.world().files.remove(path);
+        }
+        Ok(())
+    }
+
+    fn replace(&mut self, path: &Path, content: &[u8]) -> io::Result<()> {
+        self.world().start_fault(Operation::Replace, path)?;
+        self.world().files.put(path, content);
+        Ok(())
+    }
+
+    fn make_directory(&mut self, path: &Path) -> io::Result<()> {
+        self.world().files.make_directory(path);
+        Ok(())
+    }
+
+    fn sync(&mut self, path: &Path) -> io::Result<()> {
+        self.world().start_fault(Operation::Sync, path)?;
+        self.world().files.sync_path(path)
+    }
+}
+
+impl World {
+    /// As `fault`, for the calls of start-up.
+    fn start_fault(&mut self, operation: Operation, path: &Path) -> io::Result<()> {
+        let path = path.to_string_lossy();
+        let index = self.faults.iter().position(|fault| {
+            fault.operation == operation && path.contains(fault.path_part.as_str())
+        });
+        match index {
+            Some(index) => Err(io::Error::from_raw_os_error(self.faults.remove(index).errno)),
+            None => Ok(()),
+        }
+    }
+}
+
+fn broken() -> DiskError {
+    DiskError::from_errno(EIO)
+}
+
+#[cfg(test)]
+mod tests;

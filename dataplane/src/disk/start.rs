@@ -1,0 +1,57 @@
+//! Files at start-up: recovery reads and repairs with plain calls that wait.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// The files of a data directory before its cores run. Whoever changes something has it durable when the call
+/// returns.
+pub trait StartFiles {
+    /// The names in a directory, without `.` and `..`, in any order.
+    ///
+    /// # Errors
+    /// `NotFound` if there is no such directory; names that are no UTF-8 are `InvalidData`.
+    fn list(&self, directory: &Path) -> io::Result<Vec<String>>;
+
+    /// Bytes of a file.
+    ///
+    /// # Errors
+    /// `NotFound`, or what the system says.
+    fn len(&self, path: &Path) -> io::Result<u64>;
+
+    /// Reads at `position` until `into` is full or the file ends; how many bytes there were.
+    ///
+    /// # Errors
+    /// `NotFound`, or what the system says.
+    fn read_at(&self, path: &Path, position: u64, into: &mut [u8]) -> io::Result<usize>;
+
+    /// Overwrites the file with zeros from `position` to its end, and syncs it. Its length stays.
+    ///
+    /// # Errors
+    /// `NotFound`, or what the system says.
+    fn zero_from(&mut self, path: &Path, position: u64) -> io::Result<()>;
+
+    /// Removes files, and syncs their directories. One that is not there is no error.
+    ///
+    /// # Errors
+    /// What the system says; some may be removed then.
+    fn remove(&mut self, paths: &[PathBuf]) -> io::Result<()>;
+
+    /// Replaces a file as a whole: after a crash it has the old content or the new one.
+    ///
+    /// # Errors
+    /// What the system says; the old content stays then.
+    fn replace(&mut self, path: &Path, content: &[u8]) -> io::Result<()>;
+
+    /// Makes a directory whose parent exists, for its owner alone. One that is there is no error.
+    ///
+    /// # Errors
+    /// What the system says.
+    fn make_directory(&mut self, path: &Path) -> io::Result<()>;
+
+    /// Syncs a file: what others wrote before is durable afterwards. Recovery does so before it
+    /// believes what it read, because that may be in the page cache alone.
+    ///
+    /// # Errors
+    /// `NotFound`, or what the system says.
+    fn sync(&mut self, path: &Path) -> io::Result<()>;
+}
