@@ -5,11 +5,12 @@
 //! [`runtime::mailbox`]. Nothing here knows the clock, the kernel, or MQTT on the wire.
 //!
 //! Reading order: [`ids`], [`time`], [`message`], [`batch`], [`net`], [`disk`],
-//! [`runtime`], [`routing`].
+//! [`runtime`], [`routing`], [`log`].
 
 pub mod batch;
 pub mod disk;
 pub mod ids;
+pub mod log;
 pub mod message;
 pub mod net;
 pub mod partition;
