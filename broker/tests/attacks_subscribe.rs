@@ -216,7 +216,7 @@ fn windows_that_never_empty_are_bounded_and_the_oldest_dropped(transport: Transp
     const PAYLOAD_BYTES: usize = 1000;
     let options = Options::new(transport)
         .config(WINDOWS)
-        .config("[session]\nbacklog_policy = \"drop_oldest\"");
+        .config("[[stream]]\nname = \"default\"\nwhen_full = \"drop_oldest\"");
     let broker = Broker::start(&options);
     let witness = Witness::start(broker.tcp);
     let memory = Memory::of(&broker);

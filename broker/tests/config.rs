@@ -2,8 +2,8 @@
 
 use proptest::prelude::*;
 use ringlane::config::{
-    Assignment, Config, Cores, IdleChoice, Layers, Loaded, LogFormat, Source, TransportSetting,
-    known_keys, load,
+    Assignment, Config, Cores, IdleChoice, Layers, Loaded, LogFormat, Source, StreamLevel,
+    TransportSetting, WhenFull, known_keys, load,
 };
 use std::path::PathBuf;
 use std::time::Duration;
@@ -73,10 +73,18 @@ connect_timeout = 3
 server_reference = "other:1883"
 [listeners.tcp]
 bind = "[::]:1884"
-[session]
-backlog_policy = "drop_oldest"
 [log]
 format = "json"
+[commit_log]
+segment_size = "16MiB"
+[[stream]]
+name = "alarms"
+filters = ["+/alarm"]
+retention_age = "30d"
+[[stream]]
+name = "default"
+level = "memory"
+when_full = "drop_oldest"
 "#;
     let config = loaded(&with_file(text)).config;
     assert_eq!(config.data_dir, PathBuf::from("/data"));
@@ -90,6 +98,13 @@ format = "json"
     assert_eq!(config.mqtt.server_reference.as_deref(), Some("other:1883"));
     assert_eq!(config.listeners.tcp.bind.to_string(), "[::]:1884");
     assert_eq!(config.log.format, LogFormat::Json);
+    assert_eq!(config.commit_log.segment_size, 16 << 20);
+    let streams = config.streams();
+    assert_eq!((streams[0].name.as_str(), streams[0].level), ("alarms", StreamLevel::LocalDisk));
+    assert_eq!(
+        (streams[1].level, streams[1].when_full),
+        (StreamLevel::Memory, WhenFull::DropOldest)
+    );
     assert!(config.listeners.websocket.enabled, "what is not named keeps its default");
 }
 
@@ -150,7 +165,18 @@ const WRONG_VALUES: [(&str, &str); 7] = [
 ];
 
 /// The same for values that are out of range, or do not go together.
-const OUT_OF_RANGE: [(&str, &str); 11] = [
+const OUT_OF_RANGE: [(&str, &str); 14] = [
+    (
+        "[[stream]]\nname = 'a'\nfilters = ['a']\nlevel = 'quorum_disk'",
+        "1:1: stream \"a\": level \"quorum_disk\" needs replication, which there is not yet; \
+         choose \"local_disk\", which promises the same for this node alone",
+    ),
+    (
+        "[commit_log]\nsegment_size = '1MiB'",
+        "2:16: commit_log.segment_size is 1048576; with this mqtt.max_packet_size it must be at \
+         least 2162688",
+    ),
+    ("[[stream]]\nfilters = ['a']", "1:1: a [[stream]] without a name; add name = \"...\""),
     ("[mqtt]\n\n  receive_maximum = 0", "3:21: mqtt.receive_maximum is 0; it must be at least 1"),
     (
         "[mqtt]\nmax_client_id_length = 22",

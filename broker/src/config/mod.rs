@@ -10,6 +10,7 @@ mod keys;
 mod layers;
 mod load;
 mod model;
+mod streams;
 mod units;
 mod validate;
 
@@ -18,7 +19,8 @@ pub use keys::{Key, known_keys, nearest};
 pub use layers::{Assignment, Layers, Source};
 pub use load::{Loaded, load};
 pub use model::{
-    BacklogPolicy, Config, ControlConfig, Cores, IdleChoice, LimitsConfig, ListenersConfig,
-    LogConfig, LogFormat, LogLevel, MqttConfig, RetainedConfig, RuntimeConfig, SessionConfig,
-    SysConfig, TcpListenerConfig, TransportSetting, WebSocketListenerConfig,
+    Config, ControlConfig, Cores, IdleChoice, LimitsConfig, ListenersConfig, LogConfig, LogFormat,
+    LogLevel, MqttConfig, RetainedConfig, RuntimeConfig, SessionConfig, SysConfig,
+    TcpListenerConfig, TransportSetting, WebSocketListenerConfig,
 };
+pub use streams::{CommitLogConfig, DEFAULT_STREAM, StreamConfig, StreamLevel, WhenFull};

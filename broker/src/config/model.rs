@@ -3,6 +3,7 @@
 //! A field's name is its TOML key. `ringlane.example.toml` explains each key to operators, and a
 //! test holds the two together.
 
+use super::streams::{CommitLogConfig, StreamConfig, in_order};
 use super::units::{duration, optional_text, size};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -19,8 +20,10 @@ const GIB: u64 = 1024 * MIB as u64;
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Where the node keeps its manifest (and later its log).
+    /// Where the node keeps its manifest and its log.
     pub data_dir: PathBuf,
+    /// What is promised for which topics; the first one whose filter matches is a topic's.
+    pub stream: Vec<StreamConfig>,
     /// Cores, partitions and the socket driver.
     pub runtime: RuntimeConfig,
     /// Where clients connect.
@@ -29,6 +32,8 @@ pub struct Config {
     pub control: ControlConfig,
     /// Log lines.
     pub log: LogConfig,
+    /// The commit log.
+    pub commit_log: CommitLogConfig,
     /// Bounds of the protocol.
     pub mqtt: MqttConfig,
     /// Sessions of clients that are away.
@@ -45,16 +50,26 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             data_dir: PathBuf::from("ringlane-data"),
+            stream: vec![StreamConfig::rest()],
             runtime: RuntimeConfig::default(),
             listeners: ListenersConfig::default(),
             control: ControlConfig::default(),
             log: LogConfig::default(),
+            commit_log: CommitLogConfig::default(),
             mqtt: MqttConfig::default(),
             session: SessionConfig::default(),
             retained: RetainedConfig::default(),
             limits: LimitsConfig::default(),
             sys: SysConfig::default(),
         }
+    }
+}
+
+impl Config {
+    /// The streams in the order in which they are asked; the last one takes what is left.
+    #[must_use]
+    pub fn streams(&self) -> Vec<StreamConfig> {
+        in_order(&self.stream)
     }
 }
 
@@ -264,21 +279,14 @@ pub struct SessionConfig {
     /// Longest session expiry interval; 0 = no cap.
     #[serde(with = "duration")]
     pub max_expiry: Duration,
-    /// Bytes that may wait for one absent session.
+    /// Bytes that may wait for one absent session; then the stream says what happens.
     #[serde(with = "size")]
     pub max_backlog: u64,
-    /// What happens at `max_backlog`.
-    pub backlog_policy: BacklogPolicy,
 }
 
 impl Default for SessionConfig {
     fn default() -> Self {
-        Self {
-            max_sessions: 1_000_000,
-            max_expiry: Duration::ZERO,
-            max_backlog: GIB,
-            backlog_policy: BacklogPolicy::Reject,
-        }
+        Self { max_sessions: 1_000_000, max_expiry: Duration::ZERO, max_backlog: GIB }
     }
 }
 
@@ -338,17 +346,6 @@ impl Default for SysConfig {
     fn default() -> Self {
         Self { enabled: true, interval: Duration::from_secs(10) }
     }
-}
-
-/// What happens when the backlog of an absent session is full.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum BacklogPolicy {
-    /// Publishers get 0x97 (MQTT 5) or back-pressure.
-    #[default]
-    Reject,
-    /// The oldest message of that session makes room, and is counted.
-    DropOldest,
 }
 
 /// What a core does when it has nothing to do.

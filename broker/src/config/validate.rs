@@ -1,6 +1,6 @@
 //! What the types cannot say: ranges, and values that do not go together.
 
-use super::{Config, Cores};
+use super::{Config, Cores, streams};
 use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::time::Duration;
@@ -26,6 +26,8 @@ pub(super) fn problems(config: &Config) -> Vec<Problem> {
     windows(config, &mut rules);
     sessions(config, &mut rules);
     limits(config, &mut rules);
+    commit_log(config, &mut rules);
+    rules.0.extend(streams::problems(&config.stream));
     rules.0
 }
 
@@ -136,6 +138,19 @@ fn limits(config: &Config, rules: &mut Rules) {
     let day = Duration::from_secs(86_400);
     rules.time("sys.interval", config.sys.interval, Duration::from_secs(1), day);
     rules.whole_seconds("sys.interval", config.sys.interval);
+}
+
+/// A segment is never smaller than what two of the largest packets take (docs/formats/log.md).
+fn commit_log(config: &Config, rules: &mut Rules) {
+    let key = "commit_log.segment_size";
+    let bytes = config.commit_log.segment_size;
+    rules.range(key, bytes, 1 << 20, 1 << 30);
+    let least = 2 * u64::from(config.mqtt.max_packet_size) + (64 << 10);
+    if bytes < least && (1 << 20) <= bytes {
+        let message =
+            format!("{key} is {bytes}; with this mqtt.max_packet_size it must be at least {least}");
+        rules.broken(&[key, "mqtt.max_packet_size"], message);
+    }
 }
 
 struct Rules(Vec<Problem>);

@@ -155,6 +155,11 @@ impl Group {
         Offered::Waiting
     }
 
+    /// The topic of the message that has waited longest.
+    pub(crate) fn oldest_topic(&self) -> Option<&str> {
+        self.waiting.front().map(|waiting| waiting.message.topic())
+    }
+
     /// Drops the oldest waiting message; false if there is none.
     pub(crate) fn drop_oldest(&mut self) -> bool {
         self.pop_waiting().is_some()

@@ -1,7 +1,7 @@
 //! The owner's side of a group, within the broker.
 
 use super::{Dispatch, GroupId, GroupKey, Member, MemberKey, Offered, Ticket};
-use crate::config::BacklogPolicy;
+use crate::config::WhenFull;
 use crate::delivery::{Subscriber, View};
 use crate::mail::{GroupMail, Mail};
 use crate::service::{Broker, Turn};
@@ -128,14 +128,15 @@ impl Broker {
     fn check_group_backlog(&mut self, turn: &mut Turn<'_>, id: GroupId) {
         let bound = self.sizes.backlog_bytes_max;
         let Some(group) = self.groups.get_mut(id) else { return };
-        let (bytes, full) = (group.waiting_bytes(), group.backlog_full);
-        if bytes > bound && self.config.session.backlog_policy == BacklogPolicy::DropOldest {
-            while group.waiting_bytes() > bound && group.drop_oldest() {
-                self.metrics.dropped_backlog.add(1);
-                self.metrics.shared_pending.sub(1);
-            }
-            return;
+        while group.waiting_bytes() > bound
+            && let Some(topic) = group.oldest_topic()
+            && self.streams.of(topic).when_full == WhenFull::DropOldest
+            && group.drop_oldest()
+        {
+            self.metrics.dropped_backlog.add(1);
+            self.metrics.shared_pending.sub(1);
         }
+        let (bytes, full) = (group.waiting_bytes(), group.backlog_full);
         let now_full = if full { bytes >= bound / 10 * 9 } else { bytes > bound };
         if now_full != full {
             group.backlog_full = now_full;

@@ -200,13 +200,18 @@ impl Broker {
             publisher: held.client_hash,
             partition: held.partition,
         };
-        let flow = if publish.qos == QoS::AtMostOnce && !publish.retain {
+        let flow = if self.is_volatile(topic, publish.qos, publish.retain) {
             self.route_volatile(turn, Some(id), &accepted, bytes)
         } else {
             self.log_publish(turn, id, session, publish, &accepted, bytes)
         };
         self.scratch.properties = properties;
         flow
+    }
+
+    /// Whether a message is in no log: QoS 0 that nobody retains and that no stream captures.
+    pub(crate) fn is_volatile(&mut self, topic: &str, qos: QoS, retain: bool) -> bool {
+        qos == QoS::AtMostOnce && !retain && !self.streams.captures(topic)
     }
 
     fn check_publish(

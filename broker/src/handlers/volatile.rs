@@ -1,4 +1,4 @@
-//! QoS 0 that nobody retains: in no log, straight to the subscribers of this core and into the
+//! QoS 0 that nobody retains and no stream captures: in no log, straight to the subscribers of this core and into the
 //! mailboxes of the others.
 
 use super::Flow;
@@ -60,6 +60,9 @@ impl Broker {
         }
         let bytes = &bytes[..bytes.len().min(RUN_BYTES_MAX)];
         let run = publish_run(version, bytes, self.sizes.packet_bytes_max)?;
+        if self.streams.captures_bytes(run.topic) {
+            return None;
+        }
         let held = self.sessions.get(session)?;
         let (publisher, partition) = (held.client_hash, held.partition);
         self.commit_before(turn, partition);

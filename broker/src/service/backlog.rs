@@ -2,10 +2,11 @@
 //!
 //! A session that is owed as much as its bound allows does not lose what it is owed; instead its
 //! filters are announced as full, and publishers to them get 0x97 or are not read from (policy
-//! `reject`). With `drop_oldest` the oldest message goes and is counted.
+//! `reject`). In a stream with `drop_oldest` the oldest message goes and is counted; a message of
+//! another stream is never dropped for it.
 
 use super::{Broker, Timer, Turn};
-use crate::config::BacklogPolicy;
+use crate::config::WhenFull;
 use crate::mail::Mail;
 use crate::session::{SessionId, SubscriptionKind};
 use ringlane_dataplane::routing::FilterTree;
@@ -51,24 +52,25 @@ impl Broker {
         if session.outbound.queue_bytes() <= bound {
             return;
         }
-        match self.config.session.backlog_policy {
-            BacklogPolicy::DropOldest => {
-                while let Some(session) = self.sessions.get_mut(id)
-                    && session.outbound.queue_bytes() > bound
-                {
-                    let Some(dropped) = session.outbound.pop_queue() else { break };
-                    self.metrics.dropped_backlog.add(1);
-                    self.metrics.queued_messages.sub(1);
-                    self.metrics.queued_bytes.sub(dropped.cost_bytes() as u64);
-                    self.owe_ticket(id, &dropped);
-                }
-            }
-            BacklogPolicy::Reject => {
-                if !session.backlog_full {
-                    self.drop_expired(turn, id);
-                    self.announce_if_full(turn, id);
-                }
-            }
+        self.drop_oldest(id, bound);
+        if self.sessions.get(id).is_some_and(|session| !session.backlog_full) {
+            self.drop_expired(turn, id);
+            self.announce_if_full(turn, id);
+        }
+    }
+
+    /// Makes room as far as the oldest messages are of streams that allow it.
+    fn drop_oldest(&mut self, id: SessionId, bound: usize) {
+        while let Some(session) = self.sessions.get_mut(id)
+            && session.outbound.queue_bytes() > bound
+            && let Some(topic) = session.outbound.oldest_queued_topic()
+            && self.streams.of(topic).when_full == WhenFull::DropOldest
+        {
+            let Some(dropped) = session.outbound.pop_queue() else { break };
+            self.metrics.dropped_backlog.add(1);
+            self.metrics.queued_messages.sub(1);
+            self.metrics.queued_bytes.sub(dropped.cost_bytes() as u64);
+            self.owe_ticket(id, &dropped);
         }
     }
 

@@ -11,6 +11,7 @@ mod drain;
 mod post;
 pub(crate) mod sizes;
 mod stall;
+mod streams;
 
 pub(crate) use announce::{Announcer, PendingSuback};
 pub(crate) use backlog::FullFilters;
@@ -18,6 +19,7 @@ pub(crate) use commit::AckToken;
 pub(crate) use post::{Post, VolatileSent};
 pub(crate) use sizes::Sizes;
 pub(crate) use stall::{Admission, QUOTA_WAIT_MAX, Stalls};
+pub(crate) use streams::Streams;
 
 use crate::config::Config;
 use crate::connection::Connections;
@@ -102,6 +104,7 @@ pub struct Broker {
     pub(crate) placement: Placement,
     pub(crate) config: Arc<Config>,
     pub(crate) sizes: Sizes,
+    pub(crate) streams: Streams,
     pub(crate) metrics: Arc<CoreMetrics>,
     pub(crate) listeners: Vec<ListenerKind>,
     pub(crate) memory_bytes: u64,
@@ -167,6 +170,7 @@ impl Broker {
             stopping: false,
             bad_packet_logs: crate::connection::LogBudget::default(),
             placement: setup.placement,
+            streams: Streams::new(&setup.config),
             config: setup.config,
             sizes,
             metrics: setup.metrics,

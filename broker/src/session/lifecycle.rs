@@ -3,7 +3,6 @@
 use super::{Outbound, SessionId, WillMessage};
 use crate::handlers::Accepted;
 use crate::service::{Admission, Broker, Timer, Turn};
-use ringlane_mqtt::QoS;
 use std::time::Duration;
 
 impl Broker {
@@ -103,7 +102,7 @@ impl Broker {
             partition,
         };
         self.metrics.wills_published.add(1);
-        if qos == QoS::AtMostOnce && !retain {
+        if self.is_volatile(&topic, qos, retain) {
             self.route_volatile(turn, None, &accepted, 0);
         } else if self.admit(&topic) == Admission::Refused {
             self.metrics.dropped_memory.add(1);

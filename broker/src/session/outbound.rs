@@ -137,6 +137,11 @@ impl Outbound {
         self.queue.push_back(pending);
     }
 
+    /// The topic of the message that has waited longest.
+    pub(crate) fn oldest_queued_topic(&self) -> Option<&str> {
+        self.queue.front().map(|pending| pending.message.topic())
+    }
+
     pub(crate) fn pop_queue(&mut self) -> Option<Pending> {
         let pending = self.queue.pop_front()?;
         self.queue_bytes -= pending.cost_bytes();

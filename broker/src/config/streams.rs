@@ -1,0 +1,230 @@
+//! Streams: what is promised for which topics, and how long it is kept; and the commit log.
+
+use super::units::{duration, size};
+use super::validate::Problem;
+use ringlane_mqtt::topic::TopicFilter;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// The name of the stream that takes what no other one takes.
+pub const DEFAULT_STREAM: &str = "default";
+
+/// Streams of a configuration at most: their number is kept with every topic.
+const STREAMS_MAX: usize = 1024;
+
+/// When a message is acknowledged and handed on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StreamLevel {
+    /// As soon as it is in the memory of this node; it is logged all the same.
+    Memory,
+    /// Once it is on the disk of this node.
+    #[default]
+    LocalDisk,
+    /// Once it is in the memory of a majority of nodes.
+    QuorumMemory,
+    /// Once it is on the disks of a majority of nodes.
+    QuorumDisk,
+}
+
+/// What happens when the backlog of a session, or of a shared group, is full.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WhenFull {
+    /// Publishers get 0x97 (MQTT 5) or back-pressure.
+    #[default]
+    Reject,
+    /// The oldest message of that backlog makes room, and is counted.
+    DropOldest,
+}
+
+/// Topics with one promise.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct StreamConfig {
+    /// Its name, for people and tools.
+    pub name: String,
+    /// The topic filters that it takes.
+    pub filters: Vec<String>,
+    /// When a message is acknowledged and handed on.
+    pub level: StreamLevel,
+    /// How long messages are kept for those who read again; 0 = any time.
+    #[serde(with = "duration")]
+    pub retention_age: Duration,
+    /// Bytes of log that are kept for those who read again, shared out between the partitions;
+    /// 0 = any number.
+    #[serde(with = "size")]
+    pub retention_size: u64,
+    /// Whether QoS 0 is logged as well, so that it can be read again.
+    pub capture_qos0: bool,
+    /// What happens when the backlog of a session is full.
+    pub when_full: WhenFull,
+}
+
+impl Default for StreamConfig {
+    fn default() -> Self {
+        Self {
+            name: String::new(),
+            filters: Vec::new(),
+            level: StreamLevel::LocalDisk,
+            retention_age: Duration::from_secs(7 * 86_400),
+            retention_size: 10 << 30,
+            capture_qos0: false,
+            when_full: WhenFull::Reject,
+        }
+    }
+}
+
+impl StreamConfig {
+    /// The stream that takes what no other one takes, as it is if nobody changes it.
+    #[must_use]
+    pub fn rest() -> Self {
+        let filters = vec!["#".to_owned()];
+        Self { name: DEFAULT_STREAM.to_owned(), filters, ..Self::default() }
+    }
+
+    /// Whether it takes what no other one takes.
+    #[must_use]
+    pub fn is_rest(&self) -> bool {
+        self.name == DEFAULT_STREAM
+    }
+}
+
+/// The commit log.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CommitLogConfig {
+    /// Whether there is one. Without it nothing survives the process, whatever a stream's level
+    /// says: for measuring what the log costs.
+    pub enabled: bool,
+    /// Bytes of the largest segment file; the first ones of a partition are smaller.
+    #[serde(with = "size")]
+    pub segment_size: u64,
+}
+
+impl Default for CommitLogConfig {
+    fn default() -> Self {
+        Self { enabled: true, segment_size: 64 << 20 }
+    }
+}
+
+/// The streams in the order in which they are asked, the one for the rest behind all others.
+pub(super) fn in_order(streams: &[StreamConfig]) -> Vec<StreamConfig> {
+    let named = streams.iter().filter(|stream| !stream.is_rest());
+    let rest = streams.iter().find(|stream| stream.is_rest());
+    let rest = rest.cloned().unwrap_or_else(StreamConfig::rest);
+    named.cloned().chain([rest]).collect()
+}
+
+/// Everything that is wrong with the streams.
+pub(super) fn problems(streams: &[StreamConfig]) -> Vec<Problem> {
+    let mut found = Vec::new();
+    let mut names = BTreeMap::new();
+    let mut filters = BTreeMap::new();
+    if streams.len() > STREAMS_MAX {
+        found.push(format!("there are {} streams; at most {STREAMS_MAX}", streams.len()));
+    }
+    for stream in streams {
+        let name = &stream.name;
+        if name.is_empty() {
+            found.push("a [[stream]] without a name; add name = \"...\"".to_owned());
+        } else if names.insert(name, ()).is_some() {
+            found.push(format!("two streams have the name \"{name}\""));
+        }
+        found.extend(level_problem(stream));
+        found.extend(filter_problems(stream));
+        for filter in stream.filters.iter().filter(|_| !stream.is_rest()) {
+            if let Some(first) = filters.insert(filter, name)
+                && first != name
+            {
+                found.push(format!(
+                    "stream \"{name}\": the filter \"{filter}\" is in stream \"{first}\" already, \
+                     which comes first; take it out of one of them"
+                ));
+            }
+        }
+    }
+    found.into_iter().map(|message| Problem { keys: vec!["stream"], message }).collect()
+}
+
+fn level_problem(stream: &StreamConfig) -> Option<String> {
+    let (level, instead) = match stream.level {
+        StreamLevel::Memory | StreamLevel::LocalDisk => return None,
+        StreamLevel::QuorumMemory => ("quorum_memory", "memory"),
+        StreamLevel::QuorumDisk => ("quorum_disk", "local_disk"),
+    };
+    Some(format!(
+        "stream \"{}\": level \"{level}\" needs replication, which there is not yet; choose \
+         \"{instead}\", which promises the same for this node alone",
+        stream.name
+    ))
+}
+
+fn filter_problems(stream: &StreamConfig) -> Vec<String> {
+    let name = &stream.name;
+    if stream.is_rest() {
+        let takes_all = stream.filters.is_empty() || stream.filters == ["#"];
+        let message = format!(
+            "stream \"{DEFAULT_STREAM}\" takes what no other one takes; leave its filters out, or \
+             give the stream another name"
+        );
+        return if takes_all { Vec::new() } else { vec![message] };
+    }
+    if stream.filters.is_empty() {
+        return vec![format!(
+            "stream \"{name}\" has no filters; add filters = [\"...\"], or call it \
+             \"{DEFAULT_STREAM}\" if it is to take what no other one takes"
+        )];
+    }
+    let wrong = |filter: &String| match TopicFilter::parse(filter) {
+        Ok(parsed) if parsed.share.is_some() => {
+            Some(format!("stream \"{name}\": \"{filter}\" is a shared subscription, not a filter"))
+        }
+        Ok(_) => None,
+        Err(error) => Some(format!("stream \"{name}\": \"{filter}\" is no topic filter: {error}")),
+    };
+    stream.filters.iter().filter_map(wrong).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stream(name: &str, filters: &[&str]) -> StreamConfig {
+        let filters = filters.iter().map(|filter| (*filter).to_owned()).collect();
+        StreamConfig { name: name.to_owned(), filters, ..StreamConfig::default() }
+    }
+
+    #[test]
+    fn the_stream_for_the_rest_is_there_and_comes_last() {
+        let names = |streams: &[StreamConfig]| {
+            in_order(streams).into_iter().map(|stream| stream.name).collect::<Vec<_>>()
+        };
+        assert_eq!(names(&[]), ["default"]);
+        assert_eq!(names(&[stream("default", &[]), stream("a", &["a/#"])]), ["a", "default"]);
+        let memory = StreamConfig { level: StreamLevel::Memory, ..StreamConfig::rest() };
+        assert_eq!(in_order(&[memory])[0].level, StreamLevel::Memory);
+    }
+
+    #[test]
+    fn what_is_wrong_with_streams_is_told_with_its_remedy() {
+        let quorum = StreamConfig { level: StreamLevel::QuorumDisk, ..stream("q", &["q"]) };
+        let cases = [
+            (vec![stream("", &["a"])], "without a name"),
+            (vec![stream("a", &["a"]), stream("a", &["b"])], "two streams have the name \"a\""),
+            (vec![quorum], "choose \"local_disk\""),
+            (vec![stream("a", &[])], "add filters"),
+            (vec![stream("default", &["a"])], "leave its filters out"),
+            (vec![stream("a", &["a#"])], "is no topic filter"),
+            (vec![stream("a", &["$share/g/a"])], "is a shared subscription"),
+            (vec![stream("a", &["x"]), stream("b", &["x"])], "in stream \"a\" already"),
+        ];
+        for (streams, expected) in cases {
+            let found: Vec<String> = problems(&streams).into_iter().map(|p| p.message).collect();
+            assert_eq!(found.len(), 1, "{found:?}");
+            assert!(found[0].contains(expected), "{found:?}");
+        }
+        assert!(problems(&[StreamConfig::rest(), stream("a", &["a/#", "b/+"])]).is_empty());
+    }
+}
