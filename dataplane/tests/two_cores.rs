@@ -1,6 +1,7 @@
 //! Two real cores on two threads that answer each other's mails, sleeping in between.
 #![cfg(not(loom))]
 
+use ringlane_dataplane::disk::{Disk, DiskEvent, FileDriver};
 use ringlane_dataplane::ids::CoreId;
 use ringlane_dataplane::net::{Driver, DriverCounters, NetEvent, Sockets, Wait};
 use ringlane_dataplane::runtime::{
@@ -67,6 +68,23 @@ impl Driver for BellDriver {
     }
 }
 
+impl FileDriver for BellDriver {
+    fn submit(&mut self, _disk: &mut Disk) {}
+
+    fn complete(
+        &mut self,
+        _disk: &mut Disk,
+        _events_max: usize,
+        _on_event: &mut dyn FnMut(&mut Disk, DiskEvent),
+    ) -> usize {
+        0
+    }
+
+    fn in_flight(&self) -> usize {
+        0
+    }
+}
+
 /// Sends numbers to the other core and answers what it gets; keeps `window` numbers under way.
 struct Answering {
     own: CoreId,
@@ -102,6 +120,8 @@ impl Service for Answering {
             }
         }
     }
+
+    fn on_disk(&mut self, _turn: &mut Turn<'_, Mail, u8>, _event: DiskEvent) {}
 
     fn on_timer(&mut self, _turn: &mut Turn<'_, Mail, u8>, _key: u8) {}
 

@@ -3,9 +3,11 @@
 use crate::config::{TransportConfig, TransportError, TransportKind};
 use crate::driver::SocketDriver;
 use crate::epoll::EpollEngine;
+use crate::file::Files;
 use crate::listen::ListenSocket;
 use crate::uring::UringEngine;
 use crate::wake::Wakers;
+use ringlane_dataplane::disk::{Disk, DiskEvent, FileDriver};
 use ringlane_dataplane::ids::{CoreId, ListenerId};
 use ringlane_dataplane::net::{Driver, DriverCounters, NetEvent, Sockets, Wait};
 use ringlane_dataplane::time::Nanos;
@@ -49,13 +51,19 @@ pub fn open(
     let refused = |errno| failed(io::Error::from_raw_os_error(errno));
     match kind {
         TransportKind::Uring => {
+            let files = config.files.as_ref();
+            let files = Files::open::<UringEngine>(core, files, wakers.clone()).map_err(failed)?;
             let engine = UringEngine::open(core, config, wakers).map_err(failed)?;
-            let driver = SocketDriver::new(engine, config.clone(), listeners).map_err(refused)?;
+            let driver =
+                SocketDriver::new(engine, files, config.clone(), listeners).map_err(refused)?;
             Ok(AnyDriver::Uring(UringDriver(Box::new(driver))))
         }
         TransportKind::Epoll => {
+            let files = config.files.as_ref();
+            let files = Files::open::<EpollEngine>(core, files, wakers.clone()).map_err(failed)?;
             let engine = EpollEngine::open(core, wakers).map_err(failed)?;
-            let driver = SocketDriver::new(engine, config.clone(), listeners).map_err(refused)?;
+            let driver =
+                SocketDriver::new(engine, files, config.clone(), listeners).map_err(refused)?;
             Ok(AnyDriver::Epoll(EpollDriver(Box::new(driver))))
         }
     }
@@ -106,5 +114,40 @@ impl Driver for AnyDriver {
 
     fn counters(&self) -> DriverCounters {
         self.inner().counters()
+    }
+}
+
+impl AnyDriver {
+    fn files(&self) -> &dyn FileDriver {
+        match self {
+            Self::Uring(driver) => &*driver.0,
+            Self::Epoll(driver) => &*driver.0,
+        }
+    }
+
+    fn files_mut(&mut self) -> &mut dyn FileDriver {
+        match self {
+            Self::Uring(driver) => &mut *driver.0,
+            Self::Epoll(driver) => &mut *driver.0,
+        }
+    }
+}
+
+impl FileDriver for AnyDriver {
+    fn submit(&mut self, disk: &mut Disk) {
+        self.files_mut().submit(disk);
+    }
+
+    fn complete(
+        &mut self,
+        disk: &mut Disk,
+        events_max: usize,
+        on_event: &mut dyn FnMut(&mut Disk, DiskEvent),
+    ) -> usize {
+        self.files_mut().complete(disk, events_max, on_event)
+    }
+
+    fn in_flight(&self) -> usize {
+        self.files().in_flight()
     }
 }

@@ -1,5 +1,6 @@
 //! What an operator may choose about the transport, and what can be wrong with it.
 
+use crate::file::FileConfig;
 use core::fmt;
 use core::net::SocketAddr;
 use core::str::FromStr;
@@ -96,6 +97,9 @@ pub struct TransportConfig {
     /// interleaved runs: 0.86 times the CPU and 0.4 times the system calls per message (medians of
     /// the ratios; 2 virtual CPUs of an AMD Zen 5 under load, kernel 6.18).
     pub min_wait: Duration,
+    /// The files of the core; `None` for a core that asks the disk for nothing, which has no
+    /// threads for it.
+    pub files: Option<FileConfig>,
 }
 
 impl Default for TransportConfig {
@@ -110,6 +114,7 @@ impl Default for TransportConfig {
             flush_timeout: Duration::from_secs(1),
             accept_backoff: Duration::from_millis(100),
             min_wait: Duration::from_micros(50),
+            files: None,
         }
     }
 }
@@ -142,6 +147,9 @@ impl TransportConfig {
         }
         if self.min_wait > Duration::from_millis(10) {
             return wrong("min_wait", "at most 10 ms");
+        }
+        if self.files.as_ref().is_some_and(|files| !(1..=16).contains(&files.threads)) {
+            return wrong("files.threads", "1 to 16");
         }
         Ok(())
     }

@@ -12,10 +12,12 @@ mod send;
 use crate::config::TransportConfig;
 use crate::connection::Connections;
 use crate::engine::{Block, Completion, Engine, Stopped};
+use crate::file::Files;
 use crate::listen::ListenSocket;
 use crate::sending::Sending;
 use crate::sys;
 use core::time::Duration;
+use ringlane_dataplane::disk::{Disk, DiskEvent, FileDriver};
 use ringlane_dataplane::ids::{ConnectionId, CoreId, ListenerId};
 use ringlane_dataplane::net::{
     Close, Closure, Driver, DriverCounters, NetEvent, SocketCommand, Sockets, Stage, Wait,
@@ -97,6 +99,7 @@ const RECEIVED_BYTES_MAX: usize = 256 * 1024;
 #[derive(Debug)]
 pub(crate) struct SocketDriver<E: Engine> {
     engine: E,
+    files: Files,
     connections: Connections,
     listeners: Vec<Listener>,
     config: TransportConfig,
@@ -122,6 +125,7 @@ impl<E: Engine> SocketDriver<E> {
     /// Takes the listeners in and starts to accept with the first turn.
     pub(crate) fn new(
         mut engine: E,
+        files: Files,
         config: TransportConfig,
         listeners: Vec<(ListenerId, ListenSocket)>,
     ) -> Result<Self, i32> {
@@ -135,6 +139,7 @@ impl<E: Engine> SocketDriver<E> {
             .collect();
         Ok(Self {
             engine,
+            files,
             connections: Connections::default(),
             listeners,
             config,
@@ -299,6 +304,9 @@ impl<E: Engine> SocketDriver<E> {
             Completion::Writable { connection } | Completion::Noticed { connection } => {
                 self.on_writable(sockets, connection);
             }
+            Completion::File { index, result } => {
+                self.files.on_result(&mut self.engine, index, result);
+            }
             Completion::Released { sending } => self.recycle(sockets, NOBODY, sending),
         }
         0
@@ -404,7 +412,10 @@ impl<E: Engine> Driver for SocketDriver<E> {
         sockets.set_now(self.now);
         self.expire(sockets);
         let mut delivered = self.deliver_ready(sockets, events_max, on_event);
-        let busy = delivered > 0 || !self.ready.is_empty() || self.engine.has_completions();
+        let busy = delivered > 0
+            || !self.ready.is_empty()
+            || self.engine.has_completions()
+            || self.files.have_ended();
         let block = if busy { Block::No } else { self.block(wait) };
         self.engine.turn(block)?;
         if block != Block::No {
@@ -440,9 +451,31 @@ impl<E: Engine> Driver for SocketDriver<E> {
     }
 }
 
+impl<E: Engine> FileDriver for SocketDriver<E> {
+    fn submit(&mut self, disk: &mut Disk) {
+        self.files.submit(disk, &mut self.engine);
+    }
+
+    fn complete(
+        &mut self,
+        disk: &mut Disk,
+        events_max: usize,
+        on_event: &mut dyn FnMut(&mut Disk, DiskEvent),
+    ) -> usize {
+        self.files.complete(disk, events_max, on_event)
+    }
+
+    fn in_flight(&self) -> usize {
+        self.files.in_flight()
+    }
+}
+
 impl<E: Engine> Drop for SocketDriver<E> {
     fn drop(&mut self) {
         let stopped = self.engine.stop();
+        if stopped == Stopped::NotKnown {
+            self.files.leak();
+        }
         for connection in self.connections.iter_mut() {
             match (connection.sending.take(), stopped) {
                 (None, _) => {}

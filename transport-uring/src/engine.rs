@@ -4,6 +4,7 @@
 //! rules that an engine relies on: at most one receive and one send per connection, buffers
 //! that live until the operation has ended, no close with an operation in flight.
 
+use crate::file::RingOperation;
 use crate::sending::Sending;
 use core::time::Duration;
 use ringlane_dataplane::ids::{ConnectionId, CoreId};
@@ -76,6 +77,8 @@ pub(crate) enum Completion {
     Released { sending: Box<Sending> },
     /// The kernel does not read the bytes of a short send any more; the rest may follow.
     Noticed { connection: ConnectionId },
+    /// A step of a file operation has ended, with the bytes moved or an `errno` value.
+    File { index: u32, result: Result<usize, i32> },
 }
 
 /// How a send began.
@@ -131,6 +134,13 @@ pub(crate) trait Engine {
 
     /// Stops a send in flight. True if it has ended; else [`Completion::Sent`] follows.
     fn stop_send(&mut self, connection: ConnectionId, sending: &Sending) -> bool;
+
+    /// Whether the engine does file operations.
+    const HAS_FILES: bool;
+
+    /// Begins the next step of a file operation; [`Completion::File`] with its index follows. The
+    /// caller keeps the operation as it is until then.
+    fn start_file(&mut self, index: u32, operation: &mut RingOperation);
 
     /// Keeps bytes that the kernel still reads until their notice comes; a notice that has come
     /// already frees them.

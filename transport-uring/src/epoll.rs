@@ -6,6 +6,7 @@
 //! scratch buffer of bytes, so that a fast peer cannot starve the others.
 
 use crate::engine::{Block, Buffer, Completion, Engine, Receive, ReceiveEnd, SendStart, Stopped};
+use crate::file::RingOperation;
 use crate::sending::{SLICES_MAX, Sending};
 use crate::sys;
 use crate::wake::Wakers;
@@ -337,6 +338,12 @@ impl Engine for EpollEngine {
             socket.send_waits = false;
         }
         true
+    }
+
+    const HAS_FILES: bool = false;
+
+    fn start_file(&mut self, _index: u32, _operation: &mut RingOperation) {
+        unreachable!("there is no readiness of files: threads do what would block");
     }
 
     fn park(&mut self, _notice: u32, _sending: Box<Sending>) {

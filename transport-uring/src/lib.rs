@@ -1,8 +1,8 @@
-//! Sockets and wake-ups of the Ringlane broker: io_uring, and epoll where that is missing.
+//! Sockets, files and wake-ups of the Ringlane broker: io_uring, and epoll where that is missing.
 //!
 //! [`probe::probe`] finds out what the kernel has, [`choose()`] decides, [`bind`] opens one
 //! listening socket per core, and [`open`] gives each core its driver: an implementation of
-//! [`ringlane_dataplane::net::Driver`]. The life of a connection (`driver`) is the same code for
+//! [`ringlane_dataplane::net::Driver`] and of [`ringlane_dataplane::disk::FileDriver`]. The life of a connection (`driver`) is the same code for
 //! both; what differs is how an operation starts and ends (`engine`, `epoll`, `uring`).
 //!
 //! Unsafe code is in `sys` (system calls) and `uring` (ring, buffers, message headers) only.
@@ -14,6 +14,7 @@ mod connection;
 mod driver;
 mod engine;
 mod epoll;
+mod file;
 mod listen;
 pub mod probe;
 mod sending;
@@ -24,5 +25,6 @@ mod wake;
 pub use any::{AnyDriver, EpollDriver, UringDriver, open};
 pub use choose::choose;
 pub use config::{TransportChoice, TransportConfig, TransportError, TransportKind};
+pub use file::{FileBackend, FileConfig, StdFiles};
 pub use listen::{ListenSocket, bind};
 pub use wake::{WakeEvent, Wakers};

@@ -93,6 +93,36 @@ pub(crate) fn wait_readable(fd: BorrowedFd<'_>, timeout: Duration) -> bool {
     ready > 0
 }
 
+/// Starts to write a range of a file back and waits until the disk has it (sync_file_range(2)).
+/// This bounds what is dirty; it makes nothing durable.
+pub(crate) fn write_back(file: BorrowedFd<'_>, position: u64, bytes: u64) -> io::Result<()> {
+    let range = (position.cast_signed(), bytes.cast_signed());
+    let flags = libc::SYNC_FILE_RANGE_WAIT_BEFORE
+        | libc::SYNC_FILE_RANGE_WRITE
+        | libc::SYNC_FILE_RANGE_WAIT_AFTER;
+    // SAFETY: sync_file_range takes no pointers.
+    let result = unsafe { libc::sync_file_range(file.as_raw_fd(), range.0, range.1, flags) };
+    match check(result) {
+        // Not every file system can; the sync that follows makes up for it.
+        Ok(_) | Err(libc::ENOSYS | libc::EINVAL | libc::ESPIPE) => Ok(()),
+        Err(errno) => Err(io::Error::from_raw_os_error(errno)),
+    }
+}
+
+/// A set of CPUs as the kernel takes it; CPUs that it has no room for are left out.
+pub(crate) fn cpu_set(cpus: &[u32]) -> libc::cpu_set_t {
+    // SAFETY: all-zero is the empty set.
+    let mut set: libc::cpu_set_t = unsafe { core::mem::zeroed() };
+    for cpu in cpus.iter().map(|cpu| *cpu as usize).filter(|cpu| *cpu < CPUS_MAX) {
+        // SAFETY: the set has a bit for this CPU.
+        unsafe { libc::CPU_SET(cpu, &mut set) };
+    }
+    set
+}
+
+/// CPUs that a `cpu_set_t` has a bit for (CPU_SET(3)).
+const CPUS_MAX: usize = 8 * size_of::<libc::cpu_set_t>();
+
 /// Adds a descriptor to an epoll instance; `events` as in epoll_ctl(2).
 pub(crate) fn epoll_add(
     epoll: BorrowedFd<'_>,

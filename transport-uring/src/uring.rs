@@ -10,6 +10,7 @@ mod zero_copy;
 
 use crate::config::TransportConfig;
 use crate::engine::{Block, Buffer, Completion, Engine, Receive, ReceiveEnd, SendStart, Stopped};
+use crate::file::{FileBackend, RingOperation, RingStep};
 use crate::sending::Sending;
 use crate::sys;
 use crate::wake::Wakers;
@@ -54,6 +55,11 @@ impl UringEngine {
         let (small, large) = groups(config);
         let buffers = BufferRing::register(ring.uring(), small, 0)?;
         let large = BufferRing::register(ring.uring(), large, 0)?;
+        if let Some(files) = &config.files
+            && files.backend == FileBackend::Ring
+        {
+            ring.limit_workers(u32::from(files.threads), &files.cpus)?;
+        }
         wakers.register_ring(own, ring.descriptor());
         let zero_copy =
             ZeroCopySends::new(config.zero_copy_bytes, usize::from(config.zero_copy_pending_max));
@@ -108,6 +114,7 @@ impl UringEngine {
                 self.wakers.wake(target);
                 None
             }
+            Token::File { index } => Some(Completion::File { index, result: outcome(raw.result) }),
             Token::Woken | Token::Ignored => None,
         }
     }
@@ -246,6 +253,28 @@ impl Engine for UringEngine {
         };
         self.ring.cancel(token);
         false
+    }
+
+    const HAS_FILES: bool = true;
+
+    fn start_file(&mut self, index: u32, operation: &mut RingOperation) {
+        self.in_flight += 1;
+        let token = Token::File { index };
+        let step = operation.step();
+        let file = operation.file();
+        match step {
+            RingStep::Write { slices, count, position } => {
+                // SAFETY: the slices and what they name are on the heap of `operation`, which
+                // `Files` keeps and does not touch until `Completion::File`; `SocketDriver`'s
+                // drop stops this engine before it frees them.
+                unsafe { self.ring.write(file, slices, count, position, token) };
+            }
+            RingStep::Read { into, bytes, position } => {
+                // SAFETY: as above, for the buffer of `operation`.
+                unsafe { self.ring.read(file, into, bytes, position, token) };
+            }
+            RingStep::Sync => self.ring.sync_data(file, token),
+        }
     }
 
     fn park(&mut self, notice: u32, sending: Box<Sending>) {

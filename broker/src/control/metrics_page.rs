@@ -13,7 +13,7 @@ pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8"
 type Loop = (&'static str, &'static str, fn(&CoreStats) -> &Counter);
 
 /// The counters of a core's loop.
-const LOOP: [Loop; 8] = [
+const LOOP: [Loop; 9] = [
     ("core_turns_total", "Turns of the core's loop.", |stats| &stats.turns),
     ("core_busy_turns_total", "Turns in which anything happened.", |stats| &stats.busy_turns),
     ("core_parks_total", "Times that the core slept.", |stats| &stats.parks),
@@ -21,6 +21,11 @@ const LOOP: [Loop; 8] = [
     ("core_mails_sent_total", "Mails to other cores.", |stats| &stats.mails_sent),
     ("core_mails_received_total", "Mails from other cores.", |stats| &stats.mails_received),
     ("core_timers_fired_total", "Timers that fired.", |stats| &stats.timers_fired),
+    (
+        "core_disk_events_total",
+        "Writes, syncs and other commands to the disk that ended.",
+        |stats| &stats.disk_events,
+    ),
     ("core_net_events_total", "Events of the socket driver.", |stats| &stats.net_events),
 ];
 

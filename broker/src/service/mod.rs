@@ -30,6 +30,7 @@ use crate::metrics::CoreMetrics;
 use crate::retained::RetainedTasks;
 use crate::session::{SessionId, SessionStore};
 use ringlane_dataplane::batch::BatchPool;
+use ringlane_dataplane::disk::DiskEvent;
 use ringlane_dataplane::ids::{ConnectionId, CoreId};
 use ringlane_dataplane::message::MessageMeter;
 use ringlane_dataplane::net::NetEvent;
@@ -251,6 +252,10 @@ impl Service for Broker {
         self.take_mail(turn, from, mail);
     }
 
+    fn on_disk(&mut self, _turn: &mut Turn<'_>, event: DiskEvent) {
+        unreachable!("the broker asks the disk for nothing: {event:?}");
+    }
+
     fn on_timer(&mut self, turn: &mut Turn<'_>, key: Timer) {
         match key {
             Timer::ConnectDeadline(connection) => self.on_connect_deadline(turn, connection),
@@ -280,7 +285,7 @@ impl Service for Broker {
         if self.stopping {
             After::Stop
         } else if self.post.has_work()
-            || self.partitions.iter().any(|p| p.cursors().has_lag() || p.has_committable())
+            || self.partitions.iter().any(|p| p.has_lag() || p.has_uncommitted())
         {
             After::MoreWork
         } else {

@@ -1,6 +1,7 @@
 //! A driver whose counters other threads can read.
 
 use crate::metrics::CoreMetrics;
+use ringlane_dataplane::disk::{Disk, DiskEvent, FileDriver};
 use ringlane_dataplane::ids::CoreId;
 use ringlane_dataplane::net::{Driver, DriverCounters, NetEvent, Sockets, Wait};
 use ringlane_dataplane::time::Nanos;
@@ -77,5 +78,24 @@ impl<D: Driver> Driver for MeteredDriver<D> {
 
     fn counters(&self) -> DriverCounters {
         self.driver.counters()
+    }
+}
+
+impl<D: FileDriver> FileDriver for MeteredDriver<D> {
+    fn submit(&mut self, disk: &mut Disk) {
+        self.driver.submit(disk);
+    }
+
+    fn complete(
+        &mut self,
+        disk: &mut Disk,
+        events_max: usize,
+        on_event: &mut dyn FnMut(&mut Disk, DiskEvent),
+    ) -> usize {
+        self.driver.complete(disk, events_max, on_event)
+    }
+
+    fn in_flight(&self) -> usize {
+        self.driver.in_flight()
     }
 }

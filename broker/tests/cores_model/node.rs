@@ -5,6 +5,7 @@ use ringlane::config::Config;
 use ringlane::mail::{ControlMail, Mail};
 use ringlane::metrics::CoreMetrics;
 use ringlane::service::{Broker, CoreSetup, ListenerKind, Timer};
+use ringlane_dataplane::disk::Disk;
 use ringlane_dataplane::ids::{ConnectionId, CoreId, ListenerId};
 use ringlane_dataplane::net::{Close, Closure, NetEvent, SocketCommand, Sockets};
 use ringlane_dataplane::routing::Placement;
@@ -31,6 +32,7 @@ pub(crate) struct Wire {
 struct Core {
     broker: Broker,
     sockets: Sockets,
+    disk: Disk,
     timers: TimerWheel<Timer>,
     endpoint: Endpoint<Mail>,
     wires: HashMap<ConnectionId, usize>,
@@ -77,6 +79,7 @@ impl Node {
                 Core {
                     broker: Broker::new(setup, now),
                     sockets: Sockets::new(1000),
+                    disk: Disk::new(),
                     timers: TimerWheel::new(now),
                     endpoint,
                     wires: HashMap::new(),
@@ -160,8 +163,8 @@ impl Core {
         now: Nanos,
         act: impl FnOnce(&mut Broker, &mut Turn<'_, Mail, Timer>) -> R,
     ) -> R {
-        let Self { broker, sockets, timers, endpoint, .. } = self;
-        act(broker, &mut Turn { now, sockets, timers, mesh: endpoint })
+        let Self { broker, sockets, disk, timers, endpoint, .. } = self;
+        act(broker, &mut Turn { now, sockets, disk, timers, mesh: endpoint })
     }
 
     fn on_net(&mut self, now: Nanos, event: NetEvent<'_>) {

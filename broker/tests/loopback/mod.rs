@@ -7,6 +7,7 @@ use ringlane::config::Config;
 use ringlane::mail::Mail;
 use ringlane::metrics::CoreMetrics;
 use ringlane::service::{Broker, CoreSetup, ListenerKind, Timer};
+use ringlane_dataplane::disk::Disk;
 use ringlane_dataplane::ids::{ConnectionId, CoreId, ListenerId};
 use ringlane_dataplane::net::{NetEvent, Sockets};
 use ringlane_dataplane::routing::Placement;
@@ -22,6 +23,7 @@ use std::time::Duration;
 pub struct Loopback {
     broker: Broker,
     sockets: Sockets,
+    disk: Disk,
     timers: TimerWheel<Timer>,
     endpoint: Endpoint<Mail>,
     dirty: Vec<ConnectionId>,
@@ -56,6 +58,7 @@ impl Loopback {
         Self {
             broker: Broker::new(setup, now),
             sockets: Sockets::new(20_000),
+            disk: Disk::new(),
             timers: TimerWheel::new(now),
             endpoint,
             dirty: Vec::new(),
@@ -125,8 +128,8 @@ impl Loopback {
 
     /// The end of a turn: everything is sent at once.
     pub fn end_turn(&mut self) {
-        let Self { broker, sockets, timers, endpoint, now, .. } = self;
-        broker.end_turn(&mut Turn { now: *now, sockets, timers, mesh: endpoint });
+        let Self { broker, sockets, disk, timers, endpoint, now, .. } = self;
+        broker.end_turn(&mut Turn { now: *now, sockets, disk, timers, mesh: endpoint });
         self.commands.clear();
         self.sockets.take_commands(&mut self.commands);
         let mut dirty = core::mem::take(&mut self.dirty);
@@ -168,16 +171,19 @@ impl Loopback {
             let mut fired = Vec::new();
             while self.timers.expire(self.now, 64, &mut fired) {}
             for timer in fired {
-                let Self { broker, sockets, timers, endpoint, now, .. } = self;
-                broker.on_timer(&mut Turn { now: *now, sockets, timers, mesh: endpoint }, timer);
+                let Self { broker, sockets, disk, timers, endpoint, now, .. } = self;
+                broker.on_timer(
+                    &mut Turn { now: *now, sockets, disk, timers, mesh: endpoint },
+                    timer,
+                );
             }
             self.end_turn();
         }
     }
 
     fn net(&mut self, event: NetEvent<'_>) {
-        let Self { broker, sockets, timers, endpoint, now, .. } = self;
-        broker.on_net(&mut Turn { now: *now, sockets, timers, mesh: endpoint }, event);
+        let Self { broker, sockets, disk, timers, endpoint, now, .. } = self;
+        broker.on_net(&mut Turn { now: *now, sockets, disk, timers, mesh: endpoint }, event);
     }
 }
 

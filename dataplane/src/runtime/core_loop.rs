@@ -1,4 +1,5 @@
-//! The turn of a core: clock, sockets, mails, timers, the service's end of turn, sends, wake-ups.
+//! The turn of a core: clock, sockets, mails, files, timers, the service's end of turn, what it asks
+//! of the disk, sends, wake-ups.
 //!
 //! Every phase is bounded by [`TurnLimits`], so that no source of work starves another. The core
 //! sleeps only after a turn in which nothing happened, and only between
@@ -9,6 +10,7 @@ use super::mesh::Endpoint;
 use super::service::{After, Service, Turn};
 use super::stats::CoreStats;
 use super::timer::TimerWheel;
+use crate::disk::{Disk, FileDriver};
 use crate::ids::CoreId;
 use crate::net::{Driver, Sockets, Wait};
 use crate::time::Nanos;
@@ -22,22 +24,25 @@ pub struct TurnLimits {
     pub net_events_max: usize,
     /// Mails from each peer.
     pub mails_max_per_peer: usize,
+    /// Commands to the disk that ended.
+    pub disk_events_max: usize,
     /// Timers fired or moved within the wheel.
     pub timers_max: usize,
 }
 
 impl Default for TurnLimits {
     fn default() -> Self {
-        Self { net_events_max: 256, mails_max_per_peer: 256, timers_max: 256 }
+        Self { net_events_max: 256, mails_max_per_peer: 256, disk_events_max: 256, timers_max: 256 }
     }
 }
 
 /// One core: a driver below, a service above, and what lies between them.
 #[derive(Debug)]
-pub struct CoreLoop<D: Driver, S: Service> {
+pub struct CoreLoop<D: Driver + FileDriver, S: Service> {
     driver: D,
     service: S,
     sockets: Sockets,
+    disk: Disk,
     timers: TimerWheel<S::Timer>,
     endpoint: Endpoint<S::Mail>,
     idle: Idle,
@@ -53,7 +58,7 @@ pub struct CoreLoop<D: Driver, S: Service> {
     worked_since: Nanos,
 }
 
-impl<D: Driver, S: Service> CoreLoop<D, S> {
+impl<D: Driver + FileDriver, S: Service> CoreLoop<D, S> {
     /// A core that has not turned yet. Its first turn does not wait.
     pub fn new(
         driver: D,
@@ -70,6 +75,7 @@ impl<D: Driver, S: Service> CoreLoop<D, S> {
             driver,
             service,
             sockets,
+            disk: Disk::new(),
             timers,
             endpoint,
             idle,
@@ -118,14 +124,17 @@ impl<D: Driver, S: Service> CoreLoop<D, S> {
             "the driver waited and did not call Sockets::set_now before its events"
         );
         let mails = self.take_mails(now);
+        let files = self.take_disk_events(now);
         let (timers, timers_left) = self.fire_timers(now);
         let after = self.end_turn(now);
+        self.driver.submit(&mut self.disk);
         self.driver.apply(&mut self.sockets, now);
         self.publish();
-        let busy = events + mails + timers > 0 || timers_left || after != After::Idle;
+        let busy = events + mails + files + timers > 0 || timers_left || after != After::Idle;
         self.idle_since = if busy { None } else { self.idle_since.or(Some(now)) };
         self.stats.net_events.add(events as u64);
         self.stats.mails_received.add(mails as u64);
+        self.stats.disk_events.add(files as u64);
         self.stats.timers_fired.add(timers as u64);
         Ok(after)
     }
@@ -156,12 +165,12 @@ impl<D: Driver, S: Service> CoreLoop<D, S> {
 
     /// Submits, waits if told to, and hands events to the service.
     fn poll(&mut self, started: Nanos, sleep_until: Option<Nanos>) -> io::Result<usize> {
-        let Self { driver, service, sockets, timers, endpoint, limits, .. } = self;
+        let Self { driver, service, sockets, disk, timers, endpoint, limits, .. } = self;
         let wait = sleep_until.map_or(Wait::Poll, Wait::Until);
         sockets.set_now(started);
         driver.poll(sockets, wait, limits.net_events_max, &mut |sockets, event| {
             let now = sockets.now();
-            service.on_net(&mut Turn { now, sockets, timers, mesh: endpoint }, event);
+            service.on_net(&mut Turn { now, sockets, disk, timers, mesh: endpoint }, event);
         })
     }
 
@@ -181,9 +190,9 @@ impl<D: Driver, S: Service> CoreLoop<D, S> {
     /// Hands mails to the service: a bounded number from each peer, starting with another
     /// one each turn so that none is always the last.
     fn take_mails(&mut self, now: Nanos) -> usize {
-        let Self { service, sockets, timers, endpoint, limits, .. } = self;
+        let Self { service, sockets, disk, timers, endpoint, limits, .. } = self;
         let peers = endpoint.endpoints();
-        let mut turn = Turn { now, sockets, timers, mesh: endpoint };
+        let mut turn = Turn { now, sockets, disk, timers, mesh: endpoint };
         let mut taken = 0;
         for peer in (self.first_peer..peers).chain(0..self.first_peer) {
             let from = CoreId(peer as u16);
@@ -197,11 +206,19 @@ impl<D: Driver, S: Service> CoreLoop<D, S> {
         taken
     }
 
+    /// Hands what came of commands to the disk to the service.
+    fn take_disk_events(&mut self, now: Nanos) -> usize {
+        let Self { driver, service, sockets, disk, timers, endpoint, limits, .. } = self;
+        driver.complete(disk, limits.disk_events_max, &mut |disk, event| {
+            service.on_disk(&mut Turn { now, sockets, disk, timers, mesh: endpoint }, event);
+        })
+    }
+
     /// Fires timers one by one, so that a handler can still cancel the next one. Returns how many
     /// fired, and whether some are left.
     fn fire_timers(&mut self, now: Nanos) -> (usize, bool) {
-        let Self { service, sockets, timers, endpoint, limits, fired, .. } = self;
-        let mut turn = Turn { now, sockets, timers, mesh: endpoint };
+        let Self { service, sockets, disk, timers, endpoint, limits, fired, .. } = self;
+        let mut turn = Turn { now, sockets, disk, timers, mesh: endpoint };
         let mut count = 0;
         for _ in 0..limits.timers_max {
             let more = turn.timers.expire(now, 1, fired);
@@ -216,8 +233,8 @@ impl<D: Driver, S: Service> CoreLoop<D, S> {
     }
 
     fn end_turn(&mut self, now: Nanos) -> After {
-        let Self { service, sockets, timers, endpoint, .. } = self;
-        service.end_turn(&mut Turn { now, sockets, timers, mesh: endpoint })
+        let Self { service, sockets, disk, timers, endpoint, .. } = self;
+        service.end_turn(&mut Turn { now, sockets, disk, timers, mesh: endpoint })
     }
 
     /// Shows the peers their mails and wakes those that sleep.

@@ -2,6 +2,7 @@
 
 use super::mesh::Endpoint;
 use super::timer::TimerWheel;
+use crate::disk::{Disk, DiskEvent};
 use crate::ids::CoreId;
 use crate::net::{NetEvent, Sockets};
 use crate::time::Nanos;
@@ -13,6 +14,8 @@ pub struct Turn<'a, M, K: Copy> {
     pub now: Nanos,
     /// The connections of this core.
     pub sockets: &'a mut Sockets,
+    /// What this core asks of the disk.
+    pub disk: &'a mut Disk,
     /// The timers of this core.
     pub timers: &'a mut TimerWheel<K>,
     /// The mailboxes to the other cores.
@@ -47,6 +50,9 @@ pub trait Service {
         from: CoreId,
         mail: Self::Mail,
     );
+
+    /// A command to the disk ended. Commands end in any order; each comes back once.
+    fn on_disk(&mut self, turn: &mut Turn<'_, Self::Mail, Self::Timer>, event: DiskEvent);
 
     /// A timer fired.
     fn on_timer(&mut self, turn: &mut Turn<'_, Self::Mail, Self::Timer>, key: Self::Timer);

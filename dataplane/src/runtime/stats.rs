@@ -100,6 +100,8 @@ pub struct CoreStats {
     pub mails_received: Counter,
     /// Timers that fired.
     pub timers_fired: Counter,
+    /// Commands to the disk that ended.
+    pub disk_events: Counter,
     /// Events that the socket driver reported.
     pub net_events: Counter,
     /// Nanoseconds of busy turns, waiting excluded.

@@ -1,5 +1,9 @@
 //! A driver and a service that write down what the core loop does with them.
 
+use ringlane_dataplane::disk::memory::MemoryDisk;
+use ringlane_dataplane::disk::{
+    Disk, DiskCommand, DiskError, DiskEvent, DiskToken, FileDriver, FileId,
+};
 use ringlane_dataplane::ids::{ConnectionId, CoreId};
 use ringlane_dataplane::net::{Driver, DriverCounters, NetEvent, Sockets, Wait};
 use ringlane_dataplane::runtime::{After, Service, Turn};
@@ -18,6 +22,10 @@ pub(crate) enum Step {
     Net(Vec<u8>, Nanos),
     /// The service got a mail.
     Mail(CoreId, u32),
+    /// The service got an answer of the disk, at this time.
+    Disk(u64, Nanos),
+    /// The driver took what was asked of the disk.
+    Submit,
     /// The service got a timer, at this time.
     Timer(u32, Nanos),
     /// The service ended its turn.
@@ -43,6 +51,10 @@ pub(crate) struct World {
     pub(crate) answers: VecDeque<After>,
     /// Mails that the service sends at the end of its next turn.
     pub(crate) outgoing: Vec<(CoreId, u32)>,
+    /// Tokens of the commands that the service gives to the disk at the end of its next turn.
+    pub(crate) commands: Vec<u64>,
+    /// The disk, which refuses all of them: no file is open.
+    pub(crate) memory: MemoryDisk,
     /// Timers that the service schedules at the end of its next turn.
     pub(crate) timers: Vec<(Nanos, u32)>,
     /// The next poll fails.
@@ -101,6 +113,30 @@ impl Driver for FakeDriver {
     }
 }
 
+impl FileDriver for FakeDriver {
+    fn submit(&mut self, disk: &mut Disk) {
+        let mut world = self.0.borrow_mut();
+        if disk.has_work() {
+            world.steps.push(Step::Submit);
+        }
+        world.memory.submit(disk);
+    }
+
+    fn complete(
+        &mut self,
+        disk: &mut Disk,
+        events_max: usize,
+        on_event: &mut dyn FnMut(&mut Disk, DiskEvent),
+    ) -> usize {
+        let mut memory = self.0.borrow().memory.clone();
+        memory.complete(disk, events_max, on_event)
+    }
+
+    fn in_flight(&self) -> usize {
+        self.0.borrow().memory.in_flight()
+    }
+}
+
 impl FakeDriver {
     fn begin(&mut self, sockets: &mut Sockets, wait: Wait) -> io::Result<()> {
         let mut world = self.0.borrow_mut();
@@ -138,6 +174,11 @@ impl Service for FakeService {
         self.0.borrow_mut().steps.push(Step::Mail(from, mail));
     }
 
+    fn on_disk(&mut self, turn: &mut FakeTurn<'_>, event: DiskEvent) {
+        assert!(matches!(event.result, Err(DiskError { .. })));
+        self.0.borrow_mut().steps.push(Step::Disk(event.token.0, turn.now));
+    }
+
     fn on_timer(&mut self, turn: &mut FakeTurn<'_>, key: u32) {
         self.0.borrow_mut().steps.push(Step::Timer(key, turn.now));
     }
@@ -147,6 +188,9 @@ impl Service for FakeService {
         world.steps.push(Step::EndTurn);
         for (to, mail) in world.outgoing.drain(..) {
             turn.mesh.send(to, mail).expect("the test leaves room");
+        }
+        for token in world.commands.drain(..) {
+            turn.disk.push(DiskCommand::Sync { token: DiskToken(token), file: FileId(0) });
         }
         for (at, key) in world.timers.drain(..) {
             turn.timers.schedule(at, key);

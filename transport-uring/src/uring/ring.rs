@@ -1,13 +1,13 @@
 //! The ring itself: set-up, submissions, the one wait call, completions.
 //!
-//! Everything that names no memory is safe to submit. Sends name memory that the kernel reads
-//! until their completion, so those two are unsafe and say what they ask of the caller.
+//! Everything that names no memory is safe to submit. Sends, writes and reads name memory that the
+//! kernel uses until their completion, so those are unsafe and say what they ask of the caller.
 
 use super::token::Token;
 use crate::engine::Block;
 use crate::sys;
 use core::time::Duration;
-use io_uring::types::{CancelBuilder, Fd, Timespec};
+use io_uring::types::{CancelBuilder, Fd, FsyncFlags, Timespec};
 use io_uring::{IoUring, opcode, squeue};
 use std::collections::VecDeque;
 use std::io;
@@ -207,6 +207,57 @@ impl Ring {
         };
         // SAFETY: the caller keeps all of it, see above.
         unsafe { self.push(entry.user_data(token.pack())) };
+    }
+
+    /// Writes what the slices name at a position of the file.
+    ///
+    /// # Safety
+    /// The slices and the bytes that they name stay where they are, unchanged, until the completion.
+    pub(crate) unsafe fn write(
+        &mut self,
+        file: BorrowedFd<'_>,
+        slices: *const libc::iovec,
+        count: u32,
+        position: u64,
+        token: Token,
+    ) {
+        let write = opcode::Writev::new(Fd(file.as_raw_fd()), slices, count).offset(position);
+        // SAFETY: the caller keeps all of it, see above.
+        unsafe { self.push(write.build().user_data(token.pack())) };
+    }
+
+    /// Reads from a position of the file.
+    ///
+    /// # Safety
+    /// The `bytes` bytes at `into` are writable and belong to nobody else until the completion.
+    pub(crate) unsafe fn read(
+        &mut self,
+        file: BorrowedFd<'_>,
+        into: *mut u8,
+        bytes: u32,
+        position: u64,
+        token: Token,
+    ) {
+        let read = opcode::Read::new(Fd(file.as_raw_fd()), into, bytes).offset(position);
+        // SAFETY: the caller keeps all of it, see above.
+        unsafe { self.push(read.build().user_data(token.pack())) };
+    }
+
+    /// Syncs the data of a file (fdatasync(2)).
+    pub(crate) fn sync_data(&mut self, file: BorrowedFd<'_>, token: Token) {
+        let sync = opcode::Fsync::new(Fd(file.as_raw_fd())).flags(FsyncFlags::DATASYNC);
+        self.push_plain(sync.build().user_data(token.pack()));
+    }
+
+    /// Bounds the kernel threads that do for this ring what would block, and says where they run.
+    pub(crate) fn limit_workers(&mut self, workers: u32, cpus: &[u32]) -> io::Result<()> {
+        self.calls += 2;
+        // The second number bounds work that waits for ever, which files have none of; 0 leaves it.
+        self.uring.submitter().register_iowq_max_workers(&mut [workers, 0])?;
+        if cpus.is_empty() {
+            return Ok(());
+        }
+        self.uring.submitter().register_iowq_aff(&sys::cpu_set(cpus))
     }
 
     fn push_plain(&mut self, entry: squeue::Entry) {

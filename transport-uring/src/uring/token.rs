@@ -30,6 +30,8 @@ pub(crate) enum Token {
     Woken,
     /// A message to another ring, which failed.
     Message { target: CoreId },
+    /// A file operation, by its place among those.
+    File { index: u32 },
     /// Nobody waits for it.
     Ignored,
 }
@@ -46,6 +48,7 @@ impl Token {
             Self::Woken => (6, 0, 0),
             Self::Message { target } => (7, u32::from(target.0), 0),
             Self::Ignored => (8, 0, 0),
+            Self::File { index } => (9, index, 0),
         };
         debug_assert!(slot < SLOTS_MAX);
         u64::from(generation) << GENERATION_SHIFT | kind << SLOT_BITS | u64::from(slot)
@@ -63,6 +66,7 @@ impl Token {
             5 => Self::Watch,
             6 => Self::Woken,
             7 => Self::Message { target: CoreId(slot as u16) },
+            9 => Self::File { index: slot },
             _ => Self::Ignored,
         }
     }
@@ -85,6 +89,7 @@ mod tests {
             Token::Woken,
             Token::Message { target: CoreId(127) },
             Token::Ignored,
+            Token::File { index: 3 },
         ];
         for token in tokens {
             assert_eq!(Token::unpack(token.pack()), token);

@@ -1,0 +1,162 @@
+//! What is done to names and directories, with the care that a crash asks for: a file is synced
+//! before it gets its name, and a directory after each change of its names (fsync(2), rename(2)).
+
+use crate::sys;
+use ringlane_dataplane::disk::temporary;
+use rustix::fs::{CWD, FallocateFlags, RenameFlags, fallocate, renameat_with};
+use rustix::io::Errno;
+use std::collections::BTreeSet;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// Files are their owner's alone: messages are in them.
+const FILE_MODE: u32 = 0o600;
+const DIRECTORY_MODE: u32 = 0o700;
+/// Zeros written at once. The disk has to take each piece before the next one is written, so that
+/// a segment that is made ahead of use does not fill the disk's queue in front of a sync.
+const ZEROS_BYTES: usize = 1024 * 1024;
+
+fn readable() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).mode(FILE_MODE);
+    options
+}
+
+/// Opens a file that exists, to read and write.
+pub(super) fn open(path: &Path) -> io::Result<File> {
+    readable().open(path)
+}
+
+/// Makes an empty file under the temporary name of `path`; what a crash left there goes.
+pub(super) fn begin(path: &Path) -> io::Result<(File, PathBuf)> {
+    let temporary = temporary(path);
+    let file = readable().create(true).truncate(true).open(&temporary)?;
+    Ok((file, temporary))
+}
+
+/// Makes a file with `header` and then zeros, `bytes` bytes in all, as `FileJob::Create` says.
+/// `stopped` is asked now and then whether it is still wanted.
+pub(super) fn create(
+    path: &Path,
+    header: &[u8],
+    bytes: u64,
+    stopped: &dyn Fn() -> bool,
+) -> io::Result<File> {
+    let (file, temporary) = begin(path)?;
+    fill(&file, header, bytes, stopped)
+        .and_then(|()| rename_new(&temporary, path))
+        .inspect_err(|_| undo(&temporary))?;
+    sync_parent(path).inspect_err(|_| undo(path))?;
+    Ok(file)
+}
+
+/// Takes a file away again that could not be made. What cannot be taken away now is found at the
+/// next start, by its name or because nothing was ever written to it.
+fn undo(path: &Path) {
+    let _ = fs::remove_file(path);
+    let _ = sync_parent(path);
+}
+
+fn fill(file: &File, header: &[u8], bytes: u64, stopped: &dyn Fn() -> bool) -> io::Result<()> {
+    reserve(file, bytes)?;
+    file.write_all_at(header, 0)?;
+    zero(file, header.len() as u64, bytes, stopped)?;
+    file.sync_all()
+}
+
+/// Has the file system set the room aside, so that it is full now or not at all, and in one piece.
+fn reserve(file: &File, bytes: u64) -> io::Result<()> {
+    match fallocate(file, FallocateFlags::empty(), 0, bytes) {
+        // The zeros that are written next do it, in more pieces.
+        Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
+        result => Ok(result?),
+    }
+}
+
+fn zero(file: &File, from: u64, to: u64, stopped: &dyn Fn() -> bool) -> io::Result<()> {
+    let zeros = vec![0; ZEROS_BYTES];
+    let mut at = from;
+    while at < to {
+        if stopped() {
+            return Err(io::Error::from_raw_os_error(libc::ECANCELED));
+        }
+        let bytes = (to - at).min(ZEROS_BYTES as u64);
+        file.write_all_at(&zeros[..bytes as usize], at)?;
+        sys::write_back(file.as_fd(), at, bytes)?;
+        at += bytes;
+    }
+    Ok(())
+}
+
+/// Renames, if nothing has the new name yet: a segment is never replaced.
+fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
+    match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        // A file system that cannot tell (rename(2)): ask first. Nobody else makes such names.
+        Err(Errno::INVAL) if to.try_exists()? => Err(Errno::EXIST.into()),
+        Err(Errno::INVAL) => fs::rename(from, to),
+        result => Ok(result?),
+    }
+}
+
+/// Gives a file that was begun its name, in place of one that has it.
+pub(super) fn publish(file: &File, temporary: &Path, path: &Path) -> io::Result<()> {
+    file.sync_all()?;
+    fs::rename(temporary, path)?;
+    sync_parent(path)
+}
+
+/// Replaces a small file as a whole.
+pub(super) fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
+    let (mut file, temporary) = begin(path)?;
+    file.write_all(content)
+        .and_then(|()| file.sync_all())
+        .and_then(|()| fs::rename(&temporary, path))
+        .inspect_err(|_| undo(&temporary))?;
+    sync_parent(path)
+}
+
+/// Removes files, and syncs their directories. One that is not there is no error.
+pub(super) fn remove(paths: &[PathBuf]) -> io::Result<()> {
+    let mut directories = BTreeSet::new();
+    let mut first_error = None;
+    for path in paths {
+        match fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                first_error.get_or_insert(error);
+            }
+            Ok(()) | Err(_) => {}
+        }
+        directories.extend(path.parent());
+    }
+    for directory in directories {
+        sync_directory(directory)?;
+    }
+    first_error.map_or(Ok(()), Err)
+}
+
+/// Makes a directory, durable in its parent.
+pub(super) fn make_directory(path: &Path) -> io::Result<()> {
+    match DirBuilder::new().mode(DIRECTORY_MODE).create(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(error),
+        Ok(()) => sync_parent(path),
+    }
+}
+
+/// Overwrites a file with zeros from `position` to its end, and syncs it.
+pub(super) fn zero_from(path: &Path, position: u64) -> io::Result<()> {
+    let file = open(path)?;
+    zero(&file, position, file.metadata()?.len(), &|| false)?;
+    file.sync_all()
+}
+
+fn sync_parent(path: &Path) -> io::Result<()> {
+    path.parent().map_or(Ok(()), sync_directory)
+}
+
+fn sync_directory(directory: &Path) -> io::Result<()> {
+    File::open(directory)?.sync_all()
+}
