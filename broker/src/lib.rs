@@ -14,6 +14,8 @@ mod connection;
 pub mod control;
 mod delivery;
 pub mod doctor;
+#[cfg_attr(not(test), expect(dead_code, reason = "the log that it is recorded in comes next"))]
+mod durable;
 mod groups;
 mod handlers;
 mod lazy;

@@ -3,9 +3,16 @@
 //!
 //! A batch is filled by its partition alone; after that it never changes, and each handle on one
 //! of its messages keeps all of it. It has a fixed size, and the pool of its core takes it back
-//! when the last handle has gone, so that a steady flow allocates nothing.
+//! when the last handle has gone, so that a steady flow allocates nothing. A message too large for
+//! that has a batch of its own, which goes with its last handle.
+//!
+//! In a partition with a log the bytes of a batch are its body on disk ([`crate::log::record`]):
+//! the disk writes them from where the subscribers read them.
 
-use crate::message::{Message, MessageHead, MessageMeter};
+use crate::ids::Offset;
+use crate::log::record::{self, RecordFlags, RecordHead, RecordKind, RecordSeed};
+use crate::message::{Charge, Message, MessageHead, MessageMeter};
+use crate::time::Nanos;
 use triomphe::Arc;
 
 /// How much goes into a batch. The first batch of a turn is a small one, so that few messages do
@@ -14,6 +21,8 @@ use triomphe::Arc;
 enum Size {
     Small,
     Large,
+    /// As much as its one message needs. No pool takes it back.
+    Own,
 }
 
 impl Size {
@@ -22,12 +31,17 @@ impl Size {
         match self {
             Self::Small => 512,
             Self::Large => 8 * 1024,
+            Self::Own => 0,
         }
     }
 
-    /// Bytes of properties and payloads.
+    /// Bytes of records.
     const fn bytes(self) -> usize {
-        3 * self.topic_bytes()
+        match self {
+            Self::Small => 2 * 1024,
+            Self::Large => 48 * 1024,
+            Self::Own => 0,
+        }
     }
 
     /// Messages.
@@ -35,6 +49,7 @@ impl Size {
         match self {
             Self::Small => 8,
             Self::Large => 256,
+            Self::Own => 1,
         }
     }
 
@@ -44,18 +59,28 @@ impl Size {
     }
 
     fn fits(self, parts: &Parts<'_>) -> bool {
-        parts.topic.len() <= self.topic_bytes()
-            && parts.properties.len() + parts.payload.len() <= self.bytes()
+        parts.topic.len() <= self.topic_bytes() && parts.record_bytes() <= self.bytes()
     }
 }
 
-/// Messages above this size get an allocation of their own: a slow reader would hold much more
-/// than it reads, and the copy costs more than the allocation.
+/// Messages above this size get a batch of their own: a slow reader would hold much more than it
+/// reads, and the copy costs more than the allocation.
 const RECORD_BYTES_MAX: usize = 8 * 1024;
-/// Empty batches of each size that a core keeps, 13 MiB at most.
+/// Empty batches of each size that a core keeps, 18 MiB at most.
 const FREE_MAX: usize = 256;
 /// Batches looked at for handles that have gone, for each one that is given out.
 const LOOKS: usize = 4;
+/// A body on disk is padded with zeros to a multiple of this.
+const ALIGN: usize = 8;
+
+/// What has to be true of a record for it to be committed.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Level {
+    /// Accepted by the owning core. Survives nothing.
+    Memory,
+    /// Flushed on this node. Survives the end of the process and the loss of power.
+    LocalDisk,
+}
 
 #[derive(Debug)]
 struct Record {
@@ -63,6 +88,8 @@ struct Record {
     topic_at: u32,
     bytes_at: u32,
     payload_bytes: u32,
+    kind: RecordKind,
+    level: Level,
 }
 
 /// A message as its parts, on its way into a batch. The lengths in the head are set from them.
@@ -70,6 +97,12 @@ struct Record {
 pub struct Parts<'a> {
     /// The head.
     pub head: MessageHead,
+    /// The publisher's client identifier; what is in no log does not keep it.
+    pub client_id: &'a str,
+    /// The packet identifier of a QoS 2 publish, else 0.
+    pub packet_id: u16,
+    /// The broker's time, in milliseconds since 1970.
+    pub unix_ms: u64,
     /// The topic name.
     pub topic: &'a str,
     /// The properties that are forwarded, in MQTT 5 wire form.
@@ -79,15 +112,49 @@ pub struct Parts<'a> {
 }
 
 impl Parts<'_> {
-    fn bytes(&self) -> usize {
-        self.topic.len() + self.properties.len() + self.payload.len()
+    /// Bytes that it has on disk.
+    #[must_use]
+    pub fn record_bytes(&self) -> usize {
+        record::RECORD_HEAD_BYTES
+            + self.client_id.len()
+            + self.topic.len()
+            + self.properties.len()
+            + self.payload.len()
     }
 
-    /// Whether a batch takes messages of this size at all.
-    #[must_use]
-    pub fn fits_a_batch(&self) -> bool {
-        self.bytes() <= RECORD_BYTES_MAX
+    fn expiry_secs(&self) -> u32 {
+        if self.head.expires_at == Nanos::NEVER {
+            return record::EXPIRY_NONE;
+        }
+        let secs = self.head.expires_at.since(self.head.accepted_at).as_secs();
+        secs.min(u64::from(record::EXPIRY_NONE - 1)) as u32
     }
+
+    fn flags(&self, level: Level) -> RecordFlags {
+        let MessageHead { qos, retain, .. } = self.head;
+        let mut flags = RecordFlags::new(qos, retain);
+        if level == Level::Memory {
+            flags = flags.with_memory();
+        }
+        if qos == 0 && !retain { flags.with_captured() } else { flags }
+    }
+}
+
+/// What a record is beside the parts of its message.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Entry {
+    pub(crate) kind: RecordKind,
+    pub(crate) level: Level,
+    /// If it goes into a log.
+    pub(crate) logged: Option<Logged>,
+}
+
+/// A record's place in its log.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Logged {
+    pub(crate) seed: RecordSeed,
+    pub(crate) offset: Offset,
+    pub(crate) epoch: u64,
 }
 
 /// Messages one behind the other.
@@ -97,16 +164,33 @@ pub struct Batch {
     /// Kept apart, so that a name need not be checked again when it is read.
     topics: String,
     bytes: Vec<u8>,
+    /// Bytes of the body without its padding; 0 until it is sealed.
+    body_bytes: u32,
+    memory_records: u32,
     size: Size,
+    _charge: Option<Charge>,
 }
 
 impl Batch {
     fn new(size: Size) -> Self {
+        Self::with_room(size, size.topic_bytes(), size.bytes(), None)
+    }
+
+    fn own(parts: &Parts<'_>, meter: &'static MessageMeter) -> Self {
+        let (topic, bytes) = (parts.topic.len(), parts.record_bytes());
+        let charge = Charge::new(meter, (topic + bytes + size_of::<Self>()) as u64);
+        Self::with_room(Size::Own, topic, bytes, Some(charge))
+    }
+
+    fn with_room(size: Size, topic: usize, bytes: usize, charge: Option<Charge>) -> Self {
         Self {
             records: Vec::with_capacity(size.records()),
-            topics: String::with_capacity(size.topic_bytes()),
-            bytes: Vec::with_capacity(size.bytes()),
+            topics: String::with_capacity(topic),
+            bytes: Vec::with_capacity(bytes + ALIGN),
+            body_bytes: 0,
+            memory_records: 0,
             size,
+            _charge: charge,
         }
     }
 
@@ -114,6 +198,8 @@ impl Batch {
         self.records.clear();
         self.topics.clear();
         self.bytes.clear();
+        self.body_bytes = 0;
+        self.memory_records = 0;
     }
 
     /// Messages in it.
@@ -128,32 +214,83 @@ impl Batch {
         self.records.is_empty()
     }
 
-    /// What is written to the log of it.
+    /// The body as it is on disk, padded with zeros to a multiple of 8. Only of a batch that is
+    /// sealed and was made for a log.
     #[must_use]
     pub fn body(&self) -> &[u8] {
         &self.bytes
     }
 
-    fn has_room(&self, parts: &Parts<'_>) -> bool {
-        self.records.len() < self.size.records()
-            && self.topics.capacity() - self.topics.len() >= parts.topic.len()
-            && self.bytes.capacity() - self.bytes.len()
-                >= parts.properties.len() + parts.payload.len()
+    /// Bytes of the body without its padding.
+    #[must_use]
+    pub fn body_bytes(&self) -> u32 {
+        self.body_bytes
     }
 
-    fn push(&mut self, parts: &Parts<'_>) {
+    /// Records that are committed as soon as they are accepted.
+    pub(crate) fn memory_records(&self) -> u32 {
+        self.memory_records
+    }
+
+    pub(crate) fn level(&self, index: u32) -> Level {
+        self.record(index).level
+    }
+
+    pub(crate) fn kind(&self, index: u32) -> RecordKind {
+        self.record(index).kind
+    }
+
+    /// Nothing comes behind what is in it: pads the body.
+    pub(crate) fn seal(&mut self) {
+        self.body_bytes = self.bytes.len() as u32;
+        self.bytes.resize(self.bytes.len().next_multiple_of(ALIGN), 0);
+    }
+
+    fn has_room(&self, parts: &Parts<'_>) -> bool {
+        self.records.len() < self.size.records()
+            && self.size.topic_bytes() - self.topics.len() >= parts.topic.len()
+            && self.size.bytes() - self.bytes.len() >= parts.record_bytes()
+    }
+
+    fn push(&mut self, parts: &Parts<'_>, entry: Entry) {
         let mut head = parts.head;
         head.topic_bytes = parts.topic.len() as u16;
         head.properties_bytes = parts.properties.len() as u32;
+        let topic_at = self.topics.len() as u32;
+        self.topics.push_str(parts.topic);
+        match entry.logged {
+            Some(logged) => self.encode(parts, entry, logged),
+            None => {
+                self.bytes.extend_from_slice(parts.properties);
+                self.bytes.extend_from_slice(parts.payload);
+            }
+        }
+        let tail = parts.properties.len() + parts.payload.len();
+        self.memory_records += u32::from(entry.level == Level::Memory);
         self.records.push(Record {
             head,
-            topic_at: self.topics.len() as u32,
-            bytes_at: self.bytes.len() as u32,
+            topic_at,
+            bytes_at: (self.bytes.len() - tail) as u32,
             payload_bytes: parts.payload.len() as u32,
+            kind: entry.kind,
+            level: entry.level,
         });
-        self.topics.push_str(parts.topic);
-        self.bytes.extend_from_slice(parts.properties);
-        self.bytes.extend_from_slice(parts.payload);
+    }
+
+    fn encode(&mut self, parts: &Parts<'_>, entry: Entry, logged: Logged) {
+        let Parts { client_id, topic, properties, payload, .. } = *parts;
+        let is_state = entry.kind.is_state();
+        let head = RecordHead {
+            offset: logged.offset,
+            unix_ms: parts.unix_ms,
+            epoch: logged.epoch,
+            kind: entry.kind,
+            flags: if is_state { RecordFlags::default() } else { parts.flags(entry.level) },
+            packet_id: parts.packet_id,
+            expiry_secs: parts.expiry_secs(),
+        };
+        let record = record::Record { head, client_id, topic, properties, payload };
+        record::encode(logged.seed, &record, &mut self.bytes);
     }
 
     fn record(&self, index: u32) -> &Record {
@@ -188,6 +325,11 @@ impl Batch {
         usize::from(record.head.topic_bytes)
             + record.head.properties_bytes as usize
             + record.payload_bytes as usize
+    }
+
+    /// Whether a handle on a message keeps nothing but that message.
+    pub(crate) fn is_own(&self) -> bool {
+        self.size == Size::Own
     }
 }
 
@@ -274,40 +416,41 @@ impl BatchPool {
     }
 
     /// Puts a message into `open`, or into a new batch that takes the place of `open` and returns
-    /// the full one. The message must be one that [`Parts::fits_a_batch`].
+    /// the full one.
     pub(crate) fn fill(
         &mut self,
         open: &mut Option<Arc<Batch>>,
         parts: &Parts<'_>,
+        entry: Entry,
     ) -> Option<Arc<Batch>> {
         if let Some(batch) = open.as_mut().and_then(Arc::get_mut)
             && batch.has_room(parts)
         {
-            batch.push(parts);
+            batch.push(parts, entry);
             return None;
         }
-        let is_first = open.is_none() && Size::Small.fits(parts);
-        let mut fresh = self.take(if is_first { Size::Small } else { Size::Large });
-        if let Some(batch) = Arc::get_mut(&mut fresh) {
-            batch.push(parts);
-        }
+        let mut fresh = self.take(open.is_none(), parts);
+        let batch = Arc::get_mut(&mut fresh);
+        batch.expect("nobody reads a batch that was just taken").push(parts, entry);
         open.replace(fresh)
     }
 
-    fn take(&mut self, size: Size) -> Arc<Batch> {
+    fn take(&mut self, is_first: bool, parts: &Parts<'_>) -> Arc<Batch> {
+        let large = parts.record_bytes() > RECORD_BYTES_MAX || !Size::Large.fits(parts);
+        let (size, free) = match is_first && Size::Small.fits(parts) {
+            _ if large => return Arc::new(Batch::own(parts, self.meter)),
+            true => (Size::Small, &mut self.free_small),
+            false => (Size::Large, &mut self.free_large),
+        };
         self.meter.add(size.memory_bytes() as u64);
-        self.free(size).pop().unwrap_or_else(|| Arc::new(Batch::new(size)))
-    }
-
-    fn free(&mut self, size: Size) -> &mut Vec<Arc<Batch>> {
-        match size {
-            Size::Small => &mut self.free_small,
-            Size::Large => &mut self.free_large,
-        }
+        free.pop().unwrap_or_else(|| Arc::new(Batch::new(size)))
     }
 
     /// A batch whose messages have been handed out: it comes back when nobody reads it any more.
     pub fn give_out(&mut self, batch: Arc<Batch>) {
+        if batch.is_own() {
+            return;
+        }
         if Arc::is_unique(&batch) {
             self.put_back(batch);
         } else {
@@ -337,7 +480,11 @@ impl BatchPool {
         if let Some(batch) = Arc::get_mut(&mut batch) {
             batch.clear();
         }
-        let free = self.free(size);
+        let free = match size {
+            Size::Small => &mut self.free_small,
+            Size::Large => &mut self.free_large,
+            Size::Own => return,
+        };
         if free.len() < FREE_MAX {
             free.push(batch);
         }
@@ -362,7 +509,16 @@ mod tests {
             qos: 1,
             retain: false,
         };
-        Parts { head, topic, properties, payload }
+        Parts { head, client_id: "client", packet_id: 0, unix_ms: 0, topic, properties, payload }
+    }
+
+    fn fill(
+        pool: &mut BatchPool,
+        open: &mut Option<Arc<Batch>>,
+        parts: &Parts<'_>,
+    ) -> Option<Arc<Batch>> {
+        let entry = Entry { kind: RecordKind::PUBLISH, level: Level::Memory, logged: None };
+        pool.fill(open, parts, entry)
     }
 
     fn pool() -> BatchPool {
@@ -372,8 +528,8 @@ mod tests {
     #[test]
     fn messages_come_back_as_they_went_in() {
         let (mut pool, mut open) = (pool(), None);
-        assert!(pool.fill(&mut open, &parts("a/b", &[1, 2], b"one")).is_none());
-        assert!(pool.fill(&mut open, &parts("c", &[], b"")).is_none());
+        assert!(fill(&mut pool, &mut open, &parts("a/b", &[1, 2], b"one")).is_none());
+        assert!(fill(&mut pool, &mut open, &parts("c", &[], b"")).is_none());
         let batch = open.expect("filled");
         let (one, two) = (MessageRef::InBatch(&batch, 0), MessageRef::InBatch(&batch, 1));
         let message = one.to_message();
@@ -389,7 +545,7 @@ mod tests {
     #[test]
     fn a_lasting_copy_lets_go_of_the_batch() {
         let (mut pool, mut open) = (pool(), None);
-        pool.fill(&mut open, &parts("a/b", &[9], b"payload"));
+        fill(&mut pool, &mut open, &parts("a/b", &[9], b"payload"));
         let batch = open.expect("filled");
         let message = MessageRef::InBatch(&batch, 0).to_message();
         let copy = message.lasting(&mut Vec::new(), MessageMeter::leaked());
@@ -407,22 +563,22 @@ mod tests {
     #[test]
     fn a_full_batch_is_handed_back_and_a_new_one_begun() {
         let (mut pool, mut open) = (pool(), None);
-        let payload = [0; RECORD_BYTES_MAX - 1];
+        let payload = [0; RECORD_BYTES_MAX - 100];
         let mut full = Vec::new();
-        for _ in 0..10 {
-            full.extend(pool.fill(&mut open, &parts("t", &[], &payload)));
+        for _ in 0..15 {
+            full.extend(fill(&mut pool, &mut open, &parts("t", &[], &payload)));
         }
         assert_eq!(
             full.iter().map(|batch| batch.len()).sum::<usize>() + open.map_or(0, |b| b.len()),
-            10
+            15
         );
-        assert!(full.iter().all(|batch| batch.len() == 3), "24 KiB of payloads");
+        assert!(full.iter().all(|batch| batch.len() == 6), "48 KiB of records");
         let mut open = None;
         let few = Size::Small.records();
         let many = Size::Large.records();
         full.clear();
         for _ in 0..=few + many {
-            full.extend(pool.fill(&mut open, &parts("t", &[], b"")));
+            full.extend(fill(&mut pool, &mut open, &parts("t", &[], b"")));
         }
         let filled: Vec<usize> = full.iter().map(|batch| batch.len()).collect();
         assert_eq!((filled, open.map(|batch| batch.len())), (vec![few, many], Some(1)));
@@ -431,7 +587,7 @@ mod tests {
     #[test]
     fn a_batch_is_used_again_once_nobody_reads_it() {
         let (mut pool, mut open) = (pool(), None);
-        pool.fill(&mut open, &parts("t", &[], b"x"));
+        fill(&mut pool, &mut open, &parts("t", &[], b"x"));
         let batch = open.take().expect("filled");
         let address = Arc::as_ptr(&batch);
         let message = MessageRef::InBatch(&batch, 0).to_message();
@@ -442,7 +598,7 @@ mod tests {
         drop(message);
         pool.look(8);
         assert_eq!((pool.read_count(), pool.meter.bytes()), (0, 0));
-        pool.fill(&mut open, &parts("t", &[], b"y"));
+        fill(&mut pool, &mut open, &parts("t", &[], b"y"));
         let again = open.take().expect("filled");
         assert_eq!((Arc::as_ptr(&again), again.len()), (address, 1));
         pool.give_out(again);
@@ -454,7 +610,7 @@ mod tests {
         let (mut pool, mut open) = (pool(), None);
         let mut messages = VecDeque::new();
         for _ in 0..20 {
-            pool.fill(&mut open, &parts("t", &[], b"x"));
+            fill(&mut pool, &mut open, &parts("t", &[], b"x"));
             let batch = open.take().expect("filled");
             messages.push_back(MessageRef::InBatch(&batch, 0).to_message());
             pool.give_out(batch);

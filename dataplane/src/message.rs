@@ -38,23 +38,30 @@ impl MessageMeter {
     }
 }
 
-/// Takes a message's bytes off its meter when the last handle goes.
-struct Charge {
-    meter: Option<&'static MessageMeter>,
+/// Takes bytes off a meter when what they belong to goes.
+#[derive(Debug)]
+pub(crate) struct Charge {
+    meter: &'static MessageMeter,
     bytes: u64,
+}
+
+impl Charge {
+    /// Counts bytes until it is dropped.
+    pub(crate) fn new(meter: &'static MessageMeter, bytes: u64) -> Self {
+        meter.add(bytes);
+        Self { meter, bytes }
+    }
 }
 
 impl Drop for Charge {
     fn drop(&mut self) {
-        if let Some(meter) = self.meter {
-            meter.sub(self.bytes);
-        }
+        self.meter.sub(self.bytes);
     }
 }
 
 struct Header {
     head: MessageHead,
-    _charge: Charge,
+    _charge: Option<Charge>,
 }
 
 /// What a reader needs to know of a message before it looks at its bytes.
@@ -74,6 +81,21 @@ pub struct MessageHead {
     pub qos: u8,
     /// Whether it was published with RETAIN set.
     pub retain: bool,
+}
+
+impl MessageHead {
+    /// The head of a record that is no message.
+    pub(crate) const fn of_state() -> Self {
+        Self {
+            publisher: 0,
+            accepted_at: Nanos(0),
+            expires_at: Nanos::NEVER,
+            topic_bytes: 0,
+            properties_bytes: 0,
+            qos: 0,
+            retain: false,
+        }
+    }
 }
 
 /// A shared handle on one message. Cloning counts, copying bytes never happens.
@@ -143,10 +165,7 @@ impl Message {
         scratch.extend_from_slice(properties);
         scratch.extend_from_slice(payload);
         let bytes = (scratch.len() + HEADER_BYTES) as u64;
-        if let Some(meter) = meter {
-            meter.add(bytes);
-        }
-        let header = Header { head, _charge: Charge { meter, bytes } };
+        let header = Header { head, _charge: meter.map(|meter| Charge::new(meter, bytes)) };
         Self(Place::Alone(ThinArc::from_header_and_slice(header, scratch)))
     }
 
@@ -221,7 +240,10 @@ impl Message {
     /// Whether the handle keeps nothing but this message.
     #[must_use]
     pub fn is_lasting(&self) -> bool {
-        matches!(self.0, Place::Alone(_))
+        match &self.0 {
+            Place::Alone(_) => true,
+            Place::InBatch(batch, _) => batch.is_own(),
+        }
     }
 
     /// A handle that keeps nothing but this message: a copy, counted by `meter`, if it lies in a

@@ -12,7 +12,7 @@ mod volatile;
 
 pub(crate) use volatile::Origin;
 
-pub(crate) use publish::{Accepted, checked_topic};
+pub(crate) use publish::{Accepted, Source, checked_topic};
 
 use crate::connection::write_packet;
 use crate::service::{Broker, Turn};

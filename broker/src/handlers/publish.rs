@@ -24,6 +24,15 @@ pub(crate) struct Accepted<'a> {
     pub(crate) partition: PartitionId,
 }
 
+/// Where a message that is logged comes from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Source {
+    /// The publisher's session; none for what the broker publishes itself.
+    pub(crate) session: Option<SessionId>,
+    /// The packet identifier of a QoS 2 publish, else 0.
+    pub(crate) packet_id: u16,
+}
+
 impl Accepted<'_> {
     pub(super) fn head(&self, now: Nanos) -> MessageHead {
         let expires_at = match self.expiry_secs {
@@ -336,7 +345,8 @@ impl Broker {
         if qos2 && let Some(held) = self.sessions.get_mut(session) {
             held.received_qos2.insert(publish.packet_id);
         }
-        self.log_accepted(turn, accepted, ack);
+        let packet_id = if qos2 { publish.packet_id } else { 0 };
+        self.log_accepted(turn, accepted, Source { session: Some(session), packet_id }, ack);
         Flow::Next(bytes)
     }
 
@@ -386,11 +396,20 @@ impl Broker {
         &mut self,
         turn: &Turn<'_>,
         accepted: &Accepted<'_>,
+        source: Source,
         ack: Option<crate::service::AckToken>,
     ) {
-        let head = accepted.head(turn.now);
         let Accepted { topic, properties, payload, .. } = *accepted;
-        self.append(accepted.partition, &Parts { head, topic, properties, payload }, ack);
+        let parts = Parts {
+            head: accepted.head(turn.now),
+            client_id: "",
+            packet_id: source.packet_id,
+            unix_ms: 0,
+            topic,
+            properties,
+            payload,
+        };
+        self.append(accepted.partition, &parts, source.session, ack);
     }
 
     /// Publishes a message of the broker's own, such as `$SYS`, QoS 0.
@@ -415,7 +434,8 @@ impl Broker {
             partition,
         };
         if retain {
-            self.log_accepted(turn, &accepted, None);
+            let source = Source { session: None, packet_id: 0 };
+            self.log_accepted(turn, &accepted, source, None);
         } else {
             self.route_volatile(turn, None, &accepted, 0);
         }

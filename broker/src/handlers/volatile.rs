@@ -170,7 +170,7 @@ impl Broker {
 
     /// A retained QoS 0 message of this client may be in the log, and comes first [MQTT-4.6.0-6].
     fn commit_before(&mut self, turn: &mut Turn<'_>, partition: PartitionId) {
-        if self.has_uncommitted(partition) {
+        if self.has_committable(partition) {
             self.commit_all(turn);
         }
     }

@@ -3,10 +3,12 @@
 use super::{Broker, Turn};
 use crate::delivery::View;
 use crate::mail::Mail;
+use crate::session::SessionId;
 use hashbrown::HashMap;
-use ringlane_dataplane::batch::{MessageRef, Parts};
+use ringlane_dataplane::batch::{Level, MessageRef, Parts};
 use ringlane_dataplane::ids::{ConnectionId, CoreId, Offset, PartitionId};
 use ringlane_dataplane::message::Message;
+use ringlane_dataplane::partition::AcceptedBatch;
 use ringlane_dataplane::routing::{CoreSet, RecordId};
 use ringlane_mqtt::ReasonCode;
 
@@ -21,39 +23,42 @@ pub(crate) struct AckToken {
 pub(crate) type RetainWaits = HashMap<(PartitionId, Offset), AckToken>;
 
 impl Broker {
-    /// Appends a message to the log of a partition that this core owns.
+    /// Appends a message to the log of a partition that this core owns. `session` is that of its
+    /// publisher, if it has one; the log keeps the client identifier.
     pub(crate) fn append(
         &mut self,
         partition: PartitionId,
         parts: &Parts<'_>,
+        session: Option<SessionId>,
         ack: Option<AckToken>,
     ) {
         let index = (partition.0 / u32::from(self.cores())) as usize;
-        let partition = &mut self.partitions[index];
-        if parts.fits_a_batch() {
-            partition.append(&mut self.batches, parts, ack);
-        } else {
-            let Parts { head, topic, properties, payload } = *parts;
-            partition.append_alone(self.maker.make(head, topic, properties, payload), ack);
+        let mut parts = *parts;
+        if self.partitions[index].log().is_some() {
+            let session = session.and_then(|session| self.sessions.get(session));
+            parts.client_id = session.map_or("", |session| session.client_id.as_str());
         }
+        self.partitions[index].append(&mut self.batches, &parts, Level::Memory, ack);
         self.metrics.records_appended.add(1);
     }
 
     /// Whether records of this partition wait for the end of the turn.
-    pub(crate) fn has_uncommitted(&self, partition: PartitionId) -> bool {
+    pub(crate) fn has_committable(&self, partition: PartitionId) -> bool {
         let index = (partition.0 / u32::from(self.cores())) as usize;
-        self.partitions.get(index).is_some_and(|partition| partition.has_uncommitted())
+        self.partitions.get(index).is_some_and(|partition| partition.has_committable())
     }
 
-    /// End of turn: at the level `memory` everything accepted is committed.
+    /// End of turn: everything is committed that has reached its level.
     pub(crate) fn commit_all(&mut self, turn: &mut Turn<'_>) {
         for index in 0..self.partitions.len() {
-            while let Some(mut batch) = self.partitions[index].take_accepted() {
-                let partition = self.partitions[index].id();
-                for at in 0..batch.count() {
-                    let record = RecordId { partition, offset: batch.offset(at) };
+            while let Some(mut batch) = self.partitions[index].take_committed() {
+                while let Some(at) = batch.next_committed() {
                     let ack = batch.take_ack(at);
-                    self.on_committed(turn, index, record, batch.message(at), ack);
+                    if batch.is_publish(at) {
+                        self.on_committed(turn, index, &batch, at, ack);
+                    } else {
+                        self.acknowledge(ack, ReasonCode::SUCCESS);
+                    }
                 }
                 self.partitions[index].finish(&mut self.batches, batch);
             }
@@ -64,10 +69,12 @@ impl Broker {
         &mut self,
         turn: &mut Turn<'_>,
         index: usize,
-        record: RecordId,
-        message: MessageRef<'_>,
+        batch: &AcceptedBatch<AckToken>,
+        at: u32,
         ack: Option<AckToken>,
     ) {
+        let message = batch.message(at);
+        let record = RecordId { partition: self.partitions[index].id(), offset: batch.offset(at) };
         let retain_owner = self.retain_owner(message);
         let matched = {
             let mut view = View::of_record(message, record);
@@ -80,7 +87,7 @@ impl Broker {
             targets.insert(owner);
         }
         let missed = self.mail_record(turn, index, record, message, targets);
-        self.partitions[index].commit(record.offset, message, missed);
+        self.partitions[index].commit(batch, at, missed);
         let matched = matched.here || !matched.cores.is_empty();
         if !matched {
             self.metrics.no_subscribers.add(1);
@@ -130,7 +137,9 @@ impl Broker {
     ) -> CoreSet {
         let mut missed = CoreSet::default();
         for to in targets.iter() {
-            if self.partitions[index].is_lagging(to) || !self.mail_one(turn, to, record, message) {
+            if self.partitions[index].cursors().is_lagging(to)
+                || !self.mail_one(turn, to, record, message)
+            {
                 missed.insert(to);
             }
         }
@@ -159,34 +168,31 @@ impl Broker {
     /// End of turn: cursors that stopped before a full mailbox move on.
     pub(super) fn advance_cursors(&mut self, turn: &mut Turn<'_>) {
         for index in 0..self.partitions.len() {
-            if !self.partitions[index].has_lag() {
+            if !self.partitions[index].cursors().has_lag() {
                 continue;
             }
-            let mut partition = core::mem::replace(
-                &mut self.partitions[index],
-                ringlane_dataplane::partition::Partition::new(PartitionId(0)),
-            );
-            let id = partition.id();
-            partition.advance_cursors(|to, offset, message| {
-                let record = RecordId { partition: id, offset };
+            let partition = self.partitions[index].id();
+            let mut cursors = core::mem::take(self.partitions[index].cursors_mut());
+            cursors.advance(|to, offset, message| {
+                let record = RecordId { partition, offset };
                 self.mail_one(turn, to, record, MessageRef::Handle(message))
             });
-            if partition.has_lag() {
+            if cursors.has_lag() {
                 self.metrics.fanout_stalls.add(1);
             }
-            self.partitions[index] = partition;
+            *self.partitions[index].cursors_mut() = cursors;
         }
         self.answer_probes(turn);
     }
 
     /// Whether every record committed here has been mailed to a core, as far as it wants it.
     pub(crate) fn has_mailed_all(&self, to: CoreId) -> bool {
-        !self.partitions.iter().any(|partition| partition.is_lagging(to))
+        !self.partitions.iter().any(|partition| partition.cursors().is_lagging(to))
     }
 
     /// Whether QoS 0 messages for a core have to wait behind records of QoS 0.
     pub(crate) fn holds_qos0_for(&self, to: CoreId) -> bool {
-        self.partitions.iter().any(|partition| partition.holds_qos0_for(to))
+        self.partitions.iter().any(|partition| partition.cursors().holds_qos0_for(to))
     }
 
     /// A record of another core's partition: deliver it, keep it, or both.

@@ -285,7 +285,7 @@ impl Service for Broker {
         if self.stopping {
             After::Stop
         } else if self.post.has_work()
-            || self.partitions.iter().any(|p| p.has_lag() || p.has_uncommitted())
+            || self.partitions.iter().any(|p| p.cursors().has_lag() || p.has_committable())
         {
             After::MoreWork
         } else {

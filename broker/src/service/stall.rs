@@ -52,8 +52,8 @@ impl Broker {
             return Admission::Refused;
         }
         // Without a core that lags, which is nearly always, there is nothing to add up.
-        if self.partitions.iter().any(|p| p.has_lag()) {
-            let lag_bytes: usize = self.partitions.iter().map(|p| p.kept_bytes()).sum();
+        if self.partitions.iter().any(|p| p.cursors().has_lag()) {
+            let lag_bytes: usize = self.partitions.iter().map(|p| p.cursors().kept_bytes()).sum();
             if lag_bytes > LAG_BYTES_MAX {
                 return Admission::Wait;
             }

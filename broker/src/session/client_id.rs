@@ -18,6 +18,10 @@ impl ClientId {
             Self::Long(text) => text.as_bytes(),
         }
     }
+
+    pub(crate) fn as_str(&self) -> &str {
+        core::str::from_utf8(self.as_bytes()).unwrap_or_default()
+    }
 }
 
 impl From<&str> for ClientId {

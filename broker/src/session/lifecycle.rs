@@ -1,7 +1,7 @@
 //! The end of a session, and its will.
 
 use super::{Outbound, SessionId, WillMessage};
-use crate::handlers::Accepted;
+use crate::handlers::{Accepted, Source};
 use crate::service::{Admission, Broker, Timer, Turn};
 use std::time::Duration;
 
@@ -107,7 +107,8 @@ impl Broker {
         } else if self.admit(&topic) == Admission::Refused {
             self.metrics.dropped_memory.add(1);
         } else {
-            self.log_accepted(turn, &accepted, None);
+            let source = Source { session: Some(id), packet_id: 0 };
+            self.log_accepted(turn, &accepted, source, None);
         }
     }
 }

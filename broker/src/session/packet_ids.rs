@@ -58,6 +58,15 @@ impl PacketIds {
         true
     }
 
+    /// The identifiers, in rising order from the start of the span.
+    pub(crate) fn to_vec(&self) -> Vec<u16> {
+        let words = self.words.iter().enumerate().map(|(index, word)| {
+            let first = (self.first + index as u16) % WORDS * WORD;
+            (0..WORD).filter(move |bit| word & 1 << bit != 0).map(move |bit| first + bit)
+        });
+        words.flatten().collect()
+    }
+
     fn index(&self, word: u16) -> usize {
         usize::from(word.wrapping_sub(self.first) % WORDS)
     }
@@ -126,6 +135,11 @@ mod tests {
             assert_eq!((ids.contains(id), ids.len()), (model.contains(&id), model.len()));
             assert!(ids.words.len() <= usize::from(WORDS));
         }
+        let mut listed = ids.to_vec();
+        listed.sort_unstable();
+        let mut expected: Vec<u16> = model.iter().copied().collect();
+        expected.sort_unstable();
+        assert_eq!(listed, expected);
         for id in 0..=u16::MAX {
             assert_eq!(ids.contains(id), model.contains(&id));
             assert_eq!(ids.remove(id), model.remove(&id));

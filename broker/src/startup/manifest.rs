@@ -1,20 +1,24 @@
 //! The data directory: its manifest, and the lock that keeps a second broker out of it.
 //!
-//! The manifest holds what must not change between starts: the format of the directory, the key
-//! that client identifiers are hashed with, and the number of partitions. It is replaced as a
-//! whole (temporary file, fsync, rename, fsync of the directory), so that a crash leaves the old
-//! one or the new one.
+//! The manifest holds what must not change between starts: the format of the directory, its
+//! identity, the key that client identifiers are hashed with, and the number of partitions. And the
+//! epoch, which is one higher at every start: it is durable before anything is appended, so that an
+//! offset that is used again after a lost tail is told from the first one. The manifest is replaced
+//! as a whole (temporary file, fsync, rename, fsync of the directory), so that a crash leaves the
+//! old one or the new one.
 
 use rustix::fs::{FlockOperation, flock};
 use rustix::rand::{GetRandomFlags, getrandom};
 use serde::{Deserialize, Serialize};
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use thiserror::Error;
 
-/// The format that this version writes, and the newest that it reads.
-pub const FORMAT: u32 = 1;
+/// The format that this version writes, and the newest that it reads. Format 1 had no log: no `id`
+/// and no `epoch`. It is upgraded by the first start.
+pub const FORMAT: u32 = 2;
 
 const MANIFEST: &str = "manifest.json";
 const LOCK: &str = "lock";
@@ -74,6 +78,10 @@ pub enum ManifestError {
 /// What the manifest says.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Manifest {
+    /// Identity of the directory: its logs name it, so that those of another one are told apart.
+    pub id: [u8; 16],
+    /// Of the last start; 0 before the first one.
+    pub epoch: u64,
     /// Key of the hash of client identifiers (SipHash).
     pub key: [u8; 16],
     /// Partitions of the node.
@@ -83,6 +91,11 @@ pub struct Manifest {
 #[derive(Serialize, Deserialize)]
 struct ManifestFile {
     format: u32,
+    /// 32 hexadecimal digits; empty in format 1.
+    #[serde(default)]
+    id: String,
+    #[serde(default)]
+    epoch: u64,
     partitions: u32,
     /// 32 hexadecimal digits.
     hash_key: String,
@@ -101,6 +114,7 @@ pub struct DataDirectory {
     pub manifest: Manifest,
     /// Whether the manifest was made by this start.
     pub created: bool,
+    path: PathBuf,
     _lock: File,
 }
 
@@ -117,7 +131,8 @@ impl DataDirectory {
         partitions: u32,
         partitions_default: u32,
     ) -> Result<Self, ManifestError> {
-        fs::create_dir_all(path).map_err(|error| io_error("create it", path, error))?;
+        make_directories(path).map_err(|error| io_error("create it", path, error))?;
+        let path = &path.canonicalize().map_err(|error| io_error("find it", path, error))?;
         let lock = lock(path)?;
         let file = path.join(MANIFEST);
         let (manifest, created) = match fs::read(&file) {
@@ -132,8 +147,44 @@ impl DataDirectory {
             let found = manifest.partitions;
             return Err(ManifestError::Partitions { path: file, found, wanted: partitions });
         }
-        Ok(Self { manifest, created, _lock: lock })
+        Ok(Self { manifest, created, path: path.clone(), _lock: lock })
     }
+
+    /// Where it is, as an absolute path.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Begins a new epoch, above that of the last start and above `highest`, the highest one that
+    /// was found in a log: durable when this returns.
+    ///
+    /// # Errors
+    /// If the manifest cannot be written.
+    ///
+    /// # Panics
+    /// After 2^64 starts.
+    pub fn begin_epoch(&mut self, highest: u64) -> Result<u64, ManifestError> {
+        let last = self.manifest.epoch.max(highest);
+        self.manifest.epoch = last.checked_add(1).expect("an epoch that nobody has had");
+        write(&self.path, &self.path.join(MANIFEST), &self.manifest)?;
+        Ok(self.manifest.epoch)
+    }
+}
+
+/// Makes a directory and those above it, for the owner alone, each entry durable: a directory whose
+/// own name is lost with the power takes everything in it along.
+fn make_directories(path: &Path) -> io::Result<()> {
+    let missing: Vec<&Path> = path.ancestors().take_while(|path| !path.exists()).collect();
+    for directory in missing.into_iter().rev().filter(|path| !path.as_os_str().is_empty()) {
+        match DirBuilder::new().mode(0o700).create(directory) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+        let parent = directory.parent().filter(|parent| !parent.as_os_str().is_empty());
+        File::open(parent.unwrap_or(Path::new(".")))?.sync_all()?;
+    }
+    Ok(())
 }
 
 /// Locks the directory for as long as the file is open (flock(2)): the kernel lets go of it when
@@ -175,15 +226,21 @@ fn parse(path: &Path, bytes: &[u8]) -> Result<Manifest, ManifestError> {
     }
     let file: ManifestFile =
         serde_json::from_slice(bytes).map_err(|error| damaged(error.to_string()))?;
-    let key = parse_key(&file.hash_key)
-        .ok_or_else(|| damaged("hash_key is not 32 hexadecimal digits".to_owned()))?;
+    let digits = |name: &str, text: &str| {
+        parse_digits(text).ok_or_else(|| damaged(format!("{name} is not 32 hexadecimal digits")))
+    };
+    let key = digits("hash_key", &file.hash_key)?;
     if file.partitions == 0 {
         return Err(damaged("partitions is 0".to_owned()));
     }
-    Ok(Manifest { key, partitions: file.partitions })
+    let id = match file.format {
+        1 => random(path)?,
+        _ => digits("id", &file.id)?,
+    };
+    Ok(Manifest { id, epoch: file.epoch, key, partitions: file.partitions })
 }
 
-fn parse_key(text: &str) -> Option<[u8; 16]> {
+fn parse_digits(text: &str) -> Option<[u8; 16]> {
     if text.len() != 32 || !text.is_ascii() {
         return None;
     }
@@ -194,33 +251,47 @@ fn parse_key(text: &str) -> Option<[u8; 16]> {
     Some(key)
 }
 
-fn render_key(key: &[u8; 16]) -> String {
+fn render_digits(key: &[u8; 16]) -> String {
     key.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn create(directory: &Path, path: &Path, partitions: u32) -> Result<Manifest, ManifestError> {
-    let key = random_key().map_err(|error| io_error("draw a random key", path, error))?;
-    let manifest = Manifest { key, partitions };
-    let file = ManifestFile { format: FORMAT, partitions, hash_key: render_key(&key) };
-    let mut text = serde_json::to_vec_pretty(&file)
-        .map_err(|error| io_error("render the manifest", path, io::Error::other(error)))?;
-    text.push(b'\n');
-    replace(directory, path, &text).map_err(|error| io_error("write the manifest", path, error))?;
+    // The key is one that nobody can guess, so that nobody can choose client identifiers that fall
+    // on one core.
+    let manifest = Manifest { id: random(path)?, epoch: 0, key: random(path)?, partitions };
+    write(directory, path, &manifest)?;
     Ok(manifest)
 }
 
-/// A key nobody can guess, so that nobody can choose client identifiers that fall on one core.
-fn random_key() -> io::Result<[u8; 16]> {
-    let mut key = [0; 16];
-    let length = getrandom(&mut key, GetRandomFlags::empty())?;
-    // Up to 256 bytes come whole (getrandom(2)).
-    if length == key.len() { Ok(key) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+fn write(directory: &Path, path: &Path, manifest: &Manifest) -> Result<(), ManifestError> {
+    let file = ManifestFile {
+        format: FORMAT,
+        id: render_digits(&manifest.id),
+        epoch: manifest.epoch,
+        partitions: manifest.partitions,
+        hash_key: render_digits(&manifest.key),
+    };
+    let mut text = serde_json::to_vec_pretty(&file)
+        .map_err(|error| io_error("render the manifest", path, io::Error::other(error)))?;
+    text.push(b'\n');
+    replace(directory, path, &text).map_err(|error| io_error("write the manifest", path, error))
+}
+
+fn random(path: &Path) -> Result<[u8; 16], ManifestError> {
+    let mut bytes = [0; 16];
+    match getrandom(&mut bytes, GetRandomFlags::empty()) {
+        // Up to 256 bytes come whole (getrandom(2)).
+        Ok(length) if length == bytes.len() => Ok(bytes),
+        Ok(_) => Err(io_error("draw a random key", path, io::ErrorKind::UnexpectedEof.into())),
+        Err(error) => Err(io_error("draw a random key", path, error.into())),
+    }
 }
 
 /// Replaces a file as a whole: after a crash it holds the old bytes or the new ones.
 fn replace(directory: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
     let temporary = path.with_extension("tmp");
-    let mut file = File::create(&temporary)?;
+    let mut options = OpenOptions::new();
+    let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
     file.write_all(bytes)?;
     file.sync_all()?;
     fs::rename(&temporary, path)?;
@@ -308,7 +379,8 @@ mod tests {
             format!(r#"{{"format":{format},"partitions":{partitions},"hash_key":"{key}"}}"#)
         };
         let cases = [
-            (text(2, 4, key), "newer version"),
+            (text(3, 4, key), "newer version"),
+            (text(2, 4, key), "id is not 32 hexadecimal digits"),
             (r#"{"format":9,"unknown":[]}"#.to_owned(), "newer version"),
             (String::new(), "damaged manifest"),
             (text(1, 0, key), "partitions is 0"),
@@ -327,5 +399,44 @@ mod tests {
         let opened = DataDirectory::open(&directory.0, 0, 8).unwrap();
         assert_eq!(opened.manifest.partitions, 4);
         assert_eq!(opened.manifest.key[15], 0xff);
+    }
+
+    #[test]
+    fn a_directory_of_the_format_without_a_log_is_upgraded() {
+        let directory = Directory::new();
+        directory
+            .write(r#"{"format":1,"partitions":4,"hash_key":"00112233445566778899aabbccddeeff"}"#);
+        let mut first = DataDirectory::open(&directory.0, 0, 8).unwrap();
+        assert_eq!(first.begin_epoch(0).unwrap(), 1);
+        let manifest = first.manifest.clone();
+        drop(first);
+        let second = DataDirectory::open(&directory.0, 0, 8).unwrap();
+        assert_eq!(second.manifest, manifest);
+        assert_eq!(second.manifest.key[15], 0xff);
+    }
+
+    #[test]
+    fn every_start_has_an_epoch_above_all_before() {
+        let directory = Directory::new();
+        for expected in 1..4 {
+            let mut opened = DataDirectory::open(&directory.0, 0, 4).unwrap();
+            assert_eq!(opened.begin_epoch(0).unwrap(), expected);
+        }
+        let mut opened = DataDirectory::open(&directory.0, 0, 4).unwrap();
+        assert_eq!(opened.begin_epoch(7).unwrap(), 8, "a log knows of a later one");
+        drop(opened);
+        assert_eq!(DataDirectory::open(&directory.0, 0, 4).unwrap().manifest.epoch, 8);
+    }
+
+    #[test]
+    fn directories_are_made_for_the_owner_alone() {
+        use std::os::unix::fs::PermissionsExt;
+        let directory = Directory::new();
+        let inner = directory.0.join("a/b");
+        let opened = DataDirectory::open(&inner, 0, 4).unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(&inner), 0o700);
+        assert_eq!(mode(&inner.join(MANIFEST)), 0o600);
+        assert!(opened.path().is_absolute());
     }
 }

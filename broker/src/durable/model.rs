@@ -1,0 +1,391 @@
+//! The durable state of one partition: its sessions, their subscriptions and positions, the postings
+//! of their filters, and how far the logs of all partitions were matched for them.
+//!
+//! It is the same structure while the broker runs and while it recovers: every change of it that
+//! must survive is a [`StateRecord`], appended to the partition's log and applied here; recovery
+//! applies the records of a checkpoint and of the log behind it. Applying is idempotent, so that a
+//! checkpoint may be written while records are appended.
+
+use super::postings::{Place, PostingList, PostingRange};
+use super::records::{Cursor, FilterPostings, StateRecord, SubscriptionOptions, WillBody};
+use super::session::{Presence, SessionState, SubscriptionState, WillState};
+use super::slab::{Named, Slab};
+use std::collections::BTreeMap;
+
+/// A filter that some session of the partition subscribes to.
+#[derive(Debug)]
+pub(crate) struct FilterState {
+    pub(crate) name: Box<str>,
+    /// Subscriptions of this filter.
+    pub(super) subscriptions: u32,
+    /// Those of them that records are posted for.
+    pub(super) holders: u32,
+    pub(super) postings: PostingList,
+    /// Whether it is among those with postings that are not in the log.
+    unlogged: bool,
+}
+
+impl Named for FilterState {
+    fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+impl Named for SessionState {
+    fn name(&self) -> &str {
+        &self.client_id
+    }
+}
+
+/// The last retained message of a topic, while a partition recovers.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct RetainedState {
+    pub(crate) place: Place,
+    pub(crate) publisher: u64,
+    pub(crate) accepted_ms: u64,
+    pub(crate) expiry_secs: Option<u32>,
+    pub(crate) qos: u8,
+    pub(crate) properties: Box<[u8]>,
+    pub(crate) payload: Box<[u8]>,
+}
+
+/// The durable state of one partition.
+#[derive(Debug)]
+pub(crate) struct PartitionState {
+    pub(super) sessions: Slab<SessionState>,
+    pub(super) filters: Slab<FilterState>,
+    /// By partition and level.
+    pub(super) cursors: Vec<Cursor>,
+    pub(super) next_posting: u64,
+    /// Postings below are in the log, and so are the cursors unless they are marked.
+    logged_posting: u64,
+    cursors_unlogged: bool,
+    unlogged: Vec<u32>,
+    /// Epochs of this partition's log, with the first offset of each.
+    pub(super) epochs: Vec<(u64, u64)>,
+    /// Retained messages that recovery found, by topic.
+    pub(super) retained: BTreeMap<Box<str>, RetainedState>,
+    /// Up to which epoch and offset retained messages of each partition were applied.
+    pub(super) retained_cursors: Vec<(u64, u64)>,
+}
+
+impl PartitionState {
+    /// The state of an empty log, on a node with this many partitions.
+    pub(crate) fn new(partitions: u32) -> Self {
+        let cursors = (0..2 * partitions).map(|index| {
+            let (partition, memory) = (index / 2, index % 2 == 1);
+            Cursor { partition, memory, epoch: 0, next: 0 }
+        });
+        Self {
+            sessions: Slab::new(),
+            filters: Slab::new(),
+            cursors: cursors.collect(),
+            next_posting: 0,
+            logged_posting: 0,
+            cursors_unlogged: false,
+            unlogged: Vec::new(),
+            epochs: Vec::new(),
+            retained: BTreeMap::new(),
+            retained_cursors: vec![(0, 0); 2 * partitions as usize],
+        }
+    }
+
+    // -- questions ---------------------------------------------------------------------------
+
+    /// A session's number, by its client identifier.
+    pub(crate) fn find(&self, client_id: &str) -> Option<u32> {
+        self.sessions.find(client_id)
+    }
+
+    pub(crate) fn session(&self, slot: u32) -> Option<&SessionState> {
+        self.sessions.get(slot)
+    }
+
+    pub(crate) fn sessions(&self) -> impl Iterator<Item = (u32, &SessionState)> {
+        self.sessions.iter()
+    }
+
+    pub(crate) fn filter(&self, number: u32) -> Option<&FilterState> {
+        self.filters.get(number)
+    }
+
+    pub(crate) fn find_filter(&self, name: &str) -> Option<u32> {
+        self.filters.find(name)
+    }
+
+    /// The filters that records are posted for.
+    pub(crate) fn posted_filters(&self) -> impl Iterator<Item = (u32, &str)> {
+        let held = self.filters.iter().filter(|(_, filter)| filter.holders > 0);
+        held.map(|(number, filter)| (number, &*filter.name))
+    }
+
+    /// How far each partition's log was matched, `local_disk` before `memory`.
+    pub(crate) fn cursors(&self) -> &[Cursor] {
+        &self.cursors
+    }
+
+    /// The number that the next posting gets.
+    pub(crate) fn next_posting(&self) -> u64 {
+        self.next_posting
+    }
+
+    // -- changes that become a record later ----------------------------------------------------
+
+    /// Posts a record for the filters that it matched, under the next posting number.
+    pub(crate) fn post(
+        &mut self,
+        place: Place,
+        memory: bool,
+        filters: impl IntoIterator<Item = u32>,
+    ) -> u64 {
+        let posting = self.next_posting;
+        self.next_posting += 1;
+        for number in filters {
+            let Some(filter) = self.filters.get_mut(number) else { continue };
+            filter.postings.push(PostingRange { place, first: posting, count: 1 });
+            if !filter.unlogged {
+                filter.unlogged = true;
+                self.unlogged.push(number);
+            }
+        }
+        let Place { partition, epoch, offset } = place;
+        self.advance(Cursor { partition, memory, epoch, next: offset + 1 });
+        posting
+    }
+
+    /// Notes that a partition's log was matched up to an offset.
+    pub(crate) fn advance(&mut self, cursor: Cursor) {
+        let Some(known) = self.cursors.get_mut(cursor_index(cursor.partition, cursor.memory))
+        else {
+            return;
+        };
+        if (known.epoch, known.next) < (cursor.epoch, cursor.next) {
+            *known = cursor;
+            self.cursors_unlogged = true;
+        }
+    }
+
+    /// The record that says what was matched since the last one, if anything was.
+    pub(crate) fn unlogged(&self) -> Option<StateRecord<'_>> {
+        let changed = self.cursors_unlogged || self.logged_posting < self.next_posting;
+        if !changed {
+            return None;
+        }
+        let filters = self.unlogged.iter().filter_map(|number| {
+            let filter = self.filters.get(*number)?;
+            let ranges: Vec<_> = filter.postings.from(self.logged_posting).collect();
+            let postings = FilterPostings { filter: &filter.name, ranges };
+            (!postings.ranges.is_empty()).then_some(postings)
+        });
+        let filters = filters.collect();
+        let cursors = self.cursors.iter().filter(|cursor| cursor.next > 0).copied().collect();
+        Some(StateRecord::Postings { next: self.next_posting, cursors, filters })
+    }
+
+    /// The record of [`PartitionState::unlogged`] was appended.
+    pub(crate) fn set_logged(&mut self) {
+        for number in self.unlogged.drain(..) {
+            if let Some(filter) = self.filters.get_mut(number) {
+                filter.unlogged = false;
+            }
+        }
+        self.logged_posting = self.next_posting;
+        self.cursors_unlogged = false;
+    }
+
+    // -- records -------------------------------------------------------------------------------
+
+    /// Applies a record that was appended, or that recovery reads.
+    pub(crate) fn apply(&mut self, record: &StateRecord<'_>) {
+        match record {
+            StateRecord::SessionOpen { client_id, clean, expiry_secs, will } => {
+                self.open_session(client_id, *clean, *expiry_secs, will.as_ref());
+            }
+            StateRecord::SessionClosed { client_id, since_ms, expiry_secs, will_gone } => {
+                let Some(session) = self.session_mut(client_id) else { return };
+                session.presence = Presence::Closed(*since_ms);
+                session.expiry_secs = *expiry_secs;
+                if *will_gone {
+                    session.will = None;
+                }
+            }
+            StateRecord::SessionEnd { client_id } => self.end_session(client_id),
+            StateRecord::WillGone { client_id } => {
+                self.with_session(client_id, |session| session.will = None);
+            }
+            StateRecord::Subscribe { client_id, filter, options, since } => {
+                self.subscribe(client_id, filter, *options, *since);
+            }
+            StateRecord::Unsubscribe { client_id, filter } => self.unsubscribe(client_id, filter),
+            StateRecord::Postings { next, cursors, filters } => {
+                self.apply_postings(*next, cursors, filters);
+            }
+            StateRecord::Positions { positions } => {
+                for (client_id, position) in positions {
+                    self.with_session(client_id, |session| session.set_position(*position));
+                }
+            }
+            StateRecord::Sent { client_id, packet_id, sent } => {
+                self.with_session(client_id, |s| s.begin_exchange(*packet_id, sent.clone()));
+            }
+            StateRecord::Received { client_id, packet_id } => {
+                self.with_session(client_id, |session| session.on_received(*packet_id));
+            }
+            StateRecord::Completed { client_id, packet_id } => {
+                self.with_session(client_id, |session| session.on_completed(*packet_id));
+            }
+            StateRecord::Release { client_id, packet_id } => {
+                self.with_session(client_id, |session| session.release(*packet_id));
+            }
+            StateRecord::Incoming { client_id, packet_ids } => {
+                for packet_id in packet_ids {
+                    self.receive(client_id, *packet_id);
+                }
+            }
+            StateRecord::Delivered { client_id, postings } => {
+                self.with_session(client_id, |s| s.exchanges().delivered.extend(postings));
+            }
+            StateRecord::Retained { topic, retained } => self.apply_retained(topic, retained),
+            StateRecord::Epochs { epochs } => self.epochs.clone_from(epochs),
+        }
+    }
+
+    /// An incoming QoS 2 PUBLISH of a client was appended. Of a client without a durable session
+    /// nothing is kept.
+    pub(crate) fn receive(&mut self, client_id: &str, packet_id: u16) {
+        self.with_session(client_id, |session| {
+            session.exchanges().incoming.insert(packet_id);
+        });
+    }
+
+    fn session_mut(&mut self, client_id: &str) -> Option<&mut SessionState> {
+        let slot = self.sessions.find(client_id)?;
+        self.sessions.get_mut(slot)
+    }
+
+    /// A session that is not there ended later than the checkpoint began: nothing is to be done.
+    fn with_session(&mut self, client_id: &str, change: impl FnOnce(&mut SessionState)) {
+        if let Some(session) = self.session_mut(client_id) {
+            change(session);
+        }
+    }
+
+    fn open_session(
+        &mut self,
+        client_id: &str,
+        clean: bool,
+        expiry_secs: u32,
+        will: Option<&WillBody<'_>>,
+    ) {
+        if clean {
+            self.end_session(client_id);
+        }
+        let slot = self.sessions.find(client_id);
+        let slot = slot.unwrap_or_else(|| self.sessions.insert(SessionState::new(client_id)));
+        let Some(session) = self.sessions.get_mut(slot) else { return };
+        session.presence = Presence::Connected;
+        session.expiry_secs = expiry_secs;
+        session.will = will.map(|will| Box::new(WillState::new(will)));
+    }
+
+    fn end_session(&mut self, client_id: &str) {
+        let slot = self.sessions.find(client_id);
+        let Some(session) = slot.and_then(|slot| self.sessions.remove(slot)) else { return };
+        for subscription in &session.subscriptions {
+            self.drop_filter(subscription);
+        }
+    }
+
+    fn subscribe(&mut self, client_id: &str, name: &str, options: SubscriptionOptions, since: u64) {
+        let Self { sessions, filters, .. } = self;
+        let slot = sessions.find(client_id);
+        let Some(session) = slot.and_then(|slot| sessions.get_mut(slot)) else { return };
+        let number = filters.find(name);
+        let number = number.unwrap_or_else(|| filters.insert(FilterState::new(name)));
+        let Some(filter) = filters.get_mut(number) else { return };
+        let posted = is_posted(name, options);
+        let new = SubscriptionState { filter: number, options, since };
+        match session.subscriptions.iter_mut().find(|held| held.filter == number) {
+            Some(held) => {
+                filter.set_holders(is_posted(name, held.options), posted);
+                *held = new;
+            }
+            None => {
+                session.subscriptions.reserve_exact(1);
+                session.subscriptions.push(new);
+                filter.subscriptions += 1;
+                filter.set_holders(false, posted);
+            }
+        }
+    }
+
+    fn unsubscribe(&mut self, client_id: &str, name: &str) {
+        let Some(number) = self.filters.find(name) else { return };
+        let Some(session) = self.session_mut(client_id) else { return };
+        let found = session.subscriptions.iter().position(|held| held.filter == number);
+        let Some(index) = found else { return };
+        let subscription = session.subscriptions.swap_remove(index);
+        self.drop_filter(&subscription);
+    }
+
+    fn drop_filter(&mut self, subscription: &SubscriptionState) {
+        let Some(filter) = self.filters.get_mut(subscription.filter) else { return };
+        filter.subscriptions -= 1;
+        filter.set_holders(is_posted(&filter.name, subscription.options), false);
+        if filter.subscriptions == 0 {
+            self.filters.remove(subscription.filter);
+            self.unlogged.retain(|number| *number != subscription.filter);
+        }
+    }
+
+    fn apply_postings(&mut self, next: u64, cursors: &[Cursor], filters: &[FilterPostings<'_>]) {
+        for postings in filters {
+            let number = self.filters.find(postings.filter);
+            let Some(filter) = number.and_then(|number| self.filters.get_mut(number)) else {
+                continue;
+            };
+            if filter.holders > 0 {
+                postings.ranges.iter().for_each(|range| filter.postings.push(*range));
+            }
+        }
+        for cursor in cursors {
+            if let Some(known) = self.cursors.get_mut(cursor_index(cursor.partition, cursor.memory))
+            {
+                *known = *cursor;
+            }
+        }
+        self.next_posting = self.next_posting.max(next);
+        self.logged_posting = self.next_posting;
+    }
+}
+
+impl FilterState {
+    fn new(name: &str) -> Self {
+        Self {
+            name: name.into(),
+            subscriptions: 0,
+            holders: 0,
+            postings: PostingList::default(),
+            unlogged: false,
+        }
+    }
+
+    /// A subscription of this filter was posted for, and is now.
+    fn set_holders(&mut self, before: bool, after: bool) {
+        self.holders = self.holders + u32::from(after) - u32::from(before);
+        if self.holders == 0 {
+            self.postings = PostingList::default();
+        }
+    }
+}
+
+/// Where the cursor of a partition and level is.
+pub(super) fn cursor_index(partition: u32, memory: bool) -> usize {
+    partition as usize * 2 + usize::from(memory)
+}
+
+/// Whether records are posted for a subscription: with QoS 0 nothing is kept for it, and shared ones
+/// are matched by their group.
+pub(crate) fn is_posted(filter: &str, options: SubscriptionOptions) -> bool {
+    options.qos > 0 && !filter.starts_with("$share/")
+}

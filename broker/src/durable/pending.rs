@@ -1,0 +1,60 @@
+//! What a session is owed from the log: the postings of its filters, merged.
+
+use super::model::{PartitionState, is_posted};
+use super::postings::Place;
+use super::records::SubscriptionOptions;
+
+/// A message that a session is owed, and that is still to be fetched.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct OwedPosting {
+    pub(crate) posting: u64,
+    pub(crate) place: Place,
+    /// The options of the subscriptions that matched, which are delivered as one.
+    pub(crate) options: Vec<SubscriptionOptions>,
+}
+
+impl PartitionState {
+    /// The first `max` messages that a session is owed at and above a posting number, in order.
+    /// Overlapping filters meet at the same number and are one message. Those that are in a QoS 2
+    /// exchange, or were, are left out.
+    pub(crate) fn owed(&self, slot: u32, from: u64, max: usize) -> Vec<OwedPosting> {
+        let Some(session) = self.sessions.get(slot) else { return Vec::new() };
+        let mut found = Vec::new();
+        for subscription in &session.subscriptions {
+            let Some(filter) = self.filters.get(subscription.filter) else { continue };
+            if !is_posted(&filter.name, subscription.options) {
+                continue;
+            }
+            let start = from.max(session.owed_from(subscription));
+            // The first `max` of the whole are among the first `max` of each.
+            let postings = filter.postings.each_from(start);
+            let owed = postings.filter(|(posting, _)| !session.has_handled(*posting)).take(max);
+            found.extend(owed.map(|(posting, place)| (posting, place, subscription.options)));
+        }
+        found.sort_by_key(|(posting, ..)| *posting);
+        merge(found, max)
+    }
+
+    /// Messages that a session is owed, overlapping filters counted each: for operators.
+    pub(crate) fn owed_count(&self, slot: u32) -> u64 {
+        let Some(session) = self.sessions.get(slot) else { return 0 };
+        let counts = session.subscriptions.iter().map(|subscription| {
+            let filter = self.filters.get(subscription.filter);
+            filter.map_or(0, |f| f.postings.count_from(session.owed_from(subscription)))
+        });
+        counts.sum()
+    }
+}
+
+fn merge(found: Vec<(u64, Place, SubscriptionOptions)>, max: usize) -> Vec<OwedPosting> {
+    let mut owed: Vec<OwedPosting> = Vec::with_capacity(found.len().min(max));
+    for (posting, place, options) in found {
+        let is_full = owed.len() == max;
+        match owed.last_mut() {
+            Some(last) if last.posting == posting => last.options.push(options),
+            _ if is_full => break,
+            _ => owed.push(OwedPosting { posting, place, options: vec![options] }),
+        }
+    }
+    owed
+}

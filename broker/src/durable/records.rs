@@ -1,0 +1,561 @@
+//! State records: what a partition's log says of its sessions. `docs/formats/state.md` has the
+//! layout with vectors.
+//!
+//! Every record is absolute: it names the state after it and not a difference, so that applying one
+//! twice, or applying it to a checkpoint that was written while it was appended, ends in the same
+//! state as applying it once.
+
+use super::bytes::{Input, Output};
+use super::postings::{Place, PostingRange};
+
+/// The version of all bodies that this release writes, in their first byte.
+const VERSION: u8 = 1;
+/// An interval that never ends, and a time that never comes.
+const NEVER: u32 = u32::MAX;
+
+/// What kind of record it is; the number in its head. Below 16 are no state records.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub(crate) enum Kind {
+    SessionOpen = 16,
+    SessionClosed = 17,
+    SessionEnd = 18,
+    WillGone = 19,
+    Subscribe = 20,
+    Unsubscribe = 21,
+    Postings = 22,
+    Positions = 23,
+    Sent = 24,
+    Received = 25,
+    Completed = 26,
+    Release = 27,
+    Retained = 28,
+    Incoming = 29,
+    Delivered = 30,
+    Epochs = 31,
+}
+
+impl Kind {
+    const ALL: [Self; 16] = [
+        Self::SessionOpen,
+        Self::SessionClosed,
+        Self::SessionEnd,
+        Self::WillGone,
+        Self::Subscribe,
+        Self::Unsubscribe,
+        Self::Postings,
+        Self::Positions,
+        Self::Sent,
+        Self::Received,
+        Self::Completed,
+        Self::Release,
+        Self::Retained,
+        Self::Incoming,
+        Self::Delivered,
+        Self::Epochs,
+    ];
+
+    fn from_u8(number: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| *kind as u8 == number)
+    }
+}
+
+/// A will, as CONNECT brought it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct WillBody<'a> {
+    pub(crate) topic: &'a str,
+    pub(crate) payload: &'a [u8],
+    /// Forwarded properties in MQTT 5 wire form.
+    pub(crate) properties: &'a [u8],
+    pub(crate) qos: u8,
+    pub(crate) retain: bool,
+    pub(crate) delay_secs: u32,
+    pub(crate) message_expiry_secs: Option<u32>,
+}
+
+/// The options of a subscription [MQTT5 §3.8.3.1], without Retain Handling, which ends with SUBACK.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct SubscriptionOptions {
+    pub(crate) qos: u8,
+    pub(crate) no_local: bool,
+    pub(crate) retain_as_published: bool,
+    /// The subscription identifier, 0 for none.
+    pub(crate) id: u32,
+}
+
+/// How far a partition has matched the log of another one: the records of one level, which become
+/// committed in the order of their offsets.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Cursor {
+    pub(crate) partition: u32,
+    /// Records of the level `memory`; of `local_disk` otherwise.
+    pub(crate) memory: bool,
+    /// The epoch of that log when it was matched.
+    pub(crate) epoch: u64,
+    /// The first offset that is not matched.
+    pub(crate) next: u64,
+}
+
+/// The new postings of one filter.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct FilterPostings<'a> {
+    pub(crate) filter: &'a str,
+    pub(crate) ranges: Vec<PostingRange>,
+}
+
+/// A QoS 2 message on its way to a subscriber: enough to send the same PUBLISH again.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct SentBody {
+    pub(crate) posting: u64,
+    pub(crate) place: Place,
+    pub(crate) retain: bool,
+    pub(crate) subscription_ids: Vec<u32>,
+}
+
+/// A retained message; cleared if the payload is empty [MQTT-3.3.1-6].
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct RetainedBody<'a> {
+    /// The record that it comes from, and whether that is of the level `memory`.
+    pub(crate) place: Place,
+    pub(crate) memory: bool,
+    /// Keyed hash of the publisher's client identifier.
+    pub(crate) publisher: u64,
+    /// Broker time when it was accepted, unix ms.
+    pub(crate) accepted_ms: u64,
+    /// Seconds from then on until it expires.
+    pub(crate) expiry_secs: Option<u32>,
+    pub(crate) qos: u8,
+    pub(crate) properties: &'a [u8],
+    pub(crate) payload: &'a [u8],
+}
+
+/// One state record.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum StateRecord<'a> {
+    /// A client is connected. With `clean`, what was there before is gone.
+    SessionOpen {
+        client_id: &'a str,
+        clean: bool,
+        expiry_secs: u32,
+        will: Option<WillBody<'a>>,
+    },
+    /// The connection ended; the session goes on for `expiry_secs` from then (unix ms).
+    SessionClosed {
+        client_id: &'a str,
+        since_ms: u64,
+        expiry_secs: u32,
+        will_gone: bool,
+    },
+    SessionEnd {
+        client_id: &'a str,
+    },
+    /// The will was published, or is not to be.
+    WillGone {
+        client_id: &'a str,
+    },
+    /// Messages with posting numbers below `since` are not for this subscription.
+    Subscribe {
+        client_id: &'a str,
+        filter: &'a str,
+        options: SubscriptionOptions,
+        since: u64,
+    },
+    Unsubscribe {
+        client_id: &'a str,
+        filter: &'a str,
+    },
+    /// What was matched; and how far, in the same record.
+    Postings {
+        next: u64,
+        cursors: Vec<Cursor>,
+        filters: Vec<FilterPostings<'a>>,
+    },
+    /// Everything below a session's posting number was acknowledged with QoS 1, or was `Sent`.
+    Positions {
+        positions: Vec<(&'a str, u64)>,
+    },
+    /// About to be sent with QoS 2 under this packet identifier.
+    Sent {
+        client_id: &'a str,
+        packet_id: u16,
+        sent: SentBody,
+    },
+    /// PUBREC was seen.
+    Received {
+        client_id: &'a str,
+        packet_id: u16,
+    },
+    /// PUBCOMP was seen, or a PUBREC that ends the exchange.
+    Completed {
+        client_id: &'a str,
+        packet_id: u16,
+    },
+    /// An incoming QoS 2 identifier is free again.
+    Release {
+        client_id: &'a str,
+        packet_id: u16,
+    },
+    Retained {
+        topic: &'a str,
+        retained: RetainedBody<'a>,
+    },
+    /// Checkpoints only: incoming QoS 2 identifiers that are not released.
+    Incoming {
+        client_id: &'a str,
+        packet_ids: Vec<u16>,
+    },
+    /// Checkpoints only: QoS 2 postings at or above the position that were completed.
+    Delivered {
+        client_id: &'a str,
+        postings: Vec<u64>,
+    },
+    /// Checkpoints only: the epochs of this log, with the first offset of each.
+    Epochs {
+        epochs: Vec<(u64, u64)>,
+    },
+}
+
+/// Why a state record cannot be read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub(crate) enum StateRecordError {
+    /// A later release wrote it.
+    #[error("kind {kind} of state record in version {version} is not known to this release")]
+    Unknown { kind: u8, version: u8 },
+    /// Its checksum is right and its content is not.
+    #[error("state record of kind {kind} does not have the form of its kind")]
+    Malformed { kind: u8 },
+}
+
+impl<'a> StateRecord<'a> {
+    /// The kind, as in the record's head.
+    pub(crate) fn kind(&self) -> Kind {
+        match self {
+            Self::SessionOpen { .. } => Kind::SessionOpen,
+            Self::SessionClosed { .. } => Kind::SessionClosed,
+            Self::SessionEnd { .. } => Kind::SessionEnd,
+            Self::WillGone { .. } => Kind::WillGone,
+            Self::Subscribe { .. } => Kind::Subscribe,
+            Self::Unsubscribe { .. } => Kind::Unsubscribe,
+            Self::Postings { .. } => Kind::Postings,
+            Self::Positions { .. } => Kind::Positions,
+            Self::Sent { .. } => Kind::Sent,
+            Self::Received { .. } => Kind::Received,
+            Self::Completed { .. } => Kind::Completed,
+            Self::Release { .. } => Kind::Release,
+            Self::Retained { .. } => Kind::Retained,
+            Self::Incoming { .. } => Kind::Incoming,
+            Self::Delivered { .. } => Kind::Delivered,
+            Self::Epochs { .. } => Kind::Epochs,
+        }
+    }
+
+    /// The client identifier of the record's head; empty where there is none.
+    pub(crate) fn client_id(&self) -> &'a str {
+        match self {
+            Self::SessionOpen { client_id, .. }
+            | Self::SessionClosed { client_id, .. }
+            | Self::SessionEnd { client_id }
+            | Self::WillGone { client_id }
+            | Self::Subscribe { client_id, .. }
+            | Self::Unsubscribe { client_id, .. }
+            | Self::Sent { client_id, .. }
+            | Self::Received { client_id, .. }
+            | Self::Completed { client_id, .. }
+            | Self::Release { client_id, .. }
+            | Self::Incoming { client_id, .. }
+            | Self::Delivered { client_id, .. } => client_id,
+            Self::Postings { .. }
+            | Self::Positions { .. }
+            | Self::Retained { .. }
+            | Self::Epochs { .. } => "",
+        }
+    }
+
+    /// The topic of the record's head: a filter, or a topic name; empty where there is none.
+    pub(crate) fn topic(&self) -> &'a str {
+        match self {
+            Self::Subscribe { filter, .. } | Self::Unsubscribe { filter, .. } => filter,
+            Self::Retained { topic, .. } => topic,
+            _ => "",
+        }
+    }
+
+    /// Writes the body at the end of a buffer.
+    pub(crate) fn encode(&self, buffer: &mut Vec<u8>) {
+        let out = &mut Output(buffer);
+        out.u8(VERSION);
+        match self {
+            Self::SessionOpen { clean, expiry_secs, will, .. } => {
+                out.u8(u8::from(*clean) | u8::from(will.is_some()) << 1);
+                out.u32(*expiry_secs);
+                if let Some(will) = will {
+                    encode_will(out, will);
+                }
+            }
+            Self::SessionClosed { since_ms, expiry_secs, will_gone, .. } => {
+                out.u8(u8::from(*will_gone));
+                out.u32(*expiry_secs);
+                out.u64(*since_ms);
+            }
+            Self::SessionEnd { .. } | Self::WillGone { .. } | Self::Unsubscribe { .. } => {}
+            Self::Subscribe { options, since, .. } => {
+                out.u8(encode_options(options));
+                out.u32(options.id);
+                out.u64(*since);
+            }
+            Self::Postings { next, cursors, filters } => {
+                encode_postings(out, *next, cursors, filters);
+            }
+            Self::Positions { positions } => {
+                out.list(positions.iter(), |out, (client, posting)| {
+                    out.text(client);
+                    out.u64(*posting);
+                })
+            }
+            Self::Sent { packet_id, sent, .. } => {
+                out.u16(*packet_id);
+                out.u8(u8::from(sent.retain));
+                out.u64(sent.posting);
+                encode_place(out, &sent.place);
+                out.list(sent.subscription_ids.iter(), |out, id| out.u32(*id));
+            }
+            Self::Received { packet_id, .. }
+            | Self::Completed { packet_id, .. }
+            | Self::Release { packet_id, .. } => out.u16(*packet_id),
+            Self::Retained { retained, .. } => encode_retained(out, retained),
+            Self::Incoming { packet_ids, .. } => {
+                out.list(packet_ids.iter(), |out, id| out.u16(*id));
+            }
+            Self::Delivered { postings, .. } => {
+                out.list(postings.iter(), |out, posting| out.u64(*posting));
+            }
+            Self::Epochs { epochs } => out.list(epochs.iter(), |out, (epoch, first)| {
+                out.u64(*epoch);
+                out.u64(*first);
+            }),
+        }
+    }
+
+    /// Reads a record from its head's kind, client identifier and topic, and its body.
+    ///
+    /// # Errors
+    /// What the release does not know, and what is not well-formed.
+    pub(crate) fn decode(
+        kind: u8,
+        client_id: &'a str,
+        topic: &'a str,
+        body: &'a [u8],
+    ) -> Result<Self, StateRecordError> {
+        let version = body.first().copied().unwrap_or_default();
+        let known = Kind::from_u8(kind).filter(|_| version == VERSION);
+        let Some(known) = known else {
+            return Err(StateRecordError::Unknown { kind, version });
+        };
+        let mut input = Input(&body[1..]);
+        let record = decode_body(known, client_id, topic, &mut input);
+        record.filter(|_| input.is_empty()).ok_or(StateRecordError::Malformed { kind })
+    }
+}
+
+fn decode_body<'a>(
+    kind: Kind,
+    client_id: &'a str,
+    topic: &'a str,
+    input: &mut Input<'a>,
+) -> Option<StateRecord<'a>> {
+    Some(match kind {
+        Kind::SessionOpen => {
+            let flags = input.u8().filter(|flags| *flags < 4)?;
+            let expiry_secs = input.u32()?;
+            let will = if flags & 2 != 0 { Some(decode_will(input)?) } else { None };
+            StateRecord::SessionOpen { client_id, clean: flags & 1 != 0, expiry_secs, will }
+        }
+        Kind::SessionClosed => {
+            let will_gone = decode_bool(input)?;
+            let (expiry_secs, since_ms) = (input.u32()?, input.u64()?);
+            StateRecord::SessionClosed { client_id, since_ms, expiry_secs, will_gone }
+        }
+        Kind::SessionEnd => StateRecord::SessionEnd { client_id },
+        Kind::WillGone => StateRecord::WillGone { client_id },
+        Kind::Subscribe => {
+            let options = decode_options(input)?;
+            StateRecord::Subscribe { client_id, filter: topic, options, since: input.u64()? }
+        }
+        Kind::Unsubscribe => StateRecord::Unsubscribe { client_id, filter: topic },
+        Kind::Postings => decode_postings(input)?,
+        Kind::Positions => {
+            let positions = input.list(10, |input| Some((input.text()?, input.u64()?)))?;
+            StateRecord::Positions { positions }
+        }
+        Kind::Sent => {
+            let packet_id = input.u16()?;
+            let retain = decode_bool(input)?;
+            let (posting, place) = (input.u64()?, decode_place(input)?);
+            let subscription_ids = input.list(4, |input| input.u32())?;
+            let sent = SentBody { posting, place, retain, subscription_ids };
+            StateRecord::Sent { client_id, packet_id, sent }
+        }
+        Kind::Received => StateRecord::Received { client_id, packet_id: input.u16()? },
+        Kind::Completed => StateRecord::Completed { client_id, packet_id: input.u16()? },
+        Kind::Release => StateRecord::Release { client_id, packet_id: input.u16()? },
+        Kind::Retained => StateRecord::Retained { topic, retained: decode_retained(input)? },
+        Kind::Incoming => {
+            StateRecord::Incoming { client_id, packet_ids: input.list(2, |input| input.u16())? }
+        }
+        Kind::Delivered => {
+            StateRecord::Delivered { client_id, postings: input.list(8, |input| input.u64())? }
+        }
+        Kind::Epochs => {
+            let epochs = input.list(16, |input| Some((input.u64()?, input.u64()?)))?;
+            StateRecord::Epochs { epochs }
+        }
+    })
+}
+
+fn decode_bool(input: &mut Input<'_>) -> Option<bool> {
+    match input.u8()? {
+        0 => Some(false),
+        1 => Some(true),
+        _ => None,
+    }
+}
+
+fn decode_qos(qos: u8) -> Option<u8> {
+    (qos <= 2).then_some(qos)
+}
+
+fn encode_secs(out: &mut Output<'_>, secs: Option<u32>) {
+    out.u32(secs.unwrap_or(NEVER));
+}
+
+fn decode_secs(input: &mut Input<'_>) -> Option<Option<u32>> {
+    Some(Some(input.u32()?).filter(|secs| *secs != NEVER))
+}
+
+fn encode_place(out: &mut Output<'_>, place: &Place) {
+    out.u32(place.partition);
+    out.u64(place.epoch);
+    out.u64(place.offset);
+}
+
+fn decode_place(input: &mut Input<'_>) -> Option<Place> {
+    Some(Place { partition: input.u32()?, epoch: input.u64()?, offset: input.u64()? })
+}
+
+fn encode_options(options: &SubscriptionOptions) -> u8 {
+    options.qos | u8::from(options.no_local) << 2 | u8::from(options.retain_as_published) << 3
+}
+
+fn decode_options(input: &mut Input<'_>) -> Option<SubscriptionOptions> {
+    let bits = input.u8().filter(|bits| *bits < 16)?;
+    Some(SubscriptionOptions {
+        qos: decode_qos(bits & 3)?,
+        no_local: bits & 4 != 0,
+        retain_as_published: bits & 8 != 0,
+        id: input.u32()?,
+    })
+}
+
+fn encode_will(out: &mut Output<'_>, will: &WillBody<'_>) {
+    out.u8(will.qos | u8::from(will.retain) << 2);
+    out.u32(will.delay_secs);
+    encode_secs(out, will.message_expiry_secs);
+    out.text(will.topic);
+    out.bytes(will.properties);
+    out.bytes(will.payload);
+}
+
+fn decode_will<'a>(input: &mut Input<'a>) -> Option<WillBody<'a>> {
+    let bits = input.u8().filter(|bits| *bits < 8)?;
+    Some(WillBody {
+        qos: decode_qos(bits & 3)?,
+        retain: bits & 4 != 0,
+        delay_secs: input.u32()?,
+        message_expiry_secs: decode_secs(input)?,
+        topic: input.text()?,
+        properties: input.bytes()?,
+        payload: input.bytes()?,
+    })
+}
+
+fn encode_retained(out: &mut Output<'_>, retained: &RetainedBody<'_>) {
+    encode_place(out, &retained.place);
+    out.u64(retained.publisher);
+    out.u64(retained.accepted_ms);
+    encode_secs(out, retained.expiry_secs);
+    out.u8(retained.qos | u8::from(retained.memory) << 2);
+    out.bytes(retained.properties);
+    out.bytes(retained.payload);
+}
+
+fn decode_retained<'a>(input: &mut Input<'a>) -> Option<RetainedBody<'a>> {
+    let place = decode_place(input)?;
+    let (publisher, accepted_ms) = (input.u64()?, input.u64()?);
+    let expiry_secs = decode_secs(input)?;
+    let bits = input.u8().filter(|bits| *bits < 8)?;
+    Some(RetainedBody {
+        place,
+        memory: bits & 4 != 0,
+        publisher,
+        accepted_ms,
+        expiry_secs,
+        qos: decode_qos(bits & 3)?,
+        properties: input.bytes()?,
+        payload: input.bytes()?,
+    })
+}
+
+fn encode_postings(
+    out: &mut Output<'_>,
+    next: u64,
+    cursors: &[Cursor],
+    filters: &[FilterPostings<'_>],
+) {
+    out.u64(next);
+    out.list(cursors.iter(), |out, cursor| {
+        out.u32(cursor.partition);
+        out.u8(u8::from(cursor.memory));
+        out.u64(cursor.epoch);
+        out.u64(cursor.next);
+    });
+    out.list(filters.iter(), |out, postings| {
+        out.text(postings.filter);
+        out.list(postings.ranges.iter(), |out, range| {
+            encode_place(out, &range.place);
+            out.u64(range.first);
+            out.u32(range.count);
+        });
+    });
+}
+
+fn decode_postings<'a>(input: &mut Input<'a>) -> Option<StateRecord<'a>> {
+    let next = input.u64()?;
+    let cursors = input.list(21, decode_cursor)?;
+    let filters = input.list(6, |input| {
+        let filter = input.text()?;
+        Some(FilterPostings { filter, ranges: input.list(32, decode_range)? })
+    })?;
+    Some(StateRecord::Postings { next, cursors, filters })
+}
+
+fn decode_cursor(input: &mut Input<'_>) -> Option<Cursor> {
+    Some(Cursor {
+        partition: input.u32()?,
+        memory: decode_bool(input)?,
+        epoch: input.u64()?,
+        next: input.u64()?,
+    })
+}
+
+/// A range whose numbers would run over is none: nothing counts so far.
+fn decode_range(input: &mut Input<'_>) -> Option<PostingRange> {
+    let place = decode_place(input)?;
+    let (first, count) = (input.u64()?, input.u32()?);
+    let fits = |start: u64| start.checked_add(u64::from(count)).is_some();
+    let valid = count > 0 && fits(first) && fits(place.offset);
+    valid.then_some(PostingRange { place, first, count })
+}
+
+#[cfg(test)]
+#[path = "records_tests.rs"]
+mod tests;

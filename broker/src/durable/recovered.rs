@@ -1,0 +1,116 @@
+//! What recovery does besides applying state records: epochs, cursors that point behind a lost
+//! tail, records that were not matched before the end, and retained messages.
+
+use super::model::{PartitionState, RetainedState, cursor_index};
+use super::postings::Place;
+use super::records::{Cursor, RetainedBody};
+use ringlane_dataplane::routing::FilterTree;
+
+/// What recovery needs to know of a publish to match it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PublishFacts<'a> {
+    pub(crate) place: Place,
+    /// Whether it is of the level `memory`.
+    pub(crate) memory: bool,
+    pub(crate) topic: &'a str,
+    pub(crate) qos: u8,
+    /// The retained message that it is, if it is one and this partition owns its topic.
+    pub(crate) retained: Option<&'a RetainedBody<'a>>,
+}
+
+/// The filters of a partition, to match what lies behind its cursors.
+#[derive(Debug, Default)]
+pub(crate) struct Matcher {
+    filters: FilterTree<u32>,
+    matched: Vec<u32>,
+}
+
+impl Matcher {
+    pub(crate) fn new(state: &PartitionState) -> Self {
+        let mut filters = FilterTree::new();
+        for (number, name) in state.posted_filters() {
+            filters.entry(name, || number);
+        }
+        Self { filters, matched: Vec::new() }
+    }
+}
+
+impl PartitionState {
+    /// A record of this partition's log begins, or goes on with, an epoch.
+    pub(crate) fn note_epoch(&mut self, epoch: u64, offset: u64) {
+        if self.epochs.last().is_none_or(|(last, _)| *last < epoch) {
+            self.epochs.push((epoch, offset));
+        }
+    }
+
+    /// Forgets the epochs that ended before the first offset that is kept.
+    pub(crate) fn trim_epochs(&mut self, log_start: u64) {
+        let kept = self.epochs.partition_point(|(_, first)| *first <= log_start);
+        self.epochs.drain(..kept.saturating_sub(1));
+    }
+
+    /// The first offset of this partition's log that is of a later epoch, or `next_offset`.
+    pub(crate) fn epoch_end(&self, epoch: u64, next_offset: u64) -> u64 {
+        let later = self.epochs.iter().find(|(other, _)| *other > epoch);
+        later.map_or(next_offset, |(_, first)| *first)
+    }
+
+    /// Sets a cursor back to where a log diverges from what was matched: behind that, records were
+    /// lost (at the level `memory`), and others have their offsets now. `end` is the end of the
+    /// cursor's epoch in that log. True if the cursor was set back.
+    pub(crate) fn set_back(&mut self, partition: u32, memory: bool, end: u64) -> bool {
+        let cursor = self.cursors.get_mut(cursor_index(partition, memory));
+        let Some(cursor) = cursor.filter(|cursor| end < cursor.next) else { return false };
+        cursor.next = end;
+        true
+    }
+
+    /// Matches a record that lies at or behind its log's cursor, once.
+    pub(crate) fn match_again(&mut self, matcher: &mut Matcher, facts: &PublishFacts<'_>) {
+        let Place { partition, epoch, offset } = facts.place;
+        let memory = facts.memory;
+        let cursor = self.cursors.get(cursor_index(partition, memory));
+        if cursor.is_none_or(|cursor| offset < cursor.next) {
+            return;
+        }
+        if let Some(retained) = facts.retained {
+            self.apply_retained(facts.topic, retained);
+        }
+        let Matcher { filters, matched } = matcher;
+        matched.clear();
+        if facts.qos > 0 {
+            filters.for_each_match(facts.topic, &mut |number| matched.push(*number));
+        }
+        if matched.is_empty() {
+            self.advance(Cursor { partition, memory, epoch, next: offset + 1 });
+        } else {
+            self.post(facts.place, memory, matched.iter().copied());
+        }
+    }
+
+    /// Keeps, replaces or clears a retained message. A partition's messages of one level are applied
+    /// in the order of its log, so what lies below one that was applied was applied before it.
+    pub(crate) fn apply_retained(&mut self, topic: &str, body: &RetainedBody<'_>) {
+        let Place { partition, epoch, offset } = body.place;
+        let applied = self.retained_cursors.get_mut(cursor_index(partition, body.memory));
+        let Some(applied) = applied else { return };
+        if (epoch, offset) < *applied {
+            return;
+        }
+        *applied = (epoch, offset + 1);
+        if body.payload.is_empty() {
+            self.retained.remove(topic);
+            return;
+        }
+        let state = RetainedState {
+            place: body.place,
+            publisher: body.publisher,
+            accepted_ms: body.accepted_ms,
+            expiry_secs: body.expiry_secs,
+            qos: body.qos,
+            properties: body.properties.into(),
+            payload: body.payload.into(),
+        };
+        self.retained.insert(topic.into(), state);
+    }
+}

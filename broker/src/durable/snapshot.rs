@@ -1,0 +1,102 @@
+//! The state of a partition as the records of a checkpoint, in pieces.
+//!
+//! The pieces are taken over many turns while records are appended, and that is fine as long as
+//! (1) what is matched was appended before each piece is taken, (2) recovery replays the log from
+//! where the checkpoint began, and (3) the checkpoint becomes valid only after the log is flushed up
+//! to where the last piece was taken: then the log says again all that the pieces say too early.
+
+use super::model::PartitionState;
+use super::records::{FilterPostings, StateRecord};
+use super::session::{Presence, SessionState};
+
+/// Where the next piece begins.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) enum Piece {
+    /// Epochs and cursors.
+    #[default]
+    Head,
+    /// Sessions from this slot on.
+    Sessions(u32),
+    /// Postings of the filters from this number on.
+    Filters(u32),
+    Done,
+}
+
+impl PartitionState {
+    /// Calls `each` with the records of a piece of about `size` sessions or filters; where the next
+    /// piece begins.
+    pub(crate) fn snapshot(
+        &self,
+        piece: Piece,
+        size: u32,
+        each: &mut impl FnMut(&StateRecord<'_>),
+    ) -> Piece {
+        match piece {
+            Piece::Head => {
+                each(&StateRecord::Epochs { epochs: self.epochs.clone() });
+                let (next, cursors) = (self.next_posting, self.cursors.clone());
+                each(&StateRecord::Postings { next, cursors, filters: Vec::new() });
+                Piece::Sessions(0)
+            }
+            Piece::Sessions(from) => {
+                let end = from.saturating_add(size).min(self.sessions.slots());
+                let sessions = (from..end).filter_map(|slot| self.sessions.get(slot));
+                sessions.for_each(|session| self.snapshot_session(session, each));
+                if end < self.sessions.slots() { Piece::Sessions(end) } else { Piece::Filters(0) }
+            }
+            Piece::Filters(from) => {
+                let end = from.saturating_add(size).min(self.filters.slots());
+                for number in from..end {
+                    self.snapshot_filter(number, each);
+                }
+                if end < self.filters.slots() { Piece::Filters(end) } else { Piece::Done }
+            }
+            Piece::Done => Piece::Done,
+        }
+    }
+
+    fn snapshot_session(&self, session: &SessionState, each: &mut impl FnMut(&StateRecord<'_>)) {
+        let client_id = &*session.client_id;
+        let expiry_secs = session.expiry_secs;
+        let will = session.will.as_ref().map(|will| will.body());
+        each(&StateRecord::SessionOpen { client_id, clean: true, expiry_secs, will });
+        if let Presence::Closed(since_ms) = session.presence {
+            let will_gone = false;
+            each(&StateRecord::SessionClosed { client_id, since_ms, expiry_secs, will_gone });
+        }
+        for held in &session.subscriptions {
+            let Some(filter) = self.filters.get(held.filter) else { continue };
+            let (filter, options, since) = (&*filter.name, held.options, held.since);
+            each(&StateRecord::Subscribe { client_id, filter, options, since });
+        }
+        each(&StateRecord::Positions { positions: vec![(client_id, session.position)] });
+        for state in session.sent() {
+            let (packet_id, sent) = (state.packet_id, state.sent.clone());
+            each(&StateRecord::Sent { client_id, packet_id, sent });
+            if state.received {
+                each(&StateRecord::Received { client_id, packet_id });
+            }
+        }
+        let packet_ids = session.incoming();
+        if !packet_ids.is_empty() {
+            each(&StateRecord::Incoming { client_id, packet_ids });
+        }
+        let postings: Vec<u64> = session.delivered().collect();
+        if !postings.is_empty() {
+            each(&StateRecord::Delivered { client_id, postings });
+        }
+    }
+
+    fn snapshot_filter(&self, number: u32, each: &mut impl FnMut(&StateRecord<'_>)) {
+        let Some(filter) = self.filters.get(number) else { return };
+        let ranges: Vec<_> = filter.postings.from(0).collect();
+        // A record is bounded: long lists are several.
+        for ranges in ranges.chunks(RANGES_PER_RECORD) {
+            let filters = vec![FilterPostings { filter: &filter.name, ranges: ranges.to_vec() }];
+            each(&StateRecord::Postings { next: 0, cursors: Vec::new(), filters });
+        }
+    }
+}
+
+/// Ranges in one record of a checkpoint: 32 KiB.
+const RANGES_PER_RECORD: usize = 1024;

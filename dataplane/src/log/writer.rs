@@ -1,0 +1,427 @@
+//! The writer of one log: a state machine that hands sealed batches to the disk and says what is
+//! durable.
+//!
+//! It works in *rounds*, one at a time: one write of everything that is sealed, then one sync. What
+//! comes meanwhile is the next round, so that a lone publisher waits for one sync and a thousand
+//! share one. A round writes one segment. A batch that does not fit ends its segment: the round
+//! closes it with a batch that says so, and the next round begins the next segment. So nothing is in a
+//! segment before all that is in the one before it is durable.
+//!
+//! Each batch names the durable watermark of its moment. When nothing follows for
+//! [`CLOSE_AFTER`], a closing batch without records names the newest, so that recovery can tell a
+//! torn tail from damage.
+//!
+//! The first error of a write or a sync ends the log: it acknowledges nothing any more, for nobody
+//! knows what the disk holds (fsync(2), "Errors"). A full disk is met earlier ([`Segments`]) and
+//! heals.
+
+use super::format::{self, BatchHeader};
+use super::progress::Progress;
+use super::record::RecordSeed;
+use super::segments::{LogEnd, LogSetup, Segments};
+use crate::batch::Batch;
+use crate::disk::{BatchWrite, Disk, DiskCommand, DiskError, DiskEvent, DiskToken, FileId};
+use crate::ids::Offset;
+use crate::partition::Marks;
+use crate::time::Nanos;
+use core::time::Duration;
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use triomphe::Arc;
+
+/// A closing batch is written this long after the last append was flushed.
+pub const CLOSE_AFTER: Duration = Duration::from_millis(10);
+/// Bytes of one round, at most, unless a single batch is larger.
+const ROUND_BYTES_MAX: u64 = 4 << 20;
+/// Batches of one round, at most: a system call takes 1,024 pieces (IOV_MAX, sysconf(3)).
+const ROUND_BATCHES_MAX: usize = 500;
+/// Bytes of a batch that more than one record goes into, at most; any segment has room for it.
+const BATCH_BYTES_MAX: u64 = 64 * 1024;
+/// Bytes that wait for a round, beyond which no publish is taken; and one more is what a turn adds
+/// beyond it, because the bound is looked at before each append.
+const QUEUE_BYTES_MAX: u64 = 16 << 20;
+/// The same for records of state.
+const QUEUE_STATE_BYTES_MAX: u64 = 20 << 20;
+/// A full log takes records of state as long as its segment has this much room.
+const STATE_RESERVE_BYTES: u64 = 64 * 1024;
+
+/// Whether an append is taken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Admission {
+    /// It is.
+    Open,
+    /// The disk is behind: there is room again as soon as a round has ended.
+    Busy,
+    /// There is no room for the next segment. It is looked for every second.
+    Full,
+    /// The log has ended with an error, for good.
+    Poisoned,
+}
+
+/// What was asked of the disk when it failed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum FaultAt {
+    /// A segment was to be opened.
+    Open,
+    /// Batches were to be written.
+    Write,
+    /// They were to be synced.
+    Sync,
+}
+
+/// Why a log has ended.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Fault {
+    /// The segment.
+    pub path: PathBuf,
+    /// Where in it the round began.
+    pub position: u64,
+    /// What failed.
+    pub at: FaultAt,
+    /// How.
+    pub error: DiskError,
+}
+
+/// What one round made durable.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Flushed {
+    /// Records, none if a closing batch was all.
+    pub records: u64,
+    /// Bytes written.
+    pub bytes: u64,
+    /// From the beginning of the write to the end of the sync.
+    pub took: Duration,
+}
+
+#[derive(Debug)]
+struct Queued {
+    batch: Arc<Batch>,
+    first: Offset,
+}
+
+impl Queued {
+    fn bytes(&self) -> u64 {
+        format::batch_bytes(self.batch.body_bytes())
+    }
+
+    fn end(&self) -> Offset {
+        Offset(self.first.0 + self.batch.len() as u64)
+    }
+}
+
+/// What is under way.
+#[derive(Debug)]
+struct Round {
+    token: DiskToken,
+    file: FileId,
+    syncs: bool,
+    begun: Nanos,
+    number: u64,
+    position: u64,
+    bytes: u64,
+    records: u64,
+    /// Where the flushed mark goes, and what the batches of the round say that it was.
+    end: Offset,
+    watermark: Offset,
+    seals: bool,
+}
+
+/// The writer of one log.
+#[derive(Debug)]
+pub struct Writer {
+    seed: RecordSeed,
+    epoch: u64,
+    progress: Progress,
+    segments: Segments,
+    queue: VecDeque<Queued>,
+    queue_bytes: u64,
+    round: Option<Round>,
+    /// When a closing batch is due.
+    close_at: Nanos,
+    fault: Option<Fault>,
+}
+
+impl Writer {
+    /// A writer that goes on where the log ends. It asks for its files at the end of its first
+    /// turn, and takes appends at once.
+    #[must_use]
+    pub fn new(setup: LogSetup, end: LogEnd) -> Self {
+        let progress = Progress::at(end.next, end.watermark);
+        let unsaid = end.watermark < end.next;
+        Self {
+            seed: RecordSeed::new(&setup.directory_id, setup.partition),
+            epoch: setup.epoch,
+            progress,
+            segments: Segments::new(setup, end),
+            queue: VecDeque::new(),
+            queue_bytes: 0,
+            round: None,
+            close_at: if unsaid { Nanos(0) } else { Nanos::NEVER },
+            fault: None,
+        }
+    }
+
+    pub(crate) fn seed(&self) -> RecordSeed {
+        self.seed
+    }
+
+    /// The epoch of what is appended.
+    #[must_use]
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// The marks of what was handed over in batches.
+    #[must_use]
+    pub fn marks(&self) -> Marks {
+        Marks {
+            start: self.segments.start(),
+            flushed: self.progress.flushed(),
+            submitted: self.progress.submitted(),
+            accepted: self.progress.accepted(),
+        }
+    }
+
+    /// The segments.
+    #[must_use]
+    pub fn segments(&self) -> &Segments {
+        &self.segments
+    }
+
+    /// Why the log has ended, if it has.
+    #[must_use]
+    pub fn fault(&self) -> Option<&Fault> {
+        self.fault.as_ref()
+    }
+
+    /// Why there is no room, if there is none.
+    #[must_use]
+    pub fn full(&self) -> Option<DiskError> {
+        self.segments.full()
+    }
+
+    /// Bytes that wait for a round.
+    #[must_use]
+    pub fn queue_bytes(&self) -> u64 {
+        self.queue_bytes
+    }
+
+    pub(crate) fn admission(&self) -> Admission {
+        if self.segments.full().is_some() && self.fault.is_none() {
+            return Admission::Full;
+        }
+        self.admission_below(QUEUE_BYTES_MAX)
+    }
+
+    pub(crate) fn state_admission(&self) -> Admission {
+        let room = self.segments.newest().map_or(0, |active| active.file_bytes - active.position);
+        let fits = self.queue_bytes + STATE_RESERVE_BYTES <= room;
+        if self.segments.full().is_some() && !fits && self.fault.is_none() {
+            return Admission::Full;
+        }
+        self.admission_below(QUEUE_STATE_BYTES_MAX)
+    }
+
+    fn admission_below(&self, bytes: u64) -> Admission {
+        if self.fault.is_some() {
+            Admission::Poisoned
+        } else if self.queue_bytes < bytes {
+            Admission::Open
+        } else {
+            Admission::Busy
+        }
+    }
+
+    /// Whether everything is durable and the log says so: nothing is lost if the process ends.
+    #[must_use]
+    pub fn is_quiet(&self) -> bool {
+        self.progress.watermark() == self.progress.accepted() && self.round.is_none()
+    }
+
+    /// The closing batch is not waited for.
+    pub fn close_soon(&mut self) {
+        if self.close_at != Nanos::NEVER {
+            self.close_at = Nanos(0);
+        }
+    }
+
+    /// When [`Writer::end_turn`] has something to do although nothing happens.
+    #[must_use]
+    pub fn next_deadline(&self) -> Nanos {
+        if self.fault.is_some() {
+            return Nanos::NEVER;
+        }
+        let idle = self.round.is_none() && self.segments.active().is_some();
+        let close_at = if idle { self.close_at } else { Nanos::NEVER };
+        close_at.min(self.segments.next_deadline())
+    }
+
+    /// Whether a batch that is sealed now is written now.
+    pub(crate) fn takes_rounds(&self) -> bool {
+        self.round.is_none() && self.segments.active().is_some()
+    }
+
+    /// Takes a sealed batch whose first record has the offset `first`.
+    ///
+    /// # Panics
+    /// If it is not the next one, or larger than records were said to become.
+    pub(crate) fn push(&mut self, batch: Arc<Batch>, first: Offset) {
+        let queued = Queued { batch, first };
+        self.progress.accept(first, queued.end());
+        let body_bytes = u64::from(queued.batch.body_bytes());
+        let bytes_max = self.segments.setup().record_bytes_max.max(BATCH_BYTES_MAX);
+        assert!(body_bytes <= bytes_max, "a batch of {body_bytes} bytes may fit no segment");
+        if self.fault.is_none() {
+            self.queue_bytes += queued.bytes();
+            self.queue.push_back(queued);
+        }
+    }
+
+    /// End of turn: begins a round if there is something to write, and has the next segment made.
+    pub(crate) fn end_turn(&mut self, now: Nanos, unix_ms: u64, disk: &mut Disk) {
+        if self.fault.is_some() {
+            return;
+        }
+        self.segments.end_turn(now, unix_ms, self.progress.submitted(), disk);
+        if self.round.is_none() {
+            self.begin_round(now, unix_ms, disk);
+        }
+    }
+
+    fn begin_round(&mut self, now: Nanos, unix_ms: u64, disk: &mut Disk) {
+        let closes = self.queue.is_empty() && self.close_at <= now;
+        let Some((file, active)) = self.segments.active() else { return };
+        if self.queue.is_empty() && !closes {
+            return;
+        }
+        let (number, position) = (active.number, active.position);
+        let (from, mut batches) = (self.progress.submitted(), disk.spare_batches());
+        self.put_queued(unix_ms, &mut batches);
+        let body_bytes = self.queue.front().map_or(0, |front| front.batch.body_bytes());
+        let seals = (closes || !self.queue.is_empty()) && !self.has_room(body_bytes);
+        if closes || seals {
+            batches.push(self.put(None, seals, unix_ms));
+        }
+        let end = self.progress.submitted();
+        let round = Round {
+            token: self.segments.token(),
+            file,
+            syncs: false,
+            begun: now,
+            number,
+            position,
+            bytes: batches.iter().map(|batch| batch.bytes() as u64).sum(),
+            records: end.0 - from.0,
+            end,
+            watermark: self.progress.flushed(),
+            seals,
+        };
+        disk.push(DiskCommand::Write { token: round.token, file, position, batches });
+        self.close_at = Nanos::NEVER;
+        self.round = Some(round);
+    }
+
+    fn has_room(&self, body_bytes: u32) -> bool {
+        self.segments.active().is_some_and(|(_, active)| active.has_room(body_bytes))
+    }
+
+    /// Puts what is queued into the active segment, as much as one round takes.
+    fn put_queued(&mut self, unix_ms: u64, batches: &mut Vec<BatchWrite>) {
+        let mut bytes = 0;
+        while let Some(front) = self.queue.front() {
+            let fits = bytes == 0 || bytes + front.bytes() <= ROUND_BYTES_MAX;
+            let room = self.has_room(front.batch.body_bytes());
+            if !fits || !room || batches.len() >= ROUND_BATCHES_MAX {
+                return;
+            }
+            let Some(queued) = self.queue.pop_front() else { return };
+            bytes += queued.bytes();
+            self.queue_bytes -= queued.bytes();
+            let end = queued.end();
+            batches.push(self.put(Some(queued.batch), false, unix_ms));
+            self.progress.submit(end);
+        }
+    }
+
+    /// Gives a batch its place in the active segment; a closing one if there is none.
+    fn put(&mut self, batch: Option<Arc<Batch>>, is_last: bool, unix_ms: u64) -> BatchWrite {
+        let mut header = BatchHeader {
+            body_bytes: batch.as_ref().map_or(0, |batch| batch.body_bytes()),
+            records: batch.as_ref().map_or(0, |batch| batch.len() as u32),
+            base_offset: self.progress.submitted(),
+            epoch: self.epoch,
+            watermark: self.progress.flushed(),
+            sealed_unix_ms: unix_ms,
+            previous_crc: 0,
+            is_last,
+            log_start: self.segments.start(),
+        };
+        let active = self.segments.active_mut().expect("rounds are of an open segment");
+        header.previous_crc = active.previous_crc;
+        let encoded = header.encode(&active.id);
+        active.previous_crc = BatchHeader::crc_of(&encoded);
+        active.position += header.bytes();
+        active.last_unix_ms = unix_ms;
+        BatchWrite { header: encoded, batch }
+    }
+
+    /// A command of this log has ended.
+    pub(crate) fn on_disk(
+        &mut self,
+        now: Nanos,
+        event: &DiskEvent,
+        disk: &mut Disk,
+    ) -> Option<Flushed> {
+        if let Some(round) = self.round.take_if(|round| round.token == event.token) {
+            return self.on_round(now, round, event.result.as_ref().err().copied(), disk);
+        }
+        if let Err((number, error)) = self.segments.on_disk(now, event, disk) {
+            self.end(number, 0, FaultAt::Open, error);
+        }
+        None
+    }
+
+    fn on_round(
+        &mut self,
+        now: Nanos,
+        mut round: Round,
+        error: Option<DiskError>,
+        disk: &mut Disk,
+    ) -> Option<Flushed> {
+        if let Some(error) = error {
+            let at = if round.syncs { FaultAt::Sync } else { FaultAt::Write };
+            self.end(round.number, round.position, at, error);
+            return None;
+        }
+        if !round.syncs {
+            (round.token, round.syncs) = (self.segments.token(), true);
+            disk.push(DiskCommand::Sync { token: round.token, file: round.file });
+            self.round = Some(round);
+            return None;
+        }
+        self.progress.flush(round.end, round.watermark);
+        if round.seals {
+            self.segments.seal(round.end, disk);
+        }
+        if self.progress.watermark() < self.progress.flushed() {
+            self.close_at = now + CLOSE_AFTER;
+        }
+        let took = now.since(round.begun);
+        Some(Flushed { records: round.records, bytes: round.bytes, took })
+    }
+
+    /// Ends the log. What is queued is never written; those who wait for it are never answered.
+    fn end(&mut self, number: u64, position: u64, at: FaultAt, error: DiskError) {
+        let path = self.segments.setup().segment_path(number);
+        self.fault = Some(Fault { path, position, at, error });
+        self.queue.clear();
+        self.queue_bytes = 0;
+    }
+
+    /// Removes the segments that have no record at or above `below`, nor above what is flushed.
+    pub fn trim(&mut self, below: Offset, disk: &mut Disk) {
+        if self.fault.is_none() {
+            self.segments.trim(below.min(self.progress.flushed()), disk);
+        }
+    }
+}

@@ -1,0 +1,517 @@
+//! A partition: the log of the publishes of the clients that hash to it.
+//!
+//! A message is *appended* and gets an offset; it becomes *committed*; and that single event
+//! causes both its acknowledgement and its fan-out. When depends on the record's [`Level`]: what
+//! is to be in memory is committed in the turn that accepted it, what is to be on the disk when
+//! the writer ([`crate::log::writer`]) has flushed it. Within a level commitment follows the order
+//! of offsets. Messages are accepted into batches ([`crate::batch`]), and committed ones are kept
+//! only while some destination core's fan-out cursor ([`Cursors`]) has not passed them.
+//!
+//! A partition without a log is possible: then everything is committed as in memory.
+
+mod cursors;
+
+use crate::batch::{Batch, BatchPool, Entry, Level, Logged, MessageRef, Parts};
+use crate::disk::{Disk, DiskEvent};
+use crate::ids::{Offset, PartitionId};
+use crate::log::record::RecordKind;
+use crate::log::writer::{Admission, Flushed, Writer};
+use crate::message::MessageHead;
+use crate::routing::CoreSet;
+use crate::time::Nanos;
+use std::collections::VecDeque;
+use triomphe::Arc;
+
+pub use cursors::Cursors;
+
+/// Lists of acknowledgements that a partition keeps for reuse.
+const SPARE_ACKS_MAX: usize = 8;
+
+/// A record of the state of sessions, on its way into the log.
+#[derive(Clone, Copy, Debug)]
+pub struct StateParts<'a> {
+    /// What it says.
+    pub kind: RecordKind,
+    /// Whose state.
+    pub client_id: &'a str,
+    /// A topic filter, where there is one.
+    pub topic: &'a str,
+    /// The body of that kind.
+    pub body: &'a [u8],
+    /// The broker's time, in milliseconds since 1970.
+    pub unix_ms: u64,
+}
+
+/// Records that were accepted one behind the other and now become committed: those that
+/// [`AcceptedBatch::next_committed`] names, each by [`Partition::commit`] if it is a publish.
+#[derive(Debug)]
+pub struct AcceptedBatch<A> {
+    first: u64,
+    batch: Arc<Batch>,
+    acks: Vec<Option<A>>,
+    /// The records that become committed now.
+    level: Level,
+    /// Where [`AcceptedBatch::next_committed`] goes on.
+    at: u32,
+}
+
+impl<A> AcceptedBatch<A> {
+    fn end(&self) -> u64 {
+        self.first + self.acks.len() as u64
+    }
+
+    /// The level of the records that become committed now.
+    #[must_use]
+    pub fn level_now(&self) -> Level {
+        self.level
+    }
+
+    /// The next record that becomes committed now.
+    pub fn next_committed(&mut self) -> Option<u32> {
+        while (self.at as usize) < self.acks.len() {
+            let index = self.at;
+            self.at += 1;
+            if self.batch.level(index) == self.level {
+                return Some(index);
+            }
+        }
+        None
+    }
+
+    /// Where a record lies.
+    #[must_use]
+    pub fn offset(&self, index: u32) -> Offset {
+        Offset(self.first + u64::from(index))
+    }
+
+    /// Whether a record is a publish; what is not is a record of state, and only its
+    /// acknowledgement is due.
+    #[must_use]
+    pub fn is_publish(&self, index: u32) -> bool {
+        self.batch.kind(index) == RecordKind::PUBLISH
+    }
+
+    /// A message.
+    #[must_use]
+    pub fn message(&self, index: u32) -> MessageRef<'_> {
+        MessageRef::InBatch(&self.batch, index)
+    }
+
+    /// What waits for a record, given back exactly once.
+    pub fn take_ack(&mut self, index: u32) -> Option<A> {
+        self.acks.get_mut(index as usize)?.take()
+    }
+}
+
+/// The marks of a partition, all exclusive: `flushed <= submitted <= accepted`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Marks {
+    /// The first offset that is still kept in the log.
+    pub start: Offset,
+    /// Up to here records are durable on this node. Without a log: accepted.
+    pub flushed: Offset,
+    /// Up to here records have been handed to the disk.
+    pub submitted: Offset,
+    /// Up to here records are in memory: the offset that the next append gets.
+    pub accepted: Offset,
+}
+
+/// The log of one partition. `A` is what somebody waits with for a record.
+#[derive(Debug)]
+pub struct Partition<A> {
+    id: PartitionId,
+    accepted: u64,
+    /// Next offsets to be committed, of [`Level::Memory`] and [`Level::LocalDisk`].
+    committed: [u64; 2],
+    /// Full or sealed, with records in memory that are not committed yet, or behind such.
+    sealed: VecDeque<AcceptedBatch<A>>,
+    /// Older than those: with records that have to be flushed.
+    waiting: VecDeque<AcceptedBatch<A>>,
+    open: Option<Arc<Batch>>,
+    open_acks: Vec<Option<A>>,
+    spare_acks: Vec<Vec<Option<A>>>,
+    cursors: Cursors,
+    writer: Option<Box<Writer>>,
+}
+
+impl<A> Partition<A> {
+    /// An empty partition without a log.
+    #[must_use]
+    pub fn new(id: PartitionId) -> Self {
+        Self {
+            id,
+            accepted: 0,
+            committed: [0; 2],
+            sealed: VecDeque::new(),
+            waiting: VecDeque::new(),
+            open: None,
+            open_acks: Vec::new(),
+            spare_acks: Vec::new(),
+            cursors: Cursors::default(),
+            writer: None,
+        }
+    }
+
+    /// A partition that goes on where its log ends.
+    #[must_use]
+    pub fn with_log(id: PartitionId, writer: Writer) -> Self {
+        let next = writer.marks().accepted.0;
+        let writer = Some(Box::new(writer));
+        Self { accepted: next, committed: [next; 2], writer, ..Self::new(id) }
+    }
+
+    /// The partition's number.
+    #[must_use]
+    pub fn id(&self) -> PartitionId {
+        self.id
+    }
+
+    /// The offset that the next append gets.
+    #[must_use]
+    pub fn next_offset(&self) -> Offset {
+        Offset(self.accepted)
+    }
+
+    /// The marks.
+    #[must_use]
+    pub fn marks(&self) -> Marks {
+        let accepted = Offset(self.accepted);
+        match &self.writer {
+            Some(writer) => Marks { accepted, ..writer.marks() },
+            None => Marks { start: accepted, flushed: accepted, submitted: accepted, accepted },
+        }
+    }
+
+    /// The log, if there is one.
+    #[must_use]
+    pub fn log(&self) -> Option<&Writer> {
+        self.writer.as_deref()
+    }
+
+    /// The log, if there is one.
+    pub fn log_mut(&mut self) -> Option<&mut Writer> {
+        self.writer.as_deref_mut()
+    }
+
+    /// Whether a publish is taken now. What is appended without asking is bounded by nothing.
+    #[must_use]
+    pub fn admission(&self) -> Admission {
+        self.writer.as_ref().map_or(Admission::Open, |writer| writer.admission())
+    }
+
+    /// Whether a record of state is taken now: for longer than a publish is, so that what sessions
+    /// are owed can be delivered while publishers wait for room.
+    #[must_use]
+    pub fn state_admission(&self) -> Admission {
+        self.writer.as_ref().map_or(Admission::Open, |writer| writer.state_admission())
+    }
+
+    /// The fan-out cursors.
+    #[must_use]
+    pub fn cursors(&self) -> &Cursors {
+        &self.cursors
+    }
+
+    /// The fan-out cursors.
+    pub fn cursors_mut(&mut self) -> &mut Cursors {
+        &mut self.cursors
+    }
+
+    /// Copies a message into the batch that is open, the only copy on its way in. Nobody hears of
+    /// it before it is committed, which a partition without a log does as at [`Level::Memory`].
+    ///
+    /// # Panics
+    /// If the record is larger than the writer was told that records become.
+    pub fn append(
+        &mut self,
+        pool: &mut BatchPool,
+        parts: &Parts<'_>,
+        level: Level,
+        ack: Option<A>,
+    ) -> Offset {
+        self.accept(pool, parts, RecordKind::PUBLISH, level, ack)
+    }
+
+    /// As [`Partition::append`], for a record of state: committed when it is flushed.
+    ///
+    /// # Panics
+    /// If its kind is none of a state record, or as [`Partition::append`].
+    pub fn append_state(
+        &mut self,
+        pool: &mut BatchPool,
+        state: &StateParts<'_>,
+        ack: Option<A>,
+    ) -> Offset {
+        assert!(state.kind.is_state(), "a publish is appended as one");
+        let StateParts { kind, client_id, topic, body: payload, unix_ms } = *state;
+        let (head, properties, packet_id) = (MessageHead::of_state(), &[][..], 0);
+        let parts = Parts { head, client_id, packet_id, unix_ms, topic, properties, payload };
+        self.accept(pool, &parts, kind, Level::LocalDisk, ack)
+    }
+
+    fn accept(
+        &mut self,
+        pool: &mut BatchPool,
+        parts: &Parts<'_>,
+        kind: RecordKind,
+        level: Level,
+        ack: Option<A>,
+    ) -> Offset {
+        let offset = Offset(self.accepted);
+        let entry = match &self.writer {
+            Some(writer) => {
+                let logged = Logged { seed: writer.seed(), offset, epoch: writer.epoch() };
+                Entry { kind, level, logged: Some(logged) }
+            }
+            None => Entry { kind, level: Level::Memory, logged: None },
+        };
+        if let Some(full) = pool.fill(&mut self.open, parts, entry) {
+            self.close(full);
+        }
+        self.open_acks.push(ack);
+        self.accepted += 1;
+        offset
+    }
+
+    fn close_open(&mut self) {
+        if let Some(batch) = self.open.take() {
+            self.close(batch);
+        }
+    }
+
+    fn close(&mut self, mut batch: Arc<Batch>) {
+        let spare = self.spare_acks.pop().unwrap_or_default();
+        let acks = core::mem::replace(&mut self.open_acks, spare);
+        let first = self.accepted - acks.len() as u64;
+        assert_eq!(batch.len(), acks.len(), "each record has its place for who waits");
+        if let Some(writer) = &mut self.writer {
+            Arc::get_mut(&mut batch).expect("nobody reads what is open").seal();
+            writer.push(batch.clone(), Offset(first));
+        }
+        self.sealed.push_back(AcceptedBatch { first, batch, acks, level: Level::Memory, at: 0 });
+    }
+
+    /// Takes out the next records that may be committed, to be given back by
+    /// [`Partition::finish`] before the next are taken.
+    pub fn take_committed(&mut self) -> Option<AcceptedBatch<A>> {
+        if self.has_flushed() {
+            let mut batch = self.waiting.pop_front()?;
+            (batch.level, batch.at) = (Level::LocalDisk, 0);
+            return Some(batch);
+        }
+        if self.has_open_memory() {
+            self.close_open();
+        }
+        self.pass_to_waiting();
+        self.sealed.pop_front()
+    }
+
+    fn has_flushed(&self) -> bool {
+        let flushed = self.writer.as_ref().map_or(0, |writer| writer.marks().flushed.0);
+        self.waiting.front().is_some_and(|batch| batch.end() <= flushed)
+    }
+
+    fn has_open_memory(&self) -> bool {
+        self.open.as_ref().is_some_and(|batch| batch.memory_records() > 0)
+    }
+
+    /// Sealed batches in front that have nothing to be committed before they are flushed.
+    fn pass_to_waiting(&mut self) {
+        while let Some(batch) = self.sealed.pop_front_if(|b| b.batch.memory_records() == 0) {
+            self.wait(batch);
+        }
+    }
+
+    fn wait(&mut self, batch: AcceptedBatch<A>) {
+        let before = self.waiting.back().map_or(batch.first, |last| last.end());
+        assert!(before <= batch.first, "records wait in their order");
+        self.waiting.push_back(batch);
+    }
+
+    /// Whether [`Partition::take_committed`] has something.
+    #[must_use]
+    pub fn has_committable(&self) -> bool {
+        self.has_open_memory()
+            || self.sealed.iter().any(|batch| batch.batch.memory_records() > 0)
+            || self.has_flushed()
+    }
+
+    /// Commits a message of a batch that was taken out. `missed` are the cores that want it and
+    /// could not be told now: their cursors stop here.
+    ///
+    /// # Panics
+    /// If it is not the next one of its level in the order of offsets, or not flushed as its level
+    /// demands.
+    pub fn commit(&mut self, batch: &AcceptedBatch<A>, index: u32, missed: CoreSet) {
+        let offset = batch.offset(index);
+        let committed = &mut self.committed[batch.level as usize];
+        assert!(*committed <= offset.0, "messages become committed in their order");
+        *committed = offset.0 + 1;
+        if batch.level == Level::LocalDisk {
+            let flushed = self.writer.as_ref().map_or(0, |writer| writer.marks().flushed.0);
+            assert!(offset.0 < flushed, "nothing is committed that its level does not allow");
+        }
+        self.cursors.commit(offset, batch.message(index), missed);
+    }
+
+    /// Gives a batch back that was taken out: to its pool, or to where its other records wait.
+    pub fn finish(&mut self, pool: &mut BatchPool, mut batch: AcceptedBatch<A>) {
+        let still_waits = batch.batch.memory_records() < batch.batch.len() as u32;
+        if batch.level == Level::Memory && still_waits {
+            self.wait(batch);
+            return;
+        }
+        pool.give_out(batch.batch);
+        if self.spare_acks.len() < SPARE_ACKS_MAX {
+            batch.acks.clear();
+            self.spare_acks.push(batch.acks);
+        }
+    }
+
+    /// End of turn, after everything that can be has been committed: hands to the disk what it
+    /// can take.
+    pub fn end_turn(&mut self, now: Nanos, unix_ms: u64, disk: &mut Disk) {
+        let Some(writer) = &self.writer else { return };
+        // What comes while a round is under way goes into the same batch, unless it is read.
+        if writer.takes_rounds() {
+            self.close_open();
+        }
+        self.pass_to_waiting();
+        if let Some(writer) = &mut self.writer {
+            writer.end_turn(now, unix_ms, disk);
+        }
+    }
+
+    /// Something that the writer asked of the disk has ended; what was flushed by it, if
+    /// something was.
+    ///
+    /// # Panics
+    /// If nothing was asked, or another thing.
+    pub fn on_disk(&mut self, now: Nanos, event: &DiskEvent, disk: &mut Disk) -> Option<Flushed> {
+        self.writer.as_mut().expect("only a log asks the disk").on_disk(now, event, disk)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::CoreId;
+    use crate::message::MessageMeter;
+
+    const HEAD: MessageHead = MessageHead {
+        publisher: 1,
+        accepted_at: Nanos(0),
+        expires_at: Nanos::NEVER,
+        topic_bytes: 0,
+        properties_bytes: 0,
+        qos: 1,
+        retain: false,
+    };
+
+    struct Log {
+        partition: Partition<&'static str>,
+        pool: BatchPool,
+    }
+
+    impl Log {
+        fn new() -> Self {
+            let pool = BatchPool::new(MessageMeter::leaked());
+            Self { partition: Partition::new(PartitionId(0)), pool }
+        }
+
+        fn append(&mut self, payload: &[u8], ack: Option<&'static str>) -> Offset {
+            let parts = Parts {
+                head: HEAD,
+                client_id: "client",
+                packet_id: 0,
+                unix_ms: 0,
+                topic: "t",
+                properties: &[],
+                payload,
+            };
+            self.partition.append(&mut self.pool, &parts, Level::LocalDisk, ack)
+        }
+
+        /// Commits everything; returns offsets, first bytes of payloads, and acknowledgements.
+        fn commit(
+            &mut self,
+            missed: impl Fn(Offset) -> CoreSet,
+        ) -> Vec<(u64, u8, Option<&'static str>)> {
+            let mut committed = Vec::new();
+            while let Some(mut batch) = self.partition.take_committed() {
+                while let Some(index) = batch.next_committed() {
+                    let (offset, ack) = (batch.offset(index), batch.take_ack(index));
+                    assert_eq!(batch.take_ack(index), None);
+                    committed.push((offset.0, batch.message(index).payload()[0], ack));
+                    self.partition.commit(&batch, index, missed(offset));
+                }
+                self.partition.finish(&mut self.pool, batch);
+            }
+            committed
+        }
+    }
+
+    #[test]
+    fn a_record_is_committed_once_and_its_ack_given_once() {
+        let mut log = Log::new();
+        assert_eq!(log.append(&[1], Some("ack")), Offset(0));
+        assert_eq!(log.append(&[2], None), Offset(1));
+        assert!(log.partition.has_committable());
+        assert_eq!(log.commit(|_| CoreSet::default()), [(0, 1, Some("ack")), (1, 2, None)]);
+        assert!(!log.partition.has_committable());
+        assert!(log.partition.take_committed().is_none());
+        assert_eq!((log.partition.cursors().kept_bytes(), log.pool.read_count()), (0, 0));
+        assert_eq!(log.partition.next_offset(), Offset(2));
+    }
+
+    #[test]
+    fn order_and_acks_hold_across_batches_and_large_messages() {
+        let mut log = Log::new();
+        let mut expected = Vec::new();
+        for n in 0..200 {
+            let bytes = if n % 50 == 7 { 100_000 } else { 1000 };
+            let ack = (n % 3 == 0).then_some("ack");
+            log.append(&vec![n; bytes], ack);
+            expected.push((u64::from(n), n, ack));
+        }
+        assert_eq!(log.commit(|_| CoreSet::default()), expected);
+        assert_eq!(log.append(&[1], None), Offset(200));
+    }
+
+    #[test]
+    fn a_stopped_cursor_keeps_records_and_order() {
+        let mut log = Log::new();
+        let (near, far) = (CoreId(1), CoreId(2));
+        for n in 0..4 {
+            log.append(&[n], None);
+        }
+        log.commit(|offset| match offset.0 {
+            0 => CoreSet::default(),
+            3 => [near, far].into_iter().collect(),
+            _ => [far].into_iter().collect(),
+        });
+        let Log { mut partition, mut pool } = log;
+        assert!(partition.cursors().is_lagging(far));
+        pool.look(8);
+        assert_eq!(pool.read_count(), 1, "the records that are kept lie in it");
+
+        let mut sent = Vec::new();
+        partition.cursors_mut().advance(|core, offset, _| {
+            sent.push((core, offset.0));
+            !(core == far && offset.0 == 2)
+        });
+        assert_eq!(sent, [(far, 1), (far, 2), (near, 3)]);
+        assert!(!partition.cursors().is_lagging(near));
+
+        sent.clear();
+        partition.cursors_mut().advance(|core, offset, _| {
+            sent.push((core, offset.0));
+            true
+        });
+        assert_eq!(sent, [(far, 2), (far, 3)]);
+        assert!(!partition.cursors().has_lag());
+        assert_eq!(partition.cursors().kept_bytes(), 0);
+        pool.look(8);
+        assert_eq!(pool.read_count(), 0);
+    }
+}
