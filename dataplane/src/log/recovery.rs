@@ -1,0 +1,620 @@
+//! Opening a log after any end of the process: what was synced is found, what was torn is cut, and
+//! what is damaged is refused.
+//!
+//! W is the highest durable watermark that a batch header or the checkpoint names. Batches are read
+//! in order; X is the offset at which the first one is not good. With W above X something is gone
+//! that was on the disk: that is damage, nothing is written, and the error names the place. Otherwise
+//! nothing at or above X was ever acknowledged: what lies there is a torn tail, it is overwritten
+//! with zeros, and reported. Headers behind the bad place count for W, because a crash writes pages in
+//! any order (docs/formats/log.md, "Recovery").
+//!
+//! All files that are read have been synced before: after a kill without a power loss, what is read
+//! may be in the page cache alone. A crash in the middle of recovery changes nothing: cutting is its
+//! last step, and leaves what it cuts below X alone.
+
+use super::format::{
+    BATCH_HEADER_BYTES, BatchHeader, INDEX_SUFFIX, SEGMENT_HEADER_BYTES, SEGMENT_SUFFIX, SegmentId,
+    index_name, number_of, segment_name,
+};
+use super::index::SegmentIndex;
+use super::record::Record;
+pub use super::recover_error::{Damage, RecoverError};
+use super::scan::{BadBatch, Chain, LogOwner, Rest, Segment, SegmentScan, Step, look_behind, read};
+use super::segments::{Active, LogEnd, Prepared, Sealed};
+use crate::disk::StartFiles;
+use crate::ids::Offset;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Where a checkpoint says that replay begins.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ReplayFrom {
+    /// Offset of the first record that is not in the checkpoint.
+    pub offset: Offset,
+    /// The number of the segment it is in, or will be in.
+    pub segment: u64,
+    /// Where in it the batch that begins with `offset` begins, or will begin.
+    pub position: u64,
+    /// The flushed mark when the checkpoint was finished.
+    pub flushed: Offset,
+}
+
+/// A segment as recovery found it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct FoundSegment {
+    /// Its number.
+    pub number: u64,
+    /// Its identity.
+    pub id: SegmentId,
+    /// Offset of its first record.
+    pub base: Offset,
+    /// Bytes of the file.
+    pub file_bytes: u64,
+    /// The checksum of its header.
+    pub header_crc: u32,
+    /// When it was made (Unix time, ms).
+    pub made_unix_ms: u64,
+    /// When its last batch was sealed, or a later time (Unix time, ms).
+    pub last_unix_ms: u64,
+    /// Whether there is an index file; it may be wrong.
+    pub has_index: bool,
+}
+
+/// Where writing goes on.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Tail {
+    /// Where the next batch goes, in the last segment.
+    pub position: u64,
+    /// The checksum of the batch before it, or of the segment's header.
+    pub previous_crc: u32,
+    /// The last segment is full and says so: the next batch goes into a new one.
+    pub is_sealed: bool,
+    /// The index of the last segment.
+    pub index: SegmentIndex,
+}
+
+/// A torn tail that was cut.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Torn {
+    /// The segment.
+    pub path: PathBuf,
+    /// Where in it the cut is.
+    pub position: u64,
+    /// Bytes from there to the last one that was not zero.
+    pub bytes: u64,
+    /// Later segments that were removed.
+    pub removed: Vec<PathBuf>,
+    /// What the first batch that was cut looked like; `None` if nothing of it was there.
+    pub reason: Option<BadBatch>,
+}
+
+/// A log that was opened.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Recovered {
+    /// Its segments with batches, oldest first; the last one is the active one. Between them no
+    /// number is missing.
+    pub segments: Vec<FoundSegment>,
+    /// A segment that was made and not used yet.
+    pub prepared: Option<FoundSegment>,
+    /// Where writing goes on; `None` if there is no segment.
+    pub tail: Option<Tail>,
+    /// Number of the next segment that is made.
+    pub next_number: u64,
+    /// First offset that is kept.
+    pub log_start: Offset,
+    /// Offset that the next record gets. All below it is durable.
+    pub next_offset: Offset,
+    /// The durable watermark that the log itself names.
+    pub watermark: Offset,
+    /// The highest epoch of a batch, 0 if there is none. A new epoch must be above it.
+    pub epoch: u64,
+    /// Records that were handed out.
+    pub records: u64,
+    /// What was cut.
+    pub torn: Option<Torn>,
+    /// Old segments that came back after they had been trimmed, and were removed again.
+    pub trimmed_again: Vec<PathBuf>,
+}
+
+impl Recovered {
+    /// What the writer needs to go on.
+    #[must_use]
+    pub fn log_end(&self) -> LogEnd {
+        let mut found = self.segments.iter();
+        let tail = self.tail.as_ref().filter(|tail| !tail.is_sealed);
+        let active = tail.and_then(|tail| Some((tail, found.next_back()?)));
+        let bases = self.segments.iter().skip(1).map(|segment| segment.base);
+        let ends = bases.chain([self.next_offset]);
+        LogEnd {
+            start: self.log_start,
+            next: self.next_offset,
+            watermark: self.watermark,
+            sealed: found.zip(ends).map(|(segment, end)| segment.sealed(end)).collect(),
+            active: active.map(|(tail, segment)| segment.active(tail)),
+            prepared: self.prepared.as_ref().map(FoundSegment::prepared),
+            next_number: self.next_number,
+        }
+    }
+}
+
+impl FoundSegment {
+    fn sealed(&self, end: Offset) -> Sealed {
+        let Self { number, id, base, file_bytes, last_unix_ms, .. } = *self;
+        Sealed { number, id, base, end, file_bytes, last_unix_ms }
+    }
+
+    fn active(&self, tail: &Tail) -> Active {
+        let Self { number, id, base, file_bytes, last_unix_ms, .. } = *self;
+        let Tail { position, previous_crc, .. } = *tail;
+        Active { number, id, base, file_bytes, position, previous_crc, last_unix_ms }
+    }
+
+    fn prepared(&self) -> Prepared {
+        let Self { number, id, file_bytes, header_crc, made_unix_ms, .. } = *self;
+        Prepared { number, id, file_bytes, header_crc, made_unix_ms }
+    }
+}
+
+/// Opens the log of `owner` in `directory`. Each record from the replay offset on (without one: all)
+/// is handed to `on_record`, in order; on an error, forget them.
+///
+/// # Errors
+/// [`RecoverError`]: the log cannot be opened, and says where and why. Nothing was changed.
+pub fn recover<F: StartFiles + ?Sized>(
+    files: &mut F,
+    directory: &Path,
+    owner: &LogOwner,
+    from: Option<&ReplayFrom>,
+    on_record: &mut dyn FnMut(&Record<'_>),
+) -> Result<Recovered, RecoverError> {
+    let listing = Listing::read(files, directory)?;
+    let Some(start) = listing.start(directory, from)? else { return Ok(Recovered::default()) };
+    let mut opened = Opened::open(files, directory, owner, &listing, start.segment)?;
+    let mut pass = Pass::new(&start);
+    pass.scan(files, &opened, on_record)?;
+    let verdict = pass.judge(files, &opened, start.flushed)?;
+    let base = opened.old.first().map_or(pass.scanned[0].base, |segment| segment.base);
+    let trimmed_again = listing.left_over(directory, base, pass.chain.log_start)?;
+    // From here on the log is good, and what is changed is none of it.
+    files.remove(&trimmed_again).map_err(|error| io_error("remove", directory, error))?;
+    let torn = verdict.cut(files, &pass, &mut opened)?;
+    pass.store_indexes(files, &opened)?;
+    Ok(pass.finish(opened, torn, trimmed_again))
+}
+
+fn io_error(what: &'static str, path: &Path, error: io::Error) -> RecoverError {
+    RecoverError::Io { what, path: path.to_owned(), error }
+}
+
+/// Where reading begins.
+struct Start {
+    segment: u64,
+    position: u64,
+    /// Offset of the first batch there, if that is known.
+    next_offset: Option<Offset>,
+    /// Records below it are not handed out.
+    offset: Offset,
+    /// The checkpoint's flushed mark.
+    flushed: Offset,
+}
+
+impl Start {
+    fn beginning_of(segment: u64, from: Option<&ReplayFrom>) -> Self {
+        Self {
+            segment,
+            position: SEGMENT_HEADER_BYTES,
+            next_offset: (segment == 0).then_some(Offset(0)),
+            offset: from.map_or(Offset(0), |from| from.offset),
+            flushed: from.map_or(Offset(0), |from| from.flushed),
+        }
+    }
+}
+
+/// The segments by their names.
+struct Listing {
+    /// Left over from trimming, before the last gap.
+    stray: Vec<u64>,
+    /// Without a gap.
+    run: Vec<u64>,
+    indexes: Vec<u64>,
+}
+
+impl Listing {
+    fn read<F: StartFiles + ?Sized>(files: &F, directory: &Path) -> Result<Self, RecoverError> {
+        let names = match files.list(directory) {
+            Ok(names) => names,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            Err(error) => return Err(io_error("list", directory, error)),
+        };
+        let numbers = |suffix| names.iter().filter_map(move |name| number_of(name, suffix));
+        let mut stray: Vec<_> = numbers(SEGMENT_SUFFIX).collect();
+        stray.sort_unstable();
+        let is_gap = |pair: &[u64]| pair[0] + 1 != pair[1];
+        let begin = stray.windows(2).rposition(is_gap).map_or(0, |index| index + 1);
+        let run = stray.split_off(begin);
+        Ok(Self { stray, run, indexes: numbers(INDEX_SUFFIX).collect() })
+    }
+
+    /// Where reading begins; nowhere if there is no segment at all, and none is missing.
+    fn start(
+        &self,
+        directory: &Path,
+        from: Option<&ReplayFrom>,
+    ) -> Result<Option<Start>, RecoverError> {
+        let (first, last) = (self.run.first().copied(), self.run.last().copied());
+        let Some(from) = from else {
+            return Ok(first.map(|number| Start::beginning_of(number, None)));
+        };
+        if self.run.contains(&from.segment) {
+            let ReplayFrom { offset, segment, position, flushed } = *from;
+            let next_offset = Some(offset);
+            return Ok(Some(Start { segment, position, next_offset, offset, flushed }));
+        }
+        // The segment that replay begins in had not been made yet: the one before it is full.
+        if from.position == SEGMENT_HEADER_BYTES && from.flushed <= from.offset {
+            if last.is_some_and(|last| last + 1 == from.segment) {
+                return Ok(last.map(|number| Start::beginning_of(number, Some(from))));
+            }
+            if last.is_none() && from.offset.0 == 0 {
+                return Ok(None);
+            }
+        }
+        Err(RecoverError::Missing {
+            path: directory.join(segment_name(from.segment)),
+            next: from.offset,
+            flushed: from.flushed,
+        })
+    }
+
+    /// Segments before a gap can only be left over from trimming: then the log start offset is
+    /// behind them. Otherwise the gap is damage.
+    fn left_over(
+        &self,
+        directory: &Path,
+        base: Offset,
+        log_start: Offset,
+    ) -> Result<Vec<PathBuf>, RecoverError> {
+        let Some(&last) = self.stray.last() else { return Ok(Vec::new()) };
+        if log_start < base {
+            return Err(RecoverError::Missing {
+                path: directory.join(segment_name(last + 1)),
+                next: log_start,
+                flushed: base,
+            });
+        }
+        let paths =
+            self.stray.iter().flat_map(|&number| [segment_name(number), index_name(number)]);
+        Ok(paths.map(|name| directory.join(name)).collect())
+    }
+}
+
+/// The segments, with good headers.
+struct Opened {
+    /// Before replay begins: only looked at.
+    old: Vec<FoundSegment>,
+    /// From where replay begins.
+    new: Vec<Segment>,
+    indexes: Vec<u64>,
+}
+
+impl Opened {
+    fn open<F: StartFiles + ?Sized>(
+        files: &mut F,
+        directory: &Path,
+        owner: &LogOwner,
+        listing: &Listing,
+        first: u64,
+    ) -> Result<Self, RecoverError> {
+        let mut opened =
+            Self { old: Vec::new(), new: Vec::new(), indexes: listing.indexes.clone() };
+        for &number in &listing.run {
+            let path = directory.join(segment_name(number));
+            if first <= number {
+                files.sync(&path).map_err(|error| io_error("sync", &path, error))?;
+            }
+            let segment = Segment::open(files, directory, number, owner)
+                .map_err(|error| RecoverError::Segment { path, error })?;
+            if first <= number {
+                opened.new.push(segment);
+            } else {
+                opened.look_at_old(files, &segment)?;
+            }
+        }
+        Ok(opened)
+    }
+
+    /// An old segment's first batch says with which offset it begins.
+    fn look_at_old<F: StartFiles + ?Sized>(
+        &mut self,
+        files: &F,
+        segment: &Segment,
+    ) -> Result<(), RecoverError> {
+        let mut bytes = [0; BATCH_HEADER_BYTES];
+        let count = read(files, &segment.path, SEGMENT_HEADER_BYTES, &mut bytes)
+            .map_err(|error| io_error("read", &segment.path, error))?;
+        let header = BatchHeader::decode(&bytes[..count], &segment.header.segment);
+        let previous = self.old.last_mut();
+        let damaged = |reason, next: Offset| {
+            RecoverError::Damaged(Damage {
+                path: segment.path.clone(),
+                position: SEGMENT_HEADER_BYTES,
+                next,
+                flushed: None,
+                reason: Some(reason),
+            })
+        };
+        let next = previous.as_ref().map_or(Offset(0), |segment| segment.base);
+        let header = header.map_err(|error| damaged(BadBatch::Header(error), next))?;
+        if header.base_offset < next {
+            return Err(damaged(BadBatch::Chain, next));
+        }
+        if let Some(previous) = previous {
+            previous.last_unix_ms = header.sealed_unix_ms;
+        }
+        let mut found = self.found(segment, header.base_offset);
+        found.last_unix_ms = header.sealed_unix_ms;
+        self.old.push(found);
+        Ok(())
+    }
+
+    fn found(&self, segment: &Segment, base: Offset) -> FoundSegment {
+        let header = &segment.header;
+        FoundSegment {
+            number: header.number,
+            id: header.segment,
+            base,
+            file_bytes: header.file_bytes,
+            header_crc: segment.header_crc,
+            made_unix_ms: header.made_unix_ms,
+            last_unix_ms: header.made_unix_ms,
+            has_index: self.indexes.contains(&header.number),
+        }
+    }
+}
+
+/// What was read of one segment.
+struct Scanned {
+    /// Offset of its first record.
+    base: Offset,
+    index: SegmentIndex,
+    is_last: bool,
+}
+
+/// One pass over the batches.
+struct Pass {
+    /// Records below it are not handed out.
+    offset: Offset,
+    chain: Chain,
+    scanned: Vec<Scanned>,
+    /// Where the next batch of the last scanned segment begins, or would.
+    position: u64,
+    /// The batch that is not good, if there is more than zeros.
+    bad: Option<(BadBatch, Option<BatchHeader>)>,
+    records: u64,
+}
+
+impl Pass {
+    fn new(start: &Start) -> Self {
+        Self {
+            offset: start.offset,
+            chain: Chain { next_offset: start.next_offset, ..Chain::default() },
+            scanned: Vec::new(),
+            position: start.position,
+            bad: None,
+            records: 0,
+        }
+    }
+
+    fn scan<F: StartFiles + ?Sized>(
+        &mut self,
+        files: &F,
+        opened: &Opened,
+        on_record: &mut dyn FnMut(&Record<'_>),
+    ) -> Result<(), RecoverError> {
+        for (index, segment) in opened.new.iter().enumerate() {
+            let position = if index == 0 { self.position } else { SEGMENT_HEADER_BYTES };
+            if !self.scan_segment(files, segment, position, on_record)? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the segment was read to an end that says that the next one follows.
+    fn scan_segment<F: StartFiles + ?Sized>(
+        &mut self,
+        files: &F,
+        segment: &Segment,
+        position: u64,
+        on_record: &mut dyn FnMut(&Record<'_>),
+    ) -> Result<bool, RecoverError> {
+        let failed = |error| io_error("read", &segment.path, error);
+        // What lies before the replay offset in this segment is only looked at.
+        let mut index = SegmentIndex::rebuild(files, segment, position).map_err(failed)?;
+        let mut base = index.entries().first().map(|entry| entry.offset);
+        let mut scan = SegmentScan::new(files, segment, position, self.chain);
+        let mut bad = None;
+        let is_last = loop {
+            match scan.step().map_err(failed)? {
+                Step::Batch(batch) => {
+                    base.get_or_insert(batch.header.base_offset);
+                    index.push(batch.position, &batch.header);
+                    for record in batch.records().filter(|r| r.head.offset >= self.offset) {
+                        self.records += 1;
+                        on_record(&record);
+                    }
+                }
+                Step::Last => break true,
+                Step::Blank => break false,
+                Step::Bad { reason, header } => {
+                    bad = Some((reason, header));
+                    break false;
+                }
+            }
+        };
+        (self.position, self.chain, self.bad) = (scan.position(), *scan.chain(), bad);
+        let base = base.or(self.chain.next_offset).unwrap_or_default();
+        self.scanned.push(Scanned { base, index, is_last });
+        Ok(is_last)
+    }
+
+    /// Tells a torn tail from damage.
+    fn judge<F: StartFiles + ?Sized>(
+        &self,
+        files: &F,
+        opened: &Opened,
+        checkpointed: Offset,
+    ) -> Result<Verdict, RecoverError> {
+        let last = self.scanned.len() - 1;
+        let segment = &opened.new[last];
+        let Some(next) = self.chain.next_offset else {
+            // The oldest segment that is left has records; if none can be read, nobody knows
+            // which offset comes next.
+            return Err(self.damaged(segment, Offset(0), None));
+        };
+        let failed = |error| io_error("read", &segment.path, error);
+        let rest = look_behind(files, segment, self.position).map_err(failed)?;
+        let mut flushed = checkpointed.max(self.chain.watermark).max(rest.watermark);
+        let mut is_odd = matches!(self.bad, Some((BadBatch::Chain, _)))
+            || self.is_out_of_place(&rest, next, files, segment)?;
+        let mut later = Vec::new();
+        for segment in &opened.new[last + 1..] {
+            let failed = |error| io_error("read", &segment.path, error);
+            let rest = look_behind(files, segment, SEGMENT_HEADER_BYTES).map_err(failed)?;
+            flushed = flushed.max(rest.watermark);
+            is_odd |= rest.base_offset.is_some_and(|base| base < next);
+            later.push(rest.is_used);
+        }
+        if flushed > next || is_odd {
+            return Err(self.damaged(segment, next, Some(flushed)));
+        }
+        Ok(Verdict { rest, later })
+    }
+
+    /// Whether a good header lies behind the end although its records come before: then something
+    /// else once lay where the last good batches are. The batch at the end itself may have a good
+    /// header and torn records.
+    fn is_out_of_place<F: StartFiles + ?Sized>(
+        &self,
+        rest: &Rest,
+        next: Offset,
+        files: &F,
+        segment: &Segment,
+    ) -> Result<bool, RecoverError> {
+        if rest.base_offset.is_none_or(|base| base > next) {
+            return Ok(false);
+        }
+        let at_end = matches!(self.bad, Some((_, Some(_))));
+        if !at_end || rest.base_offset.is_some_and(|base| base < next) {
+            return Ok(true);
+        }
+        let behind = look_behind(files, segment, self.position + BATCH_HEADER_BYTES as u64)
+            .map_err(|error| io_error("read", &segment.path, error))?;
+        Ok(behind.base_offset.is_some_and(|base| base <= next))
+    }
+
+    fn damaged(&self, segment: &Segment, next: Offset, flushed: Option<Offset>) -> RecoverError {
+        RecoverError::Damaged(Damage {
+            path: segment.path.clone(),
+            position: self.position,
+            next,
+            flushed,
+            reason: self.bad.as_ref().map(|(reason, _)| *reason),
+        })
+    }
+
+    /// Writes the index of each full segment that has none.
+    fn store_indexes<F: StartFiles + ?Sized>(
+        &self,
+        files: &mut F,
+        opened: &Opened,
+    ) -> Result<(), RecoverError> {
+        for (scanned, segment) in self.scanned.iter().zip(&opened.new) {
+            let number = segment.header.number;
+            if scanned.is_last && !opened.indexes.contains(&number) {
+                let path = segment.path.with_file_name(index_name(number));
+                let bytes = scanned.index.encode(&segment.header.segment);
+                files.replace(&path, &bytes).map_err(|error| io_error("write", &path, error))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(self, opened: Opened, torn: Option<Torn>, trimmed_again: Vec<PathBuf>) -> Recovered {
+        let mut segments = opened.old.clone();
+        if let (Some(old), Some(new)) = (segments.last_mut(), self.scanned.first()) {
+            old.last_unix_ms = old.last_unix_ms.max(new.index.last_unix_ms());
+        }
+        for (scanned, segment) in self.scanned.iter().zip(&opened.new) {
+            let mut found = opened.found(segment, scanned.base);
+            found.has_index |= scanned.is_last;
+            found.last_unix_ms = found.last_unix_ms.max(scanned.index.last_unix_ms());
+            segments.push(found);
+        }
+        let next_offset = self.chain.next_offset.unwrap_or_default();
+        let prepared =
+            opened.new.get(self.scanned.len()).map(|segment| opened.found(segment, next_offset));
+        let newest = prepared.as_ref().or(segments.last());
+        let next_number = newest.map_or(0, |segment| segment.number + 1);
+        let first = segments.first().map_or(next_offset, |segment| segment.base);
+        let tail = self.scanned.into_iter().next_back().map(|scanned| Tail {
+            position: self.position,
+            previous_crc: self.chain.previous_crc.unwrap_or_default(),
+            is_sealed: scanned.is_last,
+            index: scanned.index,
+        });
+        Recovered {
+            segments,
+            prepared,
+            tail,
+            next_number,
+            log_start: self.chain.log_start.max(first),
+            next_offset,
+            watermark: self.chain.watermark,
+            epoch: self.chain.epoch,
+            records: self.records,
+            torn,
+            trimmed_again,
+        }
+    }
+}
+
+/// A log that is good up to where its batches end.
+struct Verdict {
+    /// What lies behind that, in the same segment.
+    rest: Rest,
+    /// Whether the later segments hold anything.
+    later: Vec<bool>,
+}
+
+impl Verdict {
+    /// Cuts what lies behind the end. One later segment that holds nothing is kept.
+    fn cut<F: StartFiles + ?Sized>(
+        &self,
+        files: &mut F,
+        pass: &Pass,
+        opened: &mut Opened,
+    ) -> Result<Option<Torn>, RecoverError> {
+        let last = pass.scanned.len() - 1;
+        let keep = usize::from(self.later.first() == Some(&false));
+        let removed: Vec<_> =
+            opened.new.drain(last + 1 + keep..).map(|segment| segment.path).collect();
+        let path = opened.new[last].path.clone();
+        if self.rest.is_used {
+            files
+                .zero_from(&path, pass.position)
+                .map_err(|error| io_error("overwrite the torn tail of", &path, error))?;
+        }
+        files.remove(&removed).map_err(|error| io_error("remove segments behind", &path, error))?;
+        if !self.rest.is_used && !self.later.contains(&true) {
+            return Ok(None);
+        }
+        Ok(Some(Torn {
+            path,
+            position: pass.position,
+            bytes: self.rest.end.saturating_sub(pass.position),
+            removed,
+            reason: pass.bad.as_ref().map(|(reason, _)| *reason),
+        }))
+    }
+}
