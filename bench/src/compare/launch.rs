@@ -21,8 +21,8 @@ use std::time::{Duration, Instant};
 const START_MAX: Duration = Duration::from_secs(90);
 /// How long it may take to end by itself after SIGTERM.
 const END_MAX: Duration = Duration::from_secs(2);
-/// How often it is asked whether it is ready, or gone.
-const GLANCE: Duration = Duration::from_millis(50);
+/// How often it is asked whether it is ready, or gone: a quick restart is to be seen as one.
+const GLANCE: Duration = Duration::from_millis(5);
 /// How long an answer to CONNECT may take before the question is asked again.
 const ANSWER_MAX: Duration = Duration::from_secs(2);
 /// What is shown of a broker's output when it does not start.
@@ -30,16 +30,18 @@ const OUTPUT_BYTES: usize = 2000;
 
 /// A broker in a process group of its own.
 #[derive(Debug)]
-pub(super) struct Running {
+pub(crate) struct Running {
     child: Child,
     /// Kills the group when this program ends without having stopped it.
     watchdog: Child,
     stop: Option<String>,
     directory: PathBuf,
+    /// Whether what it stored is left when it ends.
+    keeps_directory: bool,
     /// Where it listens.
-    pub(super) address: SocketAddr,
+    pub(crate) address: SocketAddr,
     /// The process that listens, which is the one to measure.
-    pub(super) process: Process,
+    pub(crate) process: Process,
 }
 
 impl Running {
@@ -47,7 +49,20 @@ impl Running {
     ///
     /// # Errors
     /// If its port is taken, it cannot be started, ends, or is not ready in time.
-    pub(super) fn start(name: &str, recipe: &Recipe, values: &Values) -> Result<Self> {
+    pub(crate) fn start(name: &str, recipe: &Recipe, values: &Values) -> Result<Self> {
+        let mut running = Self::launch(name, recipe, values)?;
+        running.await_ready(name)?;
+        if let Some(process) = process_listening(running.child.id(), values.port) {
+            running.process = process;
+        }
+        Ok(running)
+    }
+
+    /// Starts a broker and does not wait for it.
+    ///
+    /// # Errors
+    /// If its port is taken, or it cannot be started.
+    pub(crate) fn launch(name: &str, recipe: &Recipe, values: &Values) -> Result<Self> {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, values.port));
         TcpListener::bind(address).with_context(|| format!("{name} gets no port {address}"))?;
         fs::create_dir_all(&values.directory).context("the broker's directory")?;
@@ -60,12 +75,8 @@ impl Running {
         let watchdog = watchdog(child.id(), stop.as_deref()).context("the watchdog")?;
         let directory = values.directory.clone();
         let process = Process(child.id());
-        let mut running = Self { child, watchdog, stop, directory, address, process };
-        running.await_ready(name)?;
-        if let Some(process) = process_listening(running.child.id(), values.port) {
-            running.process = process;
-        }
-        Ok(running)
+        let keeps_directory = false;
+        Ok(Self { child, watchdog, stop, directory, keeps_directory, address, process })
     }
 
     fn await_ready(&mut self, name: &str) -> Result<()> {
@@ -85,7 +96,7 @@ impl Running {
     }
 
     /// The end of what it has printed.
-    pub(super) fn output(&self) -> String {
+    pub(crate) fn output(&self) -> String {
         let text = fs::read(self.directory.join(OUTPUT)).unwrap_or_default();
         let tail = &text[text.len().saturating_sub(OUTPUT_BYTES)..];
         String::from_utf8_lossy(tail).trim().to_owned()
@@ -105,6 +116,51 @@ impl Running {
     /// If it is gone.
     pub(super) fn thaw(&self) -> Result<()> {
         self.signal(Signal::CONT).context("a broker is gone")
+    }
+
+    /// Ends it at once (SIGKILL to the whole group). What it stored stays.
+    ///
+    /// # Errors
+    /// If it had ended by itself.
+    pub(crate) fn kill(mut self) -> Result<()> {
+        self.keeps_directory = true;
+        self.ensure_runs()?;
+        self.signal(Signal::KILL).context("a broker is gone")?;
+        self.child.wait().context("a broker that was killed")?;
+        Ok(())
+    }
+
+    /// Ends what perhaps ended by itself already. What it stored stays.
+    ///
+    /// # Errors
+    /// If the kernel does not say what became of it.
+    pub(crate) fn reap(mut self) -> Result<()> {
+        self.keeps_directory = true;
+        // Its leader may be gone, but not the rest of the group.
+        let _ = self.signal(Signal::KILL);
+        self.child.wait().context("a broker that was killed")?;
+        Ok(())
+    }
+
+    /// Ends it in order (SIGTERM). What it stored stays.
+    ///
+    /// # Errors
+    /// If it had ended by itself, or has not ended in time.
+    pub(crate) fn terminate(mut self, patience: Duration) -> Result<()> {
+        self.keeps_directory = true;
+        self.ensure_runs()?;
+        self.signal(Signal::TERM).context("a broker is gone")?;
+        let deadline = Instant::now() + patience;
+        while self.child.try_wait()?.is_none() {
+            ensure!(Instant::now() < deadline, "no end {patience:?} after SIGTERM");
+            sleep(GLANCE);
+        }
+        Ok(())
+    }
+
+    fn ensure_runs(&mut self) -> Result<()> {
+        let status = self.child.try_wait().context("a broker")?;
+        status.map_or(Ok(()), |status| bail!("it ended by itself ({status}): {}", self.output()))
     }
 
     fn signal(&self, signal: Signal) -> Result<()> {
@@ -128,7 +184,9 @@ impl Running {
         if let Some(stop) = &self.stop {
             let _ = Command::new("sh").args(["-c", stop]).stdout(Stdio::null()).status();
         }
-        let _ = fs::remove_dir_all(&self.directory);
+        if !self.keeps_directory {
+            let _ = fs::remove_dir_all(&self.directory);
+        }
     }
 }
 
@@ -197,7 +255,7 @@ mod tests {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let directory = format!("ringlane-launch-{name}-{}", std::process::id());
         let directory = std::env::temp_dir().join(directory);
-        Values { program: PathBuf::new(), directory, port, cpu: 0, unbatched: false }
+        Values { program: PathBuf::new(), directory, port, cpu: "0".into(), unbatched: false }
     }
 
     #[test]
@@ -209,6 +267,36 @@ mod tests {
         assert!(error.contains("exit status: 3"), "{error}");
         assert!(error.contains(&format!("no such option on {}", values.port)), "{error}");
         assert!(!values.directory.exists());
+    }
+
+    #[test]
+    fn what_a_killed_broker_stored_is_there_for_the_next() {
+        let values = values("killed");
+        let recipe = Recipe::of_command("sh -c 'echo x >{dir}/kept; exec sleep 100'");
+        let running = Running::launch("x", &recipe, &values).unwrap();
+        while fs::read(values.directory.join("kept")).unwrap_or_default().is_empty() {
+            sleep(GLANCE);
+        }
+        let process = running.process;
+        running.kill().unwrap();
+        assert!(!process.is_alive());
+        assert!(values.directory.join("kept").exists());
+        let running = Running::launch("x", &recipe, &values).unwrap();
+        running.terminate(END_MAX).unwrap();
+        assert!(values.directory.join("kept").exists());
+        drop(Running::launch("x", &recipe, &values).unwrap());
+        assert!(!values.directory.exists());
+    }
+
+    #[test]
+    fn a_broker_that_ended_by_itself_cannot_be_killed() {
+        let values = values("gone");
+        let recipe = Recipe::of_command("sh -c 'exit 3'");
+        let mut running = Running::launch("x", &recipe, &values).unwrap();
+        running.child.wait().unwrap();
+        let error = running.kill().unwrap_err().to_string();
+        assert!(error.contains("exit status: 3"), "{error}");
+        fs::remove_dir_all(&values.directory).unwrap();
     }
 
     #[test]

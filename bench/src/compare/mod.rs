@@ -13,7 +13,8 @@ mod run;
 mod table;
 mod workloads;
 
-pub use recipe::Recipe;
+pub(crate) use launch::Running;
+pub use recipe::{Recipe, Values};
 pub use table::table;
 pub use workloads::{WorkloadPlan, WorkloadSet};
 
@@ -22,13 +23,10 @@ use crate::document::{BrokerInfo, Cell, Document, Workload};
 use crate::environment::Recorder;
 use crate::progress::Bar;
 use anyhow::{Context, Result, bail, ensure};
-use launch::Running;
-use recipe::Values;
 use run::{Endpoint, RunPlan};
 use std::env;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 /// Ports that a broker may use: the one of its recipe and three more.
 const PORTS_PER_BROKER: u16 = 4;
@@ -123,13 +121,13 @@ impl<'a> Field<'a> {
             program: PathBuf::new(),
             directory: room.0.join(&plan.name),
             port,
-            cpu: options.broker_cpu,
+            cpu: options.broker_cpu.to_string(),
             unbatched: false,
         };
         let info = match &plan.origin {
             Origin::Recipe(recipe) => {
                 values.program = recipe.find_program(&plan.name)?;
-                recipe.info(&plan.name, version(recipe, &values), &values)
+                recipe.info(&plan.name, recipe.version_line(&values), &values)
             }
             Origin::Address { address, pid } => BrokerInfo {
                 name: plan.name.clone(),
@@ -168,14 +166,6 @@ impl<'a> Field<'a> {
             Origin::Address { .. } => options.warm_up_seconds,
         }
     }
-}
-
-/// The first line that a recipe's version command prints; empty if it fails.
-fn version(recipe: &Recipe, values: &Values) -> String {
-    let Some(command) = &recipe.version else { return String::new() };
-    let output = Command::new("sh").args(["-c", &values.fill(command)]).output();
-    let text = output.map(|output| output.stdout).unwrap_or_default();
-    String::from_utf8_lossy(&text).lines().next().unwrap_or_default().to_owned()
 }
 
 fn compare_one(

@@ -7,15 +7,22 @@ use std::collections::BTreeMap;
 use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// The built-in recipes by name.
-const BUILT_IN: [(&str, &str); 6] = [
+const BUILT_IN: [(&str, &str); 12] = [
     ("ringlane", include_str!("recipes/ringlane.toml")),
     ("floor", include_str!("recipes/floor.toml")),
     ("mosquitto", include_str!("recipes/mosquitto.toml")),
     ("rumqttd", include_str!("recipes/rumqttd.toml")),
     ("nats", include_str!("recipes/nats.toml")),
     ("rabbitmq", include_str!("recipes/rabbitmq.toml")),
+    ("ringlane-disk", include_str!("recipes/ringlane-disk.toml")),
+    ("mosquitto-disk", include_str!("recipes/mosquitto-disk.toml")),
+    ("mosquitto-safest", include_str!("recipes/mosquitto-safest.toml")),
+    ("nats-disk", include_str!("recipes/nats-disk.toml")),
+    ("nats-sync", include_str!("recipes/nats-sync.toml")),
+    ("rabbitmq-disk", include_str!("recipes/rabbitmq-disk.toml")),
 ];
 
 /// Where system packages put daemons, beside `PATH`.
@@ -159,6 +166,15 @@ impl Recipe {
         all
     }
 
+    /// The first line that its version command prints; empty if it fails.
+    #[must_use]
+    pub fn version_line(&self, values: &Values) -> String {
+        let Some(command) = &self.version else { return String::new() };
+        let output = Command::new("sh").args(["-c", &values.fill(command)]).output();
+        let text = output.map(|output| output.stdout).unwrap_or_default();
+        String::from_utf8_lossy(&text).lines().next().unwrap_or_default().to_owned()
+    }
+
     /// What the report says of it, with its texts as they will be used.
     #[must_use]
     pub fn info(&self, name: &str, version: String, values: &Values) -> BrokerInfo {
@@ -198,8 +214,8 @@ pub struct Values {
     pub directory: PathBuf,
     /// The port to listen on; the three after it are free, too.
     pub port: u16,
-    /// The CPU to which the broker is pinned.
-    pub cpu: usize,
+    /// The CPUs to which the broker is pinned, as `taskset -c` takes them.
+    pub cpu: String,
     /// Whether a relay is to write every packet on its own.
     pub unbatched: bool,
 }
@@ -214,7 +230,7 @@ impl Values {
             .replace("{program_dir}", &parent.to_string_lossy())
             .replace("{dir}", &self.directory.to_string_lossy())
             .replace("{port}", &self.port.to_string())
-            .replace("{cpu}", &self.cpu.to_string())
+            .replace("{cpu}", &self.cpu)
             .replace("{unbatched}", if self.unbatched { "--unbatched" } else { "" });
         for step in 1..=3 {
             filled = filled.replace(&format!("{{port{step}}}"), &(self.port + step).to_string());
@@ -238,7 +254,7 @@ mod tests {
             program: "/opt/x/broker".into(),
             directory: "/tmp/d".into(),
             port: 2000,
-            cpu: 3,
+            cpu: "3".into(),
             unbatched: false,
         }
     }
