@@ -100,6 +100,19 @@ impl Ledger {
         self.reordered
     }
 
+    /// Whether this message was seen.
+    #[must_use]
+    pub fn has(&self, sequence: u64) -> bool {
+        let gap = self.missing.range(..=sequence).next_back();
+        sequence < self.next && gap.is_none_or(|(_, end)| sequence >= *end)
+    }
+
+    /// Which of the first `sent` messages never came, in order.
+    pub fn missing(&self, sent: u64) -> impl Iterator<Item = u64> {
+        let gaps = self.missing.iter().map(|(start, end)| *start..*end);
+        gaps.chain(std::iter::once(self.next..sent)).flatten().take_while(move |it| *it < sent)
+    }
+
     /// Messages of the first `sent` that never came.
     #[must_use]
     pub fn lost(&self, sent: u64) -> u64 {
@@ -135,6 +148,15 @@ mod tests {
         assert_eq!(ledger.on(1), Arrival::Late);
         assert_eq!(ledger.on(3), Arrival::Late);
         assert_eq!((ledger.lost(5), ledger.duplicated(), ledger.reordered()), (0, 1, 3));
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        let ledger = feed(&[0, 4, 2]);
+        assert_eq!(ledger.missing(7).collect::<Vec<_>>(), [1, 3, 5, 6]);
+        assert_eq!(ledger.missing(3).collect::<Vec<_>>(), [1]);
+        let seen: Vec<u64> = (0..7).filter(|sequence| ledger.has(*sequence)).collect();
+        assert_eq!(seen, [0, 2, 4]);
     }
 
     #[test]

@@ -11,6 +11,7 @@ pub mod compare;
 pub mod connect_storm;
 pub mod distribution;
 pub mod document;
+pub mod durability;
 pub mod environment;
 pub mod fleet;
 pub mod floor;

@@ -25,10 +25,13 @@ fn main() -> ExitCode {
             use io::Write;
             // Nothing is left to do if even that fails.
             let _ = writeln!(io::stderr(), "ringlane-bench: {error:#}");
-            ExitCode::FAILURE
+            ExitCode::from(COULD_NOT_RUN)
         }
     }
 }
+
+/// Exit code when nothing could be measured: that is no verdict on the broker.
+const COULD_NOT_RUN: u8 = 2;
 
 fn run(cli: &Cli) -> Result<bool> {
     let command = &cli.command;
@@ -46,8 +49,7 @@ fn run(cli: &Cli) -> Result<bool> {
     let environment = recorder.finish(broker_name(command));
     report.warnings.extend(environment.noise.warnings());
     report.environment = Some(environment);
-    let output = command.common().map(|common| common.output.clone()).unwrap_or_default();
-    output::write_report(&report, &output)?;
+    output::write_report(&report, &command.output())?;
     Ok(report.held())
 }
 

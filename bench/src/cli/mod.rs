@@ -10,6 +10,7 @@ pub(crate) mod end_to_end;
 pub(crate) mod floor;
 pub(crate) mod flow;
 pub(crate) mod idle;
+pub(crate) mod ledger;
 pub(crate) mod output;
 pub(crate) mod probe;
 pub(crate) mod publishers;
@@ -29,6 +30,8 @@ use end_to_end::EndToEndCommand;
 use floor::FloorArgs;
 use flow::OpenArgs;
 use idle::IdleArgs;
+use ledger::LedgerArgs;
+use output::OutputArgs;
 use publishers::PublishersArgs;
 use retained_storm::RetainedStormArgs;
 use std::time::Duration;
@@ -74,6 +77,10 @@ pub(crate) enum Command {
     Churn(ChurnArgs),
     /// One client identifier that connects from several sockets at once, again and again.
     Takeover(TakeoverArgs),
+    /// The ledger of acknowledged writes: a broker is killed, or loses power, again and again, and is
+    /// held to what it had acknowledged. Exit code 0: every check held; 1: one did not; 2: nothing
+    /// can be said.
+    Ledger(LedgerArgs),
     /// A relay that frames and forwards QoS 0 messages and does nothing else: what the kernel's
     /// sockets cost at least, for comparison.
     Floor(FloorArgs),
@@ -97,7 +104,15 @@ impl Command {
             Self::PublishAck(args) => Some(&args.load.common),
             Self::Churn(args) => Some(&args.common),
             Self::Takeover(args) => Some(&args.common),
-            Self::Floor(_) | Self::Compare(_) | Self::Report(_) => None,
+            Self::Ledger(_) | Self::Floor(_) | Self::Compare(_) | Self::Report(_) => None,
+        }
+    }
+
+    /// Where the report goes.
+    pub(crate) fn output(&self) -> OutputArgs {
+        match self {
+            Self::Ledger(args) => args.output.clone(),
+            _ => self.common().map(|common| common.output.clone()).unwrap_or_default(),
         }
     }
 

@@ -8,6 +8,7 @@ mod end_to_end;
 mod floor;
 mod flow;
 mod idle;
+mod ledger;
 mod publish_ack;
 mod publishers;
 mod retained_storm;
@@ -42,6 +43,7 @@ pub(crate) fn run(command: &Command) -> Result<Outcome> {
         Command::PublishAck(args) => publish_ack::run(args)?,
         Command::Churn(args) => churn::run(args)?,
         Command::Takeover(args) => takeover::run(args)?,
+        Command::Ledger(args) => ledger::run(args)?,
         Command::Floor(args) => {
             floor::run(args)?;
             return Ok(Outcome::Done(true));

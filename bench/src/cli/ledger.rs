@@ -1,0 +1,162 @@
+//! The flags of `ledger`.
+
+use super::common::{qos, version};
+use super::output::OutputArgs;
+use anyhow::{Context, Result};
+use clap::{Args, ValueEnum};
+use ringlane_bench::compare::Recipe;
+use ringlane_bench::durability::{Fault, Options, PROOF_BYTES, RecipeHost};
+use ringlane_mqtt::{QoS, Version};
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// What happens in each cycle.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum, Debug)]
+pub(crate) enum FaultArg {
+    /// kill -9.
+    Kill,
+    /// The file system stops without a flush, kill -9, remount. Needs root and loop devices.
+    PowerLoss,
+    /// SIGTERM.
+    Term,
+    /// Nothing happens to the broker; the clients' connections are reset.
+    None,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct LedgerArgs {
+    /// The broker: the name of a recipe (ringlane-disk, mosquitto-disk, mosquitto-safest, nats-disk,
+    /// nats-sync, rabbitmq-disk, ...), NAME=RECIPE.toml, or NAME='COMMAND with {port}', which may
+    /// also use {dir} and {cpu}.
+    #[arg(long, value_name = "NAME[=COMMAND]", default_value = "ringlane-disk")]
+    pub(crate) broker: String,
+    /// Faults to strike with.
+    #[arg(short = 'n', long, default_value_t = 20)]
+    cycles: u32,
+    /// Where everything is drawn from; drawn from the clock, and printed, if not given.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// What happens in each cycle.
+    #[arg(long, value_enum, default_value = "kill")]
+    fault: FaultArg,
+    /// MQTT version: 4 (3.1.1) or 5; also mqttv311, mqttv5.
+    #[arg(short = 'V', long, default_value = "5", value_parser = version)]
+    protocol_version: Version,
+    /// Qualities of service to publish with. Default: 1,2, or 1 where the recipe has no 2.
+    #[arg(short, long, value_delimiter = ',', value_parser = qos)]
+    qos: Vec<QoS>,
+    /// Publishers.
+    #[arg(long, default_value_t = 4)]
+    publishers: u32,
+    /// Topics of each publisher.
+    #[arg(long, default_value_t = 3)]
+    topics: u32,
+    /// Unanswered messages of each publisher.
+    #[arg(short = 'W', long, default_value_t = 8)]
+    window: usize,
+    /// Subscribers: one on everything, one on `#`, two that are away at times, a slow one, one that
+    /// unsubscribes; then again from the first.
+    #[arg(long, default_value_t = 6)]
+    subscribers: usize,
+    /// Bytes of a payload.
+    #[arg(short, long, default_value_t = 64)]
+    size: usize,
+    /// The fault comes after some answers to publishers: at least, at most.
+    #[arg(long, value_names = ["LEAST", "MOST"], num_args = 2, default_values_t = [20, 400])]
+    answers: Vec<u64>,
+    /// Seconds that the broker may take to go on.
+    #[arg(long, default_value_t = 20.0)]
+    patience: f64,
+    /// Seconds without a delivery after which what is missing in a cycle is given up.
+    #[arg(long, default_value_t = 2.0)]
+    silence: f64,
+    /// Seconds after the last start within which promised wills must come; 0: no wills.
+    #[arg(long, default_value_t = 15.0)]
+    will_wait: f64,
+    /// Milliseconds: in one of four cycles the fault comes again at most so long after the start, up
+    /// to five times in a row; 0: never.
+    #[arg(long, default_value_t = 60)]
+    stumble: u64,
+    /// Go on after a finding.
+    #[arg(long)]
+    keep_going: bool,
+    /// Write the history, one JSON object a line.
+    #[arg(long, value_name = "FILE")]
+    history: Option<PathBuf>,
+    /// Where the broker's directory is made. Default: the directory for temporary files.
+    #[arg(long, value_name = "DIR")]
+    directory: Option<PathBuf>,
+    /// Size of the file system for power loss, in MiB.
+    #[arg(long, default_value_t = 512)]
+    disk_mib: u64,
+    /// CPUs of the broker, such as 0,1.
+    #[arg(long, default_value = "0")]
+    broker_cpus: String,
+    /// The first of four ports for the broker.
+    #[arg(long, default_value_t = 28_930)]
+    first_port: u16,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+impl LedgerArgs {
+    /// The broker's name and recipe.
+    pub(crate) fn recipe(&self) -> Result<(String, Recipe)> {
+        Recipe::from_flag(&self.broker)
+    }
+
+    pub(crate) fn options(&self, recipe: &Recipe) -> Result<Options> {
+        anyhow::ensure!(self.size >= PROOF_BYTES, "--size must be at least {PROOF_BYTES}");
+        let seconds =
+            |value: f64, flag: &'static str| Duration::try_from_secs_f64(value).context(flag);
+        let both = [QoS::AtLeastOnce, QoS::ExactlyOnce];
+        let can = both.into_iter().filter(|qos| *qos as u8 <= recipe.qos_max).collect();
+        Ok(Options {
+            seed: self.seed.unwrap_or_else(seed_of_clock),
+            cycles: self.cycles,
+            fault: self.fault(),
+            version: self.protocol_version,
+            qos: if self.qos.is_empty() { can } else { self.qos.clone() },
+            publishers: self.publishers,
+            topics: self.topics,
+            window: self.window,
+            subscribers: self.subscribers,
+            payload_bytes: self.size,
+            answers: (self.answers[0], self.answers[1]),
+            patience: seconds(self.patience, "--patience")?,
+            silence: seconds(self.silence, "--silence")?,
+            will_wait: seconds(self.will_wait, "--will-wait")?,
+            stumble: Duration::from_millis(self.stumble),
+            keep_going: self.keep_going,
+            history: self.history.clone(),
+            ..Options::default()
+        })
+    }
+
+    /// The broker in a directory of its own below `room`, which must be gone at the end.
+    pub(crate) fn host(&self, name: &str, recipe: Recipe, room: PathBuf) -> Result<RecipeHost> {
+        let disk = (self.fault() == Fault::PowerLoss).then_some(self.disk_mib << 20);
+        RecipeHost::new(name, recipe, room, self.first_port, &self.broker_cpus, disk)
+    }
+
+    /// A directory for this run alone.
+    pub(crate) fn room(&self) -> PathBuf {
+        let parent = self.directory.clone().unwrap_or_else(std::env::temp_dir);
+        parent.join(format!("ringlane-ledger-{}", std::process::id()))
+    }
+
+    fn fault(&self) -> Fault {
+        match self.fault {
+            FaultArg::Kill => Fault::Kill,
+            FaultArg::PowerLoss => Fault::PowerLoss,
+            FaultArg::Term => Fault::Term,
+            FaultArg::None => Fault::None,
+        }
+    }
+}
+
+/// Short enough to be typed again.
+fn seed_of_clock() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    now.as_micros() as u64 % 1_000_000_000
+}

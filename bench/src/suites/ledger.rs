@@ -1,0 +1,51 @@
+//! `ledger`: what was acknowledged must be there after every fault.
+
+use crate::cli::ledger::LedgerArgs;
+use anyhow::Result;
+use ringlane_bench::durability::{self, Check, Outcome};
+use ringlane_bench::report::Report;
+use std::fs;
+use std::io::{self, Write};
+
+pub(crate) fn run(args: &LedgerArgs) -> Result<Report> {
+    let (name, recipe) = args.recipe()?;
+    let options = args.options(&recipe)?;
+    // Said before anything can go wrong: with it a run is repeated.
+    writeln!(io::stderr(), "ringlane-bench ledger: seed {}", options.seed)?;
+    let room = args.room();
+    let mut host = args.host(&name, recipe, room.clone())?;
+    let version = host.version();
+    let outcome = durability::run(&options, &mut host);
+    drop(host);
+    // What cannot be removed is in a directory for temporary files.
+    let _ = fs::remove_dir(&room);
+    let outcome = outcome?;
+    let mut report = Report::new("ledger");
+    report.setting("broker", name);
+    report.setting("version", version);
+    report.setting("fault", options.fault.name());
+    report.setting("cycles", options.cycles);
+    report.setting("seed", options.seed);
+    report.setting("mqtt", options.version.level());
+    fill(&mut report, &outcome, options.cycles);
+    Ok(report)
+}
+
+fn fill(report: &mut Report, outcome: &Outcome, cycles: u32) {
+    report.figure("acknowledged", outcome.acknowledged);
+    report.figure("deliveries_owed", outcome.owed);
+    report.figure("deliveries", outcome.deliveries);
+    report.figure("repeats_allowed", outcome.repeats);
+    report.figure("seconds", super::round(outcome.length.as_secs_f64(), 1));
+    if !outcome.restarts.is_empty() {
+        report.latency("restart", &outcome.restarts);
+    }
+    for check in Check::ALL {
+        let count = outcome.findings.count(check);
+        let first = outcome.findings.texts(check).first().map(|text| format!("; first: {text}"));
+        let detail = format!("{count}{}", first.unwrap_or_default());
+        report.check(check.name(), count == 0, detail);
+    }
+    let ran = outcome.cycles;
+    report.check("every cycle ran", ran == cycles, format!("{ran} of {cycles}"));
+}
