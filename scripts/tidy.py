@@ -20,7 +20,7 @@ EDGES = {
     "transport-uring": {"dataplane"},
     "transport-rdma": {"dataplane"},
     "ringlane": {"dataplane", "mqtt", "transport-uring", "transport-rdma"},
-    "bench": {"mqtt"},
+    "bench": {"dataplane", "mqtt", "transport-uring"},
 }
 #: Development dependencies: the broker's tests use the load tool's library.
 TEST_EDGES = {"ringlane": {"bench"}}

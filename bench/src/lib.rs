@@ -1,7 +1,7 @@
 //! Load and measurement for MQTT brokers: many clients on one thread, every message checked.
 //!
 //! The library is what the `ringlane-bench` binary and the broker's own tests are made of. It
-//! shares nothing with the broker but the codec.
+//! shares nothing with the broker but the codec; [`log_append`] alone drives the broker's own log.
 #![forbid(unsafe_code)]
 
 pub mod arrivals;
@@ -23,6 +23,7 @@ pub mod kernel_memory;
 pub mod ledger;
 pub mod limits;
 pub mod link;
+pub mod log_append;
 pub mod login;
 pub mod meter;
 pub mod metrics_page;

@@ -11,6 +11,7 @@ pub(crate) mod floor;
 pub(crate) mod flow;
 pub(crate) mod idle;
 pub(crate) mod ledger;
+pub(crate) mod log_append;
 pub(crate) mod output;
 pub(crate) mod probe;
 pub(crate) mod publishers;
@@ -31,6 +32,7 @@ use floor::FloorArgs;
 use flow::OpenArgs;
 use idle::IdleArgs;
 use ledger::LedgerArgs;
+use log_append::LogAppendArgs;
 use output::OutputArgs;
 use publishers::PublishersArgs;
 use retained_storm::RetainedStormArgs;
@@ -84,6 +86,9 @@ pub(crate) enum Command {
     /// A relay that frames and forwards QoS 0 messages and does nothing else: what the kernel's
     /// sockets cost at least, for comparison.
     Floor(FloorArgs),
+    /// The broker's log without a broker: appends, rounds of write and sync, and beside them plain
+    /// calls of the same size.
+    LogAppend(LogAppendArgs),
     /// Two or more brokers under the same workloads, in interleaved rounds.
     Compare(CompareArgs),
     /// Draws what `compare` or a suite wrote with --json.
@@ -104,7 +109,11 @@ impl Command {
             Self::PublishAck(args) => Some(&args.load.common),
             Self::Churn(args) => Some(&args.common),
             Self::Takeover(args) => Some(&args.common),
-            Self::Ledger(_) | Self::Floor(_) | Self::Compare(_) | Self::Report(_) => None,
+            Self::Ledger(_)
+            | Self::LogAppend(_)
+            | Self::Floor(_)
+            | Self::Compare(_)
+            | Self::Report(_) => None,
         }
     }
 
@@ -112,6 +121,7 @@ impl Command {
     pub(crate) fn output(&self) -> OutputArgs {
         match self {
             Self::Ledger(args) => args.output.clone(),
+            Self::LogAppend(args) => args.output.clone(),
             _ => self.common().map(|common| common.output.clone()).unwrap_or_default(),
         }
     }
@@ -130,6 +140,7 @@ impl Command {
     pub(crate) fn cpu(&self) -> Option<usize> {
         match self {
             Self::Floor(args) => args.cpu,
+            Self::LogAppend(args) => args.cpu,
             Self::Compare(args) => Some(args.cpu()),
             _ => self.common().and_then(|common| common.cpu),
         }

@@ -9,6 +9,7 @@ mod floor;
 mod flow;
 mod idle;
 mod ledger;
+mod log_append;
 mod publish_ack;
 mod publishers;
 mod retained_storm;
@@ -44,6 +45,7 @@ pub(crate) fn run(command: &Command) -> Result<Outcome> {
         Command::Churn(args) => churn::run(args)?,
         Command::Takeover(args) => takeover::run(args)?,
         Command::Ledger(args) => ledger::run(args)?,
+        Command::LogAppend(args) => log_append::run(args)?,
         Command::Floor(args) => {
             floor::run(args)?;
             return Ok(Outcome::Done(true));
