@@ -2,16 +2,25 @@
 //!
 //! [`format`] is the layout of segments and batches, [`record`] that of records; docs/formats/log.md
 //! is the same as a document, with test vectors. [`writer`] hands batches to the disk in rounds and
-//! moves the marks ([`progress`]), in files that [`segments`] has made. [`scan`] reads segments batch
-//! by batch, [`recovery`] opens a log with it after any end of the process, and [`index`] says where
-//! to begin reading. Nothing here does I/O of its own: files come in through [`crate::disk`].
+//! moves the marks ([`progress`]), in files that [`segments`] has made; [`retention`] says which of
+//! them may go. [`reader`] reads beside it, and [`stored`] makes messages of what it finds. [`scan`]
+//! reads segments batch by batch, and [`recovery`] opens a log with it after any end of the process;
+//! [`index`] says where to begin reading. Nothing here does I/O of its own: files come in through
+//! [`crate::disk`].
 
 pub mod format;
 pub mod index;
+#[cfg(test)]
+mod model_tests;
 pub mod progress;
+pub mod reader;
 pub mod record;
 mod recover_error;
 pub mod recovery;
+pub mod retention;
+#[cfg(test)]
+mod rig;
 pub mod scan;
 pub mod segments;
+pub mod stored;
 pub mod writer;

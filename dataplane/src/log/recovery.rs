@@ -145,8 +145,9 @@ impl FoundSegment {
 
     fn active(&self, tail: &Tail) -> Active {
         let Self { number, id, base, file_bytes, last_unix_ms, .. } = *self;
-        let Tail { position, previous_crc, .. } = *tail;
-        Active { number, id, base, file_bytes, position, previous_crc, last_unix_ms }
+        let Tail { position, previous_crc, ref index, .. } = *tail;
+        let index = index.clone();
+        Active { number, id, base, file_bytes, position, previous_crc, last_unix_ms, index }
     }
 
     fn prepared(&self) -> Prepared {

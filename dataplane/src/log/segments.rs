@@ -6,6 +6,7 @@
 //! until a later attempt succeeds.
 
 use super::format::{self, DirectoryId, SegmentHeader, SegmentId};
+use super::index::SegmentIndex;
 use crate::disk::{Disk, DiskCommand, DiskError, DiskEvent, DiskToken, FileId, FileJob};
 use crate::ids::{Offset, PartitionId};
 use crate::time::Nanos;
@@ -108,8 +109,11 @@ pub struct Active {
     pub position: u64,
     /// The checksum of the batch before that one, or of the segment's header.
     pub previous_crc: u32,
-    /// When its last batch was sealed (Unix time, ms); when it was made, if it has none.
+    /// When its last batch was sealed, or a later time (Unix time, ms); when it was made, if it has
+    /// none.
     pub last_unix_ms: u64,
+    /// Where its batches are.
+    pub index: SegmentIndex,
 }
 
 impl Active {
@@ -145,6 +149,7 @@ impl Prepared {
             position: format::SEGMENT_HEADER_BYTES,
             previous_crc: self.header_crc,
             last_unix_ms: self.made_unix_ms,
+            index: SegmentIndex::new(),
         }
     }
 }
@@ -176,6 +181,8 @@ enum Next {
         token: DiskToken,
         file: FileId,
         segment: Prepared,
+        /// It was found at the start, and is opened.
+        was_found: bool,
     },
     Ready {
         file: FileId,
@@ -292,6 +299,30 @@ impl Segments {
         }
     }
 
+    /// The segment that a record is in: its number, its identity and its first offset. The offset is
+    /// one between the log start offset and the flushed mark.
+    #[must_use]
+    pub fn find(&self, offset: Offset) -> Option<(u64, SegmentId, Offset)> {
+        let before = self.sealed.partition_point(|segment| segment.end <= offset);
+        match self.sealed.get(before) {
+            Some(sealed) => Some((sealed.number, sealed.id, sealed.base)),
+            None => self.newest().map(|active| (active.number, active.id, active.base)),
+        }
+        .filter(|(.., base)| *base <= offset)
+    }
+
+    /// The index of a segment that is being written; that of a full one is in its file.
+    #[must_use]
+    pub fn index_of(&self, number: u64) -> Option<&SegmentIndex> {
+        self.newest().filter(|active| active.number == number).map(|active| &active.index)
+    }
+
+    /// The offset behind the records of a full segment.
+    #[must_use]
+    pub fn end_of(&self, number: u64) -> Option<Offset> {
+        self.sealed.iter().find(|sealed| sealed.number == number).map(|sealed| sealed.end)
+    }
+
     /// Bytes of all segments.
     #[must_use]
     pub fn file_bytes(&self) -> u64 {
@@ -313,6 +344,16 @@ impl Segments {
     #[must_use]
     pub fn failed_jobs(&self) -> u64 {
         self.failed_jobs
+    }
+
+    /// The number of the segment behind the newest one with batches.
+    pub(super) fn next_number(&self) -> u64 {
+        match &self.next {
+            Next::Ready { segment, .. } | Next::Coming { segment, .. } => segment.number,
+            Next::Nothing | Next::Failed { .. } => {
+                self.found.as_ref().map_or(self.next_number, |found| found.number)
+            }
+        }
     }
 
     /// Why there is no room for the next segment, if the last attempt failed.
@@ -374,7 +415,7 @@ impl Segments {
         if let Some(segment) = self.found.take() {
             let path = self.setup.segment_path(segment.number);
             disk.push(DiskCommand::Job { token, job: FileJob::Open { file, path } });
-            self.next = Next::Coming { token, file, segment };
+            self.next = Next::Coming { token, file, segment, was_found: true };
             return;
         }
         let header = self.header(unix_ms);
@@ -388,7 +429,7 @@ impl Segments {
         };
         let job = FileJob::Create { file, path, header: encoded, bytes: header.file_bytes };
         disk.push(DiskCommand::Job { token, job });
-        self.next = Next::Coming { token, file, segment };
+        self.next = Next::Coming { token, file, segment, was_found: false };
     }
 
     fn header(&self, unix_ms: u64) -> SegmentHeader {
@@ -433,9 +474,11 @@ impl Segments {
 
     fn on_next(&mut self, now: Nanos, error: Option<DiskError>, disk: &mut Disk) {
         let coming = core::mem::replace(&mut self.next, Next::Nothing);
-        let Next::Coming { file, segment, .. } = coming else { return };
+        let Next::Coming { file, segment, was_found, .. } = coming else { return };
         if let Some(error) = error {
             self.close(file, disk);
+            // No number is left out: one that is there is tried again.
+            self.found = was_found.then_some(segment);
             self.next = Next::Failed { error, retry_at: now + RETRY_AFTER };
             return;
         }
@@ -456,6 +499,9 @@ impl Segments {
         let Current::Open { file, segment } = current else {
             unreachable!("only what is open is written to the end")
         };
+        let (token, path) = (self.token(), self.setup.index_path(segment.number));
+        let content = segment.index.encode(&segment.id);
+        disk.push(DiskCommand::Job { token, job: FileJob::Replace { path, content } });
         self.close(file, disk);
         let Active { number, id, base, file_bytes, last_unix_ms, .. } = segment;
         self.sealed.push_back(Sealed { number, id, base, end, file_bytes, last_unix_ms });

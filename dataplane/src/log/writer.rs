@@ -3,7 +3,7 @@
 //!
 //! It works in *rounds*, one at a time: one write of everything that is sealed, then one sync. What
 //! comes meanwhile is the next round, so that a lone publisher waits for one sync and a thousand
-//! share one. A round writes one segment. A batch that does not fit ends its segment: the round
+//! share one. What nobody waits for lingers for a moment. A round writes one segment. A batch that does not fit ends its segment: the round
 //! closes it with a batch that says so, and the next round begins the next segment. So nothing is in a
 //! segment before all that is in the one before it is durable.
 //!
@@ -18,6 +18,7 @@
 use super::format::{self, BatchHeader};
 use super::progress::Progress;
 use super::record::RecordSeed;
+use super::recovery::ReplayFrom;
 use super::segments::{LogEnd, LogSetup, Segments};
 use crate::batch::Batch;
 use crate::disk::{BatchWrite, Disk, DiskCommand, DiskError, DiskEvent, DiskToken, FileId};
@@ -29,6 +30,11 @@ use std::collections::VecDeque;
 use std::path::PathBuf;
 use triomphe::Arc;
 
+/// Records that nobody waits for are written this long after the first of them was appended, or
+/// when there are many.
+pub const LINGER: Duration = Duration::from_millis(50);
+const LINGER_BYTES_MAX: u64 = 1 << 20;
+const LINGER_BATCHES_MAX: usize = 256;
 /// A closing batch is written this long after the last append was flushed.
 pub const CLOSE_AFTER: Duration = Duration::from_millis(10);
 /// Bytes of one round, at most, unless a single batch is larger.
@@ -104,6 +110,11 @@ impl Queued {
         format::batch_bytes(self.batch.body_bytes())
     }
 
+    /// Whether a record of it is committed when it is flushed.
+    fn is_awaited(&self) -> bool {
+        self.batch.memory_records() < self.batch.len() as u32
+    }
+
     fn end(&self) -> Offset {
         Offset(self.first.0 + self.batch.len() as u64)
     }
@@ -135,9 +146,15 @@ pub struct Writer {
     segments: Segments,
     queue: VecDeque<Queued>,
     queue_bytes: u64,
+    /// Batches in the queue with records that somebody waits for.
+    awaited: usize,
+    /// When those are written that nobody waits for.
+    linger_until: Nanos,
     round: Option<Round>,
     /// When a closing batch is due.
     close_at: Nanos,
+    /// Nothing lingers until everything is durable and said to be.
+    hurries: bool,
     fault: Option<Fault>,
 }
 
@@ -155,8 +172,11 @@ impl Writer {
             segments: Segments::new(setup, end),
             queue: VecDeque::new(),
             queue_bytes: 0,
+            awaited: 0,
+            linger_until: Nanos::NEVER,
             round: None,
             close_at: if unsaid { Nanos(0) } else { Nanos::NEVER },
+            hurries: false,
             fault: None,
         }
     }
@@ -232,17 +252,28 @@ impl Writer {
         }
     }
 
+    /// Where a checkpoint's replay begins that holds what every record up to the accepted mark
+    /// says: at a batch that is not written yet. Records between it and the accepted mark are
+    /// replayed although the checkpoint has them.
+    #[must_use]
+    pub fn replay_from(&self) -> ReplayFrom {
+        let (segment, position) = match self.segments.newest() {
+            Some(active) => (active.number, active.position),
+            None => (self.segments.next_number(), format::SEGMENT_HEADER_BYTES),
+        };
+        let flushed = self.progress.flushed();
+        ReplayFrom { offset: self.progress.submitted(), segment, position, flushed }
+    }
+
     /// Whether everything is durable and the log says so: nothing is lost if the process ends.
     #[must_use]
     pub fn is_quiet(&self) -> bool {
         self.progress.watermark() == self.progress.accepted() && self.round.is_none()
     }
 
-    /// The closing batch is not waited for.
+    /// From now on nothing lingers, until [`Writer::is_quiet`].
     pub fn close_soon(&mut self) {
-        if self.close_at != Nanos::NEVER {
-            self.close_at = Nanos(0);
-        }
+        self.hurries = !self.is_quiet();
     }
 
     /// When [`Writer::end_turn`] has something to do although nothing happens.
@@ -252,8 +283,8 @@ impl Writer {
             return Nanos::NEVER;
         }
         let idle = self.round.is_none() && self.segments.active().is_some();
-        let close_at = if idle { self.close_at } else { Nanos::NEVER };
-        close_at.min(self.segments.next_deadline())
+        let due = if idle { self.close_at.min(self.linger_until) } else { Nanos::NEVER };
+        due.min(self.segments.next_deadline())
     }
 
     /// Whether a batch that is sealed now is written now.
@@ -273,6 +304,7 @@ impl Writer {
         assert!(body_bytes <= bytes_max, "a batch of {body_bytes} bytes may fit no segment");
         if self.fault.is_none() {
             self.queue_bytes += queued.bytes();
+            self.awaited += usize::from(queued.is_awaited());
             self.queue.push_back(queued);
         }
     }
@@ -283,15 +315,34 @@ impl Writer {
             return;
         }
         self.segments.end_turn(now, unix_ms, self.progress.submitted(), disk);
+        if !self.queue.is_empty() && self.linger_until == Nanos::NEVER {
+            self.linger_until = now + LINGER;
+        }
         if self.round.is_none() {
             self.begin_round(now, unix_ms, disk);
         }
     }
 
+    /// Whether what is queued is to be written now.
+    fn is_due(&self, now: Nanos) -> bool {
+        !self.queue.is_empty()
+            && (self.awaited > 0
+                || self.hurries
+                || self.linger_until <= now
+                || LINGER_BYTES_MAX <= self.queue_bytes
+                || LINGER_BATCHES_MAX <= self.queue.len())
+    }
+
+    /// Whether a closing batch is to be written now.
+    fn closes(&self, now: Nanos) -> bool {
+        let unsaid = self.progress.watermark() < self.progress.flushed();
+        self.queue.is_empty() && (self.close_at <= now || (self.hurries && unsaid))
+    }
+
     fn begin_round(&mut self, now: Nanos, unix_ms: u64, disk: &mut Disk) {
-        let closes = self.queue.is_empty() && self.close_at <= now;
+        let closes = self.closes(now);
         let Some((file, active)) = self.segments.active() else { return };
-        if self.queue.is_empty() && !closes {
+        if !closes && !self.is_due(now) {
             return;
         }
         let (number, position) = (active.number, active.position);
@@ -317,7 +368,7 @@ impl Writer {
             seals,
         };
         disk.push(DiskCommand::Write { token: round.token, file, position, batches });
-        self.close_at = Nanos::NEVER;
+        (self.close_at, self.linger_until) = (Nanos::NEVER, Nanos::NEVER);
         self.round = Some(round);
     }
 
@@ -337,6 +388,7 @@ impl Writer {
             let Some(queued) = self.queue.pop_front() else { return };
             bytes += queued.bytes();
             self.queue_bytes -= queued.bytes();
+            self.awaited -= usize::from(queued.is_awaited());
             let end = queued.end();
             batches.push(self.put(Some(queued.batch), false, unix_ms));
             self.progress.submit(end);
@@ -359,6 +411,7 @@ impl Writer {
         let active = self.segments.active_mut().expect("rounds are of an open segment");
         header.previous_crc = active.previous_crc;
         let encoded = header.encode(&active.id);
+        active.index.push(active.position, &header);
         active.previous_crc = BatchHeader::crc_of(&encoded);
         active.position += header.bytes();
         active.last_unix_ms = unix_ms;
@@ -406,6 +459,7 @@ impl Writer {
         if self.progress.watermark() < self.progress.flushed() {
             self.close_at = now + CLOSE_AFTER;
         }
+        self.hurries &= !self.is_quiet();
         let took = now.since(round.begun);
         Some(Flushed { records: round.records, bytes: round.bytes, took })
     }
@@ -415,7 +469,7 @@ impl Writer {
         let path = self.segments.setup().segment_path(number);
         self.fault = Some(Fault { path, position, at, error });
         self.queue.clear();
-        self.queue_bytes = 0;
+        (self.queue_bytes, self.awaited) = (0, 0);
     }
 
     /// Removes the segments that have no record at or above `below`, nor above what is flushed.
@@ -425,3 +479,7 @@ impl Writer {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "writer_tests.rs"]
+mod tests;

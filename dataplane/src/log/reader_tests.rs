@@ -1,0 +1,195 @@
+//! Reading again, beside a writer, on a disk in memory.
+
+use super::super::format::{index_name, segment_name};
+use super::super::rig::{Rig, UNIX_MS, setup};
+use super::*;
+use crate::batch::Level;
+use crate::disk::EIO;
+use crate::disk::memory::Operation;
+
+impl Rig {
+    /// What is read from `from` up to the flushed mark: offsets with the first bytes of payloads,
+    /// and what was lost.
+    fn read_all(&mut self, from: u64) -> (Vec<(u64, u8)>, Vec<ReadError>) {
+        if self.reader.is_none() {
+            self.read_from(from);
+        }
+        let mut reader = self.reader.take().expect("just made");
+        reader.seek(Offset(from));
+        let (mut records, mut lost) = (Vec::new(), Vec::new());
+        let end = self.partition.marks().flushed;
+        for _ in 0..5_000 {
+            loop {
+                match reader.next_record() {
+                    Next::Record(record) => {
+                        assert_eq!((record.client_id, record.topic), ("meter-7", "plant/7"));
+                        assert_eq!(
+                            (record.properties, record.head.unix_ms),
+                            (&[1, 2][..], UNIX_MS)
+                        );
+                        records.push((record.head.offset.0, record.payload[0]));
+                    }
+                    Next::Lost(error) => lost.push(error),
+                    Next::Wait => break,
+                }
+            }
+            if end <= reader.offset() && !reader.is_waiting() {
+                break;
+            }
+            reader.ask(self.partition.log().expect("it has one"), &mut self.disk);
+            self.reader = Some(reader);
+            self.turn();
+            reader = self.reader.take().expect("put there");
+        }
+        assert!(end <= reader.offset(), "it comes to the end");
+        self.reader = Some(reader);
+        (records, lost)
+    }
+
+    /// A log of so many records, with their numbers in their payloads.
+    fn filled(count: u64, bytes: usize) -> Self {
+        let mut rig = Self::ready();
+        for n in 0..count {
+            rig.append(&vec![n as u8; bytes], Level::LocalDisk);
+            if n % 5 == 0 {
+                rig.turn();
+            }
+        }
+        rig.settle();
+        rig
+    }
+
+    fn damage(&self, segment: u64, at: usize) {
+        self.memory.damage(&setup(5).directory.join(segment_name(segment)), |bytes| bytes[at] ^= 1);
+    }
+}
+
+fn expected(from: u64, to: u64) -> Vec<(u64, u8)> {
+    (from..to).map(|offset| (offset, offset as u8)).collect()
+}
+
+#[test]
+fn all_is_read_from_any_offset_over_all_segments() {
+    let mut rig = Rig::filled(1000, 7_000);
+    assert_eq!(rig.log().segments().sealed().len(), 2);
+    for from in [0, 1, 17, 149, 150, 151, 400, 444, 700, 999, 1000, 3] {
+        assert_eq!(rig.read_all(from), (expected(from, 1000), vec![]), "from {from}");
+    }
+    rig.reader = None;
+    assert_eq!(rig.read_all(500), (expected(500, 1000), vec![]), "a reader that begins there");
+}
+
+#[test]
+fn a_reader_follows_the_writer_and_sees_nothing_that_is_not_flushed() {
+    let mut rig = Rig::ready();
+    let mut seen = Vec::new();
+    for n in 0..200_u64 {
+        rig.append(&[n as u8; 20_000], Level::LocalDisk);
+        rig.turn();
+        let flushed = rig.partition.marks().flushed.0;
+        assert!(flushed <= n, "it is not there at once");
+        if flushed > 0 {
+            let from = seen.len() as u64;
+            let (records, lost) = rig.read_all(from);
+            assert!(lost.is_empty());
+            seen.extend(records);
+        }
+    }
+    rig.settle();
+    seen.extend(rig.read_all(seen.len() as u64).0);
+    assert_eq!(seen, expected(0, 200));
+}
+
+#[test]
+fn records_larger_than_the_window_are_read() {
+    let mut rig = Rig::filled(20, 250_000);
+    assert_eq!(rig.read_all(3), (expected(3, 20), vec![]));
+}
+
+#[test]
+fn without_its_index_a_segment_is_read_from_its_beginning() {
+    let mut rig = Rig::filled(1000, 7_000);
+    let path = setup(5).directory.join(index_name(0));
+    rig.memory.damage(&path, |bytes| bytes.truncate(20));
+    assert_eq!(rig.read_all(100), (expected(100, 1000), vec![]));
+    let index = setup(5).directory.join(index_name(1));
+    let job = FileJob::Remove { paths: vec![index, path] };
+    rig.disk.push(DiskCommand::Job { token: DiskToken(1 << 40), job });
+    assert_eq!(rig.read_all(120), (expected(120, 1000), vec![]));
+    assert_eq!(rig.read_all(300), (expected(300, 1000), vec![]));
+}
+
+#[test]
+fn a_damaged_record_is_named_and_costs_its_batch_alone() {
+    let mut rig = Rig::filled(1000, 7_000);
+    rig.damage(0, 300_000);
+    let (records, lost) = rig.read_all(0);
+    assert_eq!(lost.len(), 1);
+    let ReadError { path, position, lost, failure } = &lost[0];
+    assert!(path.ends_with(segment_name(0)));
+    assert!((290_000..300_000).contains(position), "{position}");
+    assert_eq!(*failure, ReadFailure::Record(RecordError::Checksum));
+    let mut left = expected(0, 1000);
+    left.retain(|(offset, _)| !(lost.start.0..lost.end.0).contains(offset));
+    assert_eq!(records, left);
+    assert!(left.len() >= 993, "a batch has few records here: {lost:?}");
+}
+
+#[test]
+fn behind_a_damaged_header_reading_goes_on_with_the_index() {
+    let mut rig = Rig::filled(1000, 7_000);
+    let sealed = rig.log().segments().sealed()[0].clone();
+    let content = rig.memory.content(&setup(5).directory.join(segment_name(0))).expect("there");
+    let magic = super::super::format::BATCH_MAGIC.to_le_bytes();
+    let header = (300_000..).step_by(8).find(|at| content[*at..*at + 4] == magic).expect("there");
+    rig.damage(0, header + 20);
+    let (records, lost) = rig.read_all(0);
+    assert_eq!((lost.len(), lost[0].position), (1, header as u64));
+    assert_eq!(lost[0].failure, ReadFailure::Header(HeaderError::Checksum));
+    let to = lost[0].lost.end;
+    assert!(to < sealed.end && to.0 < lost[0].lost.start.0 + 25, "as far as the index: {to:?}");
+    assert_eq!(records.len() as u64, 1000 - (to.0 - lost[0].lost.start.0));
+}
+
+#[test]
+fn an_error_of_the_disk_costs_a_range_and_not_the_reader() {
+    let mut rig = Rig::filled(1000, 7_000);
+    rig.memory.fail(Operation::Read, ".log", EIO);
+    let (records, lost) = rig.read_all(0);
+    assert_eq!(lost.len(), 1);
+    assert_eq!(lost[0].failure, ReadFailure::Disk(DiskError::from_errno(EIO)));
+    assert_eq!(records.len() as u64 + lost[0].lost.end.0 - lost[0].lost.start.0, 1000);
+    assert!(records.len() > 950, "{lost:?}");
+    rig.memory.fail(Operation::Open, &segment_name(1), EIO);
+    rig.reader = None;
+    let (records, lost) = rig.read_all(0);
+    let sealed = &rig.log().segments().sealed()[1];
+    assert_eq!((lost[0].lost.start, lost[0].lost.end), (sealed.base, sealed.end));
+    assert_eq!(records.len() as u64, 1000 - (sealed.end.0 - sealed.base.0));
+}
+
+#[test]
+fn what_is_trimmed_is_told() {
+    let mut rig = Rig::filled(1000, 7_000);
+    let end = rig.log().segments().sealed()[0].end;
+    rig.partition.log_mut().expect("it has one").trim(end, &mut rig.disk);
+    let (records, lost) = rig.read_all(5);
+    assert_eq!(lost.len(), 1);
+    assert_eq!((lost[0].lost.clone(), lost[0].failure), (Offset(5)..end, ReadFailure::Trimmed));
+    assert_eq!(records, expected(end.0, 1000));
+}
+
+#[test]
+fn a_reader_that_is_closed_lets_go_of_its_file() {
+    let mut rig = Rig::filled(10, 100);
+    rig.read_all(0);
+    let mut reader = rig.reader.take().expect("made");
+    reader.seek(Offset(3));
+    reader.ask(rig.partition.log().expect("it has one"), &mut rig.disk);
+    assert!(reader.is_waiting());
+    reader.close(&mut rig.disk);
+    assert!(!reader.is_closed(), "a read is under way");
+    rig.reader = Some(reader);
+    rig.settle();
+    assert!(rig.reader.as_ref().is_some_and(Reader::is_closed));
+}
