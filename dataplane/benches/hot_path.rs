@@ -5,8 +5,15 @@
 //! twice the count: the difference is the loop without the set-up.
 #![expect(clippy::print_stdout, reason = "a benchmark prints what it did")]
 
-use ringlane_dataplane::ids::CoreId;
-use ringlane_dataplane::routing::{FilterTree, RemoteFilters};
+use ringlane_dataplane::batch::{BatchPool, Level, Parts};
+use ringlane_dataplane::disk::{Disk, DiskCommand, DiskDone, DiskEvent};
+use ringlane_dataplane::ids::{CoreId, PartitionId};
+use ringlane_dataplane::log::format::DirectoryId;
+use ringlane_dataplane::log::segments::{LogEnd, LogSetup};
+use ringlane_dataplane::log::writer::Writer;
+use ringlane_dataplane::message::{MessageHead, MessageMeter};
+use ringlane_dataplane::partition::Partition;
+use ringlane_dataplane::routing::{CoreSet, FilterTree, RemoteFilters};
 use ringlane_dataplane::runtime::mailbox::mailbox;
 use ringlane_dataplane::runtime::{Mesh, TimerWheel};
 use ringlane_dataplane::time::Nanos;
@@ -102,17 +109,89 @@ fn timers(count: u64) -> u64 {
     sum
 }
 
+/// Carries everything out at once and writes nothing.
+fn complete(disk: &mut Disk, partition: &mut Partition<u64>, now: Nanos) {
+    while let Some(command) = disk.take() {
+        let token = command.token();
+        if let DiskCommand::Write { batches, .. } = command {
+            disk.give_back(batches);
+        }
+        partition.on_disk(now, &DiskEvent { token, result: Ok(DiskDone::Done) }, disk);
+    }
+}
+
+/// Sixteen messages of 256 bytes a turn, appended and committed; nobody subscribes.
+fn append_and_commit(mut partition: Partition<u64>, level: Level, count: u64) -> u64 {
+    let (mut pool, mut disk) = (BatchPool::new(MessageMeter::leaked()), Disk::new());
+    let head = MessageHead {
+        publisher: 7,
+        accepted_at: Nanos(1),
+        expires_at: Nanos::NEVER,
+        topic_bytes: 0,
+        properties_bytes: 0,
+        qos: 1,
+        retain: false,
+    };
+    let mut sum = 0;
+    for number in 0..count {
+        let parts = Parts {
+            head,
+            client_id: "client-7",
+            packet_id: 0,
+            unix_ms: number,
+            topic: "plant/7/line/31/temperature",
+            properties: &[],
+            payload: black_box(&[7; 256]),
+        };
+        partition.append(&mut pool, &parts, level, Some(number));
+        if number % 16 == 15 {
+            while let Some(mut batch) = partition.take_committed() {
+                while let Some(at) = batch.next_committed() {
+                    sum += batch.take_ack(at).unwrap_or_default();
+                    partition.commit(&batch, at, CoreSet::default());
+                }
+                partition.finish(&mut pool, batch);
+            }
+            partition.end_turn(Nanos(number), number, &mut disk);
+            complete(&mut disk, &mut partition, Nanos(number));
+        }
+    }
+    sum
+}
+
+fn append_unlogged(count: u64) -> u64 {
+    append_and_commit(Partition::new(PartitionId(0)), Level::Memory, count)
+}
+
+fn append_logged(level: Level, count: u64) -> u64 {
+    let setup = LogSetup {
+        partition: PartitionId(0),
+        directory: "/".into(),
+        directory_id: DirectoryId([1; 16]),
+        epoch: 1,
+        secret: [2; 16],
+        segment_bytes: 64 << 20,
+        record_bytes_max: 1 << 20,
+        tag: 0,
+    };
+    let writer = Writer::new(setup, LogEnd::default());
+    append_and_commit(Partition::with_log(PartitionId(0), writer), level, count)
+}
+
 /// Does so many operations and returns something that depends on all of them.
 type Case = fn(u64) -> u64;
 
 fn main() {
-    let cases: [(&str, Case); 6] = [
+    let cases: [(&str, Case); 9] = [
         ("match-exact", |count| match_topics(false, count)),
         ("match-wildcards", |count| match_topics(true, count)),
         ("cores-for", cores_for),
         ("mailbox", mailbox_batches),
         ("mesh", mesh_turns),
         ("timers", timers),
+        ("append", append_unlogged),
+        ("append-memory", |count| append_logged(Level::Memory, count)),
+        ("append-local-disk", |count| append_logged(Level::LocalDisk, count)),
     ];
     let arguments: Vec<String> = std::env::args().skip(1).filter(|a| a != "--bench").collect();
     if arguments.first().is_some_and(|first| first == "--list") {
