@@ -14,6 +14,7 @@ mod connection;
 mod driver;
 mod engine;
 mod epoll;
+pub mod failpoint;
 mod file;
 mod listen;
 pub mod probe;

@@ -7,6 +7,7 @@ use super::ring::InRing;
 use super::threads::Threads;
 use super::{FileBackend, FileConfig};
 use crate::engine::Engine;
+use crate::failpoint::hit;
 use crate::wake::Wakers;
 use ringlane_dataplane::disk::{
     BatchWrite, COMMANDS_MAX, Disk, DiskCommand, DiskError, DiskEvent, DiskToken, FileId, FileJob,
@@ -66,9 +67,11 @@ impl Files {
             assert!(self.in_flight <= COMMANDS_MAX, "whoever asks has a bound of its own");
             match command {
                 DiskCommand::Write { token, file, position, batches } => {
+                    hit("write.before");
                     self.operate(engine, token, file, Work::Write { batches }, position);
                 }
                 DiskCommand::Sync { token, file } => {
+                    hit("sync.before");
                     self.operate(engine, token, file, Work::Sync, 0);
                 }
                 DiskCommand::Read { token, file, position, bytes } => {
@@ -151,6 +154,9 @@ impl Files {
             && let Some(ended) = self.next_ended()
         {
             self.in_flight -= 1;
+            if ended.file.is_some() {
+                hit(if ended.batches.is_some() { "write.after" } else { "sync.after" });
+            }
             if let Some(batches) = ended.batches {
                 disk.give_back(batches);
             }

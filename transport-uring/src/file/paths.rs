@@ -1,6 +1,7 @@
 //! What is done to names and directories, with the care that a crash asks for: a file is synced
 //! before it gets its name, and a directory after each change of its names (fsync(2), rename(2)).
 
+use crate::failpoint::hit;
 use crate::sys;
 use ringlane_dataplane::disk::temporary;
 use rustix::fs::{CWD, FallocateFlags, RenameFlags, fallocate, renameat_with};
@@ -47,9 +48,12 @@ pub(super) fn create(
 ) -> io::Result<File> {
     let (file, temporary) = begin(path)?;
     fill(&file, header, bytes, stopped)
+        .inspect(|()| hit("segment.before-rename"))
         .and_then(|()| rename_new(&temporary, path))
         .inspect_err(|_| undo(&temporary))?;
+    hit("segment.after-rename");
     sync_parent(path).inspect_err(|_| undo(path))?;
+    hit("segment.made");
     Ok(file)
 }
 
@@ -104,7 +108,9 @@ fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
 /// Gives a file that was begun its name, in place of one that has it.
 pub(super) fn publish(file: &File, temporary: &Path, path: &Path) -> io::Result<()> {
     file.sync_all()?;
+    hit("checkpoint.before-rename");
     fs::rename(temporary, path)?;
+    hit("checkpoint.after-rename");
     sync_parent(path)
 }
 
@@ -113,13 +119,19 @@ pub(super) fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     let (mut file, temporary) = begin(path)?;
     file.write_all(content)
         .and_then(|()| file.sync_all())
+        .inspect(|()| hit("file.before-rename"))
         .and_then(|()| fs::rename(&temporary, path))
         .inspect_err(|_| undo(&temporary))?;
+    hit("file.after-rename");
     sync_parent(path)
 }
 
 /// Removes files, and syncs their directories. One that is not there is no error.
 pub(super) fn remove(paths: &[PathBuf]) -> io::Result<()> {
+    if paths.is_empty() {
+        return Ok(());
+    }
+    hit("remove.before");
     let mut directories = BTreeSet::new();
     let mut first_error = None;
     for path in paths {
@@ -134,6 +146,7 @@ pub(super) fn remove(paths: &[PathBuf]) -> io::Result<()> {
     for directory in directories {
         sync_directory(directory)?;
     }
+    hit("remove.after");
     first_error.map_or(Ok(()), Err)
 }
 
