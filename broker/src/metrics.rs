@@ -4,7 +4,7 @@
 //! here once, for `/metrics`, `/status` and `$SYS`.
 
 use ringlane_dataplane::ids::CoreId;
-use ringlane_dataplane::runtime::Counter;
+use ringlane_dataplane::runtime::{Counter, Log2Histogram};
 
 /// How a metric behaves over time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -23,6 +23,8 @@ macro_rules! core_metrics {
             $(#[doc = $help] pub $field: Counter,)*
             /// QoS 0 messages dropped before each other core's mailbox.
             pub dropped_mailbox_to: Vec<Counter>,
+            /// How long rounds of the log took, in nanoseconds.
+            pub flush_ns: Log2Histogram,
         }
 
         impl CoreMetrics {
@@ -98,6 +100,16 @@ core_metrics! {
     slow_disconnects, Counter, "slow_disconnects_total", "Connections closed because their output stayed above the hard bound.";
     wills_published, Counter, "wills_published_total", "Will messages published.";
     records_appended, Counter, "records_appended_total", "Records appended to this core's partitions.";
+    log_rounds, Counter, "log_rounds_total", "Rounds of a write and a sync of this core's logs.";
+    log_flushed_records, Counter, "log_flushed_records_total", "Records made durable by those rounds.";
+    log_flushed_bytes, Counter, "log_flushed_bytes_total", "Bytes written to this core's logs.";
+    log_segments, Gauge, "log_segments", "Segments with records of this core's logs.";
+    log_bytes, Gauge, "log_bytes", "Bytes of the segment files of this core's logs.";
+    log_full, Gauge, "log_full_partitions", "Partitions whose log finds no room on the disk: their publishers get 0x97 or wait.";
+    log_poisoned, Gauge, "log_poisoned_partitions", "Partitions whose log has failed for good: their clients are turned away.";
+    log_failed_jobs, Gauge, "log_failed_jobs", "Indexes not written and files not removed because of an error; made good at the next start.";
+    log_recovered_records, Gauge, "log_recovered_records", "Records that were read at start.";
+    log_torn_bytes, Gauge, "log_torn_bytes", "Bytes behind the last durable record that were cut at start.";
     fanout_mails, Counter, "fanout_mails_total", "Messages handed to other cores.";
     fanout_stalls, Counter, "fanout_stalls_total", "Turns in which a fan-out cursor stood still before a full mailbox.";
     net_received_bytes, Counter, "network_received_bytes_total", "Bytes received from sockets.";

@@ -1,7 +1,7 @@
 //! The HTTP routes of the control plane.
 
 use super::accept::BoundedListener;
-use super::node::{Node, State};
+use super::node::{LogHealth, Node, State};
 use super::process::Process;
 use super::{metrics_page, status};
 use crate::config::ControlConfig;
@@ -114,10 +114,13 @@ async fn alive(Shared(node): Shared<Arc<Node>>) -> (StatusCode, String) {
     (code(state != State::Failed), format!("{}\n", state.name()))
 }
 
-/// All cores run and listeners accept.
+/// All cores run and listeners accept. Partitions whose log is full or has failed are named; the
+/// node is ready as long as it serves any.
 async fn ready(Shared(node): Shared<Arc<Node>>) -> (StatusCode, String) {
     let state = node.state();
-    (code(state == State::Ready), format!("{}\n", state.name()))
+    let logs = LogHealth::of(&node);
+    let serves = logs.poisoned < u64::from(node.facts.partitions);
+    (code(state == State::Ready && serves), format!("{}\n{}", state.name(), logs.text()))
 }
 
 fn code(good: bool) -> StatusCode {

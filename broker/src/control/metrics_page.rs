@@ -47,6 +47,7 @@ pub(super) fn render(node: &Node, process: &Process) -> String {
     mailbox_drops(&mut page, cores);
     loop_metrics(&mut page, cores);
     turn_times(&mut page, cores);
+    flush_times(&mut page, cores);
     node_metrics(&mut page, node);
     process_metrics(&mut page, node, process);
     page.0
@@ -118,21 +119,36 @@ fn loop_metrics(page: &mut Page, cores: &[CoreView]) {
 }
 
 fn turn_times(page: &mut Page, cores: &[CoreView]) {
-    const NAME: &str = "core_turn_seconds";
-    page.head(NAME, "histogram", "How long busy turns took, waiting excluded.");
+    let help = "How long busy turns took, waiting excluded.";
+    histogram(page, cores, "core_turn_seconds", help, |core| &core.stats.turn_ns);
+}
+
+fn flush_times(page: &mut Page, cores: &[CoreView]) {
+    let help = "How long rounds of the log took, from the write to the end of the sync.";
+    histogram(page, cores, "log_flush_seconds", help, |core| &core.metrics.flush_ns);
+}
+
+fn histogram(
+    page: &mut Page,
+    cores: &[CoreView],
+    name: &str,
+    help: &str,
+    of: fn(&CoreView) -> &Log2Histogram,
+) {
+    page.head(name, "histogram", help);
     for core in cores {
-        let histogram = &core.stats.turn_ns;
+        let histogram = of(core);
         let counts = histogram.counts();
         let label = core_label(core);
         for index in BUCKETS {
             let below: u64 = counts[..=index].iter().sum();
             let most = Log2Histogram::bucket_max(index).map_or(f64::INFINITY, seconds);
-            page.sample(&format!("{NAME}_bucket"), &format!("{label},le=\"{most}\""), below);
+            page.sample(&format!("{name}_bucket"), &format!("{label},le=\"{most}\""), below);
         }
         let all: u64 = counts.iter().sum();
-        page.sample(&format!("{NAME}_bucket"), &format!("{label},le=\"+Inf\""), all);
-        page.sample(&format!("{NAME}_sum"), &label, seconds(histogram.sum()));
-        page.sample(&format!("{NAME}_count"), &label, all);
+        page.sample(&format!("{name}_bucket"), &format!("{label},le=\"+Inf\""), all);
+        page.sample(&format!("{name}_sum"), &label, seconds(histogram.sum()));
+        page.sample(&format!("{name}_count"), &label, all);
     }
 }
 

@@ -16,6 +16,7 @@ pub use http::{ControlError, bind};
 pub use node::{CoreView, ListenerView, Node, NodeFacts, State};
 pub use process::Process;
 
+use crate::clock::WallClock;
 use crate::config::{Config, LogFormat};
 use crate::mail::{ControlMail, Mail};
 use crate::startup::affinity::render_cpus;
@@ -58,6 +59,7 @@ pub struct Control {
     endpoint: Endpoint<Mail>,
     outbox: Outbox,
     wakers: Wakers,
+    clock: WallClock,
     http: Option<(TcpListener, SocketAddr)>,
     sys: Option<(SysTopics, Duration)>,
     drain_timeout: Duration,
@@ -98,6 +100,7 @@ impl Control {
         endpoint: Endpoint<Mail>,
         wakers: Wakers,
         http: Option<(TcpListener, SocketAddr)>,
+        clock: WallClock,
     ) -> Self {
         let cores = node.facts.cores.len();
         Self {
@@ -105,6 +108,7 @@ impl Control {
             endpoint,
             outbox: Outbox::default(),
             wakers,
+            clock,
             http,
             sys: config.sys.enabled.then(|| (SysTopics::new(), config.sys.interval)),
             drain_timeout: config.mqtt.drain_timeout,
@@ -194,6 +198,7 @@ impl Control {
     /// Takes mails and sends what waits. This thread does not advertise sleep: no core spends a
     /// system call on it, and it looks often enough by itself.
     fn exchange(&mut self) {
+        self.clock.refresh();
         for view in &self.node.facts.cores {
             // Cores have nothing to tell this thread yet; mailboxes must not fill all the same.
             while self.endpoint.receive(view.core).is_some() {}

@@ -3,6 +3,8 @@
 use crate::metrics::CoreMetrics;
 use ringlane_dataplane::ids::CoreId;
 use ringlane_dataplane::runtime::CoreStats;
+use serde::Serialize;
+use std::fmt::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -83,6 +85,39 @@ impl State {
             Self::Draining => "draining",
             Self::Failed => "failed",
         }
+    }
+}
+
+/// Partitions whose log needs attention.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+pub(super) struct LogHealth {
+    /// Without room on the disk: publishers get 0x97 or wait.
+    pub(super) full: u64,
+    /// Failed for good: their clients are turned away.
+    pub(super) poisoned: u64,
+}
+
+impl LogHealth {
+    pub(super) fn of(node: &Node) -> Self {
+        Self {
+            full: node.sum(|metrics| metrics.log_full.get()),
+            poisoned: node.sum(|metrics| metrics.log_poisoned.get()),
+        }
+    }
+
+    /// One line for each thing that is wrong.
+    pub(super) fn text(self) -> String {
+        let mut text = String::new();
+        if 0 < self.poisoned {
+            let line = "partitions with a log that has failed; their clients are turned away until \
+                        a restart";
+            let _ = writeln!(text, "{} {line}", self.poisoned);
+        }
+        if 0 < self.full {
+            let line = "partitions with a full disk; their publishers get 0x97 or wait";
+            let _ = writeln!(text, "{} {line}", self.full);
+        }
+        text
     }
 }
 
@@ -175,6 +210,17 @@ pub(crate) mod tests {
             let stops = matches!(state, State::Draining | State::Failed);
             assert_eq!(node.stop_accepting().load(Ordering::Relaxed), stops, "{state:?}");
         }
+    }
+
+    #[test]
+    fn what_is_wrong_with_logs_is_named() {
+        let node = node(2);
+        assert_eq!(LogHealth::of(&node).text(), "");
+        node.facts.cores[0].metrics.log_full.set(2);
+        node.facts.cores[1].metrics.log_poisoned.set(1);
+        let text = LogHealth::of(&node).text();
+        assert!(text.starts_with("1 partitions with a log that has failed"), "{text}");
+        assert!(text.contains("2 partitions with a full disk"), "{text}");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The node at a glance, for people and for programs.
 
-use super::node::{CoreView, Node};
+use super::node::{CoreView, LogHealth, Node};
 use super::process::Process;
 use crate::metrics::CoreMetrics;
 use serde::Serialize;
@@ -20,9 +20,20 @@ pub(super) struct Status {
     partitions: u32,
     data_dir: String,
     listeners: Vec<Listener>,
+    log: Log,
     totals: Totals,
     cores: Vec<Core>,
     process: ProcessStatus,
+}
+
+#[derive(Debug, Serialize)]
+struct Log {
+    segments: u64,
+    bytes: u64,
+    flushed_records: u64,
+    flushed_bytes: u64,
+    #[serde(flatten)]
+    health: LogHealth,
 }
 
 #[derive(Debug, Serialize)]
@@ -83,6 +94,13 @@ impl Status {
                     address: listener.address.to_string(),
                 })
                 .collect(),
+            log: Log {
+                segments: node.sum(|metrics| metrics.log_segments.get()),
+                bytes: node.sum(|metrics| metrics.log_bytes.get()),
+                flushed_records: node.sum(|metrics| metrics.log_flushed_records.get()),
+                flushed_bytes: node.sum(|metrics| metrics.log_flushed_bytes.get()),
+                health: LogHealth::of(node),
+            },
             totals: Totals::of(|of| node.sum(of)),
             cores: facts.cores.iter().map(|view| core(view, uptime)).collect(),
             process: ProcessStatus {
@@ -108,8 +126,17 @@ impl Status {
         let mebibytes = process.resident_bytes >> 20;
         let _ = writeln!(
             text,
-            "memory {mebibytes} MiB, descriptors {} of {}, {} threads, {} partitions\n",
+            "memory {mebibytes} MiB, descriptors {} of {}, {} threads, {} partitions",
             process.descriptors, process.descriptors_max, process.threads, self.partitions
+        );
+        let log = &self.log;
+        let _ = writeln!(
+            text,
+            "log {} MiB in {} segments, {} records flushed\n{}",
+            log.bytes >> 20,
+            log.segments,
+            log.flushed_records,
+            log.health.text()
         );
         let _ = writeln!(
             text,

@@ -7,6 +7,7 @@ use crate::service::{Broker, Turn};
 use crate::session::SessionId;
 use ringlane_dataplane::ids::ConnectionId;
 use ringlane_mqtt::{AckKind, ReasonCode, encode, short_ack};
+use ringlane_transport_uring::failpoint::hit;
 
 /// Acknowledgements taken in one pass; what a group's members answer waits for mailboxes, which
 /// are looked at between passes.
@@ -93,8 +94,15 @@ impl Broker {
                 false => ReasonCode::PACKET_IDENTIFIER_NOT_FOUND,
             };
             match kind {
-                AckKind::Pubrec => encode::pubrel(out, version, packet_id, reason, None),
-                _ => encode::pubcomp(out, version, packet_id, reason, None),
+                AckKind::Pubrec => {
+                    hit("pubrel.before");
+                    encode::pubrel(out, version, packet_id, reason, None);
+                }
+                _ => {
+                    hit("pubcomp.before");
+                    encode::pubcomp(out, version, packet_id, reason, None);
+                    hit("pubcomp.after");
+                }
             }
         }
         self.metrics.packets_sent.add(taken as u64);

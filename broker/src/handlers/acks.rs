@@ -6,6 +6,7 @@ use crate::service::{Broker, Turn};
 use crate::session::{Pending, SessionId};
 use ringlane_dataplane::ids::ConnectionId;
 use ringlane_mqtt::{Ack, ReasonCode, encode};
+use ringlane_transport_uring::failpoint::hit;
 
 impl Broker {
     /// Ends a QoS 1 exchange. An identifier that is not in flight changes nothing.
@@ -38,6 +39,7 @@ impl Broker {
             ReasonCode::PACKET_IDENTIFIER_NOT_FOUND
         };
         self.answer(turn, id, |out, version| {
+            hit("pubrel.before");
             encode::pubrel(out, version, ack.packet_id, reason, None);
         });
         Flow::Next(bytes)
@@ -59,7 +61,9 @@ impl Broker {
             ReasonCode::PACKET_IDENTIFIER_NOT_FOUND
         };
         self.answer(turn, id, |out, version| {
+            hit("pubcomp.before");
             encode::pubcomp(out, version, ack.packet_id, reason, None);
+            hit("pubcomp.after");
         });
         Flow::Next(bytes)
     }

@@ -21,6 +21,10 @@ impl Broker {
         }
         let assigned = if connect.client_id.is_empty() { Some(self.assign_id()) } else { None };
         let client_id = assigned.as_deref().unwrap_or(connect.client_id);
+        let partition = self.placement.partition_of(self.placement.client_hash(client_id));
+        if self.is_poisoned(partition) {
+            return self.refuse(turn, id, connect.version, ReasonCode::SERVER_UNAVAILABLE);
+        }
         let Some((session, present)) = self.open_session(turn, client_id, connect.clean_start)
         else {
             self.metrics.sessions_refused.add(1);

@@ -5,6 +5,7 @@ use crate::connection::{OwedAck, Phase, write_packet};
 use crate::service::{AckToken, Broker, Turn};
 use ringlane_dataplane::ids::ConnectionId;
 use ringlane_mqtt::{ReasonCode, Version, encode};
+use ringlane_transport_uring::failpoint::hit;
 
 /// Room for acknowledgements that a connection keeps between bursts: the default Receive Maximum.
 const ACKS_KEPT: usize = 1024;
@@ -89,8 +90,11 @@ impl Broker {
 
 fn encode_ack(out: &mut Vec<u8>, version: Version, ack: &OwedAck) {
     if ack.qos2 {
+        hit("pubrec.before");
         encode::pubrec(out, version, ack.packet_id, ack.reason, None);
+        hit("pubrec.after");
     } else {
+        hit("puback.before");
         encode::puback(out, version, ack.packet_id, ack.reason, None);
     }
 }

@@ -2,6 +2,7 @@
 
 use super::Flow;
 use crate::config::MqttConfig;
+use crate::connection::End;
 use crate::service::{Admission, Broker, QUOTA_WAIT_MAX, Turn};
 use crate::session::SessionId;
 use ringlane_dataplane::batch::Parts;
@@ -322,11 +323,16 @@ impl Broker {
         let Some(held) = self.sessions.get(session) else { return Flow::Over };
         if qos2 && held.received_qos2.contains(publish.packet_id) {
             // Received before and not released: acknowledged again, not delivered again
-            // [MQTT-4.3.3-10].
+            // [MQTT-4.3.3-10]. But no sooner than the first time: the connection may have ended
+            // while the disk was asked.
+            if !self.has_flushed_qos2(session) {
+                self.stall_for_retry(turn, id);
+                return Flow::Stall;
+            }
             self.owe_ack(id, publish.packet_id, true, Some(ReasonCode::SUCCESS));
             return Flow::Next(bytes);
         }
-        match self.admit(accepted.topic) {
+        match self.admit(accepted.topic, accepted.partition) {
             Admission::Granted => {
                 if let Some(connection) = self.connections.get_mut(id) {
                     connection.quota_since = Nanos::NEVER;
@@ -337,6 +343,11 @@ impl Broker {
                 return Flow::Stall;
             }
             Admission::Refused => return self.over_quota(turn, id, session, publish, bytes),
+            Admission::Failed => {
+                self.send_disconnect(turn, id, ReasonCode::SERVER_UNAVAILABLE, None);
+                self.end_connection(turn, id, End::Shutdown);
+                return Flow::Over;
+            }
         }
         let ack = match publish.qos {
             QoS::AtMostOnce => None,
@@ -384,7 +395,7 @@ impl Broker {
         let waited = turn.now.since(connection.quota_since) >= QUOTA_WAIT_MAX;
         let own = self.sessions.get(session).is_some_and(|session| session.backlog_full);
         if waited || own {
-            let what = "no room for this publish: a backlog or the memory budget is full";
+            let what = "no room for this publish: a backlog, the memory budget or the disk is full";
             return self.fail_with(turn, id, ReasonCode::QUOTA_EXCEEDED, what, "MQTT-3.3.5-2");
         }
         self.stall_for_retry(turn, id);
@@ -420,9 +431,7 @@ impl Broker {
         payload: &[u8],
         retain: bool,
     ) {
-        let Some(partition) = self.partitions.first().map(|partition| partition.id()) else {
-            return;
-        };
+        let partition = self.own_partition();
         let accepted = Accepted {
             topic,
             properties: &[],

@@ -11,6 +11,7 @@ use ringlane_dataplane::message::Message;
 use ringlane_dataplane::partition::AcceptedBatch;
 use ringlane_dataplane::routing::{CoreSet, RecordId};
 use ringlane_mqtt::ReasonCode;
+use ringlane_transport_uring::failpoint::hit;
 
 /// Who waits for a record: an entry of a connection's acknowledgements.
 #[derive(Clone, Copy, Debug)]
@@ -32,19 +33,43 @@ impl Broker {
         session: Option<SessionId>,
         ack: Option<AckToken>,
     ) {
-        let index = (partition.0 / u32::from(self.cores())) as usize;
+        let index = self.partition_index(partition);
+        // Nobody waits for a QoS 0 message, and it must not come behind a later one.
+        let level = match parts.head.qos {
+            0 => Level::Memory,
+            _ => self.streams.of(parts.topic).level,
+        };
         let mut parts = *parts;
-        if self.partitions[index].log().is_some() {
+        let is_logged = self.partitions[index].log().is_some();
+        if is_logged {
+            parts.unix_ms = self.clock.unix_ms(parts.head.accepted_at);
             let session = session.and_then(|session| self.sessions.get(session));
             parts.client_id = session.map_or("", |session| session.client_id.as_str());
         }
-        self.partitions[index].append(&mut self.batches, &parts, Level::Memory, ack);
+        hit("append.before");
+        let offset = self.partitions[index].append(&mut self.batches, &parts, level, ack);
+        hit("append.after");
         self.metrics.records_appended.add(1);
+        if is_logged
+            && parts.head.qos == 2
+            && level == Level::LocalDisk
+            && let Some(session) = session.and_then(|session| self.sessions.get_mut(session))
+        {
+            session.received_qos2.end = Offset(offset.0 + 1);
+        }
+    }
+
+    /// Whether all QoS 2 messages that a session was ever sent are durable, as far as they have to
+    /// be before PUBREC.
+    pub(crate) fn has_flushed_qos2(&self, session: SessionId) -> bool {
+        let Some(session) = self.sessions.get(session) else { return true };
+        let marks = self.partitions[self.partition_index(session.partition)].marks();
+        session.received_qos2.end <= marks.flushed
     }
 
     /// Whether records of this partition wait for the end of the turn.
     pub(crate) fn has_committable(&self, partition: PartitionId) -> bool {
-        let index = (partition.0 / u32::from(self.cores())) as usize;
+        let index = self.partition_index(partition);
         self.partitions.get(index).is_some_and(|partition| partition.has_committable())
     }
 

@@ -24,9 +24,11 @@ impl Broker {
         turn.timers.schedule(turn.now + self.config.mqtt.drain_timeout, Timer::DrainDeadline);
     }
 
-    /// Stops once the last socket is closed.
+    /// Stops once the last socket is closed, or the clients have had their time, and everything
+    /// that was accepted is on the disk.
     pub(super) fn check_drained(&mut self, turn: &Turn<'_>) {
-        if self.draining && turn.sockets.open_count() == 0 && !self.post.has_work() {
+        let left = turn.sockets.open_count() == 0 && !self.post.has_work();
+        if self.draining && (left || self.clients_have_left) && self.logs_are_quiet() {
             self.stopping = true;
         }
     }

@@ -8,6 +8,7 @@ mod announce;
 mod backlog;
 mod commit;
 mod drain;
+mod log;
 mod post;
 pub(crate) mod sizes;
 mod stall;
@@ -16,11 +17,14 @@ mod streams;
 pub(crate) use announce::{Announcer, PendingSuback};
 pub(crate) use backlog::FullFilters;
 pub(crate) use commit::AckToken;
+pub(crate) use log::LogWatch;
+pub use log::log_tag;
 pub(crate) use post::{Post, VolatileSent};
 pub(crate) use sizes::Sizes;
 pub(crate) use stall::{Admission, QUOTA_WAIT_MAX, Stalls};
 pub(crate) use streams::Streams;
 
+use crate::clock::WallClock;
 use crate::config::Config;
 use crate::connection::Connections;
 use crate::delivery::{MessageMaker, Routes, Scratch, UpkeepList};
@@ -31,7 +35,8 @@ use crate::retained::RetainedTasks;
 use crate::session::{SessionId, SessionStore};
 use ringlane_dataplane::batch::BatchPool;
 use ringlane_dataplane::disk::DiskEvent;
-use ringlane_dataplane::ids::{ConnectionId, CoreId};
+use ringlane_dataplane::ids::{ConnectionId, CoreId, PartitionId};
+use ringlane_dataplane::log::writer::Writer;
 use ringlane_dataplane::message::MessageMeter;
 use ringlane_dataplane::net::NetEvent;
 use ringlane_dataplane::partition::Partition;
@@ -73,6 +78,10 @@ pub struct CoreSetup {
     pub memory_bytes: u64,
     /// Connections that this core may hold.
     pub connections_max: usize,
+    /// The time of day.
+    pub clock: WallClock,
+    /// The logs of the partitions that this core owns, in rising order; none if nothing is logged.
+    pub logs: Vec<Writer>,
 }
 
 /// What a timer of the broker is for.
@@ -94,6 +103,8 @@ pub enum Timer {
     BacklogSweep,
     /// Sessions with something in flight are looked after.
     Upkeep,
+    /// A log has something to do although nothing happens.
+    Log,
     /// Clients have had their time to leave.
     DrainDeadline,
 }
@@ -114,7 +125,12 @@ pub struct Broker {
     pub(crate) sessions: SessionStore,
     pub(crate) routes: Routes,
     pub(crate) announcer: Announcer,
+    /// The partitions that this core owns, in rising order, and behind them one without a log for
+    /// what the broker publishes itself.
     pub(crate) partitions: Vec<Partition<AckToken>>,
+    pub(crate) has_logs: bool,
+    pub(crate) log_watch: LogWatch,
+    pub(crate) clock: WallClock,
     pub(crate) batches: BatchPool,
     pub(crate) upkeep: UpkeepList,
     pub(crate) retained: RetainedStore,
@@ -134,6 +150,8 @@ pub struct Broker {
     pub(crate) pump_ready: Vec<SessionId>,
     pub(crate) next_assigned: u64,
     pub(crate) draining: bool,
+    /// Or have had their time to.
+    pub(crate) clients_have_left: bool,
     pub(crate) stopping: bool,
     pub(crate) bad_packet_logs: crate::connection::LogBudget,
 }
@@ -144,14 +162,18 @@ impl Broker {
     pub fn new(setup: CoreSetup, _now: Nanos) -> Self {
         let meter = MessageMeter::leaked();
         let sizes = Sizes::new(&setup.config, setup.cores);
-        let partitions = setup.placement.owned(setup.core).map(Partition::new).collect();
+        let has_logs = !setup.logs.is_empty();
+        let partitions = partitions(setup.placement.owned(setup.core), setup.logs, setup.core);
         Self {
             core: setup.core,
             connections: Connections::default(),
             sessions: SessionStore::new(sizes.sessions_max),
             routes: Routes::new(setup.core),
             announcer: Announcer::new(setup.core, setup.cores),
+            log_watch: LogWatch::new(partitions.len()),
             partitions,
+            has_logs,
+            clock: setup.clock,
             batches: BatchPool::new(meter),
             upkeep: UpkeepList::default(),
             retained: RetainedStore::new(sizes.retained_messages_max, sizes.retained_bytes_max),
@@ -168,6 +190,7 @@ impl Broker {
             pump_ready: Vec::new(),
             next_assigned: setup.seed,
             draining: false,
+            clients_have_left: false,
             stopping: false,
             bad_packet_logs: crate::connection::LogBudget::default(),
             placement: setup.placement,
@@ -230,6 +253,26 @@ impl Broker {
     }
 }
 
+/// The partition of a core's own publishes. None of a node has this number.
+fn own_partition(core: CoreId) -> PartitionId {
+    PartitionId(u32::MAX - u32::from(core.0))
+}
+
+fn partitions(
+    owned: impl Iterator<Item = PartitionId>,
+    logs: Vec<Writer>,
+    core: CoreId,
+) -> Vec<Partition<AckToken>> {
+    let own = Partition::new(own_partition(core));
+    if logs.is_empty() {
+        return owned.map(Partition::new).chain([own]).collect();
+    }
+    let owned: Vec<PartitionId> = owned.collect();
+    assert_eq!(owned.len(), logs.len(), "each partition has its log");
+    let logged = owned.into_iter().zip(logs);
+    logged.map(|(id, log)| Partition::with_log(id, log)).chain([own]).collect()
+}
+
 impl Service for Broker {
     type Mail = Mail;
     type Timer = Timer;
@@ -252,8 +295,8 @@ impl Service for Broker {
         self.take_mail(turn, from, mail);
     }
 
-    fn on_disk(&mut self, _turn: &mut Turn<'_>, event: DiskEvent) {
-        unreachable!("the broker asks the disk for nothing: {event:?}");
+    fn on_disk(&mut self, turn: &mut Turn<'_>, event: DiskEvent) {
+        self.on_disk_event(turn, &event);
     }
 
     fn on_timer(&mut self, turn: &mut Turn<'_>, key: Timer) {
@@ -266,7 +309,8 @@ impl Service for Broker {
             Timer::RetainedSweep => self.on_retained_sweep(turn),
             Timer::BacklogSweep => self.on_backlog_sweep(turn),
             Timer::Upkeep => self.on_upkeep(turn),
-            Timer::DrainDeadline => self.stopping = true,
+            Timer::Log => self.on_log_timer(),
+            Timer::DrainDeadline => self.clients_have_left = true,
         }
     }
 
@@ -279,6 +323,7 @@ impl Service for Broker {
         self.flush_acks(turn);
         self.acknowledge_filters(turn);
         self.metrics.sockets.set(turn.sockets.open_count() as u64);
+        self.write_logs(turn);
         self.check_drained(turn);
         self.take_back_batches(turn);
         self.metrics.message_bytes.set(self.meter.bytes());

@@ -3,7 +3,8 @@
 use super::sizes::LAG_BYTES_MAX;
 use super::{Broker, Timer, Turn};
 use crate::delivery::{OUTPUT_WAIT, has_room_again};
-use ringlane_dataplane::ids::ConnectionId;
+use ringlane_dataplane::ids::{ConnectionId, PartitionId};
+use ringlane_dataplane::log::writer;
 use ringlane_dataplane::time::Nanos;
 use ringlane_mqtt::UserProperties;
 use std::time::Duration;
@@ -21,8 +22,10 @@ pub(crate) enum Admission {
     Granted,
     /// A quota is used up: 0x97 where the client can be told, back-pressure where it cannot.
     Refused,
-    /// Another core is behind: the publisher waits, whatever its version.
+    /// Another core, or the disk, is behind: the publisher waits, whatever its version.
     Wait,
+    /// The log has failed: nothing is acknowledged any more.
+    Failed,
 }
 
 /// Connections whose packets wait in their inbox.
@@ -47,7 +50,13 @@ struct OutputStall {
 
 impl Broker {
     /// Whether a message that is kept (QoS above 0, or retained) may be taken in.
-    pub(crate) fn admit(&self, topic: &str) -> Admission {
+    pub(crate) fn admit(&self, topic: &str, partition: PartitionId) -> Admission {
+        match self.log_admission(partition) {
+            writer::Admission::Open => {}
+            writer::Admission::Busy => return Admission::Wait,
+            writer::Admission::Full => return Admission::Refused,
+            writer::Admission::Poisoned => return Admission::Failed,
+        }
         if self.meter.bytes() > self.memory_bytes || self.full_filters.matches(topic) {
             return Admission::Refused;
         }

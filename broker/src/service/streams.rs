@@ -3,7 +3,8 @@
 //! With one stream, which is the usual case, nothing is looked up. With more, what was found out
 //! about a topic is remembered: streams do not change while the node runs.
 
-use crate::config::{Config, WhenFull};
+use crate::config::{Config, StreamLevel, WhenFull};
+use ringlane_dataplane::batch::Level;
 use ringlane_dataplane::routing::{FilterTree, TopicCache};
 
 /// The stamp of everything that is remembered.
@@ -12,6 +13,7 @@ const STAMP: u64 = 1;
 /// What one stream promises.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Stream {
+    pub(crate) level: Level,
     /// Whether QoS 0 is logged as well.
     pub(crate) capture_qos0: bool,
     pub(crate) when_full: WhenFull,
@@ -41,9 +43,11 @@ impl Streams {
                 streams.by_filter.entry(filter, || index);
             }
             streams.captures |= stream.capture_qos0;
-            streams
-                .list
-                .push(Stream { capture_qos0: stream.capture_qos0, when_full: stream.when_full });
+            streams.list.push(Stream {
+                level: level(stream.level),
+                capture_qos0: stream.capture_qos0,
+                when_full: stream.when_full,
+            });
         }
         streams
     }
@@ -82,6 +86,14 @@ impl Streams {
     }
 }
 
+fn level(level: StreamLevel) -> Level {
+    match level {
+        StreamLevel::Memory | StreamLevel::QuorumMemory => Level::Memory,
+        // The configuration refuses quorum levels; whatever comes here promises at least this.
+        StreamLevel::LocalDisk | StreamLevel::QuorumDisk => Level::LocalDisk,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -114,5 +126,6 @@ mod tests {
         let mut streams = Streams::new(&Config::default());
         assert!(!streams.captures("any"));
         assert_eq!(streams.of("any").when_full, WhenFull::Reject);
+        assert_eq!(streams.of("any").level, Level::LocalDisk);
     }
 }

@@ -104,7 +104,7 @@ impl Broker {
         self.metrics.wills_published.add(1);
         if self.is_volatile(&topic, qos, retain) {
             self.route_volatile(turn, None, &accepted, 0);
-        } else if self.admit(&topic) == Admission::Refused {
+        } else if matches!(self.admit(&topic, partition), Admission::Refused | Admission::Failed) {
             self.metrics.dropped_memory.add(1);
         } else {
             let source = Source { session: Some(id), packet_id: 0 };

@@ -1,6 +1,7 @@
 //! A set of packet identifiers.
 
 use crate::lazy::Empty;
+use ringlane_dataplane::ids::Offset;
 use std::collections::VecDeque;
 
 /// Identifiers in one word.
@@ -17,11 +18,14 @@ pub(crate) struct PacketIds {
     /// the last one at 0.
     first: u16,
     count: u16,
+    /// Behind the last record that came under one of them and has to be durable before it is
+    /// answered.
+    pub(crate) end: Offset,
 }
 
 impl Empty for PacketIds {
     fn empty() -> &'static Self {
-        const { &Self { words: VecDeque::new(), first: 0, count: 0 } }
+        const { &Self { words: VecDeque::new(), first: 0, count: 0, end: Offset(0) } }
     }
 }
 

@@ -7,6 +7,8 @@ use std::fs;
 /// Descriptors that are not connections: listeners, rings, wake-ups, log, control plane.
 const DESCRIPTORS_RESERVED: u64 = 64;
 const DESCRIPTORS_RESERVED_PER_CORE: u64 = 16;
+/// The segment that is written, the next one, one that is read, a checkpoint.
+const DESCRIPTORS_RESERVED_PER_PARTITION: u64 = 4;
 
 /// A limit after it was raised as far as the hard limit allows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -42,9 +44,10 @@ pub fn connections_per_core(
     limits: &LimitsConfig,
     descriptors: Option<u64>,
     cores: usize,
+    partitions: u32,
 ) -> usize {
     let cores_count = cores.max(1) as u64;
-    let reserved = DESCRIPTORS_RESERVED + DESCRIPTORS_RESERVED_PER_CORE * cores_count;
+    let reserved = descriptors_reserved(cores, partitions);
     let available = descriptors.unwrap_or(u64::from(u32::MAX)).saturating_sub(reserved).max(1);
     let per_core = match limits.max_connections {
         0 => available,
@@ -55,9 +58,14 @@ pub fn connections_per_core(
 
 /// Descriptors that `max_connections` needs; what a warning names when there are fewer.
 #[must_use]
-pub fn descriptors_wanted(limits: &LimitsConfig, cores: usize) -> u64 {
-    let reserved = DESCRIPTORS_RESERVED + DESCRIPTORS_RESERVED_PER_CORE * cores as u64;
-    u64::from(limits.max_connections) + reserved
+pub fn descriptors_wanted(limits: &LimitsConfig, cores: usize, partitions: u32) -> u64 {
+    u64::from(limits.max_connections) + descriptors_reserved(cores, partitions)
+}
+
+fn descriptors_reserved(cores: usize, partitions: u32) -> u64 {
+    DESCRIPTORS_RESERVED
+        + DESCRIPTORS_RESERVED_PER_CORE * cores.max(1) as u64
+        + DESCRIPTORS_RESERVED_PER_PARTITION * u64::from(partitions)
 }
 
 /// Bytes of messages that the node may hold: what is configured, else half of the memory.
@@ -114,9 +122,11 @@ mod tests {
             (0, Some(10), 2, 1),
         ];
         for (max, descriptors, cores, expected) in cases {
-            assert_eq!(connections_per_core(&asked(max), descriptors, cores), expected, "{max}");
+            let found = connections_per_core(&asked(max), descriptors, cores, 0);
+            assert_eq!(found, expected, "{max}");
         }
-        assert_eq!(descriptors_wanted(&asked(1000), 2), 1096);
+        assert_eq!(descriptors_wanted(&asked(1000), 2, 0), 1096);
+        assert_eq!(descriptors_wanted(&asked(1000), 2, 8), 1128);
     }
 
     #[test]

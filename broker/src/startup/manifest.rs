@@ -7,6 +7,7 @@
 //! as a whole (temporary file, fsync, rename, fsync of the directory), so that a crash leaves the
 //! old one or the new one.
 
+use ringlane_transport_uring::failpoint::hit;
 use rustix::fs::{FlockOperation, flock};
 use rustix::rand::{GetRandomFlags, getrandom};
 use serde::{Deserialize, Serialize};
@@ -165,9 +166,11 @@ impl DataDirectory {
     /// # Panics
     /// After 2^64 starts.
     pub fn begin_epoch(&mut self, highest: u64) -> Result<u64, ManifestError> {
+        hit("epoch.before");
         let last = self.manifest.epoch.max(highest);
         self.manifest.epoch = last.checked_add(1).expect("an epoch that nobody has had");
         write(&self.path, &self.path.join(MANIFEST), &self.manifest)?;
+        hit("epoch.after");
         Ok(self.manifest.epoch)
     }
 }
@@ -294,6 +297,7 @@ fn replace(directory: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
     file.write_all(bytes)?;
     file.sync_all()?;
+    hit("epoch.before-rename");
     fs::rename(&temporary, path)?;
     File::open(directory)?.sync_all()
 }

@@ -6,25 +6,30 @@
 
 pub mod affinity;
 pub mod limits;
+pub mod logs;
 pub mod manifest;
 mod metered;
 mod threads;
 
+use crate::clock::WallClock;
 use crate::config::{Config, IdleChoice, TransportSetting};
 use crate::control::{self, Control, ControlError, CoreView, ListenerView, Node};
 use crate::logging::Logging;
 use crate::mail::Mail;
 use crate::metrics::CoreMetrics;
-use crate::service::{CoreSetup, ListenerKind};
+use crate::service::{CoreSetup, ListenerKind, log_tag};
 use affinity::AffinityError;
+use logs::{LogFacts, NoReplay, RecoveredLog, recover_all};
 use manifest::{DataDirectory, ManifestError};
 use ringlane_dataplane::ids::{CoreId, ENDPOINTS_MAX, ListenerId};
+use ringlane_dataplane::log::recovery::RecoverError;
+use ringlane_dataplane::log::writer::Writer;
 use ringlane_dataplane::routing::Placement;
 use ringlane_dataplane::routing::default_partitions;
 use ringlane_dataplane::runtime::{CoreStats, Endpoint, Idle, Mesh};
 use ringlane_transport_uring::{
-    ListenSocket, TransportChoice, TransportConfig, TransportError, TransportKind, Wakers, bind,
-    choose, probe,
+    FileConfig, ListenSocket, TransportChoice, TransportConfig, TransportError, TransportKind,
+    Wakers, bind, choose, probe,
 };
 use rustix::rand::{GetRandomFlags, getrandom};
 use std::io;
@@ -49,6 +54,14 @@ pub enum StartError {
     /// The data directory cannot be used.
     #[error(transparent)]
     DataDirectory(#[from] ManifestError),
+    /// The log of a partition cannot be opened.
+    #[error("partition {partition}: {error}")]
+    Log {
+        /// Its number.
+        partition: u32,
+        /// What is wrong, and what to do.
+        error: Box<RecoverError>,
+    },
     /// No driver, or no listener.
     #[error(transparent)]
     Transport(#[from] TransportError),
@@ -89,7 +102,7 @@ impl StartError {
         match self {
             Self::Affinity(AffinityError::Kernel(_)) => false,
             Self::Affinity(_) | Self::Transport(TransportError::Config { .. }) => true,
-            Self::DataDirectory(_) | Self::Transport(_) => false,
+            Self::DataDirectory(_) | Self::Log { .. } | Self::Transport(_) => false,
             Self::Control(_) | Self::Core { .. } | Self::Interrupted => false,
             Self::Stuck { .. } | Self::System { .. } => false,
         }
@@ -110,15 +123,16 @@ pub fn serve(config: &Config) -> Result<(), StartError> {
     let online = affinity::online_cpus();
     let cpus = affinity::resolve(&config.runtime.cores, &allowed, &online, CORES_MAX)?;
     // Before any other thread starts, because threads inherit the affinity of their parent.
-    affinity::pin_current_thread(&affinity::housekeeping(&allowed, &cpus))
-        .map_err(AffinityError::Kernel)?;
+    let housekeeping = affinity::housekeeping(&allowed, &cpus);
+    affinity::pin_current_thread(&housekeeping).map_err(AffinityError::Kernel)?;
     let logging = Logging::start(&config.log)
         .map_err(|error| StartError::system("start logging", io::Error::other(error)))?;
     let partitions_default = default_partitions(cores_u16(cpus.len()));
     let wanted = config.runtime.partitions;
-    let data = DataDirectory::open(&config.data_dir, wanted, partitions_default)?;
+    let mut data = DataDirectory::open(&config.data_dir, wanted, partitions_default)?;
     warn_of_idle_cores(data.manifest.partitions, cpus.len());
-    let launched = launch(config, &cpus, &data, &logging, started)?;
+    let host = Host { cpus: &cpus, housekeeping: &housekeeping, logging: &logging, started };
+    let launched = launch(config, &host, &mut data)?;
     launched.control.run(launched.threads)
 }
 
@@ -127,17 +141,24 @@ struct Launched {
     threads: CoreThreads,
 }
 
+/// Where the node runs.
+struct Host<'a> {
+    cpus: &'a [u32],
+    housekeeping: &'a [u32],
+    logging: &'a Logging,
+    started: Instant,
+}
+
 /// Opens everything and starts the cores.
 fn launch(
     config: &Config,
-    cpus: &[u32],
-    data: &DataDirectory,
-    logging: &Logging,
-    started: Instant,
+    host: &Host<'_>,
+    data: &mut DataDirectory,
 ) -> Result<Launched, StartError> {
+    let Host { cpus, started, .. } = *host;
     let (descriptors, _) = limits::raise();
     let (kind, reason) = transport(config)?;
-    let transport_config = transport_config(config);
+    let transport_config = transport_config(config, host.housekeeping);
     transport_config.validate()?;
     let listeners = open_listeners(config, cpus.len())?;
     let http = control::bind(&config.control)?;
@@ -146,7 +167,13 @@ fn launch(
     let slots = config.runtime.mailbox_slots as usize;
     let mut endpoints = Mesh::build::<Mail>(cpus.len() + 1, slots);
     let own = endpoints.pop().expect("a mesh has an endpoint per core and one more");
-    let setups = setups(config, cpus.len(), data, &listeners, descriptors.now)?;
+    let clock = WallClock::of_host();
+    let mut setups = setups(config, cpus.len(), data, &listeners, descriptors.now, &clock)?;
+    if config.commit_log.enabled {
+        open_logs(config, data, &mut setups)?;
+    } else {
+        warn!("commit_log.enabled = false: nothing survives the end of this process");
+    }
     let stats: Vec<Arc<CoreStats>> = cpus.iter().map(|_| Arc::default()).collect();
     let node = Arc::new(Node::new(control::NodeFacts {
         started,
@@ -158,7 +185,7 @@ fn launch(
         listeners: listeners.iter().map(OpenListener::view).collect(),
         control: http.as_ref().map(|(_, address)| *address),
         cores: core_views(cpus, &setups, &stats),
-        log_lines_dropped: logging.dropped_lines(),
+        log_lines_dropped: host.logging.dropped_lines(),
     }));
     let cores = CoreParts {
         cpus,
@@ -170,7 +197,7 @@ fn launch(
         stop_accepting: node.stop_accepting(),
     };
     let threads = start_cores(cores, kind, &transport_config, idle(config))?;
-    let control = Control::new(config, node, own, wakers, http);
+    let control = Control::new(config, node, own, wakers, http, clock);
     Ok(Launched { control, threads })
 }
 
@@ -234,12 +261,15 @@ fn setups(
     data: &DataDirectory,
     listeners: &[OpenListener],
     descriptors: Option<u64>,
+    clock: &WallClock,
 ) -> Result<Vec<CoreSetup>, StartError> {
     let config = Arc::new(config.clone());
     let cores_count = cores_u16(cores);
     let memory = limits::message_bytes(&config.limits) / u64::from(cores_count);
-    let connections_max = limits::connections_per_core(&config.limits, descriptors, cores);
-    warn_of_few_descriptors(&config, descriptors, cores);
+    let partitions = data.manifest.partitions;
+    let connections_max =
+        limits::connections_per_core(&config.limits, descriptors, cores, partitions);
+    warn_of_few_descriptors(&config, descriptors, cores, partitions);
     info!(
         message_bytes_per_core = memory,
         connections_max_per_core = connections_max,
@@ -258,9 +288,32 @@ fn setups(
                 seed,
                 memory_bytes: memory,
                 connections_max,
+                clock: clock.clone(),
+                logs: Vec::new(),
             })
         })
         .collect()
+}
+
+/// Recovers all logs, begins the new epoch, and gives each core the logs of its partitions.
+fn open_logs(
+    config: &Config,
+    data: &mut DataDirectory,
+    setups: &mut [CoreSetup],
+) -> Result<(), StartError> {
+    let recovered = recover_all(data, |_, _| Ok(NoReplay))?;
+    let highest = recovered.iter().map(|log| log.log.epoch).max().unwrap_or(0);
+    let facts = LogFacts::begin(config, data, highest)?;
+    for RecoveredLog { partition, directory, log, .. } in recovered {
+        let owner = setups[0].placement.owner(partition);
+        let setup = &mut setups[owner.index()];
+        setup.metrics.log_recovered_records.add(log.records);
+        setup.metrics.log_torn_bytes.add(log.torn.as_ref().map_or(0, |torn| torn.bytes));
+        let tag = log_tag(partition, setup.cores);
+        let writer: Writer = facts.writer(partition, directory, log, tag);
+        setup.logs.push(writer);
+    }
+    Ok(())
 }
 
 /// A listener with one socket per core.
@@ -280,6 +333,29 @@ impl OpenListener {
     }
 }
 
+/// How long an address that is in use is waited for. The kernel takes down the ring of a process
+/// that was killed, and the listening sockets in it, a moment after the process has gone
+/// (io_uring(7)): a restart at once finds them still there.
+const ADDRESS_WAIT: Duration = Duration::from_secs(3);
+const ADDRESS_PAUSE: Duration = Duration::from_millis(20);
+
+/// Listens on an address, once whoever has it has gone.
+fn bind_soon(
+    address: SocketAddr,
+    cores: usize,
+    backlog: u32,
+) -> Result<Vec<ListenSocket>, TransportError> {
+    let begun = Instant::now();
+    loop {
+        match bind(address, cores, backlog) {
+            Err(TransportError::AddressInUse { .. }) if begun.elapsed() < ADDRESS_WAIT => {
+                std::thread::sleep(ADDRESS_PAUSE);
+            }
+            result => return result,
+        }
+    }
+}
+
 fn open_listeners(config: &Config, cores: usize) -> Result<Vec<OpenListener>, StartError> {
     let (tcp, websocket) = (&config.listeners.tcp, &config.listeners.websocket);
     let wanted = [
@@ -288,7 +364,7 @@ fn open_listeners(config: &Config, cores: usize) -> Result<Vec<OpenListener>, St
     ];
     let mut open = Vec::new();
     for (_, kind, address) in wanted.into_iter().filter(|(enabled, ..)| *enabled) {
-        let sockets = bind(address, cores, tcp.backlog)?;
+        let sockets = bind_soon(address, cores, tcp.backlog)?;
         let address = sockets.first().map_or(address, ListenSocket::local_addr);
         open.push(OpenListener { kind, address, sockets });
     }
@@ -319,8 +395,9 @@ fn transport(config: &Config) -> Result<(TransportKind, String), StartError> {
     Ok((kind, reason))
 }
 
-fn transport_config(config: &Config) -> TransportConfig {
+fn transport_config(config: &Config, housekeeping: &[u32]) -> TransportConfig {
     let runtime = &config.runtime;
+    let files = FileConfig { cpus: housekeeping.to_vec(), ..FileConfig::default() };
     TransportConfig {
         receive_buffers: runtime.receive_buffers,
         receive_buffer_bytes: runtime.receive_buffer_size,
@@ -328,6 +405,7 @@ fn transport_config(config: &Config) -> TransportConfig {
             0 => usize::MAX,
             bytes => bytes as usize,
         },
+        files: config.commit_log.enabled.then_some(files),
         ..TransportConfig::default()
     }
 }
@@ -351,8 +429,13 @@ fn warn_of_idle_cores(partitions: u32, cores: usize) {
     }
 }
 
-fn warn_of_few_descriptors(config: &Config, descriptors: Option<u64>, cores: usize) {
-    let wanted = limits::descriptors_wanted(&config.limits, cores);
+fn warn_of_few_descriptors(
+    config: &Config,
+    descriptors: Option<u64>,
+    cores: usize,
+    partitions: u32,
+) {
+    let wanted = limits::descriptors_wanted(&config.limits, cores, partitions);
     if descriptors.is_some_and(|limit| limit < wanted) {
         warn!(
             limit = descriptors,

@@ -1,6 +1,7 @@
 //! Several brokers in one thread: every turn of every core is chosen by the test, mailboxes are
 //! tiny, and sockets are byte queues. Nothing is timed and nothing is left to chance but the seed.
 
+use ringlane::clock::WallClock;
 use ringlane::config::Config;
 use ringlane::mail::{ControlMail, Mail};
 use ringlane::metrics::CoreMetrics;
@@ -75,6 +76,8 @@ impl Node {
                     seed: index as u64,
                     memory_bytes: 1 << 30,
                     connections_max: 1000,
+                    clock: WallClock::default(),
+                    logs: Vec::new(),
                 };
                 Core {
                     broker: Broker::new(setup, now),

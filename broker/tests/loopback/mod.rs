@@ -3,12 +3,15 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each user takes a part of this module")]
 
+use ringlane::clock::WallClock;
 use ringlane::config::Config;
 use ringlane::mail::Mail;
 use ringlane::metrics::CoreMetrics;
 use ringlane::service::{Broker, CoreSetup, ListenerKind, Timer};
-use ringlane_dataplane::disk::Disk;
+use ringlane_dataplane::disk::memory::MemoryDisk;
+use ringlane_dataplane::disk::{Disk, FileDriver};
 use ringlane_dataplane::ids::{ConnectionId, CoreId, ListenerId};
+use ringlane_dataplane::log::writer::Writer;
 use ringlane_dataplane::net::{NetEvent, Sockets};
 use ringlane_dataplane::routing::Placement;
 use ringlane_dataplane::runtime::{Endpoint, Mesh, Service, TimerWheel, Turn};
@@ -24,6 +27,7 @@ pub struct Loopback {
     broker: Broker,
     sockets: Sockets,
     disk: Disk,
+    files: MemoryDisk,
     timers: TimerWheel<Timer>,
     endpoint: Endpoint<Mail>,
     dirty: Vec<ConnectionId>,
@@ -39,7 +43,13 @@ pub struct Loopback {
 }
 
 impl Loopback {
+    /// A broker without a log.
     pub fn new(config: &Config) -> Self {
+        Self::with_logs(config, MemoryDisk::new(), Vec::new())
+    }
+
+    /// A broker whose four partitions go on in these logs.
+    pub fn with_logs(config: &Config, files: MemoryDisk, logs: Vec<Writer>) -> Self {
         let mut endpoints = Mesh::build(2, 64);
         let endpoint = endpoints.swap_remove(0);
         let now = Nanos::from_secs(1);
@@ -54,11 +64,14 @@ impl Loopback {
             seed: 1,
             memory_bytes: 1 << 30,
             connections_max: 20_000,
+            clock: WallClock::default(),
+            logs,
         };
         Self {
             broker: Broker::new(setup, now),
             sockets: Sockets::new(20_000),
             disk: Disk::new(),
+            files,
             timers: TimerWheel::new(now),
             endpoint,
             dirty: Vec::new(),
@@ -147,6 +160,35 @@ impl Loopback {
             self.net(NetEvent::Drained { connection });
         }
         self.dirty = dirty;
+    }
+
+    /// The disk does what it was asked for, and the broker hears of it; then a turn ends. How many
+    /// commands ended.
+    pub fn disk_turn(&mut self) -> usize {
+        self.files.submit(&mut self.disk);
+        let mut events = Vec::new();
+        self.files.complete(&mut self.disk, 64, &mut |_, event| events.push(event));
+        let count = events.len();
+        for event in events {
+            let Self { broker, sockets, disk, timers, endpoint, now, .. } = self;
+            broker.on_disk(&mut Turn { now: *now, sockets, disk, timers, mesh: endpoint }, event);
+        }
+        self.end_turn();
+        count
+    }
+
+    /// The disk does all that it was asked for, and what follows from that.
+    pub fn settle_disk(&mut self) {
+        while self.disk_turn() > 0 {}
+    }
+
+    /// What was sent to a client since this was asked last.
+    pub fn take_sent(&mut self, to: ConnectionId) -> Vec<u8> {
+        let sent = self.sent.get_or_insert_default();
+        let (own, others) = core::mem::take(sent).into_iter().partition(|(id, _)| *id == to);
+        *sent = others;
+        let own: Vec<(ConnectionId, Vec<u8>)> = own;
+        own.into_iter().flat_map(|(_, bytes)| bytes).collect()
     }
 
     /// A client reads again: it gets what has waited.

@@ -59,6 +59,11 @@ impl Options {
         self
     }
 
+    /// With a commit log. Tests that are about something else run without one, and are fast.
+    pub fn logged(self) -> Self {
+        self.config("commit_log.enabled = true")
+    }
+
     /// Adds configuration in TOML; a later value replaces an earlier one.
     pub fn config(mut self, toml: &str) -> Self {
         let mut table: toml::Table = self.config.parse().expect("TOML");
@@ -94,25 +99,55 @@ impl Broker {
     /// Starts a broker and waits until it is ready.
     pub fn start(options: &Options) -> Self {
         let number = STARTED.fetch_add(1, Ordering::Relaxed);
-        let process = std::process::id();
-        let directory = std::env::temp_dir().join(format!("ringlane-test-{process}-{number}"));
-        std::fs::create_dir_all(&directory).expect("a directory for the broker");
+        let directory = make_directory(number);
         let [tcp, websocket, control] = addresses(number);
-        let mut command = match other_broker() {
-            Some(program) => mosquitto(&program, &directory, tcp, websocket),
-            None => ringlane(options, &directory, tcp, websocket, control),
-        };
-        let log = File::create(directory.join("log")).expect("a file for the broker's log");
-        let child = command
-            .envs(options.environment.iter().map(|(name, value)| (name, value)))
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().expect("a second handle on the log"))
-            .stderr(log)
-            .spawn()
-            .expect("the broker's program starts");
+        let child = spawn(options, &directory, [tcp, websocket, control]);
         let mut broker = Self { child, directory, tcp, websocket, control };
         broker.wait_until_ready();
         broker
+    }
+
+    /// Ends the process at once, as a crash would: nothing is flushed, nobody is told.
+    pub fn kill(&mut self) {
+        self.child.kill().expect("the process is killed");
+        self.child.wait().expect("the state of the process");
+    }
+
+    /// Starts the broker again on the same data and the same addresses, after its end.
+    pub fn restart(&mut self, options: &Options) {
+        self.spawn_again(options);
+        self.wait_until_ready();
+    }
+
+    /// The same for a start that is to be refused: how it ended.
+    pub fn restart_in_vain(&mut self, options: &Options) -> ExitStatus {
+        self.spawn_again(options);
+        self.wait()
+    }
+
+    fn spawn_again(&mut self, options: &Options) {
+        assert!(self.child.try_wait().expect("the state of the process").is_some());
+        self.child = spawn(options, &self.directory, [self.tcp, self.websocket, self.control]);
+    }
+
+    /// Starts a broker that may end while it starts; waits until it is ready or has ended.
+    pub fn start_until_end(options: &Options) -> Self {
+        let number = STARTED.fetch_add(1, Ordering::Relaxed);
+        let directory = make_directory(number);
+        let [tcp, websocket, control] = addresses(number);
+        let child = spawn(options, &directory, [tcp, websocket, control]);
+        let mut broker = Self { child, directory, tcp, websocket, control };
+        let deadline = Instant::now() + PATIENCE;
+        while broker.is_alive() && !broker.is_ready() {
+            assert!(Instant::now() < deadline, "the broker is neither ready nor ended");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        broker
+    }
+
+    /// Whether the process runs.
+    pub fn is_alive(&mut self) -> bool {
+        self.child.try_wait().expect("the state of the process").is_none()
     }
 
     fn wait_until_ready(&mut self) {
@@ -263,6 +298,30 @@ impl Drop for Broker {
     }
 }
 
+fn make_directory(number: u16) -> PathBuf {
+    let process = std::process::id();
+    let directory = std::env::temp_dir().join(format!("ringlane-test-{process}-{number}"));
+    std::fs::create_dir_all(&directory).expect("a directory for the broker");
+    directory
+}
+
+/// Starts the program.
+fn spawn(options: &Options, directory: &Path, addresses: [SocketAddr; 3]) -> Child {
+    let [tcp, websocket, control] = addresses;
+    let mut command = match other_broker() {
+        Some(program) => mosquitto(&program, directory, tcp, websocket),
+        None => ringlane(options, directory, tcp, websocket, control),
+    };
+    let log = File::create(directory.join("log")).expect("a file for the broker's log");
+    command
+        .envs(options.environment.iter().map(|(name, value)| (name, value)))
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().expect("a second handle on the log"))
+        .stderr(log)
+        .spawn()
+        .expect("the broker's program starts")
+}
+
 /// The program that takes Ringlane's place, if one is named.
 pub fn other_broker() -> Option<String> {
     std::env::var("RINGLANE_TEST_BROKER").ok().filter(|path| !path.is_empty())
@@ -286,6 +345,7 @@ fn ringlane(
     let cpus = cpus(options.cores).join(", ");
     let mut table: toml::Table = format!(
         "data_dir = {data:?}\n\
+         commit_log.enabled = false\n\
          [runtime]\ncores = [{cpus}]\ntransport = {transport:?}\nidle = \"park\"\n\
          [listeners.tcp]\nbind = \"{tcp}\"\n[listeners.websocket]\nbind = \"{websocket}\"\n\
          [control]\nbind = \"{control}\"\n",

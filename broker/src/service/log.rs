@@ -1,0 +1,209 @@
+//! The logs of a core's partitions: what their disks answer, what is due, and what happens when
+//! one is full or has failed.
+//!
+//! A command's token carries the place of its partition in this core's table ([`log_tag`]).
+
+use super::{Broker, Timer, Turn};
+use crate::connection::{End, Phase};
+use crate::session::SessionId;
+use ringlane_dataplane::disk::{DiskEvent, DiskToken};
+use ringlane_dataplane::ids::{ConnectionId, PartitionId};
+use ringlane_dataplane::log::writer::{self, Flushed};
+use ringlane_dataplane::partition::Partition;
+use ringlane_dataplane::time::Nanos;
+use ringlane_mqtt::ReasonCode;
+
+/// What the tokens of a partition's log carry in their upper half: where the partition stands in
+/// the table of its owner.
+#[must_use]
+pub fn log_tag(partition: PartitionId, cores: u16) -> u32 {
+    partition.0 / u32::from(cores)
+}
+
+fn tag_of(token: DiskToken) -> usize {
+    (token.0 >> 32) as usize
+}
+
+/// What a core has said of its logs, so that each change is said once.
+#[derive(Debug)]
+pub(crate) struct LogWatch {
+    /// When the timer fires, or [`Nanos::NEVER`].
+    armed: Nanos,
+    full: Vec<bool>,
+    poisoned: Vec<bool>,
+    /// Gauges that go through all segments are set again.
+    dirty: bool,
+}
+
+impl LogWatch {
+    pub(crate) fn new(partitions: usize) -> Self {
+        let full = vec![false; partitions];
+        Self { armed: Nanos::NEVER, poisoned: full.clone(), full, dirty: true }
+    }
+}
+
+impl Broker {
+    /// The partition of what the broker publishes itself, which has no log.
+    pub(crate) fn own_partition(&self) -> PartitionId {
+        super::own_partition(self.core)
+    }
+
+    /// Where a partition stands in this core's table.
+    pub(crate) fn partition_index(&self, partition: PartitionId) -> usize {
+        if partition == self.own_partition() {
+            return self.partitions.len() - 1;
+        }
+        log_tag(partition, self.cores()) as usize
+    }
+
+    /// The time of day of this turn, in milliseconds since 1970.
+    pub(crate) fn unix_ms(&self, now: Nanos) -> u64 {
+        self.clock.unix_ms(now)
+    }
+
+    /// Something that was asked of the disk has ended.
+    pub(super) fn on_disk_event(&mut self, turn: &mut Turn<'_>, event: &DiskEvent) {
+        let index = tag_of(event.token);
+        let flushed = self.partitions[index].on_disk(turn.now, event, turn.disk);
+        if let Some(flushed) = flushed {
+            self.count_flushed(flushed);
+        }
+        self.log_watch.dirty = true;
+        self.look_at_log(turn, index);
+    }
+
+    fn count_flushed(&self, flushed: Flushed) {
+        self.metrics.log_rounds.add(1);
+        self.metrics.log_flushed_records.add(flushed.records);
+        self.metrics.log_flushed_bytes.add(flushed.bytes);
+        self.metrics.flush_ns.record(flushed.took.as_nanos() as u64);
+    }
+
+    /// Says once that a log is full, has room again, or has failed.
+    fn look_at_log(&mut self, turn: &mut Turn<'_>, index: usize) {
+        let Some(log) = self.partitions[index].log() else { return };
+        let partition = self.partitions[index].id();
+        let (full, fault) = (log.full(), log.fault().cloned());
+        if let Some(fault) = fault {
+            if !core::mem::replace(&mut self.log_watch.poisoned[index], true) {
+                tracing::error!(
+                    core = self.core.0, partition = partition.0, file = %fault.path.display(),
+                    position = fault.position, at = ?fault.at, error = %fault.error,
+                    "the log of a partition has failed: it acknowledges nothing any more, and its \
+                     clients are turned away; the other partitions go on. Check the disk, then \
+                     restart: everything that was acknowledged is recovered"
+                );
+                self.metrics.log_poisoned.add(1);
+                self.turn_away(turn, partition);
+            }
+            return;
+        }
+        let was = core::mem::replace(&mut self.log_watch.full[index], full.is_some());
+        match full {
+            Some(error) if !was => {
+                tracing::error!(
+                    core = self.core.0, partition = partition.0, %error,
+                    "no room for the next segment of a partition's log: its publishers get 0x97 or \
+                     wait; make room, it goes on by itself"
+                );
+                self.metrics.log_full.add(1);
+            }
+            None if was => {
+                tracing::info!(
+                    core = self.core.0,
+                    partition = partition.0,
+                    "there is room for a partition's log again"
+                );
+                self.metrics.log_full.sub(1);
+            }
+            Some(_) | None => {}
+        }
+    }
+
+    /// Whether the log of a partition has failed.
+    pub(crate) fn is_poisoned(&self, partition: PartitionId) -> bool {
+        let index = self.partition_index(partition);
+        self.partitions.get(index).and_then(Partition::log).is_some_and(|log| log.fault().is_some())
+    }
+
+    /// Disconnects the clients of a partition that can promise them nothing any more. Their wills
+    /// are not published, for there is no log to put them into; after a restart they are.
+    fn turn_away(&mut self, turn: &mut Turn<'_>, partition: PartitionId) {
+        for id in self.connections.ids() {
+            if self.client_partition(id) == Some(partition) {
+                self.send_disconnect(turn, id, ReasonCode::SERVER_UNAVAILABLE, None);
+                self.end_connection(turn, id, End::Shutdown);
+            }
+        }
+    }
+
+    fn client_partition(&self, id: ConnectionId) -> Option<PartitionId> {
+        let session: SessionId = match self.connections.get(id)?.phase {
+            Phase::Connected(session) => session,
+            Phase::Greeting | Phase::Moving(_) => return None,
+        };
+        self.sessions.get(session).map(|session| session.partition)
+    }
+
+    /// End of turn: what was accepted goes to the disk, as far as each log can take it now.
+    pub(super) fn write_logs(&mut self, turn: &mut Turn<'_>) {
+        if !self.has_logs {
+            return;
+        }
+        let unix_ms = self.unix_ms(turn.now);
+        let mut deadline = Nanos::NEVER;
+        for partition in &mut self.partitions {
+            partition.end_turn(turn.now, unix_ms, turn.disk);
+            if let Some(log) = partition.log() {
+                deadline = deadline.min(log.next_deadline());
+            }
+        }
+        // A later deadline finds the timer armed: it fires early, and is armed again.
+        if deadline < self.log_watch.armed {
+            self.log_watch.armed = deadline;
+            turn.timers.schedule(deadline, Timer::Log);
+        }
+        self.show_logs();
+    }
+
+    /// The end of the turn does what is due.
+    pub(super) fn on_log_timer(&mut self) {
+        self.log_watch.armed = Nanos::NEVER;
+    }
+
+    /// Gauges of all logs, after something of theirs has ended.
+    fn show_logs(&mut self) {
+        if !core::mem::take(&mut self.log_watch.dirty) {
+            return;
+        }
+        let (mut segments, mut bytes, mut failed) = (0, 0, 0);
+        for log in self.partitions.iter().filter_map(Partition::log) {
+            segments += log.segments().count() as u64;
+            bytes += log.segments().file_bytes();
+            failed += log.segments().failed_jobs();
+        }
+        self.metrics.log_segments.set(segments);
+        self.metrics.log_bytes.set(bytes);
+        self.metrics.log_failed_jobs.set(failed);
+    }
+
+    /// Whether a publish of this partition's clients is taken by its log.
+    pub(crate) fn log_admission(&self, partition: PartitionId) -> writer::Admission {
+        let partition = self.partitions.get(self.partition_index(partition));
+        partition.map_or(writer::Admission::Open, Partition::admission)
+    }
+
+    /// Whether everything that was accepted is durable, and says so; what has failed is not waited
+    /// for. Before the end, closing batches are not waited for.
+    pub(super) fn logs_are_quiet(&mut self) -> bool {
+        let mut quiet = true;
+        for partition in &mut self.partitions {
+            let Some(log) = partition.log_mut().filter(|log| log.fault().is_none()) else {
+                continue;
+            };
+            log.close_soon();
+            quiet &= log.is_quiet();
+        }
+        quiet
+    }
+}

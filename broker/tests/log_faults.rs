@@ -1,0 +1,239 @@
+//! When acknowledgements go out, and what a full or broken disk does to clients: a broker of one
+//! core on a disk in memory, which completes and fails what the test says.
+
+mod loopback;
+
+use loopback::{Loopback, publish};
+use ringlane::config::{Config, StreamConfig, StreamLevel};
+use ringlane_dataplane::disk::memory::{MemoryDisk, Operation};
+use ringlane_dataplane::disk::{EIO, ENOSPC, StartFiles};
+use ringlane_dataplane::ids::{ConnectionId, PartitionId};
+use ringlane_dataplane::log::format::DirectoryId;
+use ringlane_dataplane::log::recovery::recover;
+use ringlane_dataplane::log::scan::LogOwner;
+use ringlane_dataplane::log::segments::{LogEnd, LogSetup};
+use ringlane_dataplane::log::writer::Writer;
+use ringlane_mqtt::{QoS, Version};
+use std::path::PathBuf;
+
+const PARTITIONS: u32 = 4;
+const ID: DirectoryId = DirectoryId([3; 16]);
+
+fn directory(partition: u32) -> PathBuf {
+    PathBuf::from(format!("/d/{partition}"))
+}
+
+fn writer(partition: u32) -> Writer {
+    let setup = LogSetup {
+        partition: PartitionId(partition),
+        directory: directory(partition),
+        directory_id: ID,
+        epoch: 1,
+        secret: [5; 16],
+        segment_bytes: 1 << 20,
+        record_bytes_max: 100_000,
+        tag: partition,
+    };
+    Writer::new(setup, LogEnd::default())
+}
+
+/// A broker with logs, and its disk.
+fn broker(config: &Config) -> (Loopback, MemoryDisk) {
+    let mut files = MemoryDisk::new();
+    for partition in 0..PARTITIONS {
+        files.make_directory(&directory(partition)).expect("a directory");
+    }
+    let logs = (0..PARTITIONS).map(writer).collect();
+    let mut broker = Loopback::with_logs(config, files.clone(), logs);
+    broker.sent = Some(Vec::new());
+    broker.end_turn();
+    broker.settle_disk();
+    (broker, files)
+}
+
+fn memory() -> Config {
+    let rest = StreamConfig { level: StreamLevel::Memory, ..StreamConfig::rest() };
+    Config { stream: vec![rest], ..Config::default() }
+}
+
+/// Records of all logs, as a start would find them.
+fn recovered(files: &MemoryDisk) -> u64 {
+    let mut records = 0;
+    for partition in 0..PARTITIONS {
+        let owner = LogOwner { directory: ID, partition: PartitionId(partition) };
+        let mut files = files.clone();
+        let log = recover(&mut files, &directory(partition), &owner, None, &mut |_| {});
+        records += log.expect("a good log").records;
+    }
+    records
+}
+
+fn connected(broker: &mut Loopback, name: &str, version: Version) -> ConnectionId {
+    let id = broker.client(name, version);
+    broker.settle_disk();
+    broker.take_sent(id);
+    id
+}
+
+/// The first bytes of the packets that were sent, for acknowledgements of four bytes or more.
+fn kinds(mut bytes: &[u8]) -> Vec<(u8, u8)> {
+    let mut found = Vec::new();
+    while let [kind, length, rest @ ..] = bytes {
+        let (body, next) = rest.split_at(usize::from(*length));
+        let reason = match kind >> 4 {
+            14 => body.first(),
+            2 => body.get(1),
+            _ => body.get(2),
+        };
+        found.push((kind >> 4, reason.copied().unwrap_or(0)));
+        bytes = next;
+    }
+    found
+}
+
+const CONNACK: u8 = 2;
+const PUBACK: u8 = 4;
+const PUBREC: u8 = 5;
+const DISCONNECT: u8 = 14;
+
+#[test]
+fn an_acknowledgement_waits_for_the_sync_and_the_subscriber_too() {
+    let (mut broker, files) = broker(&Config::default());
+    let subscriber = connected(&mut broker, "subscriber", Version::V311);
+    broker.subscribe(subscriber, Version::V311, "#", QoS::AtLeastOnce);
+    broker.settle_disk();
+    broker.take_sent(subscriber);
+    let publisher = connected(&mut broker, "publisher", Version::V311);
+    let syncs = files.sync_count();
+    for id in 1..=3 {
+        let qos = if id == 2 { QoS::ExactlyOnce } else { QoS::AtLeastOnce };
+        broker.receive(publisher, &publish(Version::V311, "t", qos, id, b"x"));
+    }
+    broker.end_turn();
+    while files.sync_count() == syncs {
+        assert!(broker.take_sent(publisher).is_empty(), "nothing is synced yet");
+        assert!(broker.take_sent(subscriber).is_empty(), "nothing is committed yet");
+        assert!(broker.disk_turn() > 0, "the disk has something to do");
+    }
+    let sent = kinds(&broker.take_sent(publisher));
+    assert_eq!(sent, [(PUBACK, 0), (PUBREC, 0), (PUBACK, 0)], "in the order of the publishes");
+    assert!(!broker.take_sent(subscriber).is_empty());
+    assert_eq!(files.sync_count(), syncs + 1, "one sync for all three");
+    assert_eq!(recovered(&files), 3);
+}
+
+#[test]
+fn at_the_level_memory_nobody_waits_and_everything_is_logged() {
+    let (mut broker, files) = broker(&memory());
+    let publisher = connected(&mut broker, "publisher", Version::V5);
+    broker.receive(publisher, &publish(Version::V5, "t", QoS::AtLeastOnce, 1, b"x"));
+    broker.end_turn();
+    assert_eq!(kinds(&broker.take_sent(publisher)), [(PUBACK, 0x10)]);
+    broker.settle_disk();
+    assert_eq!(recovered(&files), 1);
+}
+
+#[test]
+fn a_closing_batch_follows_without_further_traffic() {
+    let (mut broker, files) = broker(&Config::default());
+    let publisher = connected(&mut broker, "publisher", Version::V5);
+    broker.receive(publisher, &publish(Version::V5, "t", QoS::AtLeastOnce, 1, b"x"));
+    broker.end_turn();
+    broker.settle_disk();
+    let syncs = files.sync_count();
+    broker.pass(1);
+    broker.settle_disk();
+    assert_eq!(files.sync_count(), syncs + 1);
+    broker.pass(5);
+    broker.settle_disk();
+    assert_eq!(files.sync_count(), syncs + 1, "an idle log is left alone");
+}
+
+#[test]
+fn a_failed_sync_turns_the_partition_away_and_no_other() {
+    for operation in [Operation::Write, Operation::Sync] {
+        let (mut broker, files) = broker(&Config::default());
+        let names: Vec<String> = (0..40).map(|number| format!("client-{number}")).collect();
+        let clients: Vec<ConnectionId> =
+            names.iter().map(|name| connected(&mut broker, name, Version::V5)).collect();
+        files.fail(operation, "/d/1/", EIO);
+        for id in &clients {
+            broker.receive(*id, &publish(Version::V5, "t", QoS::AtLeastOnce, 1, b"x"));
+        }
+        broker.end_turn();
+        broker.settle_disk();
+        let answers: Vec<_> = clients.iter().map(|id| kinds(&broker.take_sent(*id))).collect();
+        let away = |answer: &Vec<(u8, u8)>| *answer == [(DISCONNECT, 0x88)];
+        let gone = answers.iter().filter(|answer| away(answer)).count();
+        assert!(0 < gone && gone < clients.len(), "{answers:?}");
+        for answer in answers.iter().filter(|answer| !away(answer)) {
+            assert_eq!(*answer, [(PUBACK, 0x10)], "the other partitions go on");
+        }
+        assert_eq!(broker.metrics.log_poisoned.get(), 1);
+        let position = answers.iter().position(away).expect("one is gone");
+        let again = broker.client(&names[position], Version::V5);
+        assert_eq!(kinds(&broker.take_sent(again)), [(CONNACK, 0x88)], "refused, not hung");
+    }
+}
+
+#[test]
+fn a_full_disk_refuses_publishers_and_heals() {
+    let (mut broker, files) = broker(&Config::default());
+    let publisher = connected(&mut broker, "publisher", Version::V5);
+    let old = connected(&mut broker, "publisher-of-3.1.1", Version::V311);
+    files.fail(Operation::Create, "/d/", ENOSPC);
+    files.set_capacity(0);
+    let payload = vec![b'x'; 60_000];
+    let mut refused = 0;
+    for _ in 0..60 {
+        for (id, version) in [(publisher, Version::V5), (old, Version::V311)] {
+            if !broker.is_paused(id) {
+                broker.receive(id, &publish(version, "t", QoS::AtLeastOnce, 1, &payload));
+            }
+        }
+        broker.end_turn();
+        broker.settle_disk();
+        let answers = kinds(&broker.take_sent(publisher));
+        refused += answers.iter().filter(|answer| **answer == (PUBACK, 0x97)).count();
+    }
+    assert!(0 < refused, "MQTT 5 is told");
+    assert!(broker.is_paused(old), "3.1.1 waits");
+    assert!(0 < broker.metrics.log_full.get());
+    broker.take_sent(old);
+    files.set_capacity(u64::MAX);
+    broker.pass(2);
+    broker.settle_disk();
+    broker.pass(1);
+    broker.settle_disk();
+    assert_eq!(broker.metrics.log_full.get(), 0);
+    assert_eq!(kinds(&broker.take_sent(old)), [(PUBACK, 0)], "what waited is taken");
+    broker.receive(publisher, &publish(Version::V5, "t", QoS::AtLeastOnce, 1, &payload));
+    broker.end_turn();
+    broker.settle_disk();
+    assert_eq!(kinds(&broker.take_sent(publisher)), [(PUBACK, 0x10)]);
+}
+
+#[test]
+fn a_repeated_qos_2_publish_is_answered_no_sooner_than_the_first() {
+    let (mut broker, files) = broker(&Config::default());
+    let first = broker.returning_client("publisher", Version::V311);
+    broker.settle_disk();
+    files.hold(true);
+    let packet = publish(Version::V311, "t", QoS::ExactlyOnce, 7, b"x");
+    broker.receive(first, &packet);
+    broker.end_turn();
+    broker.settle_disk();
+    let second = broker.returning_client("publisher", Version::V311);
+    broker.take_sent(second);
+    broker.receive(second, &packet);
+    broker.end_turn();
+    broker.settle_disk();
+    broker.pass(1);
+    assert!(broker.take_sent(second).is_empty(), "its record is not durable yet");
+    files.hold(false);
+    broker.settle_disk();
+    broker.pass(1);
+    broker.settle_disk();
+    assert_eq!(kinds(&broker.take_sent(second)), [(PUBREC, 0)]);
+    assert_eq!(recovered(&files), 1, "it is one message");
+}
