@@ -8,12 +8,12 @@ use super::StartError;
 use super::manifest::DataDirectory;
 use crate::config::Config;
 use ringlane_dataplane::disk::{StartFiles, TEMPORARY_SUFFIX};
-use ringlane_dataplane::ids::{Offset, PartitionId};
+use ringlane_dataplane::ids::PartitionId;
 use ringlane_dataplane::log::format::{DirectoryId, partition_directory};
 use ringlane_dataplane::log::record::Record;
 use ringlane_dataplane::log::recovery::{Recovered, ReplayFrom, recover};
 use ringlane_dataplane::log::scan::LogOwner;
-use ringlane_dataplane::log::segments::{Active, LogEnd, LogSetup, Prepared, Sealed};
+use ringlane_dataplane::log::segments::LogSetup;
 use ringlane_dataplane::log::writer::Writer;
 use ringlane_transport_uring::StdFiles;
 use rustix::rand::{GetRandomFlags, getrandom};
@@ -221,7 +221,7 @@ impl LogFacts {
         &self,
         partition: PartitionId,
         directory: PathBuf,
-        log: Recovered,
+        log: &Recovered,
         tag: u32,
     ) -> Writer {
         let setup = LogSetup {
@@ -234,44 +234,6 @@ impl LogFacts {
             record_bytes_max: self.record_bytes_max,
             tag,
         };
-        Writer::new(setup, log_end(log))
+        Writer::new(setup, log.log_end())
     }
-}
-
-/// What recovery found, as the writer takes it up.
-fn log_end(log: Recovered) -> LogEnd {
-    let (start, next, watermark) = (log.log_start, log.next_offset, log.watermark);
-    let mut segments = log.segments;
-    let active = match &log.tail {
-        Some(tail) if !tail.is_sealed => segments.pop().map(|last| Active {
-            number: last.number,
-            id: last.id,
-            base: last.base,
-            file_bytes: last.file_bytes,
-            position: tail.position,
-            previous_crc: tail.previous_crc,
-            last_unix_ms: last.last_unix_ms,
-        }),
-        Some(_) | None => None,
-    };
-    let last_end = active.as_ref().map_or(next, |active| active.base);
-    let ends: Vec<Offset> =
-        segments.iter().skip(1).map(|segment| segment.base).chain([last_end]).collect();
-    let sealed = segments.into_iter().zip(ends).map(|(segment, end)| Sealed {
-        number: segment.number,
-        id: segment.id,
-        base: segment.base,
-        end,
-        file_bytes: segment.file_bytes,
-        last_unix_ms: segment.last_unix_ms,
-    });
-    let sealed = sealed.collect();
-    let prepared = log.prepared.map(|segment| Prepared {
-        number: segment.number,
-        id: segment.id,
-        file_bytes: segment.file_bytes,
-        header_crc: segment.header_crc,
-        made_unix_ms: segment.made_unix_ms,
-    });
-    LogEnd { start, next, watermark, sealed, active, prepared, next_number: log.next_number }
 }

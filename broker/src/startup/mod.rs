@@ -310,7 +310,7 @@ fn open_logs(
         setup.metrics.log_recovered_records.add(log.records);
         setup.metrics.log_torn_bytes.add(log.torn.as_ref().map_or(0, |torn| torn.bytes));
         let tag = log_tag(partition, setup.cores);
-        let writer: Writer = facts.writer(partition, directory, log, tag);
+        let writer: Writer = facts.writer(partition, directory, &log, tag);
         setup.logs.push(writer);
     }
     Ok(())
