@@ -3,6 +3,7 @@
 #
 #   disk.sh make DIR MIB      makes DIR/disk.img (on /dev/shm where there is room) and mounts it on DIR/mount
 #   disk.sh cut DIR           power loss: the file system stops, nothing is flushed, every later write fails
+#   disk.sh fill DIR          takes all room that is left; `free` gives it back
 #   disk.sh remount DIR       the power is back: unmount, mount, the journal is replayed
 #   disk.sh small DIR MIB     as make, and the size is the fault: a disk that is full after MIB
 #   disk.sh thin DIR MIB      a disk of 256 MiB of which only MIB can be written: real write-back errors (EIO)
@@ -16,7 +17,7 @@ die() {
     exit 1
 }
 
-[ "$#" -ge 2 ] || die "usage: disk.sh make|small|thin DIR MIB; disk.sh cut|remount|remove DIR"
+[ "$#" -ge 2 ] || die "usage: disk.sh make|small|thin DIR MIB; disk.sh cut|fill|free|remount|remove DIR"
 step="$1" dir="$(cd "$2" && pwd)" mib="${3:-256}"
 image="$dir/disk.img"
 
@@ -81,6 +82,12 @@ thin)
     mount_image errors=continue
     ;;
 cut) shut_down ;;
+fill)
+    # The first goes as far as it can, the second takes the rest in single blocks.
+    dd if=/dev/zero of="$dir/mount/filler" bs=1M 2>/dev/null || true
+    dd if=/dev/zero of="$dir/mount/filler" bs=4K oflag=append conv=notrunc 2>/dev/null || true
+    ;;
+free) rm -f "$dir/mount/filler" ;;
 remount)
     unmount
     mount_image noatime

@@ -19,6 +19,9 @@ pub(crate) enum FaultArg {
     PowerLoss,
     /// SIGTERM.
     Term,
+    /// The file system is full for a while, and the broker has to go on without a restart. Needs root
+    /// and loop devices.
+    FullDisk,
     /// Nothing happens to the broker; the clients' connections are reset.
     None,
 }
@@ -77,6 +80,13 @@ pub(crate) struct LedgerArgs {
     /// to five times in a row; 0: never.
     #[arg(long, default_value_t = 60)]
     stumble: u64,
+    /// Names of failpoints, for a broker that has them (Ringlane with the feature `failpoints`): after
+    /// each fault the broker is started to end at one of them, under load.
+    #[arg(long, value_delimiter = ',', value_name = "NAME,...")]
+    failpoints: Vec<String>,
+    /// Leave the broker's directory when a check failed.
+    #[arg(long)]
+    pub(crate) keep_directory: bool,
     /// Go on after a finding.
     #[arg(long)]
     keep_going: bool,
@@ -86,7 +96,7 @@ pub(crate) struct LedgerArgs {
     /// Where the broker's directory is made. Default: the directory for temporary files.
     #[arg(long, value_name = "DIR")]
     directory: Option<PathBuf>,
-    /// Size of the file system for power loss, in MiB.
+    /// Size of the file system for power loss and full-disk, in MiB.
     #[arg(long, default_value_t = 512)]
     disk_mib: u64,
     /// CPUs of the broker, such as 0,1.
@@ -127,6 +137,7 @@ impl LedgerArgs {
             silence: seconds(self.silence, "--silence")?,
             will_wait: seconds(self.will_wait, "--will-wait")?,
             stumble: Duration::from_millis(self.stumble),
+            failpoints: self.failpoints.clone(),
             keep_going: self.keep_going,
             history: self.history.clone(),
             ..Options::default()
@@ -135,7 +146,8 @@ impl LedgerArgs {
 
     /// The broker in a directory of its own below `room`, which must be gone at the end.
     pub(crate) fn host(&self, name: &str, recipe: Recipe, room: PathBuf) -> Result<RecipeHost> {
-        let disk = (self.fault() == Fault::PowerLoss).then_some(self.disk_mib << 20);
+        let needs_disk = matches!(self.fault(), Fault::PowerLoss | Fault::FullDisk);
+        let disk = needs_disk.then_some(self.disk_mib << 20);
         RecipeHost::new(name, recipe, room, self.first_port, &self.broker_cpus, disk)
     }
 
@@ -150,6 +162,7 @@ impl LedgerArgs {
             FaultArg::Kill => Fault::Kill,
             FaultArg::PowerLoss => Fault::PowerLoss,
             FaultArg::Term => Fault::Term,
+            FaultArg::FullDisk => Fault::FullDisk,
             FaultArg::None => Fault::None,
         }
     }

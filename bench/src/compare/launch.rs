@@ -51,14 +51,12 @@ impl Running {
     /// If its port is taken, it cannot be started, ends, or is not ready in time.
     pub(crate) fn start(name: &str, recipe: &Recipe, values: &Values) -> Result<Self> {
         let mut running = Self::launch(name, recipe, values)?;
+        running.keeps_directory = false;
         running.await_ready(name)?;
-        if let Some(process) = process_listening(running.child.id(), values.port) {
-            running.process = process;
-        }
         Ok(running)
     }
 
-    /// Starts a broker and does not wait for it.
+    /// Starts a broker and does not wait for it. Its directory stays when it ends.
     ///
     /// # Errors
     /// If its port is taken, or it cannot be started.
@@ -75,11 +73,15 @@ impl Running {
         let watchdog = watchdog(child.id(), stop.as_deref()).context("the watchdog")?;
         let directory = values.directory.clone();
         let process = Process(child.id());
-        let keeps_directory = false;
+        let keeps_directory = true;
         Ok(Self { child, watchdog, stop, directory, keeps_directory, address, process })
     }
 
-    fn await_ready(&mut self, name: &str) -> Result<()> {
+    /// Waits until it accepts a CONNECT.
+    ///
+    /// # Errors
+    /// If it ends, or is not ready in time.
+    pub(crate) fn await_ready(&mut self, name: &str) -> Result<()> {
         let deadline = Instant::now() + START_MAX;
         while !accepts_connect(self.address) {
             if let Some(status) = self.child.try_wait()? {
@@ -92,7 +94,15 @@ impl Running {
             );
             sleep(GLANCE);
         }
+        if let Some(process) = process_listening(self.child.id(), self.address.port()) {
+            self.process = process;
+        }
         Ok(())
+    }
+
+    /// Whether it has ended.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        !matches!(self.child.try_wait(), Ok(None))
     }
 
     /// The end of what it has printed.
@@ -118,36 +128,33 @@ impl Running {
         self.signal(Signal::CONT).context("a broker is gone")
     }
 
-    /// Ends it at once (SIGKILL to the whole group). What it stored stays.
+    /// Ends it at once (SIGKILL to the whole group).
     ///
     /// # Errors
     /// If it had ended by itself.
     pub(crate) fn kill(mut self) -> Result<()> {
-        self.keeps_directory = true;
         self.ensure_runs()?;
         self.signal(Signal::KILL).context("a broker is gone")?;
         self.child.wait().context("a broker that was killed")?;
         Ok(())
     }
 
-    /// Ends what perhaps ended by itself already. What it stored stays.
+    /// Ends what perhaps ended by itself already.
     ///
     /// # Errors
     /// If the kernel does not say what became of it.
     pub(crate) fn reap(mut self) -> Result<()> {
-        self.keeps_directory = true;
         // Its leader may be gone, but not the rest of the group.
         let _ = self.signal(Signal::KILL);
         self.child.wait().context("a broker that was killed")?;
         Ok(())
     }
 
-    /// Ends it in order (SIGTERM). What it stored stays.
+    /// Ends it in order (SIGTERM).
     ///
     /// # Errors
     /// If it had ended by itself, or has not ended in time.
     pub(crate) fn terminate(mut self, patience: Duration) -> Result<()> {
-        self.keeps_directory = true;
         self.ensure_runs()?;
         self.signal(Signal::TERM).context("a broker is gone")?;
         let deadline = Instant::now() + patience;
@@ -284,8 +291,7 @@ mod tests {
         let running = Running::launch("x", &recipe, &values).unwrap();
         running.terminate(END_MAX).unwrap();
         assert!(values.directory.join("kept").exists());
-        drop(Running::launch("x", &recipe, &values).unwrap());
-        assert!(!values.directory.exists());
+        fs::remove_dir_all(&values.directory).unwrap();
     }
 
     #[test]
@@ -293,7 +299,9 @@ mod tests {
         let values = values("gone");
         let recipe = Recipe::of_command("sh -c 'exit 3'");
         let mut running = Running::launch("x", &recipe, &values).unwrap();
-        running.child.wait().unwrap();
+        while !running.has_ended() {
+            sleep(GLANCE);
+        }
         let error = running.kill().unwrap_err().to_string();
         assert!(error.contains("exit status: 3"), "{error}");
         fs::remove_dir_all(&values.directory).unwrap();

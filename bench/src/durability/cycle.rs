@@ -24,6 +24,13 @@ const ANSWERS_AFTER: u64 = 6;
 const STUMBLE_ONE_IN: u64 = 4;
 const STUMBLES_MAX: u32 = 5;
 
+/// How long clients go on without power, or on a full disk.
+const WEAK_TIME: Duration = Duration::from_millis(150);
+
+/// The latest visit of a failpoint that is meant, and how long it may take until it is met.
+const VISITS_MAX: u64 = 60;
+const TRIP_MAX: Duration = Duration::from_millis(500);
+
 /// Everything of a run.
 pub(super) struct Run<'a> {
     options: &'a Options,
@@ -32,6 +39,7 @@ pub(super) struct Run<'a> {
     swarm: Swarm,
     restarts: Histogram<u64>,
     cycles: u32,
+    tripped: u32,
 }
 
 impl<'a> Run<'a> {
@@ -41,7 +49,7 @@ impl<'a> Run<'a> {
         engine: Engine,
     ) -> Result<Self> {
         let (swarm, restarts) = (Swarm::new()?, latency_histogram());
-        Ok(Self { options, host, engine, swarm, restarts, cycles: 0 })
+        Ok(Self { options, host, engine, swarm, restarts, cycles: 0, tripped: 0 })
     }
 
     /// Runs all cycles.
@@ -136,18 +144,30 @@ impl<'a> Run<'a> {
     fn strike(&mut self) -> Result<bool> {
         let fault = self.options.fault;
         self.note(fault.name());
-        self.engine.is_publishing = false;
         if fault == Fault::None {
             self.engine.reset_all(&mut self.swarm);
             return Ok(true);
         }
+        self.host.weaken(fault)?;
+        self.engine.is_weak = true;
+        if fault == Fault::FullDisk || (fault == Fault::PowerLoss && self.engine.choice.one_in(2)) {
+            // What is acknowledged now is acknowledged without a disk that takes it.
+            self.engine.until(&mut self.swarm, WEAK_TIME, |_| false)?;
+        }
+        if fault == Fault::FullDisk {
+            self.host.strike(fault)?;
+            self.engine.is_weak = false;
+            return Ok(true);
+        }
+        self.engine.is_publishing = false;
         self.engine.is_dialling = false;
         if let Err(error) = self.host.strike(fault) {
             return self.stuck(&format!("the fault {} met no broker: {error:#}", fault.name()));
         }
         self.engine.until(&mut self.swarm, LAST_BYTES, |engine| engine.is_silent())?;
         self.engine.reset_all(&mut self.swarm);
-        if let Err(error) = self.stumble() {
+        self.engine.is_weak = false;
+        if let Err(error) = self.stumble().and_then(|()| self.trip()) {
             return self.stuck(&format!("it does not start again: {error:#}"));
         }
         let started = Instant::now();
@@ -176,6 +196,36 @@ impl<'a> Run<'a> {
             self.engine.journal.life += 1;
             self.host.stumble(fault, after)?;
         }
+        Ok(())
+    }
+
+    /// Starts the broker with a failpoint, and lets it run into it under load. One that is not met
+    /// in time ends as a kill.
+    fn trip(&mut self) -> Result<()> {
+        let points = &self.options.failpoints;
+        let Some(point) = points.get(self.engine.choice.below(points.len() as u64) as usize) else {
+            return Ok(());
+        };
+        let most = if self.engine.choice.one_in(2) { 3 } else { VISITS_MAX };
+        let point = format!("{point}:{}", self.engine.choice.between(1, most));
+        self.note(&point);
+        self.host.arm(Some(point));
+        self.engine.journal.life += 1;
+        if let Ok(address) = self.host.start() {
+            self.engine.target.address = address;
+            (self.engine.is_dialling, self.engine.is_publishing) = (true, true);
+            let host = &mut *self.host;
+            let has_met = self.engine.until(&mut self.swarm, TRIP_MAX, |_| host.has_ended())?;
+            self.tripped += u32::from(has_met);
+            (self.engine.is_dialling, self.engine.is_publishing) = (false, false);
+        } else {
+            self.tripped += 1;
+        }
+        self.host.weaken(self.options.fault)?;
+        self.host.strike(self.options.fault)?;
+        self.host.arm(None);
+        self.engine.until(&mut self.swarm, LAST_BYTES, |engine| engine.is_silent())?;
+        self.engine.reset_all(&mut self.swarm);
         Ok(())
     }
 
@@ -286,6 +336,7 @@ impl<'a> Run<'a> {
         let journal = self.engine.journal;
         Outcome {
             cycles: self.cycles,
+            tripped: self.tripped,
             acknowledged: journal.book.kept(),
             deliveries: journal.deliveries,
             repeats: journal.repeats,

@@ -41,6 +41,22 @@ impl Disk {
         self.run("cut", &[]).context("the power cut")
     }
 
+    /// Takes all room that is left.
+    ///
+    /// # Errors
+    /// If that cannot be done.
+    pub(super) fn fill(&self) -> Result<()> {
+        self.run("fill", &[]).context("filling the disk")
+    }
+
+    /// Gives the room back.
+    ///
+    /// # Errors
+    /// If that cannot be done.
+    pub(super) fn free(&self) -> Result<()> {
+        self.run("free", &[]).context("room on the disk")
+    }
+
     /// Gives the power back. Nobody may use the file system.
     ///
     /// # Errors

@@ -41,6 +41,8 @@ pub(super) struct Engine {
     pub(super) is_publishing: bool,
     /// Whether clients that lost their connection dial again.
     pub(super) is_dialling: bool,
+    /// Whether the broker has no disk, so that it may refuse a CONNECT.
+    pub(super) is_weak: bool,
     /// Whether slow subscribers stop being slow.
     pub(super) is_draining: bool,
     roles: HashMap<LinkId, Role>,
@@ -64,6 +66,7 @@ impl Engine {
             wills,
             is_publishing: false,
             is_dialling: true,
+            is_weak: false,
             is_draining: false,
             roles: HashMap::new(),
         }
@@ -253,10 +256,14 @@ impl Engine {
                 Some("Session Present is 0 although the session was confirmed".into())
             }
             Standing::Ghost => Some("Session Present is 1 although there was no session".into()),
+            Standing::Refused(_) if self.is_weak => None,
             Standing::Refused(reason) => Some(format!("CONNECT was refused: {:#04x}", reason.0)),
         };
         if let Some(what) = what {
             self.journal.violate(Check::SessionLie, &name, &what);
+        }
+        if matches!(standing, Standing::Refused(_)) {
+            return;
         }
         let is_there = matches!(standing, Standing::Resumed | Standing::Ghost);
         match role {
@@ -344,6 +351,7 @@ impl Engine {
         let version = self.journal.version;
         for session in self.sessions.iter_mut().filter(|session| session.habit == Habit::Leaver) {
             session.is_ready = false;
+            session.is_left_in_peace = true;
             if session.dial.is_online
                 && let Some(out) = session.dial.link.and_then(|link| swarm.out(link))
             {

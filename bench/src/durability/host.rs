@@ -18,6 +18,8 @@ pub enum Fault {
     PowerLoss,
     /// SIGTERM.
     Term,
+    /// Its file system is full for a while; then it has room again, and the broker goes on.
+    FullDisk,
     /// Nothing; only the clients' connections are reset.
     None,
 }
@@ -30,6 +32,7 @@ impl Fault {
             Self::Kill => "kill",
             Self::PowerLoss => "power-loss",
             Self::Term => "term",
+            Self::FullDisk => "full-disk",
             Self::None => "none",
         }
     }
@@ -43,7 +46,14 @@ pub trait Host {
     /// If it does not start.
     fn start(&mut self) -> Result<SocketAddr>;
 
-    /// Ends it as the fault says; not called with [`Fault::None`].
+    /// Begins a fault under which the broker still runs: the power is off, or the disk full.
+    ///
+    /// # Errors
+    /// If this machine cannot do that.
+    fn weaken(&mut self, fault: Fault) -> Result<()>;
+
+    /// Ends it as the fault says, and gives back what [`Host::weaken`] took; not called with
+    /// [`Fault::None`].
     ///
     /// # Errors
     /// If it had ended before, or cannot be ended.
@@ -55,10 +65,18 @@ pub trait Host {
     /// If it cannot be started, or ends by itself.
     fn stumble(&mut self, fault: Fault, after: Duration) -> Result<()>;
 
+    /// Makes its next start end at a failpoint (`NAME:VISIT`), or at none.
+    fn arm(&mut self, failpoint: Option<String>);
+
+    /// Whether it ended by itself.
+    fn has_ended(&mut self) -> bool;
+
     /// What it said last, for people.
     fn output(&self) -> String;
 }
 
+/// The environment variable that names a failpoint.
+const FAILPOINT: &str = "RINGLANE_FAILPOINT";
 /// How long a broker may take to end after SIGTERM.
 const TERM_MAX: Duration = Duration::from_secs(60);
 
@@ -69,6 +87,9 @@ pub struct RecipeHost {
     recipe: Recipe,
     values: Values,
     disk: Option<Disk>,
+    /// Whether it may end by itself.
+    is_armed: bool,
+    keeps_directory: bool,
     running: Option<Running>,
 }
 
@@ -95,7 +116,22 @@ impl RecipeHost {
         // The broker answers for what it makes in its directory, not for the directory itself.
         fs::File::open(&parent)?.sync_all().context("the broker's directory")?;
         let values = Values { program, directory, port, cpu: cpus.to_owned(), unbatched: false };
-        Ok(Self { name: name.to_owned(), recipe, values, disk, running: None })
+        Ok(Self {
+            name: name.to_owned(),
+            recipe,
+            values,
+            disk,
+            is_armed: false,
+            keeps_directory: false,
+            running: None,
+        })
+    }
+
+    /// Leaves what the broker stored when this is dropped, and says where; not with a disk of its own,
+    /// which goes in any case.
+    pub fn keep_directory(&mut self) -> &std::path::Path {
+        self.keeps_directory = true;
+        &self.values.directory
     }
 
     /// The version that the program gives.
@@ -107,32 +143,57 @@ impl RecipeHost {
 
 impl Host for RecipeHost {
     fn start(&mut self) -> Result<SocketAddr> {
-        let running = Running::start(&self.name, &self.recipe, &self.values)?;
-        let address = running.address;
-        self.running = Some(running);
-        Ok(address)
+        let running = Running::launch(&self.name, &self.recipe, &self.values)?;
+        let running = self.running.insert(running);
+        running.await_ready(&self.name)?;
+        Ok(running.address)
+    }
+
+    fn weaken(&mut self, fault: Fault) -> Result<()> {
+        match (fault, &self.disk) {
+            (Fault::PowerLoss, Some(disk)) => disk.cut(),
+            (Fault::FullDisk, Some(disk)) => disk.fill(),
+            (Fault::PowerLoss | Fault::FullDisk, None) => bail!("{} has no disk", self.name),
+            (Fault::Kill | Fault::Term | Fault::None, _) => Ok(()),
+        }
     }
 
     fn strike(&mut self, fault: Fault) -> Result<()> {
+        if let (Fault::FullDisk, Some(disk)) = (fault, &self.disk) {
+            return disk.free();
+        }
         let Some(running) = self.running.take() else { bail!("{} does not run", self.name) };
         match (fault, &self.disk) {
             (Fault::None, _) => bail!("no fault to strike with"),
+            (Fault::Kill, _) if self.is_armed => running.reap(),
             (Fault::Kill, _) => running.kill(),
             (Fault::Term, _) => running.terminate(TERM_MAX),
             (Fault::PowerLoss, Some(disk)) => {
-                disk.cut()?;
                 // A broker may well end by itself when every write fails.
                 running.reap()?;
                 disk.remount()
             }
-            (Fault::PowerLoss, None) => bail!("{} has no disk of its own", self.name),
+            (Fault::PowerLoss | Fault::FullDisk, _) => {
+                bail!("{} has no disk of its own", self.name)
+            }
         }
     }
 
     fn stumble(&mut self, fault: Fault, after: Duration) -> Result<()> {
         self.running = Some(Running::launch(&self.name, &self.recipe, &self.values)?);
         sleep(after);
+        self.weaken(fault)?;
         self.strike(fault)
+    }
+
+    fn arm(&mut self, failpoint: Option<String>) {
+        self.is_armed = failpoint.is_some();
+        self.recipe.environment.remove(FAILPOINT);
+        self.recipe.environment.extend(failpoint.map(|text| (FAILPOINT.to_owned(), text)));
+    }
+
+    fn has_ended(&mut self) -> bool {
+        self.running.as_mut().is_none_or(Running::has_ended)
     }
 
     fn output(&self) -> String {
@@ -144,6 +205,8 @@ impl Drop for RecipeHost {
     fn drop(&mut self) {
         // The broker must be gone before its file system can go.
         drop(self.running.take());
-        let _ = fs::remove_dir_all(&self.values.directory);
+        if !self.keeps_directory {
+            let _ = fs::remove_dir_all(&self.values.directory);
+        }
     }
 }

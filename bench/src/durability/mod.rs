@@ -81,6 +81,8 @@ pub struct Options {
     pub will_wait: Duration,
     /// In one of four cycles the fault comes again, at most so long after the start; zero is never.
     pub stumble: Duration,
+    /// Failpoints of the broker, one of which it meets in each cycle after the fault.
+    pub failpoints: Vec<String>,
     /// Whether to go on after a finding.
     pub keep_going: bool,
     /// Where to write the history.
@@ -108,6 +110,7 @@ impl Default for Options {
             final_silence: Duration::from_secs(5),
             will_wait: Duration::from_secs(15),
             stumble: Duration::from_millis(60),
+            failpoints: Vec::new(),
             keep_going: false,
             history: None,
             is_quiet: false,
@@ -120,6 +123,8 @@ impl Default for Options {
 pub struct Outcome {
     /// Cycles that were begun.
     pub cycles: u32,
+    /// Failpoints that were met.
+    pub tripped: u32,
     /// Publishes that the broker acknowledged.
     pub acknowledged: u64,
     /// Deliveries that these make: one per message and session that must have it.

@@ -150,10 +150,19 @@ impl Publisher {
     }
 
     fn settle(&self, id: MessageId, reason: ReasonCode, journal: &mut Journal) -> Settled {
-        let fate = if reason.is_error() { Fate::Refused } else { Fate::Kept };
+        // What was sent before may have been taken then, whatever is said of it now.
+        let fate = match reason.is_error() {
+            false => Fate::Kept,
+            true if journal.book.entry(id).sends > 1 => Fate::Unknown,
+            true => Fate::Refused,
+        };
         journal.book.settle(id, fate);
         journal.answers += 1;
-        let kind = if fate == Fate::Kept { "ok" } else { "fail" };
+        let kind = match fate {
+            Fate::Kept => "ok",
+            Fate::Refused => "fail",
+            Fate::Unknown => "info",
+        };
         let topic = &journal.book.stream(id).topic;
         let details = || json!({"topic": topic, "seq": id.sequence, "rc": reason.0});
         journal.history.add(self.dial.name(), kind, "publish", details);

@@ -41,6 +41,8 @@ pub(super) struct Session {
     qos: QoS,
     /// SUBACK came; for a leaver UNSUBACK.
     pub(super) is_ready: bool,
+    /// A leaver's: nothing was published while it was subscribed.
+    pub(super) is_left_in_peace: bool,
     /// Times that everything owed had come and was confirmed to be acknowledged.
     pub(super) drains: u32,
     /// Acknowledged messages that have not come.
@@ -67,6 +69,7 @@ impl Session {
             filter,
             qos,
             is_ready: false,
+            is_left_in_peace: false,
             drains: 0,
             owed: 0,
             overdue: 0,
@@ -169,7 +172,7 @@ impl Session {
             let is_will = journal.book.stream(id).kind == Kind::Will;
             match self.habit {
                 Habit::Leaver if is_will => {}
-                Habit::Leaver if self.is_ready => {
+                Habit::Leaver if self.is_ready && self.is_left_in_peace => {
                     let what = "came although its filter was unsubscribed and UNSUBACK received";
                     journal.violate_message(Check::Resurrection, self.dial.name(), id, what);
                 }
@@ -330,6 +333,7 @@ impl Session {
     pub(super) fn forget(&mut self) {
         self.held.clear();
         self.is_ready = false;
+        self.is_left_in_peace = false;
     }
 
     /// Gives up what has not come; what is held without a release is named.

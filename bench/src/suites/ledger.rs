@@ -16,6 +16,10 @@ pub(crate) fn run(args: &LedgerArgs) -> Result<Report> {
     let mut host = args.host(&name, recipe, room.clone())?;
     let version = host.version();
     let outcome = durability::run(&options, &mut host);
+    let has_failed = outcome.as_ref().is_ok_and(|outcome| outcome.findings.total() > 0);
+    if args.keep_directory && has_failed {
+        writeln!(io::stderr(), "the broker's directory is {}", host.keep_directory().display())?;
+    }
     drop(host);
     // What cannot be removed is in a directory for temporary files.
     let _ = fs::remove_dir(&room);
@@ -36,6 +40,9 @@ fn fill(report: &mut Report, outcome: &Outcome, cycles: u32) {
     report.figure("deliveries_owed", outcome.owed);
     report.figure("deliveries", outcome.deliveries);
     report.figure("repeats_allowed", outcome.repeats);
+    if outcome.tripped > 0 {
+        report.figure("failpoints_met", outcome.tripped);
+    }
     report.figure("seconds", super::round(outcome.length.as_secs_f64(), 1));
     if !outcome.restarts.is_empty() {
         report.latency("restart", &outcome.restarts);

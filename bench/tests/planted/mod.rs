@@ -83,6 +83,10 @@ impl Host for Planted {
         Ok(self.address)
     }
 
+    fn weaken(&mut self, _fault: Fault) -> Result<()> {
+        Ok(())
+    }
+
     fn strike(&mut self, fault: Fault) -> Result<()> {
         if fault != Fault::Kill {
             bail!("only kill");
@@ -97,6 +101,12 @@ impl Host for Planted {
         self.start()?;
         thread::sleep(after);
         self.strike(fault)
+    }
+
+    fn arm(&mut self, _failpoint: Option<String>) {}
+
+    fn has_ended(&mut self) -> bool {
+        false
     }
 
     fn output(&self) -> String {
