@@ -11,7 +11,7 @@ use files::{FileRig, Kind, headers};
 use ringlane_dataplane::disk::{
     DiskCommand, DiskDone, DiskErrorKind, FileDriver, FileId, FileJob, StartFiles, TEMPORARY_SUFFIX,
 };
-use ringlane_transport_uring::StdFiles;
+use ringlane_transport_uring::{FileBackend, StdFiles, TransportKind};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -171,4 +171,50 @@ fn check(directory: &Path, told: &Told) {
             assert!(known || name.ends_with(TEMPORARY_SUFFIX), "{name} is unexpected");
         }
     }
+}
+
+/// The power goes right behind one piece of work, with nothing after it that would flush for it.
+#[test]
+fn what_a_job_or_a_call_of_start_up_did_is_durable_when_it_is_done() {
+    let Some(disk) = FaultyDisk::make("make", 96) else { return };
+    let at = |name: &str| disk.path().join(name);
+    let cut_after = |act: &dyn Fn(&mut FileRig)| {
+        let kind = Kind { transport: TransportKind::Epoll, backend: FileBackend::Threads };
+        let mut rig = FileRig::new(kind);
+        act(&mut rig);
+        disk.cut();
+        drop(rig);
+        disk.remount();
+    };
+    let done = |result| assert_eq!(result, Ok(DiskDone::Done));
+    cut_after(&|rig| {
+        rig.create(&at("1.log"), 1 << 20).expect("there is room");
+    });
+    assert_eq!(fs::metadata(at("1.log")).map(|file| file.len()).ok(), Some(1 << 20));
+    for byte in [1, 2] {
+        cut_after(&|rig| {
+            let file = rig.disk.open_id();
+            done(rig.job(FileJob::Begin { file, path: at("checkpoint") }));
+            done(rig.job(FileJob::Append { file, bytes: vec![byte; 9000] }));
+            done(rig.job(FileJob::Publish { file }));
+        });
+        assert_eq!(fs::read(at("checkpoint")).ok(), Some(vec![byte; 9000]));
+        let content = vec![byte; 10];
+        cut_after(&|rig| {
+            let (path, content) = (at("manifest"), content.clone());
+            done(rig.job(FileJob::Replace { path, content }));
+        });
+        assert_eq!(fs::read(at("manifest")).ok(), Some(content));
+    }
+    cut_after(&|rig| done(rig.job(FileJob::Remove { paths: vec![at("manifest")] })));
+    assert!(!at("manifest").exists());
+    cut_after(&|_| StdFiles.replace(&at("manifest"), b"three").expect("it works"));
+    assert_eq!(fs::read(at("manifest")).ok().as_deref(), Some(&b"three"[..]));
+    cut_after(&|_| StdFiles.zero_from(&at("checkpoint"), 4000).expect("it works"));
+    let expected = [vec![2; 4000], vec![0; 5000]].concat();
+    assert_eq!(fs::read(at("checkpoint")).ok(), Some(expected));
+    cut_after(&|_| StdFiles.make_directory(&at("partitions")).expect("it works"));
+    assert!(at("partitions").is_dir());
+    cut_after(&|_| StdFiles.remove(&[at("1.log"), at("none")]).expect("it works"));
+    assert_eq!(segments(&disk.path()), ["checkpoint", "manifest", "partitions"]);
 }
