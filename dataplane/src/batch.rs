@@ -247,18 +247,18 @@ impl Batch {
     }
 
     fn has_room(&self, parts: &Parts<'_>) -> bool {
-        self.records.len() < self.size.records()
-            && self.size.topic_bytes() - self.topics.len() >= parts.topic.len()
-            && self.size.bytes() - self.bytes.len() >= parts.record_bytes()
+        self.records.len() < self.records.capacity()
+            && self.topics.capacity() - self.topics.len() >= parts.topic.len()
+            && self.bytes.capacity() - self.bytes.len() >= parts.record_bytes() + ALIGN
     }
 
-    fn push(&mut self, parts: &Parts<'_>, entry: Entry) {
+    fn push(&mut self, parts: &Parts<'_>, entry: &Entry) {
         let mut head = parts.head;
         head.topic_bytes = parts.topic.len() as u16;
         head.properties_bytes = parts.properties.len() as u32;
         let topic_at = self.topics.len() as u32;
         self.topics.push_str(parts.topic);
-        match entry.logged {
+        match &entry.logged {
             Some(logged) => self.encode(parts, entry, logged),
             None => {
                 self.bytes.extend_from_slice(parts.properties);
@@ -277,7 +277,7 @@ impl Batch {
         });
     }
 
-    fn encode(&mut self, parts: &Parts<'_>, entry: Entry, logged: Logged) {
+    fn encode(&mut self, parts: &Parts<'_>, entry: &Entry, logged: &Logged) {
         let Parts { client_id, topic, properties, payload, .. } = *parts;
         let is_state = entry.kind.is_state();
         let head = RecordHead {
@@ -421,7 +421,7 @@ impl BatchPool {
         &mut self,
         open: &mut Option<Arc<Batch>>,
         parts: &Parts<'_>,
-        entry: Entry,
+        entry: &Entry,
     ) -> Option<Arc<Batch>> {
         if let Some(batch) = open.as_mut().and_then(Arc::get_mut)
             && batch.has_room(parts)
@@ -518,7 +518,7 @@ mod tests {
         parts: &Parts<'_>,
     ) -> Option<Arc<Batch>> {
         let entry = Entry { kind: RecordKind::PUBLISH, level: Level::Memory, logged: None };
-        pool.fill(open, parts, entry)
+        pool.fill(open, parts, &entry)
     }
 
     fn pool() -> BatchPool {

@@ -24,6 +24,13 @@ const HEAD_BYTES: usize = 56;
 const ENTRY_BYTES: usize = 24;
 const CRC_BYTES: usize = 4;
 
+/// Bytes of the index file of a segment with so many bytes, at most.
+#[must_use]
+pub const fn index_bytes_max(file_bytes: u64) -> u64 {
+    let entries = file_bytes / INDEX_EVERY_BYTES + 1;
+    (HEAD_BYTES + CRC_BYTES) as u64 + entries * ENTRY_BYTES as u64
+}
+
 /// One batch of a segment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct IndexEntry {

@@ -5,11 +5,10 @@
 //! checksum is checked. What cannot be read is told once, with its file, position and range of
 //! offsets; what follows is read all the same.
 
-use super::format::{
-    BATCH_HEADER_BYTES, BatchHeader, HeaderError, SEGMENT_HEADER_BYTES, SegmentId, u32_at,
-};
-use super::index::{IndexEntry, SegmentIndex};
+use super::format::{BATCH_HEADER_BYTES, BatchHeader, HeaderError, SEGMENT_HEADER_BYTES, u32_at};
+use super::index::{IndexEntry, SegmentIndex, index_bytes_max};
 use super::record::{self, RECORD_HEAD_BYTES, Record, RecordError, RecordSeed};
+use super::segments;
 use super::writer::Writer;
 use crate::disk::{Disk, DiskCommand, DiskDone, DiskError, DiskEvent, DiskToken, FileId, FileJob};
 use crate::ids::Offset;
@@ -19,8 +18,6 @@ use std::path::PathBuf;
 
 /// Bytes read at a time, if a record does not need more.
 pub const WINDOW_BYTES: u32 = 64 * 1024;
-/// Bytes of an index that are read; of a larger one nothing is used.
-const INDEX_BYTES_MAX: u32 = 4 << 20;
 
 /// Why records cannot be read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -101,14 +98,6 @@ enum Asked {
     Read(DiskToken),
 }
 
-/// The segment that is read.
-#[derive(Clone, Debug)]
-struct Reading {
-    number: u64,
-    id: SegmentId,
-    base: Offset,
-}
-
 /// The batch that is read.
 #[derive(Clone, Copy, Debug)]
 struct InBatch {
@@ -135,7 +124,7 @@ pub struct Reader {
     /// The offset that is wanted next.
     next: Offset,
     place: Place,
-    segment: Option<Reading>,
+    segment: Option<segments::Place>,
     index: SegmentIndex,
     /// Whether `position` leads to `next`.
     is_placed: bool,
@@ -355,8 +344,8 @@ impl Reader {
     /// What cannot be read is left out: the rest of its batch, or all up to the next batch that
     /// the index knows, or the rest of its segment.
     fn fail(&mut self, log: &Writer, position: u64, failure: ReadFailure) {
-        let Some(reading) = self.segment.clone() else { return };
-        if log.segments().find(self.next).is_none_or(|(number, ..)| number != reading.number) {
+        let Some(reading) = self.segment else { return };
+        if log.segments().find(self.next) != Some(reading) {
             // It had no more record that is wanted.
             (self.is_placed, self.batch) = (false, None);
             return;
@@ -386,20 +375,21 @@ impl Reader {
 
     /// Finds the segment of the offset that is wanted, and where to begin in it.
     fn go_to(&mut self, log: &Writer, disk: &mut Disk) {
-        let Some((number, id, base)) = log.segments().find(self.next) else { return };
-        let is_here = self.segment.as_ref().is_some_and(|segment| segment.number == number);
-        if is_here && let Place::Segment(_, Asked::Nothing) = self.place {
+        let Some(segment) = log.segments().find(self.next) else { return };
+        if self.segment == Some(segment)
+            && let Place::Segment(_, Asked::Nothing) = self.place
+        {
             self.begin_at(log);
             return;
         }
         self.close_file(disk);
-        self.segment = Some(Reading { number, id, base });
+        self.segment = Some(segment);
         self.index = SegmentIndex::new();
         self.window.clear();
-        if log.segments().index_of(number).is_some() {
+        if log.segments().index_of(segment.number).is_some() {
             self.open_segment(log, disk);
         } else {
-            let path = log.segments().setup().index_path(number);
+            let path = log.segments().setup().index_path(segment.number);
             let (file, token) = self.open(path, disk);
             self.place = Place::Index(file, Asked::Open(token));
         }
@@ -482,13 +472,14 @@ impl Reader {
     }
 
     fn on_index_open(&mut self, log: &Writer, file: FileId, is_open: bool, disk: &mut Disk) {
-        if !is_open || self.is_closing {
+        let segment = self.segment.filter(|_| is_open && !self.is_closing);
+        let Some(segment) = segment else {
             // Without an index the segment is read from its beginning.
             self.end_index(log, disk);
             return;
-        }
-        let token = self.token();
-        let (position, bytes) = (0, INDEX_BYTES_MAX);
+        };
+        let (token, position) = (self.token(), 0);
+        let bytes = index_bytes_max(segment.file_bytes) as u32;
         disk.push(DiskCommand::Read { token, file, position, bytes });
         self.place = Place::Index(file, Asked::Read(token));
     }
@@ -503,8 +494,7 @@ impl Reader {
     /// The segment has just been opened.
     fn begin_at_first(&mut self, log: &Writer) {
         (self.position, self.batch) = (0, None);
-        let contains = log.segments().find(self.next).map(|(number, ..)| number);
-        if contains.is_some() && contains == self.segment.as_ref().map(|segment| segment.number) {
+        if self.segment.is_some() && self.segment == log.segments().find(self.next) {
             self.begin_at(log);
         }
     }

@@ -94,6 +94,19 @@ pub struct Sealed {
     pub last_unix_ms: u64,
 }
 
+/// Where a record is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Place {
+    /// The number of the segment.
+    pub number: u64,
+    /// Its identity.
+    pub id: SegmentId,
+    /// Offset of its first record.
+    pub base: Offset,
+    /// Bytes of the file.
+    pub file_bytes: u64,
+}
+
 /// The segment that is written.
 #[derive(Clone, Debug)]
 pub struct Active {
@@ -299,16 +312,21 @@ impl Segments {
         }
     }
 
-    /// The segment that a record is in: its number, its identity and its first offset. The offset is
-    /// one between the log start offset and the flushed mark.
+    /// The segment that a record is in. The offset is one between the log start offset and the
+    /// flushed mark.
     #[must_use]
-    pub fn find(&self, offset: Offset) -> Option<(u64, SegmentId, Offset)> {
+    pub fn find(&self, offset: Offset) -> Option<Place> {
         let before = self.sealed.partition_point(|segment| segment.end <= offset);
-        match self.sealed.get(before) {
-            Some(sealed) => Some((sealed.number, sealed.id, sealed.base)),
-            None => self.newest().map(|active| (active.number, active.id, active.base)),
-        }
-        .filter(|(.., base)| *base <= offset)
+        let place = match self.sealed.get(before) {
+            Some(Sealed { number, id, base, file_bytes, .. }) => {
+                Place { number: *number, id: *id, base: *base, file_bytes: *file_bytes }
+            }
+            None => {
+                let Active { number, id, base, file_bytes, .. } = self.newest()?;
+                Place { number: *number, id: *id, base: *base, file_bytes: *file_bytes }
+            }
+        };
+        (place.base <= offset).then_some(place)
     }
 
     /// The index of a segment that is being written; that of a full one is in its file.

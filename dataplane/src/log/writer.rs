@@ -48,6 +48,8 @@ const BATCH_BYTES_MAX: u64 = 64 * 1024;
 const QUEUE_BYTES_MAX: u64 = 16 << 20;
 /// The same for records of state.
 const QUEUE_STATE_BYTES_MAX: u64 = 20 << 20;
+/// Batches that wait for a round, likewise: small ones have more memory than records.
+const QUEUE_BATCHES_MAX: usize = 8192;
 /// A full log takes records of state as long as its segment has this much room.
 const STATE_RESERVE_BYTES: u64 = 64 * 1024;
 
@@ -245,7 +247,7 @@ impl Writer {
     fn admission_below(&self, bytes: u64) -> Admission {
         if self.fault.is_some() {
             Admission::Poisoned
-        } else if self.queue_bytes < bytes {
+        } else if self.queue_bytes < bytes && self.queue.len() < QUEUE_BATCHES_MAX {
             Admission::Open
         } else {
             Admission::Busy
@@ -276,7 +278,7 @@ impl Writer {
         self.hurries = !self.is_quiet();
     }
 
-    /// When [`Writer::end_turn`] has something to do although nothing happens.
+    /// When the end of a turn has something to do although nothing happens.
     #[must_use]
     pub fn next_deadline(&self) -> Nanos {
         if self.fault.is_some() {

@@ -301,6 +301,24 @@ fn a_disk_that_is_behind_is_back_pressure() {
 }
 
 #[test]
+fn many_small_batches_are_back_pressure_too() {
+    let mut rig = Rig::ready();
+    rig.append(&[0], Level::LocalDisk);
+    rig.turn();
+    rig.memory.hold(true);
+    let mut taken = 0;
+    while rig.partition.admission() == Admission::Open {
+        rig.append(&[1], Level::Memory);
+        rig.turn();
+        taken += 1;
+    }
+    assert_eq!(taken, QUEUE_BATCHES_MAX);
+    rig.memory.hold(false);
+    rig.settle();
+    assert_eq!(rig.partition.admission(), Admission::Open);
+}
+
+#[test]
 fn an_error_of_the_disk_ends_the_log_for_good() {
     for operation in [Operation::Write, Operation::Sync] {
         let mut rig = Rig::ready();

@@ -49,6 +49,8 @@ pub struct AcceptedBatch<A> {
     first: u64,
     batch: Arc<Batch>,
     acks: Vec<Option<A>>,
+    /// Whether there are records of both levels.
+    is_mixed: bool,
     /// The records that become committed now.
     level: Level,
     /// Where [`AcceptedBatch::next_committed`] goes on.
@@ -68,14 +70,15 @@ impl<A> AcceptedBatch<A> {
 
     /// The next record that becomes committed now.
     pub fn next_committed(&mut self) -> Option<u32> {
-        while (self.at as usize) < self.acks.len() {
-            let index = self.at;
-            self.at += 1;
-            if self.batch.level(index) == self.level {
-                return Some(index);
+        let records = self.acks.len() as u32;
+        if self.is_mixed {
+            while self.at < records && self.batch.level(self.at) != self.level {
+                self.at += 1;
             }
         }
-        None
+        let index = (self.at < records).then_some(self.at)?;
+        self.at += 1;
+        Some(index)
     }
 
     /// Where a record lies.
@@ -265,7 +268,7 @@ impl<A> Partition<A> {
             }
             None => Entry { kind, level: Level::Memory, logged: None },
         };
-        if let Some(full) = pool.fill(&mut self.open, parts, entry) {
+        if let Some(full) = pool.fill(&mut self.open, parts, &entry) {
             self.close(full);
         }
         self.open_acks.push(ack);
@@ -288,7 +291,10 @@ impl<A> Partition<A> {
             Arc::get_mut(&mut batch).expect("nobody reads what is open").seal();
             writer.push(batch.clone(), Offset(first));
         }
-        self.sealed.push_back(AcceptedBatch { first, batch, acks, level: Level::Memory, at: 0 });
+        let memory = batch.memory_records() as usize;
+        let is_mixed = memory != 0 && memory != acks.len();
+        let (level, at) = (Level::Memory, 0);
+        self.sealed.push_back(AcceptedBatch { first, batch, acks, is_mixed, level, at });
     }
 
     /// Takes out the next records that may be committed, to be given back by
