@@ -203,7 +203,6 @@ enum Next {
     },
     /// The last attempt failed.
     Failed {
-        error: DiskError,
         retry_at: Nanos,
     },
 }
@@ -236,6 +235,8 @@ pub struct Segments {
     /// Bytes of the newest segment.
     last_bytes: Option<u64>,
     found: Option<Prepared>,
+    /// Why the last attempt to make the next segment failed, until one succeeds.
+    full: Option<DiskError>,
     asked: u32,
     /// Indexes not written and files not removed because of an error; both are only repeated at
     /// the next start.
@@ -258,6 +259,7 @@ impl Segments {
             next_number,
             last_bytes,
             found: prepared,
+            full: None,
             asked: 0,
             failed_jobs: 0,
         }
@@ -374,13 +376,11 @@ impl Segments {
         }
     }
 
-    /// Why there is no room for the next segment, if the last attempt failed.
+    /// Why there is no room for the next segment, from the first attempt that failed until one
+    /// succeeds.
     #[must_use]
     pub fn full(&self) -> Option<DiskError> {
-        match &self.next {
-            Next::Failed { error, .. } => Some(*error),
-            Next::Nothing | Next::Coming { .. } | Next::Ready { .. } => None,
-        }
+        self.full
     }
 
     /// When something is due without an event.
@@ -497,9 +497,11 @@ impl Segments {
             self.close(file, disk);
             // No number is left out: one that is there is tried again.
             self.found = was_found.then_some(segment);
-            self.next = Next::Failed { error, retry_at: now + RETRY_AFTER };
+            self.full = Some(error);
+            self.next = Next::Failed { retry_at: now + RETRY_AFTER };
             return;
         }
+        self.full = None;
         self.next_number = self.next_number.max(segment.number + 1);
         self.last_bytes = Some(segment.file_bytes);
         self.next = Next::Ready { file, segment };

@@ -248,6 +248,11 @@ fn a_full_disk_refuses_publishes_and_heals() {
     rig.wait(Duration::from_millis(999));
     rig.settle();
     assert_eq!(rig.partition.admission(), Admission::Full);
+    rig.now = rig.log().next_deadline();
+    for _ in 0..5 {
+        rig.turn();
+        assert_eq!(rig.partition.admission(), Admission::Full, "also while it is tried again");
+    }
     rig.memory.set_capacity(20 << 20);
     rig.now = rig.log().next_deadline();
     rig.settle();
