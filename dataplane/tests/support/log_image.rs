@@ -217,7 +217,7 @@ impl LogBuilder {
 
     /// Bytes that are left, without those for the closing batch.
     pub(crate) fn room(&self) -> u64 {
-        self.segment_bytes - self.position - 2 * BATCH_HEADER_BYTES as u64
+        self.segment_bytes.saturating_sub(self.position + 2 * BATCH_HEADER_BYTES as u64)
     }
 
     /// A batch of messages with these payloads, and topics `t/{offset mod 4}`.
