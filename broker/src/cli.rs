@@ -6,6 +6,7 @@
 use crate::config::{
     Assignment, Config, Cores, Layers, Loaded, LogFormat, LogLevel, Source, TransportSetting, load,
 };
+use crate::log_tool::{LogCommand, ToolError};
 use crate::{doctor, startup};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::Serialize;
@@ -43,6 +44,11 @@ enum Command {
         #[command(flatten)]
         settings: Settings,
     },
+    /// Look at the commit log of a data directory, in use or not
+    Log {
+        #[command(subcommand)]
+        command: LogCommand,
+    },
     /// Print the version
     Version {
         /// Print JSON
@@ -52,7 +58,7 @@ enum Command {
 }
 
 /// Flags that set configuration values; they win over environment and file.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 struct Settings {
     /// Configuration file (TOML)
     #[arg(short, long, value_name = "FILE", env = "RINGLANE_CONFIG")]
@@ -134,6 +140,7 @@ pub fn run() -> ExitCode {
             print(&if json { report.json() } else { report.text() });
             ExitCode::from(if report.has_failures() { EXIT_FAILED } else { 0 })
         }),
+        Command::Log { command } => log(&command),
         Command::Version { json } => {
             print(&version(json));
             ExitCode::SUCCESS
@@ -146,6 +153,21 @@ fn with_config(settings: &Settings, run: impl FnOnce(&Loaded) -> ExitCode) -> Ex
         Ok(loaded) => run(&loaded),
         Err(error) => fail(EXIT_CONFIG, &error),
     }
+}
+
+/// `ringlane log`: its errors are those of the tool, and no log line is written.
+fn log(command: &LogCommand) -> ExitCode {
+    let place = command.place();
+    let settings = Settings {
+        config: place.config.clone(),
+        data_dir: place.data_dir.clone(),
+        ..Settings::default()
+    };
+    with_config(&settings, |loaded| match command.run(&loaded.config.data_dir) {
+        Ok(()) | Err(ToolError::Closed) => ExitCode::SUCCESS,
+        Err(ToolError::Damaged) => ExitCode::from(EXIT_FAILED),
+        Err(error) => fail(EXIT_FAILED, &error),
+    })
 }
 
 fn serve(config: &Config) -> ExitCode {

@@ -20,6 +20,7 @@ mod durable;
 mod groups;
 mod handlers;
 mod lazy;
+mod log_tool;
 pub mod logging;
 pub mod mail;
 pub mod metrics;

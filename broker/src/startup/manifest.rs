@@ -175,6 +175,43 @@ impl DataDirectory {
     }
 }
 
+/// Reads the manifest of a data directory, and changes nothing.
+///
+/// # Errors
+/// See [`ManifestError`]; a directory without a manifest is `Io`.
+pub fn peek(directory: &Path) -> Result<Manifest, ManifestError> {
+    let file = directory.join(MANIFEST);
+    let bytes = fs::read(&file).map_err(|error| io_error("read the manifest", &file, error))?;
+    parse(&file, &bytes)
+}
+
+/// Whether a broker uses a data directory now.
+///
+/// # Errors
+/// The lock cannot be looked at.
+pub fn is_in_use(directory: &Path) -> Result<bool, ManifestError> {
+    let path = directory.join(LOCK);
+    let file = match File::open(&path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(io_error("open the lock file", &path, error)),
+    };
+    match flock(&file, FlockOperation::NonBlockingLockShared) {
+        Ok(()) => Ok(false),
+        Err(rustix::io::Errno::WOULDBLOCK) => Ok(true),
+        Err(error) => Err(io_error("look at the lock", &path, error.into())),
+    }
+}
+
+/// Keeps brokers out of a data directory for as long as the file is open.
+///
+/// # Errors
+/// `InUse` if one uses it.
+pub fn hold(directory: &Path) -> Result<File, ManifestError> {
+    peek(directory)?;
+    lock(directory)
+}
+
 /// Makes a directory and those above it, for the owner alone, each entry durable: a directory whose
 /// own name is lost with the power takes everything in it along.
 fn make_directories(path: &Path) -> io::Result<()> {

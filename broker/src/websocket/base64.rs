@@ -1,11 +1,11 @@
-//! The little of base64 that the opening handshake needs.
+//! The little of base64 that the opening handshake and the tools need.
 //!
 //! Source: RFC 4648 section 4.
 
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
 /// Appends `bytes` to `out` in base64 with padding.
-pub(super) fn encode(bytes: &[u8], out: &mut Vec<u8>) {
+pub(crate) fn encode(bytes: &[u8], out: &mut Vec<u8>) {
     for group in bytes.chunks(3) {
         let second = group.get(1).copied().unwrap_or(0);
         let third = group.get(2).copied().unwrap_or(0);

@@ -6,7 +6,7 @@
 //!
 //! Source: RFC 6455; MQTT 5 section 6.
 
-mod base64;
+pub(crate) mod base64;
 mod frame;
 mod mask;
 mod upgrade;
