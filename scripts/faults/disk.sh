@@ -3,6 +3,7 @@
 #
 #   disk.sh make DIR MIB      makes DIR/disk.img (on /dev/shm where there is room) and mounts it on DIR/mount
 #   disk.sh cut DIR           power loss: the file system stops, nothing is flushed, every later write fails
+#   disk.sh sync DIR          makes durable what was written so far
 #   disk.sh fill DIR          takes all room that is left; `free` gives it back
 #   disk.sh remount DIR       the power is back: unmount, mount, the journal is replayed
 #   disk.sh small DIR MIB     as make, and the size is the fault: a disk that is full after MIB
@@ -17,7 +18,7 @@ die() {
     exit 1
 }
 
-[ "$#" -ge 2 ] || die "usage: disk.sh make|small|thin DIR MIB; disk.sh cut|fill|free|remount|remove DIR"
+[ "$#" -ge 2 ] || die "usage: disk.sh make|small|thin DIR MIB; disk.sh sync|cut|fill|free|remount|remove DIR"
 step="$1" dir="$(cd "$2" && pwd)" mib="${3:-256}"
 image="$dir/disk.img"
 
@@ -87,6 +88,7 @@ fill)
     dd if=/dev/zero of="$dir/mount/filler" bs=1M 2>/dev/null || true
     dd if=/dev/zero of="$dir/mount/filler" bs=4K oflag=append conv=notrunc 2>/dev/null || true
     ;;
+sync) sync -f "$dir/mount" ;;
 free) rm -f "$dir/mount/filler" ;;
 remount)
     unmount

@@ -99,6 +99,10 @@ pub(crate) struct LedgerArgs {
     /// Size of the file system for power loss and full-disk, in MiB.
     #[arg(long, default_value_t = 512)]
     disk_mib: u64,
+    /// For power loss: start the broker once before, and make durable what that leaves. For brokers whose
+    /// first start is not safe by itself.
+    #[arg(long)]
+    pub(crate) settle: bool,
     /// CPUs of the broker, such as 0,1.
     #[arg(long, default_value = "0")]
     broker_cpus: String,

@@ -134,9 +134,7 @@ impl Running {
     /// If it had ended by itself.
     pub(crate) fn kill(mut self) -> Result<()> {
         self.ensure_runs()?;
-        self.signal(Signal::KILL).context("a broker is gone")?;
-        self.child.wait().context("a broker that was killed")?;
-        Ok(())
+        self.reap()
     }
 
     /// Ends what perhaps ended by itself already.
@@ -147,6 +145,11 @@ impl Running {
         // Its leader may be gone, but not the rest of the group.
         let _ = self.signal(Signal::KILL);
         self.child.wait().context("a broker that was killed")?;
+        // What listened may be another process of the group, which is about to go.
+        let deadline = Instant::now() + END_MAX;
+        while TcpListener::bind(self.address).is_err() && Instant::now() < deadline {
+            sleep(GLANCE);
+        }
         Ok(())
     }
 

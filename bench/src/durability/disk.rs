@@ -41,6 +41,14 @@ impl Disk {
         self.run("cut", &[]).context("the power cut")
     }
 
+    /// Makes everything durable that was written.
+    ///
+    /// # Errors
+    /// If that cannot be done.
+    pub(super) fn sync(&self) -> Result<()> {
+        self.run("sync", &[]).context("the disk's sync")
+    }
+
     /// Takes all room that is left.
     ///
     /// # Errors

@@ -134,6 +134,15 @@ impl RecipeHost {
         &self.values.directory
     }
 
+    /// Makes everything durable that the broker has written so far: what its first start leaves behind
+    /// is then no part of the experiment.
+    ///
+    /// # Errors
+    /// If that cannot be done.
+    pub fn settle(&self) -> Result<()> {
+        self.disk.as_ref().map_or(Ok(()), Disk::sync)
+    }
+
     /// The version that the program gives.
     #[must_use]
     pub fn version(&self) -> String {

@@ -2,7 +2,7 @@
 
 use crate::cli::ledger::LedgerArgs;
 use anyhow::Result;
-use ringlane_bench::durability::{self, Check, Outcome};
+use ringlane_bench::durability::{self, Check, Fault, Host, Outcome};
 use ringlane_bench::report::Report;
 use std::fs;
 use std::io::{self, Write};
@@ -15,6 +15,11 @@ pub(crate) fn run(args: &LedgerArgs) -> Result<Report> {
     let room = args.room();
     let mut host = args.host(&name, recipe, room.clone())?;
     let version = host.version();
+    if args.settle {
+        host.start()?;
+        host.strike(Fault::Term)?;
+        host.settle()?;
+    }
     let outcome = durability::run(&options, &mut host);
     let has_failed = outcome.as_ref().is_ok_and(|outcome| outcome.findings.total() > 0);
     if args.keep_directory && has_failed {
