@@ -15,7 +15,6 @@ mod connection;
 pub mod control;
 mod delivery;
 pub mod doctor;
-#[cfg_attr(not(test), expect(dead_code, reason = "the log that it is recorded in comes next"))]
 mod durable;
 mod groups;
 mod handlers;

@@ -50,6 +50,12 @@ pub enum Mail {
         /// The filter.
         filter: Box<str>,
     },
+    /// How far partitions of the sender are committed: what the receiver was to be told of them
+    /// below that, it was.
+    LogMarks {
+        /// Partitions with changes.
+        marks: Vec<LogMark>,
+    },
     /// All announcements of the receiver below `seq` are installed at the sender.
     FilterAck {
         /// The first announcement that is not installed.
@@ -91,6 +97,17 @@ pub enum Mail {
     },
     /// From the control thread.
     Control(Box<ControlMail>),
+}
+
+/// How far one partition is committed, per level.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LogMark {
+    /// Which one.
+    pub partition: PartitionId,
+    /// Every publish of the level `memory` below is committed.
+    pub memory: Offset,
+    /// Every publish of the level `local_disk` below is committed.
+    pub disk: Offset,
 }
 
 /// QoS 0 messages on their way to another core: one, or a run of one topic.

@@ -86,6 +86,7 @@ core_metrics! {
     dropped_slow, Counter, "messages_dropped_slow_subscriber_total", "QoS 0 messages dropped because a subscriber's output was full.";
     dropped_mailbox, Counter, "messages_dropped_mailbox_total", "QoS 0 messages dropped because another core's mailbox stayed full for 10 ms.";
     dropped_backlog, Counter, "messages_dropped_backlog_total", "Messages dropped from a session's backlog at its bound (drop_oldest).";
+    dropped_postings, Counter, "postings_dropped_total", "Messages that a session was owed and whose record was lost in a crash (level memory), or dropped since.";
     dropped_expired, Counter, "messages_dropped_expired_total", "Messages dropped because their expiry interval passed before delivery.";
     dropped_too_large, Counter, "messages_dropped_too_large_total", "Messages not delivered because of the subscriber's Maximum Packet Size.";
     dropped_memory, Counter, "messages_dropped_memory_total", "QoS 0 messages dropped because the memory budget was spent.";

@@ -104,7 +104,7 @@ fn publishers_share_rounds(transport: Transport) {
     let (rounds, records) =
         (broker.metric("log_rounds_total"), broker.metric("log_flushed_records_total"));
     assert!(1000 <= records && rounds < records / 2, "{rounds} rounds, {records} records");
-    assert_eq!(broker.metric("log_flush_seconds_count"), rounds);
+    assert!(rounds <= broker.metric("log_flush_seconds_count"));
     assert!(0 < broker.metric("log_segments") && 0 < broker.metric("log_bytes"));
     broker.kill();
 }

@@ -379,6 +379,15 @@ impl<'a> MessageRef<'a> {
         }
     }
 
+    /// The level that it was accepted at; of one that lies in no batch, `Memory`.
+    #[must_use]
+    pub fn level(self) -> Level {
+        match self {
+            Self::Handle(message) => message.level(),
+            Self::InBatch(batch, index) => batch.level(index),
+        }
+    }
+
     /// A handle on it.
     #[must_use]
     pub fn to_message(self) -> Message {

@@ -7,7 +7,6 @@ use crate::websocket;
 use ringlane_dataplane::ids::ConnectionId;
 use ringlane_dataplane::net::{Close, Closure};
 use ringlane_mqtt::{ReasonCode, encode};
-use std::time::Duration;
 
 /// Why a connection ends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -49,7 +48,11 @@ impl Broker {
             End::Slow => turn.sockets.close(id, Close::Abort),
             _ => turn.sockets.close(id, Close::Flush),
         }
-        let Phase::Connected(session) = connection.phase else { return };
+        let session = match connection.phase {
+            Phase::Connected(session) => session,
+            Phase::Opening { session, .. } => return self.abandon_opening(turn, session, id),
+            Phase::Greeting | Phase::Moving(_) => return,
+        };
         self.metrics.connections.sub(1);
         match end {
             End::Clean | End::WithWill => self.metrics.disconnects_clean.add(1),
@@ -99,11 +102,8 @@ impl Broker {
         if !session.is_persistent() {
             return self.end_session(turn, id);
         }
-        let expiry = session.expiry_secs;
-        if expiry != crate::session::NEVER_EXPIRES {
-            let at = turn.now + Duration::from_secs(u64::from(expiry));
-            session.expiry_timer = Some(turn.timers.schedule(at, Timer::SessionExpiry(id)));
-        }
+        self.arm_expiry(turn, id);
+        self.record_closed(turn, id);
         self.arm_will(turn, id);
         // Nobody is there to be paced.
         self.resume_primings(turn, id);

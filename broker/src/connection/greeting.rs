@@ -87,7 +87,8 @@ impl Broker {
             Ok(Frame::Incomplete { .. }) => return Flow::More,
             Err(error) => return self.fail(turn, id, error),
         };
-        self.metrics.packets_received.add(1);
+        let phase = self.connections.get(id).map(|connection| connection.phase);
+        self.metrics.packets_received.add(u64::from(phase == Some(Phase::Greeting)));
         match decode_connect(raw) {
             Ok(connect) => self.place(turn, id, &connect, raw.total_bytes),
             Err(error) if error.reason == ReasonCode::UNSUPPORTED_PROTOCOL_VERSION => {

@@ -42,6 +42,8 @@ pub(crate) enum Phase {
     Greeting,
     /// CONNECT is complete and the client belongs to another core.
     Moving(CoreId),
+    /// CONNECT waits until its session is in the log; `present` if the session was there before.
+    Opening { session: SessionId, present: bool },
     /// CONNECT was accepted.
     Connected(SessionId),
 }

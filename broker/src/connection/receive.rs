@@ -148,7 +148,7 @@ impl Broker {
             }
             let flow = match connection.phase {
                 Phase::Moving(_) => return used,
-                Phase::Greeting => self.greet(turn, id, rest),
+                Phase::Greeting | Phase::Opening { .. } => self.greet(turn, id, rest),
                 Phase::Connected(session) => {
                     let from = Origin { id, session, version: connection.version };
                     match self.take_run(turn, from, rest) {

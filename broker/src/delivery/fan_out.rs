@@ -2,8 +2,10 @@
 
 use super::owed::Owed;
 use super::qos0::{Qos0, send_qos0};
-use super::{Matched, Subscriber, Target, View};
+use super::{Matched, PostedAs, Subscriber, Target, View};
 use crate::service::{Broker, Turn};
+use crate::session::{NOT_POSTED, Session};
+use ringlane_dataplane::routing::Placement;
 use ringlane_mqtt::QoS;
 
 /// A session's matching subscriptions, merged.
@@ -21,7 +23,10 @@ impl Broker {
         matched.clear();
         let route = self.routes.route(view.topic);
         matched.extend_from_slice(&route.subscribers);
+        self.scratch.posted.clear();
+        self.scratch.posted.extend_from_slice(&route.posted);
         let (overlaps, cores) = (route.overlaps, route.cores);
+        self.post(view);
         self.scratch.forms.clear();
         self.scratch.owed_forms.clear();
         let many = matched.len() > 1;
@@ -45,13 +50,14 @@ impl Broker {
         view: &mut View<'_>,
         many: bool,
     ) {
-        let Self { sessions, scratch, maker, metrics, sizes, .. } = self;
+        let Self { sessions, scratch, maker, metrics, sizes, placement, .. } = self;
         let Some(session) = sessions.at_mut(slot) else { return };
+        let posting = posting_of(session, &scratch.postings, placement);
         let own = session.client_hash == view.publisher;
         let Some(merged) = merge(subscribers, own, view, &mut scratch.ids) else { return };
         if merged.priming {
             let id = session.id;
-            return self.hold(turn, id, view, merged.qos, merged.retain);
+            return self.hold(turn, id, view, merged.qos, merged.retain, posting);
         }
         if merged.qos == QoS::AtMostOnce {
             let Some(link) = session.link.as_mut() else { return };
@@ -65,9 +71,19 @@ impl Broker {
             send_qos0(link, turn.sockets, turn.now, view, how, tools);
             return;
         }
-        let owed = Owed { qos: merged.qos, retain: merged.retain, keep_form: many };
+        let owed = Owed { qos: merged.qos, retain: merged.retain, keep_form: many, posting };
         self.owe_match(turn, slot, view, owed);
     }
+}
+
+/// The number that the message in hand is posted under for a session.
+fn posting_of(session: &Session, postings: &[PostedAs], placement: &Placement) -> u64 {
+    if postings.is_empty() || !session.recorded || !session.is_persistent() {
+        return NOT_POSTED;
+    }
+    let partition = placement.index_on_core(session.partition);
+    let found = postings.iter().find(|posted| u32::from(posted.partition) == partition);
+    found.map_or(NOT_POSTED, |posted| posted.posting)
 }
 
 /// Merges a session's matching subscriptions: the highest QoS, all subscription identifiers

@@ -15,19 +15,31 @@ mod subscriber;
 mod upkeep;
 mod view;
 
+pub(crate) use owed::{count_publish, write_pending};
 pub(crate) use owed_forms::OwedForms;
 pub(crate) use pressure::{OUTPUT_WAIT, has_room_again};
 pub(crate) use qos0::Forms;
-pub(crate) use routes::Routes;
+pub(crate) use routes::{Posted, Routes};
 pub(crate) use run::{Forwarded, Matched, RunDelivery};
 pub(crate) use subscriber::{Subscriber, Subscribers, Target};
 pub(crate) use upkeep::UpkeepList;
 pub(crate) use view::{MessageMaker, View};
 
+/// The posting number that a message has in one of this core's partitions.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PostedAs {
+    /// Where the partition stands in this core's table.
+    pub(crate) partition: u16,
+    pub(crate) posting: u64,
+}
+
 /// Buffers that are reused from message to message.
 #[derive(Debug, Default)]
 pub(crate) struct Scratch {
     pub(crate) matched: Vec<Subscriber>,
+    /// The filters that the message in hand is posted for, and its posting numbers.
+    pub(crate) posted: Vec<Posted>,
+    pub(crate) postings: Vec<PostedAs>,
     pub(crate) forms: Forms,
     pub(crate) owed_forms: OwedForms,
     /// Subscription identifiers of one delivery.

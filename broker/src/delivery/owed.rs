@@ -9,7 +9,7 @@ use crate::connection::{Delivery, Link, Written};
 use crate::metrics::CoreMetrics;
 use crate::service::sizes::SHARE_PAYLOAD_BYTES;
 use crate::service::{Broker, Sizes, Turn};
-use crate::session::{Inflight, Pending, Session, SessionId, SubscriptionIds};
+use crate::session::{Inflight, NOT_POSTED, Pending, Session, SessionId, SubscriptionIds};
 use ringlane_dataplane::net::Sockets;
 use ringlane_mqtt::{QoS, encode};
 
@@ -32,6 +32,8 @@ pub(super) struct Owed {
     pub(super) retain: bool,
     /// Whether other clients get the same packet, so that it pays to keep it encoded.
     pub(super) keep_form: bool,
+    /// The posting number, or [`NOT_POSTED`](crate::session::NOT_POSTED).
+    pub(super) posting: u64,
 }
 
 impl Broker {
@@ -46,13 +48,20 @@ impl Broker {
     ) {
         let Self { sessions, scratch, maker, metrics, sizes, upkeep, .. } = self;
         let Some(session) = sessions.at_mut(slot) else { return };
-        let Owed { qos, retain, .. } = owed;
+        let Owed { qos, retain, posting, .. } = owed;
         let ids = SubscriptionIds::from_slice(&scratch.ids);
         let in_step = session.outbound.is_in_step() && view.expires_at > turn.now;
         if !in_step || !has_room(session, turn.sockets, sizes) {
-            let pending = Pending { message: view.lasting(maker), qos, retain, ids, ticket: None };
+            let message = view.lasting(maker);
+            let pending = Pending { message, qos, retain, ids, ticket: None, posting };
             let id = session.id;
             return self.owe(turn, id, pending);
+        }
+        if qos == QoS::ExactlyOnce && posting != NOT_POSTED {
+            let message = view.handle(maker);
+            let pending = Pending { message, qos, retain, ids, ticket: None, posting };
+            let id = session.id;
+            return self.record_sent(turn, id, pending);
         }
         let Session { link: Some(link), outbound, .. } = session else { return };
         let packet_id = outbound.fresh_packet_id();
@@ -64,7 +73,7 @@ impl Broker {
         count_publish(metrics, qos, view.payload.len());
         metrics.inflight_messages.add(1);
         let message = view.handle(maker);
-        outbound.begin(packet_id, Pending { message, qos, retain, ids, ticket: None });
+        outbound.begin(packet_id, Pending { message, qos, retain, ids, ticket: None, posting });
         upkeep.note(turn, session);
     }
 
@@ -143,6 +152,10 @@ impl Broker {
         if pending.message.head().expires_at <= turn.now {
             metrics.dropped_expired.add(1);
             return Step::Skipped(pending);
+        }
+        if pending.qos == QoS::ExactlyOnce && pending.posting != NOT_POSTED {
+            self.record_sent(turn, id, pending);
+            return Step::Sent;
         }
         let is_qos0 = pending.qos == QoS::AtMostOnce;
         let packet_id = if is_qos0 { 0 } else { outbound.fresh_packet_id() };
@@ -227,7 +240,7 @@ fn has_room(session: &Session, sockets: &Sockets, sizes: &Sizes) -> bool {
     })
 }
 
-fn count_publish(metrics: &CoreMetrics, qos: QoS, payload_bytes: usize) {
+pub(crate) fn count_publish(metrics: &CoreMetrics, qos: QoS, payload_bytes: usize) {
     metrics.packets_sent.add(1);
     metrics.publish_sent_bytes.add(payload_bytes as u64);
     match qos {
@@ -274,7 +287,7 @@ fn write_match(
     link.write_publish(turn.sockets, turn.now, &delivery)
 }
 
-fn write_pending(
+pub(crate) fn write_pending(
     link: &mut Link,
     turn: &mut Turn<'_>,
     pending: &Pending,

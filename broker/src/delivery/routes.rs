@@ -12,6 +12,15 @@ use ringlane_dataplane::routing::{CoreSet, FilterTree, RemoteFilters, TopicCache
 /// as far as one delivery is concerned, and would pin memory.
 const REMEMBERED_SUBSCRIBERS_MAX: usize = 16;
 
+/// A filter that records are posted for: some durable session of a partition subscribes to it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) struct Posted {
+    /// Where the partition stands in this core's table.
+    pub(crate) partition: u16,
+    /// The filter's number there.
+    pub(crate) filter: u32,
+}
+
 /// Who gets the messages of one topic.
 #[derive(Debug, Default)]
 pub(crate) struct Route {
@@ -24,6 +33,8 @@ pub(crate) struct Route {
     pub(crate) plain: bool,
     /// The other cores that may want it.
     pub(crate) cores: CoreSet,
+    /// The filters that it is posted for, those of one partition side by side.
+    pub(crate) posted: Vec<Posted>,
 }
 
 /// The routes of one core.
@@ -31,6 +42,7 @@ pub(crate) struct Route {
 pub(crate) struct Routes {
     core: CoreId,
     local: FilterTree<Subscribers>,
+    posted: FilterTree<Vec<Posted>>,
     remote: RemoteFilters,
     cache: TopicCache<Route>,
     /// The stamp of routes that are up to date; it rises with every change.
@@ -44,6 +56,7 @@ impl Routes {
         Self {
             core,
             local: FilterTree::new(),
+            posted: FilterTree::new(),
             remote: RemoteFilters::new(),
             cache: TopicCache::default(),
             version: 1,
@@ -72,6 +85,18 @@ impl Routes {
     pub(crate) fn remove(&mut self, filter: &str) {
         self.version += 1;
         self.local.remove(filter);
+    }
+
+    /// Records are posted for a filter of this partition from now on, under this number; or not any
+    /// more.
+    pub(crate) fn set_posted(&mut self, filter: &str, partition: u16, number: Option<u32>) {
+        self.version += 1;
+        let list = self.posted.entry(filter, Vec::new);
+        list.retain(|posted| posted.partition != partition);
+        list.extend(number.map(|filter| Posted { partition, filter }));
+        if list.is_empty() {
+            self.posted.remove(filter);
+        }
     }
 
     /// Another core wants a filter.
@@ -109,8 +134,11 @@ impl Routes {
     /// The route of a topic that is not remembered. The broker's own topics never are: a client that
     /// publishes to a remembered topic is not checked again.
     pub(crate) fn find_out(&mut self, topic: &str, hash: TopicHash) -> &Route {
-        let Self { core, local, remote, cache, version, unremembered } = self;
+        let Self { core, local, posted, remote, cache, version, unremembered } = self;
         find(local, remote, *core, topic, unremembered);
+        unremembered.posted.clear();
+        posted.for_each_match(topic, &mut |list| unremembered.posted.extend_from_slice(list));
+        unremembered.posted.sort_unstable();
         let is_long = unremembered.subscribers.len() > REMEMBERED_SUBSCRIBERS_MAX;
         if is_long || topic.starts_with("$SYS") {
             return unremembered;
@@ -130,6 +158,8 @@ impl Route {
     fn copy_from(&mut self, other: &Self) {
         self.subscribers.clear();
         self.subscribers.extend_from_slice(&other.subscribers);
+        self.posted.clear();
+        self.posted.extend_from_slice(&other.posted);
         (self.overlaps, self.plain, self.cores) = (other.overlaps, other.plain, other.cores);
     }
 

@@ -3,18 +3,37 @@
 //! `records` are the state records and `model` the state that they are applied to, while the broker
 //! runs and when it starts. `postings` say where the messages lie that sessions are owed; `pending`
 //! merges them for one session, `sweep` drops what nobody needs, `snapshot` writes the state into a
-//! checkpoint, `recovered` matches what lies behind the cursors after a crash.
+//! checkpoint, `recovered` matches what lies behind the cursors after a crash. All of these are pure.
+//!
+//! While the broker runs, `live` appends and applies, `waits` are those who wait for the disk,
+//! `lifecycle`, `exchange` and `retained` say what is recorded when, and `upkeep` is what is done
+//! once a second. `start` makes the state of a node out of its logs, and `restore` a core's sessions
+//! out of that.
 
 mod bytes;
+mod exchange;
+mod lifecycle;
+mod live;
 mod model;
 mod pending;
 mod postings;
 mod records;
 mod recovered;
+mod restore;
+mod retained;
 mod session;
 mod slab;
+#[cfg_attr(not(test), expect(dead_code, reason = "checkpoints and trimming come next"))]
 mod snapshot;
+mod start;
 mod sweep;
+mod upkeep;
+mod waits;
+
+pub(crate) use live::Durable;
+pub(crate) use model::PartitionState;
+pub(crate) use records::SubscriptionOptions;
+pub(crate) use start::{CoreState, NodeState, Recovery};
 
 #[cfg(test)]
 mod model_tests;

@@ -7,7 +7,7 @@
 //! checkpoint may be written while records are appended.
 
 use super::postings::{Place, PostingList, PostingRange};
-use super::records::{Cursor, FilterPostings, StateRecord, SubscriptionOptions, WillBody};
+use super::records::{Cursor, FilterPostings, Kind, StateRecord, SubscriptionOptions, WillBody};
 use super::session::{Presence, SessionState, SubscriptionState, WillState};
 use super::slab::{Named, Slab};
 use std::collections::BTreeMap;
@@ -41,6 +41,7 @@ impl Named for SessionState {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct RetainedState {
     pub(crate) place: Place,
+    pub(crate) memory: bool,
     pub(crate) publisher: u64,
     pub(crate) accepted_ms: u64,
     pub(crate) expiry_secs: Option<u32>,
@@ -65,6 +66,11 @@ pub(crate) struct PartitionState {
     pub(super) epochs: Vec<(u64, u64)>,
     /// Retained messages that recovery found, by topic.
     pub(super) retained: BTreeMap<Box<str>, RetainedState>,
+    /// Retained messages that were found behind the cursors, in their order: the log of this
+    /// partition does not have them yet.
+    pub(super) retained_again: Vec<(Box<str>, RetainedState)>,
+    /// Parts whose whole has not been seen.
+    parts: Vec<(Box<str>, Vec<PostingRange>)>,
     /// Up to which epoch and offset retained messages of each partition were applied.
     pub(super) retained_cursors: Vec<(u64, u64)>,
 }
@@ -86,11 +92,35 @@ impl PartitionState {
             unlogged: Vec::new(),
             epochs: Vec::new(),
             retained: BTreeMap::new(),
+            retained_again: Vec::new(),
+            parts: Vec::new(),
             retained_cursors: vec![(0, 0); 2 * partitions as usize],
         }
     }
 
     // -- questions ---------------------------------------------------------------------------
+
+    pub(crate) fn session_count(&self) -> usize {
+        self.sessions.len()
+    }
+
+    /// The recorded position of a session.
+    pub(crate) fn position(&self, client_id: &str) -> Option<u64> {
+        let slot = self.sessions.find(client_id)?;
+        self.sessions.get(slot).map(|session| session.position)
+    }
+
+    /// Up to where all records of a partition's log were matched.
+    pub(crate) fn matched_from(&self, partition: u32) -> u64 {
+        let both = [false, true].map(|memory| self.cursors[cursor_index(partition, memory)].next);
+        both[0].min(both[1])
+    }
+
+    /// The filters that sessions subscribe to by themselves, not in a group.
+    pub(crate) fn plain_filters(&self) -> impl Iterator<Item = &str> {
+        let names = self.filters.iter().map(|(_, filter)| &*filter.name);
+        names.filter(|name| !name.starts_with("$share/"))
+    }
 
     /// A session's number, by its client identifier.
     pub(crate) fn find(&self, client_id: &str) -> Option<u32> {
@@ -109,6 +139,7 @@ impl PartitionState {
         self.filters.get(number)
     }
 
+    #[cfg(test)]
     pub(crate) fn find_filter(&self, name: &str) -> Option<u32> {
         self.filters.find(name)
     }
@@ -117,6 +148,38 @@ impl PartitionState {
     pub(crate) fn posted_filters(&self) -> impl Iterator<Item = (u32, &str)> {
         let held = self.filters.iter().filter(|(_, filter)| filter.holders > 0);
         held.map(|(number, filter)| (number, &*filter.name))
+    }
+
+    /// The number of a filter that records are posted for.
+    pub(crate) fn posted_number(&self, filter: &str) -> Option<u32> {
+        let number = self.filters.find(filter)?;
+        self.filters.get(number).filter(|found| found.holders > 0).map(|_| number)
+    }
+
+    /// The filters that a session subscribes to.
+    pub(crate) fn filters_of(&self, client_id: &str) -> Vec<Box<str>> {
+        let session = self.sessions.find(client_id).and_then(|slot| self.sessions.get(slot));
+        let subscriptions = session.into_iter().flat_map(|session| &session.subscriptions);
+        let filters = subscriptions.filter_map(|held| self.filters.get(held.filter));
+        filters.map(|filter| filter.name.clone()).collect()
+    }
+
+    /// Whether a session subscribes to a filter.
+    pub(crate) fn has_subscription(&self, client_id: &str, filter: &str) -> bool {
+        let session = self.sessions.find(client_id).and_then(|slot| self.sessions.get(slot));
+        let number = self.filters.find(filter);
+        session.is_some_and(|s| s.subscriptions.iter().any(|held| Some(held.filter) == number))
+    }
+
+    /// From which posting on a subscription of this session counts: an older one is only replaced.
+    pub(crate) fn since(&self, client_id: &str, filter: &str) -> u64 {
+        let held = || {
+            let session = self.session(self.sessions.find(client_id)?)?;
+            let number = self.filters.find(filter)?;
+            let held = session.subscriptions.iter().find(|held| held.filter == number)?;
+            is_posted(filter, held.options).then_some(held.since)
+        };
+        held().unwrap_or(self.next_posting)
     }
 
     /// How far each partition's log was matched, `local_disk` before `memory`.
@@ -165,24 +228,44 @@ impl PartitionState {
         }
     }
 
-    /// The record that says what was matched since the last one, if anything was.
-    pub(crate) fn unlogged(&self) -> Option<StateRecord<'_>> {
-        let changed = self.cursors_unlogged || self.logged_posting < self.next_posting;
-        if !changed {
-            return None;
-        }
-        let filters = self.unlogged.iter().filter_map(|number| {
-            let filter = self.filters.get(*number)?;
-            let ranges: Vec<_> = filter.postings.from(self.logged_posting).collect();
-            let postings = FilterPostings { filter: &filter.name, ranges };
-            (!postings.ranges.is_empty()).then_some(postings)
-        });
-        let filters = filters.collect();
-        let cursors = self.cursors.iter().filter(|cursor| cursor.next > 0).copied().collect();
-        Some(StateRecord::Postings { next: self.next_posting, cursors, filters })
+    /// Whether something was matched that is not in the log.
+    pub(crate) fn has_unlogged(&self) -> bool {
+        self.cursors_unlogged || self.logged_posting < self.next_posting
     }
 
-    /// The record of [`PartitionState::unlogged`] was appended.
+    /// Filters with postings that are not in the log: what the next record of them costs.
+    pub(crate) fn unlogged_count(&self) -> u64 {
+        self.next_posting - self.logged_posting + self.unlogged.len() as u64
+    }
+
+    /// The records that say what was matched since the last ones, to be appended one right behind
+    /// the other; none if nothing was. Each is of about `bytes_max` bytes at most.
+    pub(crate) fn unlogged(&self, bytes_max: usize) -> Vec<StateRecord<'_>> {
+        let mut records = Vec::new();
+        if !self.has_unlogged() {
+            return records;
+        }
+        let (mut filters, mut bytes) = (Vec::new(), 0);
+        for number in &self.unlogged {
+            let Some(filter) = self.filters.get(*number) else { continue };
+            let ranges: Vec<_> = filter.postings.from(self.logged_posting).collect();
+            for ranges in ranges.chunks((bytes_max / RANGE_BYTES).max(1)) {
+                let more = filter.name.len() + FILTER_BYTES + ranges.len() * RANGE_BYTES;
+                if bytes + more > bytes_max && bytes > 0 {
+                    let filters = core::mem::take(&mut filters);
+                    records.push(StateRecord::PostingsPart { filters });
+                    bytes = 0;
+                }
+                bytes += more;
+                filters.push(FilterPostings { filter: &filter.name, ranges: ranges.to_vec() });
+            }
+        }
+        let cursors = self.cursors.iter().filter(|cursor| cursor.next > 0).copied().collect();
+        records.push(StateRecord::Postings { next: self.next_posting, cursors, filters });
+        records
+    }
+
+    /// The records of [`PartitionState::unlogged`] were appended.
     pub(crate) fn set_logged(&mut self) {
         for number in self.unlogged.drain(..) {
             if let Some(filter) = self.filters.get_mut(number) {
@@ -197,6 +280,9 @@ impl PartitionState {
 
     /// Applies a record that was appended, or that recovery reads.
     pub(crate) fn apply(&mut self, record: &StateRecord<'_>) {
+        if !matches!(record.kind(), Kind::Postings | Kind::PostingsPart) {
+            self.parts.clear();
+        }
         match record {
             StateRecord::SessionOpen { client_id, clean, expiry_secs, will } => {
                 self.open_session(client_id, *clean, *expiry_secs, will.as_ref());
@@ -219,6 +305,10 @@ impl PartitionState {
             StateRecord::Unsubscribe { client_id, filter } => self.unsubscribe(client_id, filter),
             StateRecord::Postings { next, cursors, filters } => {
                 self.apply_postings(*next, cursors, filters);
+            }
+            StateRecord::PostingsPart { filters } => {
+                let parts = filters.iter().map(|part| (part.filter.into(), part.ranges.clone()));
+                self.parts.extend(parts);
             }
             StateRecord::Positions { positions } => {
                 for (client_id, position) in positions {
@@ -245,7 +335,9 @@ impl PartitionState {
             StateRecord::Delivered { client_id, postings } => {
                 self.with_session(client_id, |s| s.exchanges().delivered.extend(postings));
             }
-            StateRecord::Retained { topic, retained } => self.apply_retained(topic, retained),
+            StateRecord::Retained { topic, retained } => {
+                self.apply_retained(topic, retained);
+            }
             StateRecord::Epochs { epochs } => self.epochs.clone_from(epochs),
         }
     }
@@ -339,14 +431,11 @@ impl PartitionState {
     }
 
     fn apply_postings(&mut self, next: u64, cursors: &[Cursor], filters: &[FilterPostings<'_>]) {
-        for postings in filters {
-            let number = self.filters.find(postings.filter);
-            let Some(filter) = number.and_then(|number| self.filters.get_mut(number)) else {
-                continue;
-            };
-            if filter.holders > 0 {
-                postings.ranges.iter().for_each(|range| filter.postings.push(*range));
-            }
+        for (filter, ranges) in core::mem::take(&mut self.parts) {
+            self.push_postings(&filter, &ranges);
+        }
+        for FilterPostings { filter, ranges } in filters {
+            self.push_postings(filter, ranges);
         }
         for cursor in cursors {
             if let Some(known) = self.cursors.get_mut(cursor_index(cursor.partition, cursor.memory))
@@ -356,6 +445,19 @@ impl PartitionState {
         }
         self.next_posting = self.next_posting.max(next);
         self.logged_posting = self.next_posting;
+    }
+
+    fn push_postings(&mut self, name: &str, ranges: &[PostingRange]) {
+        let number = self.filters.find(name);
+        let filter = number.and_then(|number| self.filters.get_mut(number));
+        if let Some(filter) = filter.filter(|filter| filter.holders > 0) {
+            ranges.iter().for_each(|range| filter.postings.push(*range));
+        }
+    }
+
+    /// Parts that were left alone at the end of an epoch are none.
+    pub(super) fn drop_parts(&mut self) {
+        self.parts.clear();
     }
 }
 
@@ -378,6 +480,10 @@ impl FilterState {
         }
     }
 }
+
+/// Bytes of one range, and of a filter beside its name and ranges.
+const RANGE_BYTES: usize = 32;
+const FILTER_BYTES: usize = 6;
 
 /// Where the cursor of a partition and level is.
 pub(super) fn cursor_index(partition: u32, memory: bool) -> usize {

@@ -35,19 +35,27 @@ impl PartitionState {
         merge(found, max)
     }
 
-    /// Messages that a session is owed, overlapping filters counted each: for operators.
-    pub(crate) fn owed_count(&self, slot: u32) -> u64 {
-        let Some(session) = self.sessions.get(slot) else { return 0 };
-        let counts = session.subscriptions.iter().map(|subscription| {
-            let filter = self.filters.get(subscription.filter);
-            filter.map_or(0, |f| f.postings.count_from(session.owed_from(subscription)))
-        });
-        counts.sum()
+    /// Where the messages lie that some session is owed, or has not acknowledged with PUBREC.
+    pub(crate) fn owed_places(&self) -> impl Iterator<Item = Place> {
+        self.sessions.iter().flat_map(|(slot, session)| {
+            let owed = self.owed(slot, 0, usize::MAX).into_iter();
+            owed.map(|posting| posting.place).chain(session.pinned())
+        })
+    }
+
+    /// Where a message lies that a session is owed.
+    pub(crate) fn place_of(&self, slot: u32, posting: u64) -> Option<Place> {
+        let session = self.sessions.get(slot)?;
+        session.subscriptions.iter().find_map(|subscription| {
+            let filter = self.filters.get(subscription.filter)?;
+            let (first, place) = filter.postings.each_from(posting).next()?;
+            (first == posting).then_some(place)
+        })
     }
 }
 
 fn merge(found: Vec<(u64, Place, SubscriptionOptions)>, max: usize) -> Vec<OwedPosting> {
-    let mut owed: Vec<OwedPosting> = Vec::with_capacity(found.len().min(max));
+    let mut owed: Vec<OwedPosting> = Vec::new();
     for (posting, place, options) in found {
         let is_full = owed.len() == max;
         match owed.last_mut() {

@@ -33,10 +33,11 @@ pub(crate) enum Kind {
     Incoming = 29,
     Delivered = 30,
     Epochs = 31,
+    PostingsPart = 32,
 }
 
 impl Kind {
-    const ALL: [Self; 16] = [
+    const ALL: [Self; 17] = [
         Self::SessionOpen,
         Self::SessionClosed,
         Self::SessionEnd,
@@ -53,6 +54,7 @@ impl Kind {
         Self::Incoming,
         Self::Delivered,
         Self::Epochs,
+        Self::PostingsPart,
     ];
 
     fn from_u8(number: u8) -> Option<Self> {
@@ -170,6 +172,10 @@ pub(crate) enum StateRecord<'a> {
         cursors: Vec<Cursor>,
         filters: Vec<FilterPostings<'a>>,
     },
+    /// Postings that the `Postings` record right behind it counts as its own: a record has a bound.
+    PostingsPart {
+        filters: Vec<FilterPostings<'a>>,
+    },
     /// Everything below a session's posting number was acknowledged with QoS 1, or was `Sent`.
     Positions {
         positions: Vec<(&'a str, u64)>,
@@ -246,6 +252,7 @@ impl<'a> StateRecord<'a> {
             Self::Incoming { .. } => Kind::Incoming,
             Self::Delivered { .. } => Kind::Delivered,
             Self::Epochs { .. } => Kind::Epochs,
+            Self::PostingsPart { .. } => Kind::PostingsPart,
         }
     }
 
@@ -265,10 +272,39 @@ impl<'a> StateRecord<'a> {
             | Self::Incoming { client_id, .. }
             | Self::Delivered { client_id, .. } => client_id,
             Self::Postings { .. }
+            | Self::PostingsPart { .. }
             | Self::Positions { .. }
             | Self::Retained { .. }
             | Self::Epochs { .. } => "",
         }
+    }
+
+    /// The same record of another client.
+    pub(crate) fn of<'b>(self, client: &'b str) -> StateRecord<'b>
+    where
+        'a: 'b,
+    {
+        let mut record: StateRecord<'b> = self;
+        match &mut record {
+            StateRecord::SessionOpen { client_id, .. }
+            | StateRecord::SessionClosed { client_id, .. }
+            | StateRecord::SessionEnd { client_id }
+            | StateRecord::WillGone { client_id }
+            | StateRecord::Subscribe { client_id, .. }
+            | StateRecord::Unsubscribe { client_id, .. }
+            | StateRecord::Sent { client_id, .. }
+            | StateRecord::Received { client_id, .. }
+            | StateRecord::Completed { client_id, .. }
+            | StateRecord::Release { client_id, .. }
+            | StateRecord::Incoming { client_id, .. }
+            | StateRecord::Delivered { client_id, .. } => *client_id = client,
+            StateRecord::Postings { .. }
+            | StateRecord::PostingsPart { .. }
+            | StateRecord::Positions { .. }
+            | StateRecord::Retained { .. }
+            | StateRecord::Epochs { .. } => {}
+        }
+        record
     }
 
     /// The topic of the record's head: a filter, or a topic name; empty where there is none.
@@ -304,8 +340,11 @@ impl<'a> StateRecord<'a> {
                 out.u64(*since);
             }
             Self::Postings { next, cursors, filters } => {
-                encode_postings(out, *next, cursors, filters);
+                out.u64(*next);
+                out.list(cursors.iter(), encode_cursor);
+                encode_filters(out, filters);
             }
+            Self::PostingsPart { filters } => encode_filters(out, filters),
             Self::Positions { positions } => {
                 out.list(positions.iter(), |out, (client, posting)| {
                     out.text(client);
@@ -382,7 +421,12 @@ fn decode_body<'a>(
             StateRecord::Subscribe { client_id, filter: topic, options, since: input.u64()? }
         }
         Kind::Unsubscribe => StateRecord::Unsubscribe { client_id, filter: topic },
-        Kind::Postings => decode_postings(input)?,
+        Kind::Postings => StateRecord::Postings {
+            next: input.u64()?,
+            cursors: input.list(21, decode_cursor)?,
+            filters: decode_filters(input)?,
+        },
+        Kind::PostingsPart => StateRecord::PostingsPart { filters: decode_filters(input)? },
         Kind::Positions => {
             let positions = input.list(10, |input| Some((input.text()?, input.u64()?)))?;
             StateRecord::Positions { positions }
@@ -505,19 +549,14 @@ fn decode_retained<'a>(input: &mut Input<'a>) -> Option<RetainedBody<'a>> {
     })
 }
 
-fn encode_postings(
-    out: &mut Output<'_>,
-    next: u64,
-    cursors: &[Cursor],
-    filters: &[FilterPostings<'_>],
-) {
-    out.u64(next);
-    out.list(cursors.iter(), |out, cursor| {
-        out.u32(cursor.partition);
-        out.u8(u8::from(cursor.memory));
-        out.u64(cursor.epoch);
-        out.u64(cursor.next);
-    });
+fn encode_cursor(out: &mut Output<'_>, cursor: &Cursor) {
+    out.u32(cursor.partition);
+    out.u8(u8::from(cursor.memory));
+    out.u64(cursor.epoch);
+    out.u64(cursor.next);
+}
+
+fn encode_filters(out: &mut Output<'_>, filters: &[FilterPostings<'_>]) {
     out.list(filters.iter(), |out, postings| {
         out.text(postings.filter);
         out.list(postings.ranges.iter(), |out, range| {
@@ -528,14 +567,11 @@ fn encode_postings(
     });
 }
 
-fn decode_postings<'a>(input: &mut Input<'a>) -> Option<StateRecord<'a>> {
-    let next = input.u64()?;
-    let cursors = input.list(21, decode_cursor)?;
-    let filters = input.list(6, |input| {
+fn decode_filters<'a>(input: &mut Input<'a>) -> Option<Vec<FilterPostings<'a>>> {
+    input.list(6, |input| {
         let filter = input.text()?;
         Some(FilterPostings { filter, ranges: input.list(32, decode_range)? })
-    })?;
-    Some(StateRecord::Postings { next, cursors, filters })
+    })
 }
 
 fn decode_cursor(input: &mut Input<'_>) -> Option<Cursor> {

@@ -65,6 +65,9 @@ pub(crate) fn samples() -> Vec<StateRecord<'static>> {
         StateRecord::Incoming { client_id, packet_ids: vec![1, 258] },
         StateRecord::Delivered { client_id, postings: vec![44] },
         StateRecord::Epochs { epochs: vec![(7, 0)] },
+        StateRecord::PostingsPart {
+            filters: vec![FilterPostings { filter: "a/+", ranges: vec![range] }],
+        },
     ]
 }
 

@@ -39,11 +39,13 @@ impl PartitionState {
     /// A record of this partition's log begins, or goes on with, an epoch.
     pub(crate) fn note_epoch(&mut self, epoch: u64, offset: u64) {
         if self.epochs.last().is_none_or(|(last, _)| *last < epoch) {
+            self.drop_parts();
             self.epochs.push((epoch, offset));
         }
     }
 
     /// Forgets the epochs that ended before the first offset that is kept.
+    #[cfg_attr(not(test), expect(dead_code, reason = "checkpoints and trimming come next"))]
     pub(crate) fn trim_epochs(&mut self, log_start: u64) {
         let kept = self.epochs.partition_point(|(_, first)| *first <= log_start);
         self.epochs.drain(..kept.saturating_sub(1));
@@ -73,8 +75,10 @@ impl PartitionState {
         if cursor.is_none_or(|cursor| offset < cursor.next) {
             return;
         }
-        if let Some(retained) = facts.retained {
-            self.apply_retained(facts.topic, retained);
+        if let Some(retained) = facts.retained
+            && self.apply_retained(facts.topic, retained)
+        {
+            self.retained_again.push((facts.topic.into(), RetainedState::new(retained)));
         }
         let Matcher { filters, matched } = matcher;
         matched.clear();
@@ -90,27 +94,47 @@ impl PartitionState {
 
     /// Keeps, replaces or clears a retained message. A partition's messages of one level are applied
     /// in the order of its log, so what lies below one that was applied was applied before it.
-    pub(crate) fn apply_retained(&mut self, topic: &str, body: &RetainedBody<'_>) {
+    /// False if it was applied before.
+    pub(crate) fn apply_retained(&mut self, topic: &str, body: &RetainedBody<'_>) -> bool {
         let Place { partition, epoch, offset } = body.place;
         let applied = self.retained_cursors.get_mut(cursor_index(partition, body.memory));
-        let Some(applied) = applied else { return };
-        if (epoch, offset) < *applied {
-            return;
-        }
+        let Some(applied) = applied.filter(|applied| **applied <= (epoch, offset)) else {
+            return false;
+        };
         *applied = (epoch, offset + 1);
         if body.payload.is_empty() {
             self.retained.remove(topic);
-            return;
+        } else {
+            self.retained.insert(topic.into(), RetainedState::new(body));
         }
-        let state = RetainedState {
+        true
+    }
+}
+
+impl RetainedState {
+    fn new(body: &RetainedBody<'_>) -> Self {
+        Self {
             place: body.place,
+            memory: body.memory,
             publisher: body.publisher,
             accepted_ms: body.accepted_ms,
             expiry_secs: body.expiry_secs,
             qos: body.qos,
             properties: body.properties.into(),
             payload: body.payload.into(),
-        };
-        self.retained.insert(topic.into(), state);
+        }
+    }
+
+    pub(super) fn body(&self) -> RetainedBody<'_> {
+        RetainedBody {
+            place: self.place,
+            memory: self.memory,
+            publisher: self.publisher,
+            accepted_ms: self.accepted_ms,
+            expiry_secs: self.expiry_secs,
+            qos: self.qos,
+            properties: &self.properties,
+            payload: &self.payload,
+        }
     }
 }

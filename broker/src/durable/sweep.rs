@@ -46,6 +46,7 @@ impl PartitionState {
 
     /// The first offset of each partition's log that is still needed: to be matched, to be sent, or
     /// to be sent again.
+    #[cfg_attr(not(test), expect(dead_code, reason = "checkpoints and trimming come next"))]
     pub(crate) fn needed(&self) -> Vec<u64> {
         let lower = |both: &[Cursor]| both.iter().map(|cursor| cursor.next).min();
         let mut needed: Vec<u64> = self.cursors.chunks(2).filter_map(lower).collect();

@@ -3,7 +3,7 @@
 use super::{GroupKey, MEMBER_WINDOW, Member, MemberKey, Ticket};
 use crate::mail::{GroupMail, Mail};
 use crate::service::{Broker, Post, Turn};
-use crate::session::{Outbound, Pending, SessionId, SubscriptionIds, SubscriptionKind};
+use crate::session::{NOT_POSTED, Outbound, Pending, SessionId, SubscriptionIds, SubscriptionKind};
 use ringlane_dataplane::message::Message;
 use ringlane_mqtt::QoS;
 
@@ -70,7 +70,8 @@ impl Broker {
             id => SubscriptionIds::One(id),
         };
         let retain = ticket.retain;
-        let pending = Pending { message, qos, retain, ids, ticket: Some(Box::new(ticket)) };
+        let (ticket, posting) = (Some(Box::new(ticket)), NOT_POSTED);
+        let pending = Pending { message, qos, retain, ids, ticket, posting };
         self.owe(turn, id, pending);
     }
 

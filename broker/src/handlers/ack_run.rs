@@ -24,7 +24,10 @@ impl Broker {
         bytes: &[u8],
     ) -> Option<Flow> {
         let (kind, _) = short_ack(bytes)?;
-        if self.post.is_congested() {
+        // What is to be in a log is recorded packet by packet.
+        let recorded = kind != AckKind::Puback
+            && self.sessions.get(session).is_some_and(|session| session.recorded);
+        if recorded || self.post.is_congested() {
             return None;
         }
         let packets = bytes.chunks_exact(4).take(RUN_MAX);
@@ -61,6 +64,7 @@ impl Broker {
         }
         if ended > 0 {
             metrics.inflight_messages.sub(ended);
+            self.note_moved(session);
             self.pump_at_end(session);
         }
         Some(taken)

@@ -29,11 +29,15 @@ impl Broker {
         let Some(held) = self.sessions.get_mut(session) else { return Flow::Over };
         if ack.reason.is_error() {
             if let Some(pending) = held.outbound.on_pubrec_error(ack.packet_id) {
+                self.record_completed(turn, session, ack.packet_id);
                 self.end_exchange(session, &pending);
             }
             return Flow::Next(bytes);
         }
         let reason = if held.outbound.on_pubrec(ack.packet_id) {
+            if self.record_received(turn, id, session, ack.packet_id) {
+                return Flow::Next(bytes);
+            }
             ReasonCode::SUCCESS
         } else {
             ReasonCode::PACKET_IDENTIFIER_NOT_FOUND
@@ -56,6 +60,9 @@ impl Broker {
     ) -> Flow {
         let Some(held) = self.sessions.get_mut(session) else { return Flow::Over };
         let reason = if held.received_qos2.remove(ack.packet_id) {
+            if self.record_release(turn, Some(id), session, ack.packet_id) {
+                return Flow::Next(bytes);
+            }
             ReasonCode::SUCCESS
         } else {
             ReasonCode::PACKET_IDENTIFIER_NOT_FOUND
@@ -68,9 +75,16 @@ impl Broker {
         Flow::Next(bytes)
     }
 
-    pub(super) fn on_pubcomp(&mut self, session: SessionId, ack: &Ack<'_>, bytes: usize) -> Flow {
+    pub(super) fn on_pubcomp(
+        &mut self,
+        turn: &Turn<'_>,
+        session: SessionId,
+        ack: &Ack<'_>,
+        bytes: usize,
+    ) -> Flow {
         let Some(held) = self.sessions.get_mut(session) else { return Flow::Over };
         if let Some(pending) = held.outbound.on_pubcomp(ack.packet_id) {
+            self.record_completed(turn, session, ack.packet_id);
             self.end_exchange(session, &pending);
         }
         Flow::Next(bytes)
@@ -79,6 +93,7 @@ impl Broker {
     /// A message has left the session: its window is filled at the end of the turn.
     fn end_exchange(&mut self, session: SessionId, pending: &Pending) {
         self.metrics.inflight_messages.sub(1);
+        self.note_moved(session);
         self.owe_ticket(session, pending);
         self.pump_at_end(session);
     }

@@ -6,7 +6,7 @@ use crate::service::{Broker, Timer, Turn};
 use crate::session::{SessionId, WillMessage};
 use ringlane_dataplane::ids::ConnectionId;
 use ringlane_dataplane::time::Nanos;
-use ringlane_mqtt::{ConnackProperties, Connect, ReasonCode, Version, encode, topic};
+use ringlane_mqtt::{ConnackProperties, Connect, ReasonCode, encode, topic};
 
 impl Broker {
     pub(crate) fn on_connect(
@@ -16,6 +16,10 @@ impl Broker {
         connect: &Connect<'_>,
         bytes: usize,
     ) -> Flow {
+        let phase = self.connections.get(id).map(|connection| connection.phase);
+        if let Some(Phase::Opening { session, present }) = phase {
+            return self.accept_connect(turn, id, session, present, connect, bytes);
+        }
         if let Err(reason) = self.check_connect(connect) {
             return self.refuse(turn, id, connect.version, reason);
         }
@@ -30,6 +34,25 @@ impl Broker {
             self.metrics.sessions_refused.add(1);
             return self.refuse(turn, id, connect.version, ReasonCode::QUOTA_EXCEEDED);
         };
+        if self.begin_opening(turn, id, session, present, connect) {
+            return Flow::Stall;
+        }
+        self.accept_connect(turn, id, session, present, connect, bytes)
+    }
+
+    /// Everything that has to be in the log before CONNACK is.
+    fn accept_connect(
+        &mut self,
+        turn: &mut Turn<'_>,
+        id: ConnectionId,
+        session: SessionId,
+        present: bool,
+        connect: &Connect<'_>,
+        bytes: usize,
+    ) -> Flow {
+        self.take_opening(session);
+        let assigned = self.sessions.get(session).filter(|_| connect.client_id.is_empty());
+        let assigned = assigned.map(|session| session.client_id.as_str().to_owned());
         self.link_session(turn, id, session, connect);
         self.send_connack(turn, id, connect, present, assigned.as_deref());
         self.metrics.connects_accepted.add(1);
@@ -121,7 +144,11 @@ impl Broker {
 
     /// Ends the connection that the session has, if any [MQTT-3.1.4-3].
     fn take_over(&mut self, turn: &mut Turn<'_>, id: SessionId, resumed: bool) {
+        if let Some(opening) = self.take_opening(id) {
+            self.end_connection(turn, opening, End::Unclean);
+        }
         let Some(session) = self.sessions.get_mut(id) else { return };
+        let persistent = session.is_persistent();
         if let Some(timer) = session.expiry_timer.take() {
             turn.timers.cancel(timer);
         }
@@ -138,6 +165,10 @@ impl Broker {
         } else if resumed {
             // The client is back before the delay has passed: no will [MQTT-3.1.3-9].
             self.cancel_will(turn, id);
+            if !persistent {
+                // After a restart it was only kept for its will.
+                self.end_session(turn, id);
+            }
         }
     }
 
@@ -149,7 +180,7 @@ impl Broker {
         connect: &Connect<'_>,
     ) {
         let mqtt = &self.config.mqtt;
-        let cap = self.session_expiry_cap();
+        let expiry_secs = self.granted_expiry(connect);
         let keep_alive = self.keep_alive_secs(connect);
         let properties = &connect.properties;
         let alias_maximum =
@@ -178,11 +209,7 @@ impl Broker {
             full_since: Nanos::NEVER,
         };
         let Some(held) = self.sessions.get_mut(session) else { return };
-        held.expiry_secs = match connect.version {
-            Version::V5 => properties.session_expiry_secs.unwrap_or(0).min(cap),
-            _ if connect.clean_start => 0,
-            _ => cap,
-        };
+        held.expiry_secs = expiry_secs;
         held.will = connect.will.as_ref().map(|will| Box::new(WillMessage::from_connect(will)));
         held.link = Some(link);
     }

@@ -60,11 +60,13 @@ impl Broker {
         let Some(connection) = self.connections.get_mut(id) else { return };
         connection.ack_ready = false;
         let (version, websocket) = (connection.version, connection.is_websocket());
-        let session = match connection.phase {
-            Phase::Connected(session) => self.sessions.get_mut(session),
-            Phase::Greeting | Phase::Moving(_) => None,
+        let id_of = match connection.phase {
+            Phase::Connected(session) => Some(session),
+            Phase::Greeting | Phase::Moving(_) | Phase::Opening { .. } => None,
         };
+        let session = id_of.and_then(|session| self.sessions.get_mut(session));
         let mut released = session.map(|session| &mut session.received_qos2);
+        let mut refused = Vec::new();
         let acks = &mut *connection.acks;
         if acks.queue.front().is_some_and(|ack| ack.ready) {
             write_packet(turn.sockets, id, websocket, |out| {
@@ -76,12 +78,18 @@ impl Broker {
                         // The exchange is over: its identifier may be used again at once
                         // [MQTT-4.3.3-9].
                         released.as_mut().map(|ids| ids.remove(ack.packet_id));
+                        refused.push(ack.packet_id);
                     }
                     encode_ack(out, version, &ack);
                 }
             });
             if acks.queue.is_empty() && acks.queue.capacity() > ACKS_KEPT {
                 acks.queue.shrink_to(0);
+            }
+        }
+        if let Some(session) = id_of {
+            for packet_id in refused {
+                self.record_release(turn, None, session, packet_id);
             }
         }
         self.check_output(turn, id);

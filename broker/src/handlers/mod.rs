@@ -50,7 +50,7 @@ impl Broker {
             Packet::Puback(ack) => self.on_puback(session, &ack, bytes),
             Packet::Pubrec(ack) => self.on_pubrec(turn, id, session, &ack, bytes),
             Packet::Pubrel(ack) => self.on_pubrel(turn, id, session, &ack, bytes),
-            Packet::Pubcomp(ack) => self.on_pubcomp(session, &ack, bytes),
+            Packet::Pubcomp(ack) => self.on_pubcomp(turn, session, &ack, bytes),
             Packet::Subscribe(subscribe) => self.on_subscribe(turn, id, session, &subscribe, bytes),
             Packet::Unsubscribe(unsubscribe) => {
                 self.on_unsubscribe(turn, id, session, &unsubscribe, bytes)

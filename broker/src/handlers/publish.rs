@@ -358,6 +358,9 @@ impl Broker {
         }
         let packet_id = if qos2 { publish.packet_id } else { 0 };
         self.log_accepted(turn, accepted, Source { session: Some(session), packet_id }, ack);
+        if qos2 {
+            self.note_incoming(session, packet_id);
+        }
         Flow::Next(bytes)
     }
 

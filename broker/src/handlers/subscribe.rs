@@ -3,6 +3,7 @@
 use super::Flow;
 use crate::connection::write_packet;
 use crate::delivery::{Subscriber, Target};
+use crate::durable::SubscriptionOptions;
 use crate::groups::{GroupKey, Member};
 use crate::retained::Priming;
 use crate::service::{Broker, PendingSuback, Turn};
@@ -48,6 +49,7 @@ impl Broker {
             announced: 0,
             joins_left: 0,
             retained: Vec::new(),
+            granted: Vec::new(),
         };
         let subscription_id = subscribe.subscription_id.unwrap_or(0);
         let filters_max = self.config.mqtt.max_subscriptions as usize;
@@ -63,6 +65,7 @@ impl Broker {
             let reason = match checked {
                 Ok(parsed) => {
                     self.subscribe_one(turn, &filter, parsed, subscription_id, &mut pending);
+                    self.note_granted(&filter, subscription_id, &mut pending);
                     ReasonCode(filter.qos as u8)
                 }
                 Err(reason) => reason,
@@ -76,6 +79,24 @@ impl Broker {
         self.announcer.push_suback(pending);
         self.settle_announcements(turn);
         Flow::Next(bytes)
+    }
+
+    /// What is to be recorded of a subscription, if its session is in a log.
+    fn note_granted(
+        &self,
+        filter: &SubscribeFilter<'_>,
+        subscription_id: u32,
+        pending: &mut PendingSuback,
+    ) {
+        if self.sessions.get(pending.session).is_some_and(|session| session.recorded) {
+            let options = SubscriptionOptions {
+                qos: filter.qos as u8,
+                no_local: filter.no_local,
+                retain_as_published: filter.retain_as_published,
+                id: subscription_id,
+            };
+            pending.granted.push((filter.filter.into(), options));
+        }
     }
 
     /// A client that subscribes faster than other cores answer is not read from meanwhile.
@@ -209,7 +230,7 @@ impl Broker {
     }
 
     /// Every core has the filters: the client is told, and gets its retained messages.
-    pub(crate) fn finish_suback(&mut self, turn: &mut Turn<'_>, suback: PendingSuback) {
+    pub(crate) fn send_suback(&mut self, turn: &mut Turn<'_>, suback: PendingSuback) {
         if let Some(connection) = self.connections.get_mut(suback.connection) {
             connection.subacks_pending = connection.subacks_pending.saturating_sub(1);
             let version = connection.version;

@@ -1,11 +1,10 @@
 //! UNSUBSCRIBE from a client [MQTT5 §3.10].
 
 use super::Flow;
-use crate::connection::write_packet;
 use crate::service::{Broker, Turn};
 use crate::session::SessionId;
 use ringlane_dataplane::ids::ConnectionId;
-use ringlane_mqtt::{ReasonCode, Unsubscribe, encode};
+use ringlane_mqtt::{ReasonCode, Unsubscribe};
 
 impl Broker {
     /// Nothing new is added for a filter from here on; what is in flight is completed
@@ -24,9 +23,10 @@ impl Broker {
         }
         // What was published before this packet still matches.
         self.commit_all(turn);
-        let mut reasons = Vec::new();
+        let (mut reasons, mut recorded) = (Vec::new(), None);
         for filter in unsubscribe.filters.iter() {
             self.stop_priming(turn, session, filter);
+            recorded = self.record_unsubscribe(turn, session, filter).or(recorded);
             let removed = self.remove_subscription(turn, session, filter);
             reasons.push(if removed {
                 ReasonCode::SUCCESS
@@ -34,12 +34,7 @@ impl Broker {
                 ReasonCode::NO_SUBSCRIPTION_EXISTED
             });
         }
-        let Some(connection) = self.connections.get(id) else { return Flow::Over };
-        let version = connection.version;
-        write_packet(turn.sockets, id, connection.is_websocket(), |out| {
-            encode::unsuback(out, version, unsubscribe.packet_id, &reasons, None);
-        });
-        self.metrics.packets_sent.add(1);
+        self.answer_unsubscribe(turn, recorded, id, unsubscribe.packet_id, reasons);
         Flow::Next(bytes)
     }
 }

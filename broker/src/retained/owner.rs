@@ -46,6 +46,20 @@ impl Broker {
         message: &Message,
         record: RecordId,
     ) -> bool {
+        let stored = self.keep_retained(turn, message, record);
+        if stored {
+            self.record_retained(turn, message, record);
+        }
+        stored
+    }
+
+    /// The same for one that is in the log of its topic's partition.
+    pub(crate) fn keep_retained(
+        &mut self,
+        turn: &mut Turn<'_>,
+        message: &Message,
+        record: RecordId,
+    ) -> bool {
         if message.head().expires_at != Nanos::NEVER {
             self.arm_retained_sweep(turn);
         }

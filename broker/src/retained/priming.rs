@@ -9,7 +9,7 @@ use crate::delivery::View;
 use crate::lazy::Lazy;
 use crate::mail::{Mail, ProbeFor, RetainedMail};
 use crate::service::{Broker, Turn};
-use crate::session::{Pending, Session, SessionId, SubscriptionIds, SubscriptionKind};
+use crate::session::{NOT_POSTED, Pending, Session, SessionId, SubscriptionIds, SubscriptionKind};
 use hashbrown::HashSet;
 use ringlane_dataplane::ids::CoreId;
 use ringlane_dataplane::message::Message;
@@ -58,6 +58,12 @@ impl Priming {
             held: Vec::new(),
             held_bytes: 0,
         });
+    }
+
+    /// The lowest posting number among the live messages that are held back.
+    pub(crate) fn owed_from(&self) -> Option<u64> {
+        let postings = self.held.iter().map(|held| held.pending.posting);
+        postings.filter(|posting| *posting != NOT_POSTED).min()
     }
 }
 
@@ -173,7 +179,8 @@ impl Broker {
                 id => SubscriptionIds::One(id),
             };
             let qos = qos.min(options.qos);
-            let pending = Pending { message, qos, retain: true, ids, ticket: None };
+            let posting = NOT_POSTED;
+            let pending = Pending { message, qos, retain: true, ids, ticket: None, posting };
             self.owe_or_send(turn, id, pending);
         }
         self.continue_priming(turn, id, query);
@@ -239,6 +246,7 @@ impl Broker {
         view: &mut View<'_>,
         qos: QoS,
         retain: bool,
+        posting: u64,
     ) {
         let Self { sessions, maker, scratch, metrics, .. } = self;
         let ids = SubscriptionIds::from_slice(&scratch.ids);
@@ -246,7 +254,7 @@ impl Broker {
         let index =
             session.primings.iter().position(|priming| matches(&priming.filter, view.topic));
         let message = view.lasting(maker);
-        let pending = Pending { message, qos, retain, ids, ticket: None };
+        let pending = Pending { message, qos, retain, ids, ticket: None, posting };
         let Some(index) = index else {
             // Another subscription of the session is priming, and this topic is not its.
             return self.owe_or_send(turn, id, pending);
@@ -314,7 +322,7 @@ impl Broker {
         }
     }
 
-    fn subscription_options(
+    pub(crate) fn subscription_options(
         &self,
         id: SessionId,
         filter: &str,

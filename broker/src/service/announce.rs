@@ -2,6 +2,7 @@
 //! subscriber's SUBACK waits until all of them have it (design, section 2).
 
 use super::{Broker, Turn};
+use crate::durable::SubscriptionOptions;
 use crate::mail::Mail;
 use crate::session::SessionId;
 use ringlane_dataplane::ids::{ConnectionId, CoreId};
@@ -22,6 +23,8 @@ pub(crate) struct PendingSuback {
     pub(crate) joins_left: u32,
     /// Filters whose retained messages are to be sent, as they stand in the session.
     pub(crate) retained: Vec<Box<str>>,
+    /// What is recorded of a session that outlives its connection.
+    pub(crate) granted: Vec<(Box<str>, SubscriptionOptions)>,
 }
 
 /// A group's owner that waits for its filter to be installed everywhere.
@@ -145,6 +148,11 @@ impl Broker {
     /// End of turn: one answer per core for all announcements that were installed.
     pub(super) fn acknowledge_filters(&mut self, turn: &mut Turn<'_>) {
         while let Some((to, seq)) = self.announcer.owed.pop() {
+            // A durable subscription begins where this core's logs are now.
+            let marks = self.log_marks(to);
+            if !marks.is_empty() {
+                self.send_mail(turn, to, Mail::LogMarks { marks });
+            }
             self.send_mail(turn, to, Mail::FilterAck { seq });
         }
     }
@@ -161,7 +169,7 @@ impl Broker {
             self.send_joined(turn, join.to, join.suback, join.session);
         }
         while let Some(suback) = self.announcer.take_suback() {
-            self.finish_suback(turn, suback);
+            self.record_subscriptions(turn, suback);
         }
     }
 }
@@ -180,6 +188,7 @@ mod tests {
             announced,
             joins_left,
             retained: Vec::new(),
+            granted: Vec::new(),
         }
     }
 

@@ -139,7 +139,7 @@ impl Broker {
 
     fn client_partition(&self, id: ConnectionId) -> Option<PartitionId> {
         let session: SessionId = match self.connections.get(id)?.phase {
-            Phase::Connected(session) => session,
+            Phase::Connected(session) | Phase::Opening { session, .. } => session,
             Phase::Greeting | Phase::Moving(_) => return None,
         };
         self.sessions.get(session).map(|session| session.partition)

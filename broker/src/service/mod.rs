@@ -28,6 +28,7 @@ use crate::clock::WallClock;
 use crate::config::Config;
 use crate::connection::Connections;
 use crate::delivery::{MessageMaker, Routes, Scratch, UpkeepList};
+use crate::durable::{CoreState, Durable, PartitionState};
 use crate::groups::GroupStore;
 use crate::mail::{ControlMail, Mail};
 use crate::metrics::CoreMetrics;
@@ -82,7 +83,13 @@ pub struct CoreSetup {
     pub clock: WallClock,
     /// The logs of the partitions that this core owns, in rising order; none if nothing is logged.
     pub logs: Vec<Writer>,
+    /// What those logs say; none if nothing is logged.
+    pub state: Option<RestoredState>,
 }
+
+/// What a core takes over from before the start.
+#[derive(Debug)]
+pub struct RestoredState(pub(crate) CoreState);
 
 /// What a timer of the broker is for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -105,6 +112,8 @@ pub enum Timer {
     Upkeep,
     /// A log has something to do although nothing happens.
     Log,
+    /// Positions and cursors go to the log.
+    Durable,
     /// Clients have had their time to leave.
     DrainDeadline,
 }
@@ -129,6 +138,10 @@ pub struct Broker {
     /// what the broker publishes itself.
     pub(crate) partitions: Vec<Partition<AckToken>>,
     pub(crate) has_logs: bool,
+    /// What the logs say of sessions, if there are logs.
+    pub(crate) durable: Option<Durable>,
+    /// What is taken over in the first turn.
+    restoring: Option<Box<CoreState>>,
     pub(crate) log_watch: LogWatch,
     pub(crate) clock: WallClock,
     pub(crate) batches: BatchPool,
@@ -163,16 +176,27 @@ impl Broker {
         let meter = MessageMeter::leaked();
         let sizes = Sizes::new(&setup.config, setup.cores);
         let has_logs = !setup.logs.is_empty();
+        let mut routes = Routes::new(setup.core);
+        let durable = setup.state.as_ref().map(|RestoredState(state)| {
+            for (core, filter) in state.remote_filters(setup.core) {
+                routes.add_remote(core, filter);
+            }
+            let own = setup.placement.owned(setup.core);
+            let states = own.map(|_| PartitionState::new(setup.placement.partitions()));
+            Durable::new(states.collect(), state.epoch, setup.cores)
+        });
         let partitions = partitions(setup.placement.owned(setup.core), setup.logs, setup.core);
         Self {
             core: setup.core,
             connections: Connections::default(),
             sessions: SessionStore::new(sizes.sessions_max),
-            routes: Routes::new(setup.core),
+            routes,
             announcer: Announcer::new(setup.core, setup.cores),
             log_watch: LogWatch::new(partitions.len()),
             partitions,
             has_logs,
+            durable,
+            restoring: setup.state.map(|state| Box::new(state.0)),
             clock: setup.clock,
             batches: BatchPool::new(meter),
             upkeep: UpkeepList::default(),
@@ -220,6 +244,7 @@ impl Broker {
             }
             Mail::FilterAdd { seq, filter } => self.on_filter_add(from, seq, &filter),
             Mail::FilterRemove { filter } => self.routes.remove_remote(from, &filter),
+            Mail::LogMarks { marks } => self.on_log_marks(&marks),
             Mail::FilterAck { seq } => self.on_filter_ack(turn, from, seq),
             Mail::Adopt(adoption) => self.on_adopt(turn, *adoption),
             Mail::Retained(mail) => self.on_retained_mail(turn, from, *mail),
@@ -240,6 +265,14 @@ impl Broker {
                 self.publish_own(turn, &topic, &payload, retain);
             }
             ControlMail::Drain => self.begin_drain(turn),
+        }
+    }
+
+    /// Nothing happens on a core before its sessions are there.
+    fn restore_first(&mut self, turn: &mut Turn<'_>) {
+        if let Some(state) = self.restoring.take() {
+            self.restore(turn, *state);
+            self.arm_durable(turn);
         }
     }
 
@@ -278,6 +311,7 @@ impl Service for Broker {
     type Timer = Timer;
 
     fn on_net(&mut self, turn: &mut Turn<'_>, event: NetEvent<'_>) {
+        self.restore_first(turn);
         match event {
             NetEvent::Received { connection, bytes } => self.on_received(turn, connection, bytes),
             NetEvent::Drained { connection } => self.on_drained(turn, connection),
@@ -292,6 +326,7 @@ impl Service for Broker {
     }
 
     fn on_mail(&mut self, turn: &mut Turn<'_>, from: CoreId, mail: Mail) {
+        self.restore_first(turn);
         self.take_mail(turn, from, mail);
     }
 
@@ -310,19 +345,23 @@ impl Service for Broker {
             Timer::BacklogSweep => self.on_backlog_sweep(turn),
             Timer::Upkeep => self.on_upkeep(turn),
             Timer::Log => self.on_log_timer(),
+            Timer::Durable => self.on_durable_timer(turn),
             Timer::DrainDeadline => self.clients_have_left = true,
         }
     }
 
     fn end_turn(&mut self, turn: &mut Turn<'_>) -> After {
+        self.restore_first(turn);
         self.take_own_mail(turn);
         self.commit_all(turn);
+        self.settle_waits(turn);
         self.flush_post(turn);
         self.resume_output_stalls(turn);
         self.pump_sessions(turn);
         self.flush_acks(turn);
         self.acknowledge_filters(turn);
         self.metrics.sockets.set(turn.sockets.open_count() as u64);
+        self.bound_unlogged(turn);
         self.write_logs(turn);
         self.check_drained(turn);
         self.take_back_batches(turn);
@@ -330,6 +369,7 @@ impl Service for Broker {
         if self.stopping {
             After::Stop
         } else if self.post.has_work()
+            || self.has_settled_waits()
             || self.partitions.iter().any(|p| p.cursors().has_lag() || p.has_committable())
         {
             After::MoreWork

@@ -167,7 +167,12 @@ impl Broker {
         }
     }
 
-    fn end_stall(&mut self, turn: &mut Turn<'_>, id: ConnectionId) {
+    /// Stops reading from a connection whose CONNECT waits for the log.
+    pub(crate) fn stall_for_record(&mut self, turn: &mut Turn<'_>, id: ConnectionId) {
+        self.begin_stall(turn, id);
+    }
+
+    pub(crate) fn end_stall(&mut self, turn: &mut Turn<'_>, id: ConnectionId) {
         let Some(connection) = self.connections.get_mut(id) else { return };
         connection.stalled = false;
         self.consume_inbox(turn, id);

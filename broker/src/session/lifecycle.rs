@@ -11,6 +11,7 @@ impl Broker {
     pub(crate) fn end_session(&mut self, turn: &mut Turn<'_>, id: SessionId) {
         self.publish_will(turn, id);
         self.set_backlog_full(turn, id, false);
+        self.record_end(turn, id);
         self.drop_subscriptions(turn, id);
         let Some(session) = self.sessions.get_mut(id) else { return };
         let timers = [session.expiry_timer.take(), session.will_timer.take()];
@@ -78,9 +79,12 @@ impl Broker {
 
     pub(crate) fn cancel_will(&mut self, turn: &mut Turn<'_>, id: SessionId) {
         let Some(session) = self.sessions.get_mut(id) else { return };
-        session.will = None;
+        let had_will = session.will.take().is_some();
         if let Some(timer) = session.will_timer.take() {
             turn.timers.cancel(timer);
+        }
+        if had_will {
+            self.record_will_gone(turn, id);
         }
     }
 
@@ -110,5 +114,6 @@ impl Broker {
             let source = Source { session: Some(id), packet_id: 0 };
             self.log_accepted(turn, &accepted, source, None);
         }
+        self.record_will_gone(turn, id);
     }
 }

@@ -12,7 +12,7 @@ mod subscriptions;
 mod will;
 
 pub(crate) use client_id::ClientId;
-pub(crate) use outbound::{Inflight, Outbound, Pending, SubscriptionIds};
+pub(crate) use outbound::{Inflight, NOT_POSTED, Outbound, Pending, SubscriptionIds};
 pub(crate) use packet_ids::PacketIds;
 pub(crate) use store::SessionStore;
 pub(crate) use subscriptions::Subscriptions;
@@ -91,6 +91,10 @@ pub(crate) struct Session {
     pub(crate) backlog_full: bool,
     /// Whether its buffers are looked after; see `delivery::upkeep`.
     pub(crate) upkeep: Upkeep,
+    /// Whether its partition's log knows it; see `durable`.
+    pub(crate) recorded: bool,
+    /// Whether its position may have changed since it was recorded.
+    pub(crate) moved: bool,
 }
 
 impl Empty for Vec<Priming> {
@@ -123,6 +127,8 @@ impl Session {
             next_query: 0,
             backlog_full: false,
             upkeep: Upkeep::Off,
+            recorded: false,
+            moved: false,
         }
     }
 

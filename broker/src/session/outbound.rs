@@ -48,7 +48,12 @@ pub(crate) struct Pending {
     pub(crate) ids: SubscriptionIds,
     /// Set if it comes from a shared-subscription group.
     pub(crate) ticket: Option<Box<Ticket>>,
+    /// Its posting number, or [`NOT_POSTED`].
+    pub(crate) posting: u64,
 }
+
+/// The posting number of a message that nobody finds again after a crash.
+pub(crate) const NOT_POSTED: u64 = u64::MAX;
 
 impl Pending {
     /// What it counts against the bounds, in bytes.
@@ -60,6 +65,8 @@ impl Pending {
 /// How far an exchange has come.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Phase {
+    /// PUBLISH goes out once its record is durable.
+    Recording,
     /// To be sent again, with DUP, on the present connection.
     Resend,
     /// PUBLISH sent.
@@ -158,6 +165,44 @@ impl Outbound {
         self.resend_left > 0
     }
 
+    /// Puts a message into the window that goes out once its record is durable.
+    pub(crate) fn begin_recording(&mut self, packet_id: u16, pending: Pending) {
+        self.begin(packet_id, pending);
+        if let Some(inflight) = self.inflight.back_mut() {
+            inflight.phase = Phase::Recording;
+        }
+    }
+
+    /// The record of an exchange is durable: what is to be sent, if a connection is there to send
+    /// it; a later one sends it again, for all that anybody knows.
+    pub(crate) fn on_recorded(&mut self, packet_id: u16) -> Option<&Pending> {
+        let index = self.position(packet_id)?;
+        let inflight = &mut self.inflight[index];
+        if inflight.phase != Phase::Recording {
+            return None;
+        }
+        inflight.phase = Phase::Sent;
+        Some(&inflight.pending)
+    }
+
+    /// Puts an exchange back that was open before a restart: the message, or `None` if PUBREC was
+    /// seen.
+    pub(crate) fn restore(&mut self, packet_id: u16, pending: Pending, received: bool) {
+        self.inflight_bytes += pending.cost_bytes();
+        self.last_packet_id = packet_id;
+        let phase = if received { Phase::Released } else { Phase::Sent };
+        self.inflight.push_back(Inflight { packet_id, phase, pending });
+    }
+
+    /// The lowest posting number that was neither acknowledged nor recorded as an exchange.
+    pub(crate) fn owed_from(&self) -> Option<u64> {
+        let sent = self.inflight.iter().filter(|inflight| inflight.pending.qos == QoS::AtLeastOnce);
+        let sent = sent.map(|inflight| inflight.pending.posting).min();
+        let queued = self.queue.iter().map(|pending| pending.posting);
+        let queued = queued.filter(|posting| *posting != NOT_POSTED).min();
+        sent.into_iter().chain(queued).min().filter(|posting| *posting != NOT_POSTED)
+    }
+
     /// Puts a message into the window under a fresh packet identifier, of
     /// [`Outbound::fresh_packet_id`].
     pub(crate) fn begin(&mut self, packet_id: u16, pending: Pending) {
@@ -203,8 +248,10 @@ impl Outbound {
     /// A new connection begins: whatever was sent and not received has to be sent again.
     pub(crate) fn begin_connection(&mut self) {
         // An exchange in its second half still counts against Receive Maximum [MQTT-3.3.4-9].
-        let released = self.released().count();
-        self.unacknowledged = u16::try_from(released).unwrap_or(u16::MAX);
+        let counted =
+            |inflight: &&Inflight| matches!(inflight.phase, Phase::Released | Phase::Recording);
+        let counted = self.inflight.iter().filter(counted).count();
+        self.unacknowledged = u16::try_from(counted).unwrap_or(u16::MAX);
         for inflight in &mut self.inflight {
             if inflight.phase == Phase::Sent {
                 inflight.phase = Phase::Resend;
@@ -228,7 +275,8 @@ impl Outbound {
     pub(crate) fn on_pubrec(&mut self, packet_id: u16) -> bool {
         let Some(index) = self.position(packet_id) else { return false };
         let inflight = &mut self.inflight[index];
-        if inflight.pending.qos != QoS::ExactlyOnce || inflight.phase == Phase::Resend {
+        let sent = matches!(inflight.phase, Phase::Sent | Phase::Released);
+        if inflight.pending.qos != QoS::ExactlyOnce || !sent {
             return false;
         }
         inflight.phase = Phase::Released;
@@ -376,7 +424,14 @@ mod tests {
             retain: false,
         };
         let message = Message::new(head, "t", &[], &[0; 100], &mut Vec::new());
-        Pending { message, qos, retain: false, ids: SubscriptionIds::None, ticket: None }
+        Pending {
+            message,
+            qos,
+            retain: false,
+            ids: SubscriptionIds::None,
+            ticket: None,
+            posting: NOT_POSTED,
+        }
     }
 
     fn begin(outbound: &mut Outbound, qos: QoS) -> u16 {

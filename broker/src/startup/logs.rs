@@ -33,6 +33,8 @@ const PROGRESS_RECORDS: u64 = 1 << 16;
 /// What the largest record takes beside the packet that it came in: its head, and room for what
 /// is only in records of state.
 const RECORD_SLACK_BYTES: u64 = 4096;
+/// Bytes of the largest records of state, whatever the largest packet is.
+const STATE_RECORD_BYTES: u64 = 256 * 1024;
 
 /// What is made of the records of one partition.
 pub trait Replay: Send {
@@ -41,18 +43,6 @@ pub trait Replay: Send {
 
     /// The next record, in the order of offsets.
     fn on_record(&mut self, record: &Record<'_>);
-}
-
-/// Records that nothing is made of.
-#[derive(Clone, Copy, Debug)]
-pub struct NoReplay;
-
-impl Replay for NoReplay {
-    fn from(&self) -> Option<ReplayFrom> {
-        None
-    }
-
-    fn on_record(&mut self, _record: &Record<'_>) {}
 }
 
 /// A partition whose log is open.
@@ -99,7 +89,7 @@ pub fn recover_all<R: Replay>(
         tell(partition, &log);
         Ok(RecoveredLog { partition, directory, log, replay })
     };
-    let work = || {
+    let work = || -> Result<Vec<RecoveredLog<R>>, StartError> {
         let mut opened = Vec::new();
         loop {
             let number = next.fetch_add(1, Ordering::Relaxed);
@@ -211,8 +201,14 @@ impl LogFacts {
             segment_bytes: config.commit_log.segment_size,
             record_bytes_max: u64::from(packet_bytes_max)
                 + u64::from(config.mqtt.max_client_id_length)
-                + RECORD_SLACK_BYTES,
+                + RECORD_SLACK_BYTES.max(STATE_RECORD_BYTES),
         })
+    }
+
+    /// The epoch of this run.
+    #[must_use]
+    pub fn epoch(&self) -> u64 {
+        self.epoch
     }
 
     /// The writer that goes on where a log ends. `tag` is what its tokens carry.

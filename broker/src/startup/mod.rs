@@ -9,17 +9,19 @@ pub mod limits;
 pub mod logs;
 pub mod manifest;
 mod metered;
+mod state;
 mod threads;
 
 use crate::clock::WallClock;
 use crate::config::{Config, IdleChoice, TransportSetting};
 use crate::control::{self, Control, ControlError, CoreView, ListenerView, Node};
+use crate::durable::Recovery;
 use crate::logging::Logging;
 use crate::mail::Mail;
 use crate::metrics::CoreMetrics;
-use crate::service::{CoreSetup, ListenerKind, log_tag};
+use crate::service::{CoreSetup, ListenerKind, RestoredState, log_tag};
 use affinity::AffinityError;
-use logs::{LogFacts, NoReplay, RecoveredLog, recover_all};
+use logs::{LogFacts, RecoveredLog, recover_all};
 use manifest::{DataDirectory, ManifestError};
 use ringlane_dataplane::ids::{CoreId, ENDPOINTS_MAX, ListenerId};
 use ringlane_dataplane::log::recovery::RecoverError;
@@ -62,6 +64,29 @@ pub enum StartError {
         /// What is wrong, and what to do.
         error: Box<RecoverError>,
     },
+    /// A log has a record of sessions that this release cannot read.
+    #[error(
+        "partition {partition}: offset {offset}: {message}; a later release wrote it: upgrade \
+         ringlane, or start with an empty data_dir"
+    )]
+    State {
+        /// The partition.
+        partition: u32,
+        /// Where the record is.
+        offset: u64,
+        /// What is wrong.
+        message: String,
+    },
+    /// A log that was recovered could not be read again.
+    #[error("partition {partition}: {}: {message}; check the disk", path.display())]
+    Reread {
+        /// The partition.
+        partition: u32,
+        /// The segment.
+        path: std::path::PathBuf,
+        /// What is wrong.
+        message: String,
+    },
     /// No driver, or no listener.
     #[error(transparent)]
     Transport(#[from] TransportError),
@@ -103,6 +128,7 @@ impl StartError {
             Self::Affinity(AffinityError::Kernel(_)) => false,
             Self::Affinity(_) | Self::Transport(TransportError::Config { .. }) => true,
             Self::DataDirectory(_) | Self::Log { .. } | Self::Transport(_) => false,
+            Self::State { .. } | Self::Reread { .. } => false,
             Self::Control(_) | Self::Core { .. } | Self::Interrupted => false,
             Self::Stuck { .. } | Self::System { .. } => false,
         }
@@ -290,6 +316,7 @@ fn setups(
                 connections_max,
                 clock: clock.clone(),
                 logs: Vec::new(),
+                state: None,
             })
         })
         .collect()
@@ -301,9 +328,17 @@ fn open_logs(
     data: &mut DataDirectory,
     setups: &mut [CoreSetup],
 ) -> Result<(), StartError> {
-    let recovered = recover_all(data, |_, _| Ok(NoReplay))?;
+    let partitions = data.manifest.partitions;
+    let recovered = recover_all(data, |_, _| Ok(Recovery::new(partitions)))?;
     let highest = recovered.iter().map(|log| log.log.epoch).max().unwrap_or(0);
+    let placement = setups[0].placement;
+    let cores = cores_u16(setups.len());
+    let (recovered, node) = state::build(data, &placement, recovered)?;
     let facts = LogFacts::begin(config, data, highest)?;
+    let states = node.split(&placement, cores, facts.epoch());
+    for (setup, state) in setups.iter_mut().zip(states) {
+        setup.state = Some(RestoredState(state));
+    }
     for RecoveredLog { partition, directory, log, .. } in recovered {
         let owner = setups[0].placement.owner(partition);
         let setup = &mut setups[owner.index()];

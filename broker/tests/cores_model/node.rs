@@ -78,6 +78,7 @@ impl Node {
                     connections_max: 1000,
                     clock: WallClock::default(),
                     logs: Vec::new(),
+                    state: None,
                 };
                 Core {
                     broker: Broker::new(setup, now),

@@ -66,6 +66,7 @@ impl Loopback {
             connections_max: 20_000,
             clock: WallClock::default(),
             logs,
+            state: None,
         };
         Self {
             broker: Broker::new(setup, now),

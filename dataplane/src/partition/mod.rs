@@ -185,6 +185,12 @@ impl<A> Partition<A> {
         }
     }
 
+    /// Up to here every publish of a level is committed.
+    #[must_use]
+    pub fn committed(&self, level: Level) -> Offset {
+        Offset(self.committed[level as usize])
+    }
+
     /// The log, if there is one.
     #[must_use]
     pub fn log(&self) -> Option<&Writer> {

@@ -60,6 +60,18 @@ impl Placement {
         CoreId((partition.0 % u32::from(self.cores)) as u16)
     }
 
+    /// Partitions of the node.
+    #[must_use]
+    pub fn partitions(&self) -> u32 {
+        self.partitions
+    }
+
+    /// Where a partition stands among those of its owner.
+    #[must_use]
+    pub fn index_on_core(&self, partition: PartitionId) -> u32 {
+        partition.0 / u32::from(self.cores)
+    }
+
     /// The core that owns a client's session.
     #[must_use]
     pub fn client_owner(&self, client_id: &str) -> CoreId {
@@ -70,6 +82,12 @@ impl Placement {
     #[must_use]
     pub fn topic_owner(&self, topic: &str) -> CoreId {
         self.owner_of(&[&[TOPIC], topic.as_bytes()])
+    }
+
+    /// The partition whose log keeps a topic's retained message.
+    #[must_use]
+    pub fn topic_partition(&self, topic: &str) -> PartitionId {
+        self.partition_of(self.hash_of(&[&[TOPIC], topic.as_bytes()]))
     }
 
     /// The core that owns a shared-subscription group. A group's name has no `/`, so name and filter
@@ -85,11 +103,15 @@ impl Placement {
     }
 
     fn owner_of(&self, parts: &[&[u8]]) -> CoreId {
+        self.owner(self.partition_of(self.hash_of(parts)))
+    }
+
+    fn hash_of(&self, parts: &[&[u8]]) -> u64 {
         let mut hasher = SipHasher24::new_with_key(&self.key);
         for part in parts {
             hasher.write(part);
         }
-        self.owner(self.partition_of(hasher.finish()))
+        hasher.finish()
     }
 }
 

@@ -1,0 +1,112 @@
+//! QoS 2 with a durable session, in both directions: each step is in the log before the packet that
+//! promises it goes out.
+
+use super::records::{SentBody, StateRecord};
+use super::waits::Wait;
+use crate::connection::Written;
+use crate::delivery::{count_publish, write_pending};
+use crate::service::{Broker, Turn};
+use crate::session::{NOT_POSTED, Pending, SessionId};
+use ringlane_dataplane::ids::ConnectionId;
+use ringlane_mqtt::QoS;
+
+impl Broker {
+    /// Begins the exchange of a posted message: its PUBLISH goes out under this packet identifier,
+    /// also after a restart.
+    pub(crate) fn record_sent(&mut self, turn: &mut Turn<'_>, id: SessionId, pending: Pending) {
+        let place = self.recorded_index(id).and_then(|index| {
+            let (session, durable) = (self.sessions.get(id)?, self.durable.as_ref()?);
+            let state = &durable.partitions[index].state;
+            state.place_of(state.find(session.client_id.as_str())?, pending.posting)
+        });
+        let Some(session) = self.sessions.get_mut(id) else { return };
+        let packet_id = session.outbound.fresh_packet_id();
+        self.metrics.inflight_messages.add(1);
+        let Some(place) = place else {
+            // The subscription has ended since: the exchange is one that nobody finds again.
+            session.outbound.begin_recording(packet_id, Pending { posting: NOT_POSTED, ..pending });
+            return self.send_recorded(turn, id, packet_id);
+        };
+        let sent = SentBody {
+            posting: pending.posting,
+            place,
+            retain: pending.retain,
+            subscription_ids: pending.ids.as_slice().to_vec(),
+        };
+        session.outbound.begin_recording(packet_id, pending);
+        self.upkeep.note(turn, session);
+        let index = self.record_of(turn, id, StateRecord::Sent { client_id: "", packet_id, sent });
+        if let Some(index) = index {
+            self.wait_flushed(index, Wait::Publish { session: id, packet_id });
+        }
+    }
+
+    /// The exchange is in the log: its PUBLISH goes out, or waits for the next connection.
+    pub(super) fn send_recorded(&mut self, turn: &mut Turn<'_>, id: SessionId, packet_id: u16) {
+        let Self { sessions, metrics, .. } = self;
+        let Some(session) = sessions.get_mut(id) else { return };
+        let (Some(outbound), link) = (session.outbound.existing(), session.link.as_mut()) else {
+            return;
+        };
+        let Some(pending) = outbound.on_recorded(packet_id) else { return };
+        let Some(link) = link else { return };
+        let payload_bytes = pending.message.payload().len();
+        match write_pending(link, turn, pending, packet_id, false) {
+            Written::Sent | Written::Gone => {
+                count_publish(metrics, QoS::ExactlyOnce, payload_bytes);
+            }
+            Written::TooLarge => {
+                metrics.dropped_too_large.add(1);
+                metrics.inflight_messages.sub(1);
+                outbound.take_back(packet_id);
+                self.record_completed(turn, id, packet_id);
+            }
+        }
+    }
+
+    /// PUBREC was seen: PUBREL goes out once that is in the log. False if there is nothing to wait
+    /// for.
+    pub(crate) fn record_received(
+        &mut self,
+        turn: &Turn<'_>,
+        connection: ConnectionId,
+        id: SessionId,
+        packet_id: u16,
+    ) -> bool {
+        let index = self.record_of(turn, id, StateRecord::Received { client_id: "", packet_id });
+        let Some(index) = index else { return false };
+        self.wait_flushed(index, Wait::Pubrel { connection, packet_id });
+        true
+    }
+
+    /// An exchange is over. Nobody waits for that.
+    pub(crate) fn record_completed(&mut self, turn: &Turn<'_>, id: SessionId, packet_id: u16) {
+        self.record_of(turn, id, StateRecord::Completed { client_id: "", packet_id });
+    }
+
+    /// An incoming QoS 2 message was appended, and its packet identifier with it.
+    pub(crate) fn note_incoming(&mut self, id: SessionId, packet_id: u16) {
+        let Some(index) = self.recorded_index(id) else { return };
+        let Self { durable: Some(durable), sessions, .. } = self else { return };
+        if let Some(session) = sessions.get(id) {
+            durable.partitions[index].state.receive(session.client_id.as_str(), packet_id);
+        }
+    }
+
+    /// An incoming identifier is free again: PUBCOMP goes out once that is in the log. False if
+    /// there is nothing to wait for.
+    pub(crate) fn record_release(
+        &mut self,
+        turn: &Turn<'_>,
+        connection: Option<ConnectionId>,
+        id: SessionId,
+        packet_id: u16,
+    ) -> bool {
+        let index = self.record_of(turn, id, StateRecord::Release { client_id: "", packet_id });
+        let Some(index) = index else { return false };
+        if let Some(connection) = connection {
+            self.wait_flushed(index, Wait::Pubcomp { connection, packet_id });
+        }
+        true
+    }
+}

@@ -1,0 +1,242 @@
+//! Sessions and their subscriptions as they come and go: recorded before the client is told, where
+//! it is told something that must hold after a crash.
+
+use super::records::{StateRecord, SubscriptionOptions, WillBody};
+use super::waits::Wait;
+use crate::connection::{Phase, write_packet};
+use crate::delivery::Subscriber;
+use crate::service::{Broker, PendingSuback, Timer, Turn};
+use crate::session::{NEVER_EXPIRES, SessionId, WillMessage};
+use ringlane_dataplane::ids::ConnectionId;
+use ringlane_mqtt::{Connect, ReasonCode, Version, encode};
+use std::time::Duration;
+
+impl WillMessage {
+    fn body(&self) -> WillBody<'_> {
+        WillBody {
+            topic: &self.topic,
+            payload: &self.payload,
+            properties: &self.properties,
+            qos: self.qos as u8,
+            retain: self.retain,
+            delay_secs: self.delay_secs,
+            message_expiry_secs: self.message_expiry_secs,
+        }
+    }
+}
+
+fn options_of(subscriber: &Subscriber) -> SubscriptionOptions {
+    SubscriptionOptions {
+        qos: subscriber.qos as u8,
+        no_local: subscriber.no_local,
+        retain_as_published: subscriber.retain_as_published,
+        id: subscriber.subscription_id,
+    }
+}
+
+impl Broker {
+    /// The session expiry interval that CONNECT is granted.
+    pub(crate) fn granted_expiry(&self, connect: &Connect<'_>) -> u32 {
+        let cap = self.session_expiry_cap();
+        match connect.version {
+            Version::V5 => connect.properties.session_expiry_secs.unwrap_or(0).min(cap),
+            _ if connect.clean_start => 0,
+            _ => cap,
+        }
+    }
+
+    /// Records a session that outlives its connection, or has a will: CONNECT is taken again once
+    /// that is durable. False if there is nothing to record.
+    pub(crate) fn begin_opening(
+        &mut self,
+        turn: &mut Turn<'_>,
+        id: ConnectionId,
+        session: SessionId,
+        present: bool,
+        connect: &Connect<'_>,
+    ) -> bool {
+        let expiry_secs = self.granted_expiry(connect);
+        let Some(held) = self.sessions.get(session) else { return false };
+        let Some(index) = self.durable_index(held.partition) else { return false };
+        if expiry_secs == 0 && connect.will.is_none() && !held.recorded {
+            return false;
+        }
+        let Some(held) = self.sessions.get_mut(session) else { return false };
+        held.recorded = true;
+        held.expiry_secs = expiry_secs;
+        let will = connect.will.as_ref().map(WillMessage::from_connect);
+        let open = StateRecord::SessionOpen {
+            client_id: "",
+            clean: !present,
+            expiry_secs,
+            will: will.as_ref().map(WillMessage::body),
+        };
+        self.record_of(turn, session, open);
+        if let Some(connection) = self.connections.get_mut(id) {
+            connection.phase = Phase::Opening { session, present };
+        }
+        if let Some(durable) = &mut self.durable {
+            durable.openings.insert(session, id);
+        }
+        self.stall_for_record(turn, id);
+        self.wait_flushed(index, Wait::Connack(id));
+        true
+    }
+
+    /// The record of a session is durable: its CONNECT is taken again.
+    pub(super) fn finish_opening(&mut self, turn: &mut Turn<'_>, id: ConnectionId) {
+        self.end_stall(turn, id);
+    }
+
+    /// The connection whose CONNACK a session waits for is the session's now, or is gone.
+    pub(crate) fn take_opening(&mut self, session: SessionId) -> Option<ConnectionId> {
+        self.durable.as_mut()?.openings.remove(&session)
+    }
+
+    /// A connection ended before its CONNACK: its session goes on without one, and has no will.
+    pub(crate) fn abandon_opening(
+        &mut self,
+        turn: &mut Turn<'_>,
+        session: SessionId,
+        connection: ConnectionId,
+    ) {
+        let Some(durable) = &mut self.durable else { return };
+        if durable.openings.get(&session) != Some(&connection) {
+            return;
+        }
+        durable.openings.remove(&session);
+        let Some(held) = self.sessions.get_mut(session) else { return };
+        held.will = None;
+        if !held.is_persistent() {
+            return self.end_session(turn, session);
+        }
+        self.arm_expiry(turn, session);
+        self.record_closed(turn, session);
+    }
+
+    /// A session without a connection ends after its expiry interval.
+    pub(crate) fn arm_expiry(&mut self, turn: &mut Turn<'_>, id: SessionId) {
+        let Some(session) = self.sessions.get_mut(id) else { return };
+        if session.expiry_secs != NEVER_EXPIRES {
+            let at = turn.now + Duration::from_secs(u64::from(session.expiry_secs));
+            session.expiry_timer = Some(turn.timers.schedule(at, Timer::SessionExpiry(id)));
+        }
+    }
+
+    /// A session lost its connection and goes on. Nobody waits for that record.
+    pub(crate) fn record_closed(&mut self, turn: &Turn<'_>, id: SessionId) {
+        self.record_position(turn, id);
+        let since_ms = self.unix_ms(turn.now);
+        let Some(session) = self.sessions.get(id) else { return };
+        let (expiry_secs, will_gone) = (session.expiry_secs, session.will.is_none());
+        let client_id = "";
+        let closed = StateRecord::SessionClosed { client_id, since_ms, expiry_secs, will_gone };
+        self.record_of(turn, id, closed);
+    }
+
+    /// A will was published, or is not to be.
+    pub(crate) fn record_will_gone(&mut self, turn: &Turn<'_>, id: SessionId) {
+        self.record_of(turn, id, StateRecord::WillGone { client_id: "" });
+    }
+
+    /// A session ends.
+    pub(crate) fn record_end(&mut self, turn: &Turn<'_>, id: SessionId) {
+        let Some(index) = self.recorded_index(id) else { return };
+        let Some(session) = self.sessions.get(id) else { return };
+        let filters = self.durable.as_ref().map_or_else(Vec::new, |durable| {
+            let state = &durable.partitions[index].state;
+            state.filters_of(session.client_id.as_str())
+        });
+        self.record_of(turn, id, StateRecord::SessionEnd { client_id: "" });
+        for filter in filters {
+            self.sync_posted(index, &filter);
+        }
+    }
+
+    /// Every core has the filters of a SUBSCRIBE: it is recorded, and SUBACK waits for that, if the
+    /// session outlives its connection.
+    pub(crate) fn record_subscriptions(&mut self, turn: &mut Turn<'_>, suback: PendingSuback) {
+        let id = suback.session;
+        let persistent = self.sessions.get(id).is_some_and(|session| session.is_persistent());
+        let Some(index) = self.recorded_index(id).filter(|_| persistent) else {
+            return self.send_suback(turn, suback);
+        };
+        self.advance_own_cursors();
+        for (filter, granted) in &suback.granted {
+            self.record_subscription(turn, index, id, filter, *granted);
+        }
+        self.wait_flushed(index, Wait::Suback(Box::new(suback)));
+    }
+
+    fn record_subscription(
+        &mut self,
+        turn: &Turn<'_>,
+        index: usize,
+        id: SessionId,
+        filter: &str,
+        granted: SubscriptionOptions,
+    ) {
+        // It may have ended, or have been made again with other options, since.
+        let held = self.sessions.get(id).is_some_and(|s| s.subscriptions.contains(filter));
+        let (Some(durable), true) = (&self.durable, held) else { return };
+        let plain = self.subscription_options(id, filter);
+        let options = plain.map_or(granted, |subscriber| options_of(&subscriber));
+        let state = &durable.partitions[index].state;
+        let Some(session) = self.sessions.get(id) else { return };
+        let since = state.since(session.client_id.as_str(), filter);
+        let subscribe = StateRecord::Subscribe { client_id: "", filter, options, since };
+        self.record_of(turn, id, subscribe);
+        self.sync_posted(index, filter);
+    }
+
+    /// Records that a subscription ended. Where the session's partition stands, or `None` if the log
+    /// does not have it.
+    pub(crate) fn record_unsubscribe(
+        &mut self,
+        turn: &Turn<'_>,
+        id: SessionId,
+        filter: &str,
+    ) -> Option<usize> {
+        let index = self.recorded_index(id)?;
+        let session = self.sessions.get(id)?;
+        let state = &self.durable.as_ref()?.partitions[index].state;
+        if !state.has_subscription(session.client_id.as_str(), filter) {
+            return None;
+        }
+        self.record_of(turn, id, StateRecord::Unsubscribe { client_id: "", filter })?;
+        self.sync_posted(index, filter);
+        Some(index)
+    }
+
+    pub(crate) fn send_unsuback(
+        &self,
+        turn: &mut Turn<'_>,
+        id: ConnectionId,
+        packet_id: u16,
+        reasons: &[ReasonCode],
+    ) {
+        let Some(connection) = self.connections.get(id) else { return };
+        let version = connection.version;
+        write_packet(turn.sockets, id, connection.is_websocket(), |out| {
+            encode::unsuback(out, version, packet_id, reasons, None);
+        });
+        self.metrics.packets_sent.add(1);
+    }
+
+    /// UNSUBACK goes out once the log of partition `index` is flushed, or at once.
+    pub(crate) fn answer_unsubscribe(
+        &mut self,
+        turn: &mut Turn<'_>,
+        index: Option<usize>,
+        connection: ConnectionId,
+        packet_id: u16,
+        reasons: Vec<ReasonCode>,
+    ) {
+        match index {
+            Some(index) => {
+                self.wait_flushed(index, Wait::Unsuback { connection, packet_id, reasons });
+            }
+            None => self.send_unsuback(turn, connection, packet_id, &reasons),
+        }
+    }
+}

@@ -1,0 +1,246 @@
+//! The durable state while the broker runs: every change is appended to the log of its partition and
+//! applied; and what was matched is appended before it.
+
+use super::model::PartitionState;
+use super::postings::Place;
+use super::records::{Cursor, Kind, StateRecord};
+use super::sweep::Sweep;
+use super::waits::Wait;
+use crate::delivery::{PostedAs, View};
+use crate::mail::LogMark;
+use crate::service::{AckToken, Broker, Turn};
+use crate::session::SessionId;
+use hashbrown::HashMap;
+use ringlane_dataplane::batch::{BatchPool, Level};
+use ringlane_dataplane::ids::{ConnectionId, CoreId, PartitionId};
+use ringlane_dataplane::log::record::RecordKind;
+use ringlane_dataplane::partition::{Partition, StateParts};
+use ringlane_mqtt::QoS;
+use std::collections::VecDeque;
+
+/// One partition of this core.
+#[derive(Debug)]
+pub(crate) struct DurablePartition {
+    pub(crate) state: PartitionState,
+    /// Who waits for the log to be flushed up to an offset, in the order of offsets.
+    pub(super) waits: VecDeque<(u64, Wait)>,
+    /// Sessions whose position may have changed.
+    pub(super) moved: Vec<SessionId>,
+    pub(super) sweep: Sweep,
+}
+
+impl DurablePartition {
+    pub(crate) fn new(state: PartitionState) -> Self {
+        let (waits, moved) = (VecDeque::new(), Vec::new());
+        Self { state, waits, moved, sweep: Sweep::default() }
+    }
+}
+
+/// The durable state of the partitions of one core, as they stand in its table.
+#[derive(Debug)]
+pub(crate) struct Durable {
+    pub(crate) partitions: Vec<DurablePartition>,
+    /// The epoch of everything that is appended in this run, on every core.
+    pub(super) epoch: u64,
+    body: Vec<u8>,
+    /// Connections whose CONNACK waits for their session's record.
+    pub(super) openings: HashMap<SessionId, ConnectionId>,
+    pub(super) upkeep_armed: bool,
+    /// What each core was told last of this one's logs.
+    pub(super) told: Vec<Vec<LogMark>>,
+}
+
+impl Durable {
+    /// For the partitions that a core of `cores` owns.
+    pub(crate) fn new(states: Vec<PartitionState>, epoch: u64, cores: u16) -> Self {
+        Self {
+            partitions: states.into_iter().map(DurablePartition::new).collect(),
+            epoch,
+            body: Vec::new(),
+            openings: HashMap::new(),
+            upkeep_armed: false,
+            told: vec![Vec::new(); usize::from(cores)],
+        }
+    }
+
+    /// Appends what was matched since the last time, if anything was.
+    pub(super) fn append_matched(&mut self, index: usize, log: &mut Log<'_>) {
+        let Self { partitions, body, .. } = self;
+        let state = &mut partitions[index].state;
+        for record in state.unlogged(POSTINGS_BYTES) {
+            log.append(body, &record);
+        }
+        state.set_logged();
+    }
+
+    /// Appends a record behind what was matched, and applies it.
+    pub(super) fn append(&mut self, index: usize, log: &mut Log<'_>, record: &StateRecord<'_>) {
+        self.append_matched(index, log);
+        log.append(&mut self.body, record);
+        // Retained messages have a store of their own while the broker runs.
+        if record.kind() != Kind::Retained {
+            self.partitions[index].state.apply(record);
+        }
+    }
+}
+
+/// Bytes of one record of postings, about.
+const POSTINGS_BYTES: usize = 48 * 1024;
+/// Postings that are not in the log, at most; then they are appended at once. What a crash leaves
+/// to be matched again is bounded by the time between two upkeeps besides.
+const UNLOGGED_MAX: u64 = 16 * 1024;
+
+/// The log that a partition's records go to.
+pub(super) struct Log<'a> {
+    pub(super) partition: &'a mut Partition<AckToken>,
+    pub(super) batches: &'a mut BatchPool,
+    pub(super) unix_ms: u64,
+}
+
+impl Log<'_> {
+    fn append(&mut self, body: &mut Vec<u8>, record: &StateRecord<'_>) {
+        body.clear();
+        record.encode(body);
+        let state = StateParts {
+            kind: RecordKind(record.kind() as u8),
+            client_id: record.client_id(),
+            topic: record.topic(),
+            body,
+            unix_ms: self.unix_ms,
+        };
+        self.partition.append_state(self.batches, &state, None);
+    }
+}
+
+impl Broker {
+    /// Where a partition of this core stands, if what it holds is durable.
+    pub(crate) fn durable_index(&self, partition: PartitionId) -> Option<usize> {
+        let durable = self.durable.as_ref()?;
+        let index = self.partition_index(partition);
+        (index < durable.partitions.len()).then_some(index)
+    }
+
+    /// Where the log of a session is, if it has one and is in it.
+    pub(super) fn recorded_index(&self, id: SessionId) -> Option<usize> {
+        let session = self.sessions.get(id).filter(|session| session.recorded)?;
+        self.durable_index(session.partition)
+    }
+
+    /// Appends a record that names no session.
+    pub(super) fn record(&mut self, turn: &Turn<'_>, index: usize, record: &StateRecord<'_>) {
+        let unix_ms = self.unix_ms(turn.now);
+        let Self { durable: Some(durable), partitions, batches, .. } = self else { return };
+        let mut log = Log { partition: &mut partitions[index], batches, unix_ms };
+        durable.append(index, &mut log, record);
+    }
+
+    /// Appends a record of a session that its log knows, and puts the client identifier in. Where
+    /// its partition stands, or `None` if nothing was appended.
+    pub(super) fn record_of(
+        &mut self,
+        turn: &Turn<'_>,
+        id: SessionId,
+        record: StateRecord<'_>,
+    ) -> Option<usize> {
+        let index = self.recorded_index(id)?;
+        let unix_ms = self.unix_ms(turn.now);
+        let Self { durable: Some(durable), partitions, batches, sessions, .. } = self else {
+            return None;
+        };
+        let session = sessions.get(id)?;
+        let mut log = Log { partition: &mut partitions[index], batches, unix_ms };
+        durable.append(index, &mut log, &record.of(session.client_id.as_str()));
+        Some(index)
+    }
+
+    /// Somebody waits until everything that was appended to a log so far is flushed.
+    pub(super) fn wait_flushed(&mut self, index: usize, wait: Wait) {
+        let end = self.partitions[index].next_offset().0;
+        if let Some(durable) = &mut self.durable {
+            durable.partitions[index].waits.push_back((end, wait));
+        }
+    }
+
+    /// Gives the record in hand a posting number in each partition with a durable session that it
+    /// is for. They stay in the scratch for its deliveries.
+    pub(crate) fn post(&mut self, view: &View<'_>) {
+        let Self { scratch, durable, .. } = self;
+        scratch.postings.clear();
+        let (Some(durable), Some(record)) = (durable, view.record) else { return };
+        if scratch.posted.is_empty() || view.qos == QoS::AtMostOnce {
+            return;
+        }
+        let (partition, offset) = (record.partition.0, record.offset.0);
+        let place = Place { partition, epoch: durable.epoch, offset };
+        let memory = view.level == Level::Memory;
+        for same in scratch.posted.chunk_by(|a, b| a.partition == b.partition) {
+            let partition = same[0].partition;
+            let state = &mut durable.partitions[usize::from(partition)].state;
+            let posting = state.post(place, memory, same.iter().map(|posted| posted.filter));
+            scratch.postings.push(PostedAs { partition, posting });
+        }
+    }
+
+    /// Records are posted for a filter as long as somebody subscribes durably.
+    pub(super) fn sync_posted(&mut self, index: usize, filter: &str) {
+        let Some(durable) = &self.durable else { return };
+        let number = durable.partitions[index].state.posted_number(filter);
+        self.routes.set_posted(filter, index as u16, number);
+    }
+
+    /// Appends what a partition has matched.
+    pub(super) fn append_matched(&mut self, turn: &Turn<'_>, index: usize) {
+        let unix_ms = self.unix_ms(turn.now);
+        let Self { durable: Some(durable), partitions, batches, .. } = self else { return };
+        let mut log = Log { partition: &mut partitions[index], batches, unix_ms };
+        durable.append_matched(index, &mut log);
+    }
+
+    /// End of turn: too much to be matched again after a crash goes to the log.
+    pub(crate) fn bound_unlogged(&mut self, turn: &Turn<'_>) {
+        if self.durable.is_none() {
+            return;
+        }
+        let unix_ms = self.unix_ms(turn.now);
+        let Self { durable: Some(durable), partitions, batches, .. } = self else { return };
+        for (index, partition) in partitions.iter_mut().enumerate().take(durable.partitions.len()) {
+            if durable.partitions[index].state.unlogged_count() >= UNLOGGED_MAX {
+                durable.append_matched(index, &mut Log { partition, batches, unix_ms });
+            }
+        }
+    }
+
+    /// Up to where the partitions of this core are committed and told to another core; nothing of
+    /// those that the core lags behind in.
+    pub(crate) fn log_marks(&self, to: CoreId) -> Vec<LogMark> {
+        let Some(durable) = &self.durable else { return Vec::new() };
+        let owned = self.partitions.iter().take(durable.partitions.len());
+        let told = owned.filter(|log| !log.cursors().is_lagging(to));
+        let mark = |log: &Partition<AckToken>| LogMark {
+            partition: log.id(),
+            memory: log.committed(Level::Memory),
+            disk: log.committed(Level::LocalDisk),
+        };
+        told.map(mark).collect()
+    }
+
+    /// What another core, or this one, has told so far is all that there is below its marks.
+    pub(crate) fn on_log_marks(&mut self, marks: &[LogMark]) {
+        let Some(durable) = &mut self.durable else { return };
+        let epoch = durable.epoch;
+        for LogMark { partition, memory, disk } in marks {
+            for (memory, mark) in [(true, memory), (false, disk)] {
+                let cursor = Cursor { partition: partition.0, memory, epoch, next: mark.0 };
+                for own in &mut durable.partitions {
+                    own.state.advance(cursor);
+                }
+            }
+        }
+    }
+
+    /// What this core's own partitions have committed was matched.
+    pub(super) fn advance_own_cursors(&mut self) {
+        let marks = self.log_marks(self.core);
+        self.on_log_marks(&marks);
+    }
+}

@@ -1,0 +1,309 @@
+//! The first turn of a core: its sessions are there again, as they were before the start.
+
+use super::model::{PartitionState, RetainedState};
+use super::pending::OwedPosting;
+use super::postings::Place;
+use super::records::{StateRecord, SubscriptionOptions};
+use super::session::{Presence, SessionState, WillState};
+use super::start::{CoreState, StoredMessage};
+use crate::delivery::{Subscriber, Target};
+use crate::groups::{GroupKey, Member};
+use crate::service::{Broker, Timer, Turn};
+use crate::session::{
+    NEVER_EXPIRES, Pending, SessionId, Subscription, SubscriptionIds, SubscriptionKind, WillMessage,
+};
+use hashbrown::HashMap;
+use ringlane_dataplane::ids::{Offset, PartitionId};
+use ringlane_dataplane::message::{Message, MessageHead};
+use ringlane_dataplane::routing::RecordId;
+use ringlane_dataplane::time::Nanos;
+use ringlane_mqtt::QoS;
+use ringlane_mqtt::topic::TopicFilter;
+use std::rc::Rc;
+use std::time::Duration;
+
+/// How long the wills of clients that were connected wait for them to return.
+const WILL_GRACE: Duration = Duration::from_secs(10);
+
+/// The messages of sessions, made once each.
+struct Messages<'a> {
+    stored: &'a HashMap<Place, StoredMessage>,
+    made: HashMap<Place, Message>,
+}
+
+impl Broker {
+    /// Takes over what the logs say, before anything else happens on this core.
+    pub(crate) fn restore(&mut self, turn: &mut Turn<'_>, core: CoreState) {
+        let mut messages = Messages { stored: &core.messages, made: HashMap::new() };
+        let partitions: Vec<PartitionId> = self.placement.owned(self.core).collect();
+        let restored: u64 = (core.partitions.iter()).map(|s| s.session_count() as u64).sum();
+        for (index, mut state) in core.partitions.into_iter().enumerate() {
+            for (number, filter) in state.posted_filters() {
+                self.routes.set_posted(filter, index as u16, Some(number));
+            }
+            let retained = core::mem::take(&mut state.retained);
+            let again = core::mem::take(&mut state.retained_again);
+            let ids: Vec<_> = state
+                .sessions()
+                .map(|(slot, session)| {
+                    self.restore_session(
+                        turn,
+                        partitions[index],
+                        (&state, slot),
+                        session,
+                        &mut messages,
+                    )
+                })
+                .collect();
+            if let Some(durable) = &mut self.durable {
+                durable.partitions[index].state = state;
+            }
+            for (topic, body) in &again {
+                let retained = body.body();
+                self.record(turn, index, &StateRecord::Retained { topic, retained });
+            }
+            for (topic, retained) in retained {
+                self.restore_retained(turn, &topic, &retained);
+            }
+            for id in ids {
+                self.begin_absence(turn, index, id);
+            }
+        }
+        self.metrics.sessions.set(self.sessions.len() as u64);
+        if restored > 0 {
+            tracing::info!(core = self.core.0, sessions = restored, "sessions restored");
+        }
+    }
+
+    fn restore_session(
+        &mut self,
+        turn: &mut Turn<'_>,
+        partition: PartitionId,
+        (state, slot): (&PartitionState, u32),
+        session: &SessionState,
+        messages: &mut Messages<'_>,
+    ) -> SessionId {
+        let hash = self.placement.client_hash(&session.client_id);
+        let id = self.sessions.create(&session.client_id, hash, partition);
+        for held in &session.subscriptions {
+            if let Some(filter) = state.filter(held.filter) {
+                self.restore_subscription(turn, id, &filter.name, held.options);
+            }
+        }
+        let mut owed = Vec::new();
+        for sent in session.sent() {
+            let message = self.stored(turn, messages, sent.sent.place);
+            let message = message.unwrap_or_else(|| self.maker.make(no_message(), "", &[], &[]));
+            let ids = SubscriptionIds::from_slice(&sent.sent.subscription_ids);
+            let (posting, retain) = (sent.sent.posting, sent.sent.retain);
+            let qos = QoS::ExactlyOnce;
+            let pending = Pending { message, qos, retain, ids, ticket: None, posting };
+            owed.push((sent.packet_id, pending, sent.received));
+        }
+        let queue: Vec<Pending> = state
+            .owed(slot, 0, usize::MAX)
+            .into_iter()
+            .filter_map(|posting| {
+                let message = self.stored(turn, messages, posting.place);
+                if message.is_none() {
+                    // Its record was lost with the end of a log, at the level `memory`.
+                    self.metrics.dropped_postings.add(1);
+                }
+                deliver(hash, &posting, message?)
+            })
+            .collect();
+        let Some(held) = self.sessions.get_mut(id) else { return id };
+        held.recorded = true;
+        held.expiry_secs = session.expiry_secs;
+        held.will = session.will.as_deref().map(|will| Box::new(will_message(will)));
+        for packet_id in session.incoming() {
+            held.received_qos2.insert(packet_id);
+        }
+        self.metrics.inflight_messages.add(owed.len() as u64);
+        for (packet_id, pending, received) in owed {
+            held.outbound.restore(packet_id, pending, received);
+        }
+        for pending in queue {
+            self.metrics.queued_messages.add(1);
+            self.metrics.queued_bytes.add(pending.cost_bytes() as u64);
+            held.outbound.push_queue(pending);
+        }
+        id
+    }
+
+    fn restore_subscription(
+        &mut self,
+        turn: &mut Turn<'_>,
+        id: SessionId,
+        filter: &str,
+        options: SubscriptionOptions,
+    ) {
+        let qos = QoS::from_u8(options.qos).unwrap_or(QoS::AtMostOnce);
+        let share = TopicFilter::parse(filter).ok().and_then(|parsed| {
+            Some(GroupKey { name: parsed.share?.into(), filter: parsed.filter.into() })
+        });
+        let kind = match share {
+            Some(key) => {
+                let member = Member {
+                    key: self.member_key(id),
+                    qos,
+                    subscription_id: options.id,
+                    retain_as_published: options.retain_as_published,
+                    window: 0,
+                };
+                self.metrics.shared_subscriptions.add(1);
+                self.send_join(turn, key.clone(), member, 0);
+                SubscriptionKind::Shared { key: Rc::new(key) }
+            }
+            None => {
+                let list = self.routes.entry(filter);
+                let position = list.len() as u32;
+                list.push(Subscriber {
+                    target: Target::Session(id.slot),
+                    subscription_id: options.id,
+                    qos,
+                    no_local: options.no_local,
+                    retain_as_published: options.retain_as_published,
+                    priming: false,
+                });
+                SubscriptionKind::Plain { position }
+            }
+        };
+        self.metrics.subscriptions.add(1);
+        if let Some(held) = self.sessions.get_mut(id) {
+            held.subscriptions.insert(filter, Subscription { qos, kind });
+        }
+    }
+
+    /// A message that is owed to somebody, made at most once.
+    fn stored(
+        &mut self,
+        turn: &Turn<'_>,
+        messages: &mut Messages<'_>,
+        place: Place,
+    ) -> Option<Message> {
+        if let Some(message) = messages.made.get(&place) {
+            return Some(message.clone());
+        }
+        let stored = messages.stored.get(&place)?;
+        let (accepted_at, expires_at) =
+            self.times(turn.now, stored.accepted_ms, stored.expiry_secs);
+        let head = MessageHead {
+            publisher: stored.publisher,
+            accepted_at,
+            expires_at,
+            topic_bytes: 0,
+            properties_bytes: 0,
+            qos: stored.qos,
+            retain: stored.retain,
+        };
+        let message = self.maker.make(head, &stored.topic, &stored.properties, &stored.payload);
+        messages.made.insert(place, message.clone());
+        Some(message)
+    }
+
+    /// When something was accepted and when it expires, by this core's clock. If the time of day
+    /// was set back since, it counts as accepted now: nothing expires early.
+    fn times(&self, now: Nanos, accepted_ms: u64, expiry_secs: Option<u32>) -> (Nanos, Nanos) {
+        let age = Duration::from_millis(self.unix_ms(now).saturating_sub(accepted_ms));
+        let accepted_at = Nanos(now.0.saturating_sub(age.as_nanos() as u64));
+        let left = |secs: u32| Duration::from_secs(u64::from(secs)).saturating_sub(age);
+        let expires_at = expiry_secs.map_or(Nanos::NEVER, |secs| now + left(secs));
+        (accepted_at, expires_at)
+    }
+
+    fn restore_retained(&mut self, turn: &mut Turn<'_>, topic: &str, retained: &RetainedState) {
+        let (accepted_at, expires_at) =
+            self.times(turn.now, retained.accepted_ms, retained.expiry_secs);
+        let head = MessageHead {
+            publisher: retained.publisher,
+            accepted_at,
+            expires_at,
+            topic_bytes: 0,
+            properties_bytes: 0,
+            qos: retained.qos,
+            retain: true,
+        };
+        let message = self.maker.make(head, topic, &retained.properties, &retained.payload);
+        let (partition, offset) =
+            (PartitionId(retained.place.partition), Offset(retained.place.offset));
+        self.keep_retained(turn, &message, RecordId { partition, offset });
+    }
+
+    /// The expiry interval and the will delay of a session without a connection go on counting. One
+    /// that was connected when the broker ended counts from now.
+    fn begin_absence(&mut self, turn: &mut Turn<'_>, index: usize, id: SessionId) {
+        let now_ms = self.unix_ms(turn.now);
+        let (Some(durable), Some(session)) = (&self.durable, self.sessions.get_mut(id)) else {
+            return;
+        };
+        let state = &durable.partitions[index].state;
+        let found = state.find(session.client_id.as_str()).and_then(|slot| state.session(slot));
+        let presence = found.map_or(Presence::Connected, |found| found.presence);
+        let since_ms = match presence {
+            Presence::Connected => now_ms,
+            Presence::Closed(since_ms) => since_ms,
+        };
+        // A clock that was set back lets time stand still, and never lets it run ahead.
+        let gone = Duration::from_millis(now_ms.saturating_sub(since_ms));
+        let due = |after: Duration| turn.now + after.saturating_sub(gone);
+        let delay = session.will.as_ref().map(|will| will.delay_secs);
+        let will_after = delay.map(|secs| Duration::from_secs(u64::from(secs)).max(WILL_GRACE));
+        let expiry_after = match session.expiry_secs {
+            NEVER_EXPIRES => None,
+            0 => Some(will_after.unwrap_or_default()),
+            secs => Some(Duration::from_secs(u64::from(secs))),
+        };
+        session.expiry_timer =
+            expiry_after.map(|after| turn.timers.schedule(due(after), Timer::SessionExpiry(id)));
+        session.will_timer =
+            will_after.map(|after| turn.timers.schedule(due(after), Timer::WillDelay(id)));
+        if presence == Presence::Connected {
+            self.record_closed(turn, id);
+        }
+    }
+}
+
+/// What a session gets of a message, overlapping subscriptions as one; `None` if No Local keeps all
+/// of it away.
+fn deliver(client_hash: u64, posting: &OwedPosting, message: Message) -> Option<Pending> {
+    let own = message.head().publisher == client_hash;
+    let options = posting.options.iter().filter(|options| !(options.no_local && own));
+    let options: Vec<&SubscriptionOptions> = options.collect();
+    let qos = options.iter().map(|options| options.qos).max()?.min(message.head().qos);
+    let retain = message.head().retain && options.iter().any(|o| o.retain_as_published);
+    let ids: Vec<u32> = options.iter().map(|o| o.id).filter(|id| *id != 0).collect();
+    Some(Pending {
+        message,
+        qos: QoS::from_u8(qos)?,
+        retain,
+        ids: SubscriptionIds::from_slice(&ids),
+        ticket: None,
+        posting: posting.posting,
+    })
+}
+
+fn will_message(will: &WillState) -> WillMessage {
+    WillMessage {
+        topic: will.topic.clone(),
+        payload: will.payload.clone(),
+        properties: will.properties.clone(),
+        qos: QoS::from_u8(will.qos).unwrap_or(QoS::AtMostOnce),
+        retain: will.retain,
+        delay_secs: will.delay_secs,
+        message_expiry_secs: will.message_expiry_secs,
+    }
+}
+
+/// Stands for a message that is not needed any more: PUBREC was seen.
+fn no_message() -> MessageHead {
+    MessageHead {
+        publisher: 0,
+        accepted_at: Nanos(0),
+        expires_at: Nanos::NEVER,
+        topic_bytes: 0,
+        properties_bytes: 0,
+        qos: 2,
+        retain: false,
+    }
+}

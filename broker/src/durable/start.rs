@@ -1,0 +1,271 @@
+//! From the logs to sessions: what is done before a core runs, and in its first turn.
+//!
+//! Every record of every log is applied to its partition's state; then each partition matches what
+//! lies behind its cursors, in all logs; then the messages that sessions are owed are read. That is
+//! done on the starting thread, and each core gets what it owns.
+
+use super::model::PartitionState;
+use super::postings::Place;
+use super::records::{RetainedBody, StateRecord, StateRecordError};
+use super::recovered::{Matcher, PublishFacts};
+use hashbrown::HashMap;
+use ringlane_dataplane::ids::{CoreId, Offset, PartitionId};
+use ringlane_dataplane::log::record::{EXPIRY_NONE, Record, RecordKind};
+use ringlane_dataplane::routing::Placement;
+use std::sync::Arc;
+
+/// What the records of one partition's log add up to.
+#[derive(Debug)]
+pub(crate) struct Recovery {
+    pub(crate) state: PartitionState,
+    error: Option<(u64, StateRecordError)>,
+}
+
+impl Recovery {
+    pub(crate) fn new(partitions: u32) -> Self {
+        Self { state: PartitionState::new(partitions), error: None }
+    }
+
+    /// The next record of the log.
+    pub(crate) fn on_record(&mut self, record: &Record<'_>) {
+        let Record { head, client_id, topic, payload, .. } = *record;
+        self.state.note_epoch(head.epoch, head.offset.0);
+        if head.kind == RecordKind::PUBLISH {
+            if head.flags.qos() == 2 {
+                self.state.receive(client_id, head.packet_id);
+            }
+            return;
+        }
+        match StateRecord::decode(head.kind.0, client_id, topic, payload) {
+            Ok(record) => self.state.apply(&record),
+            Err(error) => self.error = self.error.or(Some((head.offset.0, error))),
+        }
+    }
+
+    /// The state, unless the log has a record that this release cannot read.
+    ///
+    /// # Errors
+    /// The first such record: its offset, and what is wrong with it.
+    pub(crate) fn finish(self) -> Result<PartitionState, (u64, StateRecordError)> {
+        self.error.map_or(Ok(self.state), Err)
+    }
+}
+
+/// A message that some session is owed, as it was in its log.
+#[derive(Clone, Debug)]
+pub(crate) struct StoredMessage {
+    pub(crate) topic: Box<str>,
+    pub(crate) properties: Box<[u8]>,
+    pub(crate) payload: Box<[u8]>,
+    /// Keyed hash of the publisher's client identifier.
+    pub(crate) publisher: u64,
+    pub(crate) accepted_ms: u64,
+    pub(crate) expiry_secs: Option<u32>,
+    pub(crate) qos: u8,
+    pub(crate) retain: bool,
+}
+
+/// What a node's logs add up to.
+#[derive(Debug)]
+pub(crate) struct NodeState {
+    /// By partition.
+    pub(crate) partitions: Vec<PartitionState>,
+    /// What their sessions are owed.
+    pub(crate) messages: HashMap<Place, StoredMessage>,
+}
+
+/// Reads the records of a partition's log from an offset on, in order.
+pub(crate) type ReadLog<'a, E> =
+    dyn FnMut(PartitionId, Offset, &mut dyn FnMut(&Record<'_>)) -> Result<(), E> + 'a;
+
+impl NodeState {
+    /// Matches what lies behind the cursors, and reads what sessions are owed. `next_offsets` are
+    /// the ends of the logs.
+    ///
+    /// # Errors
+    /// Of `read`.
+    pub(crate) fn build<E>(
+        mut partitions: Vec<PartitionState>,
+        next_offsets: &[Offset],
+        placement: &Placement,
+        read: &mut ReadLog<'_, E>,
+    ) -> Result<Self, E> {
+        set_back(&mut partitions, next_offsets);
+        match_rest(&mut partitions, next_offsets, placement, read)?;
+        let messages = read_owed(&partitions, placement, read)?;
+        Ok(Self { partitions, messages })
+    }
+}
+
+/// Sets cursors back that point behind the end of the epoch that they were in.
+fn set_back(partitions: &mut [PartitionState], next_offsets: &[Offset]) {
+    for index in 0..partitions.len() {
+        let cursors = partitions[index].cursors().to_vec();
+        for cursor in cursors {
+            let log = cursor.partition as usize;
+            let end = partitions[log].epoch_end(cursor.epoch, next_offsets[log].0);
+            partitions[index].set_back(cursor.partition, cursor.memory, end);
+        }
+    }
+}
+
+fn match_rest<E>(
+    partitions: &mut [PartitionState],
+    next_offsets: &[Offset],
+    placement: &Placement,
+    read: &mut ReadLog<'_, E>,
+) -> Result<(), E> {
+    let mut matchers: Vec<Matcher> = partitions.iter().map(Matcher::new).collect();
+    for (log, next) in (0..).zip(next_offsets) {
+        let from = partitions.iter().map(|state| state.matched_from(log)).min();
+        let Some(from) = from.filter(|from| *from < next.0) else { continue };
+        read(PartitionId(log), Offset(from), &mut |record| {
+            if record.head.kind != RecordKind::PUBLISH {
+                return;
+            }
+            let stored = StoredFacts::new(PartitionId(log), record, placement);
+            for (own, (state, matcher)) in (0..).zip(partitions.iter_mut().zip(&mut matchers)) {
+                state.match_again(matcher, &stored.facts(own));
+            }
+        })?;
+    }
+    Ok(())
+}
+
+/// A publish, as each partition sees it.
+struct StoredFacts<'a> {
+    record: &'a Record<'a>,
+    place: Place,
+    /// Who keeps it, if it is to be retained.
+    retained: Option<(PartitionId, RetainedBody<'a>)>,
+}
+
+impl<'a> StoredFacts<'a> {
+    fn new(log: PartitionId, record: &'a Record<'a>, placement: &Placement) -> Self {
+        let head = record.head;
+        let place = Place { partition: log.0, epoch: head.epoch, offset: head.offset.0 };
+        let retained = head.flags.retain().then(|| {
+            let body = RetainedBody {
+                place,
+                memory: head.flags.memory(),
+                publisher: publisher_of(record, placement),
+                accepted_ms: head.unix_ms,
+                expiry_secs: expiry_of(record),
+                qos: head.flags.qos(),
+                properties: record.properties,
+                payload: record.payload,
+            };
+            (placement.topic_partition(record.topic), body)
+        });
+        Self { record, place, retained }
+    }
+
+    fn facts(&self, partition: u32) -> PublishFacts<'_> {
+        let flags = self.record.head.flags;
+        let retained = self.retained.as_ref();
+        let retained = retained.filter(|(owner, _)| owner.0 == partition).map(|(_, body)| body);
+        let (place, topic) = (self.place, self.record.topic);
+        PublishFacts { place, memory: flags.memory(), topic, qos: flags.qos(), retained }
+    }
+}
+
+fn publisher_of(record: &Record<'_>, placement: &Placement) -> u64 {
+    match record.client_id {
+        "" => 0,
+        client_id => placement.client_hash(client_id),
+    }
+}
+
+fn expiry_of(record: &Record<'_>) -> Option<u32> {
+    Some(record.head.expiry_secs).filter(|secs| *secs != EXPIRY_NONE)
+}
+
+/// Reads every message that some session is owed, once.
+fn read_owed<E>(
+    partitions: &[PartitionState],
+    placement: &Placement,
+    read: &mut ReadLog<'_, E>,
+) -> Result<HashMap<Place, StoredMessage>, E> {
+    let mut wanted: HashMap<u32, Vec<(u64, u64)>> = HashMap::new();
+    for place in partitions.iter().flat_map(PartitionState::owed_places) {
+        wanted.entry(place.partition).or_default().push((place.offset, place.epoch));
+    }
+    let mut messages = HashMap::new();
+    for (partition, mut places) in wanted {
+        places.sort_unstable();
+        places.dedup();
+        let Some((first, _)) = places.first() else { continue };
+        read(PartitionId(partition), Offset(*first), &mut |record| {
+            let head = record.head;
+            let (epoch, offset) = (head.epoch, head.offset.0);
+            let is_publish = head.kind == RecordKind::PUBLISH;
+            if is_publish && places.binary_search(&(offset, epoch)).is_ok() {
+                let place = Place { partition, epoch, offset };
+                messages.insert(place, StoredMessage::new(record, placement));
+            }
+        })?;
+    }
+    Ok(messages)
+}
+
+impl StoredMessage {
+    fn new(record: &Record<'_>, placement: &Placement) -> Self {
+        Self {
+            topic: record.topic.into(),
+            properties: record.properties.into(),
+            payload: record.payload.into(),
+            publisher: publisher_of(record, placement),
+            accepted_ms: record.head.unix_ms,
+            expiry_secs: expiry_of(record),
+            qos: record.head.flags.qos(),
+            retain: record.head.flags.retain(),
+        }
+    }
+}
+
+/// What one core takes over from before the start.
+#[derive(Debug)]
+pub(crate) struct CoreState {
+    /// Of the partitions that it owns, in rising order.
+    pub(crate) partitions: Vec<PartitionState>,
+    pub(crate) messages: Arc<HashMap<Place, StoredMessage>>,
+    /// The filters of every core: each core knows those of the others before anybody connects.
+    pub(crate) filters: Arc<Vec<Vec<Box<str>>>>,
+    /// The epoch of this run.
+    pub(crate) epoch: u64,
+}
+
+impl NodeState {
+    /// What each core takes over.
+    pub(crate) fn split(self, placement: &Placement, cores: u16, epoch: u64) -> Vec<CoreState> {
+        let messages = Arc::new(self.messages);
+        let mut partitions: Vec<Vec<PartitionState>> = (0..cores).map(|_| Vec::new()).collect();
+        for (number, state) in (0..).zip(self.partitions) {
+            partitions[placement.owner(PartitionId(number)).index()].push(state);
+        }
+        let filters = partitions.iter().map(|owned| {
+            let mut filters: Vec<Box<str>> =
+                owned.iter().flat_map(PartitionState::plain_filters).map(Into::into).collect();
+            filters.sort_unstable();
+            filters.dedup();
+            filters
+        });
+        let filters = Arc::new(filters.collect::<Vec<_>>());
+        let split = partitions.into_iter().map(|partitions| CoreState {
+            partitions,
+            messages: Arc::clone(&messages),
+            filters: Arc::clone(&filters),
+            epoch,
+        });
+        split.collect()
+    }
+}
+
+impl CoreState {
+    /// The filters of the other cores.
+    pub(crate) fn remote_filters(&self, own: CoreId) -> impl Iterator<Item = (CoreId, &str)> {
+        let cores =
+            (0..).map(CoreId).zip(self.filters.iter()).filter(move |(core, _)| *core != own);
+        cores.flat_map(|(core, filters)| filters.iter().map(move |filter| (core, &**filter)))
+    }
+}
