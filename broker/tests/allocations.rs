@@ -4,8 +4,9 @@
 #[path = "loopback/mod.rs"]
 mod loopback;
 
-use loopback::{Loopback, publish};
-use ringlane::config::Config;
+use loopback::{Loopback, new_log, publish};
+use ringlane::config::{Config, StreamConfig, StreamLevel};
+use ringlane_dataplane::disk::memory::MemoryDisk;
 use ringlane_dataplane::ids::ConnectionId;
 use ringlane_mqtt::{QoS, Version};
 
@@ -125,9 +126,8 @@ fn acks(buffer: &mut Vec<u8>, header: u8, first: usize, count: usize) {
 }
 
 /// Pairs whose subscribers answer everything in the turn after it came.
-fn check_acknowledged(qos: QoS, subscribers: usize) {
+fn check_acknowledged(mut broker: Loopback, qos: QoS, subscribers: usize) {
     const BATCH: usize = 16;
-    let mut broker = Loopback::new(&Config::default());
     let mut flows = Vec::new();
     for number in 0..8 {
         let topic = format!("plant/{number}/temperature");
@@ -151,6 +151,9 @@ fn check_acknowledged(qos: QoS, subscribers: usize) {
                 broker.receive(*publisher, piece);
             }
             broker.end_turn();
+            // The write, then the sync; without a log nothing is asked.
+            broker.answer_disk();
+            broker.answer_disk();
             for (publisher, _, clients) in &flows {
                 for (header, client) in
                     answers.iter().flat_map(|h| clients.iter().map(move |c| (h, c)))
@@ -178,8 +181,28 @@ fn check_acknowledged(qos: QoS, subscribers: usize) {
 #[test]
 fn qos_1_and_2_allocate_nothing() {
     for qos in [QoS::AtLeastOnce, QoS::ExactlyOnce] {
-        check_acknowledged(qos, 1);
-        check_acknowledged(qos, 20);
+        check_acknowledged(Loopback::new(&Config::default()), qos, 1);
+        check_acknowledged(Loopback::new(&Config::default()), qos, 20);
+    }
+}
+
+/// A broker with logs whose first segments are large enough for a test.
+fn logged(level: StreamLevel) -> Loopback {
+    let stream = vec![StreamConfig { level, ..StreamConfig::rest() }];
+    let config = Config { stream, ..Config::default() };
+    let logs = (0..4).map(|partition| new_log(partition, 32 << 20)).collect();
+    let mut broker = Loopback::with_logs(&config, MemoryDisk::new(), logs);
+    // The first segments are made.
+    (0..4).for_each(|_| broker.answer_disk());
+    broker
+}
+
+#[test]
+fn logged_messages_allocate_nothing() {
+    for level in [StreamLevel::Memory, StreamLevel::LocalDisk] {
+        for qos in [QoS::AtLeastOnce, QoS::ExactlyOnce] {
+            check_acknowledged(logged(level), qos, 2);
+        }
     }
 }
 

@@ -4,7 +4,7 @@
 mod support;
 
 use support::packets::acknowledge;
-use support::{Broker, Client, Kind, Options, Publish, Transport, Version};
+use support::{Broker, Client, Connect, Kind, Options, Publish, Transport, Version};
 
 /// Places, and the visits of them at which the process ends. The messages are of 20 KB, so that
 /// segments roll.
@@ -24,11 +24,18 @@ const PLACES: [(&str, &[u64]); 13] = [
     ("pubcomp.before", &[1, 25]),
 ];
 
+/// A client that is connected, unless the broker is gone.
+fn connect(broker: &Broker) -> Option<Client> {
+    let mut client = Client::try_open(broker.tcp, Version::V5).ok()?;
+    client.try_send(&Connect::new(Version::V5, "publisher").encode()).ok()?;
+    client.try_read(support::PATIENCE).ok().map(|_| client)
+}
+
 /// Publishes until the broker is gone, or until the load is at its end; the number of messages
 /// that were acknowledged.
 fn publish_until_gone(broker: &Broker) -> u64 {
     const WINDOW: u16 = 16;
-    let mut client = Client::plain(broker.tcp, Version::V5, "publisher");
+    let Some(mut client) = connect(broker) else { return 0 };
     let payload = vec![b'x'; 20_000];
     let mut acknowledged = 0;
     for first in (0..400).step_by(usize::from(WINDOW)) {
@@ -41,7 +48,7 @@ fn publish_until_gone(broker: &Broker) -> u64 {
         let mut open = WINDOW;
         while 0 < open {
             let Ok(packet) = client.try_read(support::PATIENCE) else { return acknowledged };
-            match packet.kind {
+            match packet.kind() {
                 Kind::Puback => {
                     acknowledged += 1;
                     open -= 1;

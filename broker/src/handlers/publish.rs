@@ -342,6 +342,10 @@ impl Broker {
                 self.stall_for_retry(turn, id);
                 return Flow::Stall;
             }
+            // The log does without it; those who are there need not.
+            Admission::Refused if publish.qos == QoS::AtMostOnce && !publish.retain => {
+                return self.route_volatile(turn, Some(id), accepted, bytes);
+            }
             Admission::Refused => return self.over_quota(turn, id, session, publish, bytes),
             Admission::Failed => {
                 self.send_disconnect(turn, id, ReasonCode::SERVER_UNAVAILABLE, None);

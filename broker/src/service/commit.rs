@@ -46,10 +46,14 @@ impl Broker {
             let session = session.and_then(|session| self.sessions.get(session));
             parts.client_id = session.map_or("", |session| session.client_id.as_str());
         }
-        hit("append.before");
+        if is_logged {
+            hit("append.before");
+        }
         let offset = self.partitions[index].append(&mut self.batches, &parts, level, ack);
-        hit("append.after");
         self.metrics.records_appended.add(1);
+        if is_logged {
+            hit("append.after");
+        }
         if is_logged
             && parts.head.qos == 2
             && level == Level::LocalDisk

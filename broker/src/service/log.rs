@@ -10,6 +10,7 @@ use ringlane_dataplane::disk::{DiskEvent, DiskToken};
 use ringlane_dataplane::ids::{ConnectionId, PartitionId};
 use ringlane_dataplane::log::writer::{self, Flushed};
 use ringlane_dataplane::partition::Partition;
+use ringlane_dataplane::runtime::TimerId;
 use ringlane_dataplane::time::Nanos;
 use ringlane_mqtt::ReasonCode;
 
@@ -27,8 +28,8 @@ fn tag_of(token: DiskToken) -> usize {
 /// What a core has said of its logs, so that each change is said once.
 #[derive(Debug)]
 pub(crate) struct LogWatch {
-    /// When the timer fires, or [`Nanos::NEVER`].
-    armed: Nanos,
+    /// When the timer fires, if it is armed.
+    armed: Option<(Nanos, TimerId)>,
     full: Vec<bool>,
     poisoned: Vec<bool>,
     /// Gauges that go through all segments are set again.
@@ -38,7 +39,7 @@ pub(crate) struct LogWatch {
 impl LogWatch {
     pub(crate) fn new(partitions: usize) -> Self {
         let full = vec![false; partitions];
-        Self { armed: Nanos::NEVER, poisoned: full.clone(), full, dirty: true }
+        Self { armed: None, poisoned: full.clone(), full, dirty: true }
     }
 }
 
@@ -158,17 +159,26 @@ impl Broker {
                 deadline = deadline.min(log.next_deadline());
             }
         }
-        // A later deadline finds the timer armed: it fires early, and is armed again.
-        if deadline < self.log_watch.armed {
-            self.log_watch.armed = deadline;
-            turn.timers.schedule(deadline, Timer::Log);
-        }
+        self.arm_log_timer(turn, deadline);
         self.show_logs();
+    }
+
+    /// A deadline that moves on finds the timer armed: it fires early, and is armed again.
+    fn arm_log_timer(&mut self, turn: &mut Turn<'_>, deadline: Nanos) {
+        match self.log_watch.armed {
+            Some((at, _)) if at <= deadline => return,
+            None if deadline == Nanos::NEVER => return,
+            Some((_, later)) => {
+                turn.timers.cancel(later);
+            }
+            None => {}
+        }
+        self.log_watch.armed = Some((deadline, turn.timers.schedule(deadline, Timer::Log)));
     }
 
     /// The end of the turn does what is due.
     pub(super) fn on_log_timer(&mut self) {
-        self.log_watch.armed = Nanos::NEVER;
+        self.log_watch.armed = None;
     }
 
     /// Gauges of all logs, after something of theirs has ended.

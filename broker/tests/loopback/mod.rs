@@ -9,8 +9,10 @@ use ringlane::mail::Mail;
 use ringlane::metrics::CoreMetrics;
 use ringlane::service::{Broker, CoreSetup, ListenerKind, Timer};
 use ringlane_dataplane::disk::memory::MemoryDisk;
-use ringlane_dataplane::disk::{Disk, FileDriver};
-use ringlane_dataplane::ids::{ConnectionId, CoreId, ListenerId};
+use ringlane_dataplane::disk::{Disk, DiskCommand, DiskDone, DiskEvent, FileDriver};
+use ringlane_dataplane::ids::{ConnectionId, CoreId, ListenerId, PartitionId};
+use ringlane_dataplane::log::format::DirectoryId;
+use ringlane_dataplane::log::segments::{LogEnd, LogSetup};
 use ringlane_dataplane::log::writer::Writer;
 use ringlane_dataplane::net::{NetEvent, Sockets};
 use ringlane_dataplane::routing::Placement;
@@ -19,8 +21,32 @@ use ringlane_dataplane::time::Nanos;
 use ringlane_mqtt::encode::{self, PublishHead};
 use ringlane_mqtt::{Connect, ConnectProperties, QoS, SubscribeFilter, Version};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+
+/// The data directory that the logs name.
+pub const DIRECTORY_ID: DirectoryId = DirectoryId([3; 16]);
+
+/// Where the log of a partition is.
+pub fn log_directory(partition: u32) -> PathBuf {
+    PathBuf::from(format!("/d/{partition}"))
+}
+
+/// A log that has nothing in it, with segments for records of this size.
+pub fn new_log(partition: u32, record_bytes_max: u64) -> Writer {
+    let setup = LogSetup {
+        partition: PartitionId(partition),
+        directory: log_directory(partition),
+        directory_id: DIRECTORY_ID,
+        epoch: 1,
+        secret: [5; 16],
+        segment_bytes: 1 << 20,
+        record_bytes_max,
+        tag: partition,
+    };
+    Writer::new(setup, LogEnd::default())
+}
 
 /// A broker and the two ends of its sockets.
 pub struct Loopback {
@@ -28,6 +54,7 @@ pub struct Loopback {
     sockets: Sockets,
     disk: Disk,
     files: MemoryDisk,
+    answers: Vec<DiskEvent>,
     timers: TimerWheel<Timer>,
     endpoint: Endpoint<Mail>,
     dirty: Vec<ConnectionId>,
@@ -73,6 +100,7 @@ impl Loopback {
             sockets: Sockets::new(20_000),
             disk: Disk::new(),
             files,
+            answers: Vec::new(),
             timers: TimerWheel::new(now),
             endpoint,
             dirty: Vec::new(),
@@ -176,6 +204,22 @@ impl Loopback {
         }
         self.end_turn();
         count
+    }
+
+    /// A disk that keeps nothing says that it has done what it was asked for; then a turn ends.
+    pub fn answer_disk(&mut self) {
+        while let Some(command) = self.disk.take() {
+            let token = command.token();
+            if let DiskCommand::Write { batches, .. } = command {
+                self.disk.give_back(batches);
+            }
+            self.answers.push(DiskEvent { token, result: Ok(DiskDone::Done) });
+        }
+        while let Some(event) = self.answers.pop() {
+            let Self { broker, sockets, disk, timers, endpoint, now, .. } = self;
+            broker.on_disk(&mut Turn { now: *now, sockets, disk, timers, mesh: endpoint }, event);
+        }
+        self.end_turn();
     }
 
     /// The disk does all that it was asked for, and what follows from that.

@@ -37,9 +37,14 @@ pub struct Client {
 impl Client {
     /// A TCP connection on which nothing has been sent.
     pub fn open(address: SocketAddr, version: Version) -> Self {
-        let socket = TcpStream::connect(address).expect("the broker accepts connections");
+        Self::try_open(address, version).expect("the broker accepts connections")
+    }
+
+    /// The same, of a broker that may have ended.
+    pub fn try_open(address: SocketAddr, version: Version) -> std::io::Result<Self> {
+        let socket = TcpStream::connect(address)?;
         socket.set_nodelay(true).expect("TCP_NODELAY");
-        Self {
+        Ok(Self {
             socket,
             framing: None,
             version,
@@ -47,7 +52,7 @@ impl Client {
             kept: VecDeque::new(),
             connack: None,
             last_id: 0,
-        }
+        })
     }
 
     /// A WebSocket connection with the subprotocol `mqtt` on which no MQTT has been sent.

@@ -38,6 +38,11 @@ use std::time::Duration;
 /// How long a test waits for what must come. Reached only by a failing test.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
+/// Says that a test cannot run here.
+pub fn not_run(why: &str) {
+    println!("NOT RUN: {why}");
+}
+
 /// Makes a test of each named function for each transport: `fn name(transport: Transport)`.
 #[macro_export]
 macro_rules! on_both_transports {
