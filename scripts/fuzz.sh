@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Fuzzes the codec: the packet decoder, round trips, topic filters, and mqttbytes as second opinion.
+# Fuzzes the codec (the packet decoder, round trips, topic filters, mqttbytes as second opinion) and
+# the opening of a damaged log.
 #
 #   scripts/fuzz.sh [--smoke | --long] [TARGET...]
 #
@@ -35,6 +36,7 @@ cargo +nightly run -q --locked --example seeds -- "$SEEDS"
 run_target() {
     local seeds="$SEEDS/packets"
     [ "$1" != topic ] || seeds="$SEEDS/topics"
+    [ "$1" != log_open ] || seeds="$SEEDS/damages"
     mkdir -p "corpus/$1"
     "${FUZZ[@]}" run "${BUILD[@]}" "$1" "corpus/$1" "$seeds" -- \
         "${limit[@]}" -max_len=1024 -rss_limit_mb=2048 -verbosity=0 -print_final_stats=1

@@ -1,5 +1,6 @@
 //! Writes the inputs that fuzzing starts from: `cargo run --example seeds -- DIRECTORY` fills
-//! `DIRECTORY/packets` (vectors, catalogue, full packets) and `DIRECTORY/topics`.
+//! `DIRECTORY/packets` (vectors, catalogue, full packets), `DIRECTORY/topics`, and `DIRECTORY/damages`
+//! of a log.
 
 #[path = "../../tests/support/corpus.rs"]
 mod corpus;
@@ -32,7 +33,9 @@ fn main() -> io::Result<()> {
         let length = u8::try_from(filter.len()).expect("short filters");
         [&[length], filter.as_bytes(), name.as_bytes()].concat()
     });
-    write_all(&Path::new(&directory).join("topics"), topics)
+    write_all(&Path::new(&directory).join("topics"), topics)?;
+    let damages = (0..16u8).map(|kind| [kind, kind.wrapping_mul(37), 0x11, 64].to_vec());
+    write_all(&Path::new(&directory).join("damages"), damages)
 }
 
 fn write_all(directory: &Path, inputs: impl Iterator<Item = Vec<u8>>) -> io::Result<()> {
