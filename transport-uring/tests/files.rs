@@ -10,7 +10,8 @@ use ringlane_dataplane::disk::{
     BatchWrite, DiskCommand, DiskDone, DiskError, DiskErrorKind, FileDriver, FileId, FileJob,
     StartFiles,
 };
-use ringlane_transport_uring::{FileConfig, StdFiles};
+use ringlane_dataplane::ids::CoreId;
+use ringlane_transport_uring::{FileConfig, StdFiles, TransportConfig, Wakers, open};
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
@@ -31,6 +32,8 @@ on_all_files!(
     an_id_is_used_again,
     a_core_that_goes_waits_for_what_is_under_way,
     jobs_keep_their_order,
+    few_events_per_turn_lose_nothing,
+    a_cpu_that_is_not_there_is_refused,
 );
 
 fn done(result: Result<DiskDone, DiskError>) {
@@ -260,4 +263,33 @@ fn jobs_keep_their_order(kind: Kind) {
     done(rig.wait(last));
     assert_eq!(fs::read(&path).unwrap(), [99]);
     assert_eq!(rig.driver.in_flight(), 0);
+}
+
+/// What a turn leaves behind keeps the core from sleeping: no wake-up will tell of it.
+fn few_events_per_turn_lose_nothing(kind: Kind) {
+    let directory = Directory::new();
+    let mut rig = FileRig::new(kind);
+    let file = rig.create(&directory.path("1.log"), 1 << 20).unwrap();
+    rig.events_max = 1;
+    let began = Instant::now();
+    let tokens: Vec<_> = (0..200)
+        .map(|position| rig.push(|token| DiskCommand::Read { token, file, position, bytes: 8 }))
+        .collect();
+    let job = rig.push_job(FileJob::Remove { paths: Vec::new() });
+    for token in tokens {
+        assert!(matches!(rig.wait(token), Ok(DiskDone::Read(bytes)) if bytes.len() == 8));
+    }
+    done(rig.wait(job));
+    assert!(began.elapsed() < Duration::from_secs(9), "it slept with an answer at hand");
+}
+
+fn a_cpu_that_is_not_there_is_refused(kind: Kind) {
+    for cpu in [1000, 1_000_000] {
+        let files = FileConfig { backend: kind.backend, cpus: vec![cpu], ..FileConfig::default() };
+        let config = TransportConfig { files: Some(files), ..TransportConfig::default() };
+        let wakers = Wakers::new(1).unwrap();
+        let opened = open(kind.transport, CoreId(0), &config, Vec::new(), wakers);
+        let error = opened.map(drop).unwrap_err().to_string();
+        assert!(error.contains("Invalid argument"), "{error}");
+    }
 }

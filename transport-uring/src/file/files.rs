@@ -57,7 +57,7 @@ impl Files {
 
     /// Whether something has ended that no wake-up will tell of.
     pub(crate) fn have_ended(&self) -> bool {
-        !self.ended.is_empty()
+        !self.ended.is_empty() || self.threads.as_ref().is_some_and(Threads::have_more)
     }
 
     /// Begins with everything that the core asks for.

@@ -1,7 +1,8 @@
 //! The threads of a core's files: some that write, sync and read, and one for jobs.
 //!
 //! Queues in both directions are channels; what is in them is bounded by what the core has under
-//! way, which `Files` counts. A thread wakes the core when something has ended, once until the core looks.
+//! way, which `Files` counts. A thread
+//! wakes the core when something has ended, once until the core looks.
 
 use super::FileConfig;
 use super::jobs::{Jobs, Opened};
@@ -132,7 +133,13 @@ impl Threads {
         assert!(matches!(sent, Some(Ok(()))), "the job thread ends when the core does");
     }
 
-    /// The next report. To be called until there is none, or with [`Threads::leave`] behind it.
+    /// Whether there may be reports of which no wake-up will tell any more: left behind, or told of
+    /// while the core took what ended elsewhere.
+    pub(super) fn have_more(&self) -> bool {
+        self.more || self.signalled.load(Ordering::Acquire)
+    }
+
+    /// The next report.
     pub(super) fn next(&mut self) -> Option<Report> {
         if !self.more {
             if !self.signalled.load(Ordering::Acquire) {
@@ -166,8 +173,11 @@ fn pin(cpus: &[u32]) -> io::Result<()> {
         return Ok(());
     }
     let mut set = CpuSet::new();
-    for cpu in cpus {
-        set.set(*cpu as usize);
+    for cpu in cpus.iter().map(|cpu| *cpu as usize) {
+        if CpuSet::MAX_CPU <= cpu {
+            return Err(io::Error::from_raw_os_error(libc::EINVAL));
+        }
+        set.set(cpu);
     }
     Ok(sched_setaffinity(None, &set)?)
 }

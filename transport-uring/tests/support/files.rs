@@ -94,6 +94,8 @@ impl Drop for Directory {
 pub struct FileRig {
     pub driver: AnyDriver,
     pub disk: Disk,
+    /// How much a turn takes.
+    pub events_max: usize,
     sockets: Sockets,
     next: u64,
     ended: HashMap<DiskToken, Result<DiskDone, DiskError>>,
@@ -110,7 +112,7 @@ impl FileRig {
         let wakers = Wakers::new(1).unwrap();
         let driver = open(kind.transport, CoreId(0), &config, Vec::new(), wakers).unwrap();
         let (disk, sockets) = (Disk::new(), Sockets::new(0));
-        Self { driver, disk, sockets, next: 0, ended: HashMap::new() }
+        Self { driver, disk, events_max: 64, sockets, next: 0, ended: HashMap::new() }
     }
 
     /// Gives a command; its token.
@@ -128,12 +130,12 @@ impl FileRig {
     /// One turn that sleeps until something ends, as a core does.
     pub fn turn(&mut self) {
         self.driver.submit(&mut self.disk);
-        let Self { driver, disk, sockets, ended, .. } = self;
+        let Self { driver, disk, events_max, sockets, ended, .. } = self;
         let now = driver.now();
         driver.apply(sockets, now);
         let wait = Wait::Until(driver.now() + Duration::from_secs(10));
         driver.poll(sockets, wait, 64, &mut |_, _| {}).unwrap();
-        driver.complete(disk, 64, &mut |_, event| {
+        driver.complete(disk, *events_max, &mut |_, event| {
             let before = ended.insert(event.token, event.result);
             assert!(before.is_none(), "each command ends once");
         });
