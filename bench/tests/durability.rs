@@ -19,6 +19,8 @@ fn options(seed: u64) -> Options {
         silence: Duration::from_millis(300),
         final_silence: Duration::from_millis(300),
         will_wait: Duration::from_millis(300),
+        rest_one_in: 1,
+        rest: Duration::from_millis(5),
         keep_going: true,
         is_quiet: true,
         ..Options::default()

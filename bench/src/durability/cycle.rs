@@ -280,10 +280,15 @@ impl<'a> Run<'a> {
             let mut there = engine.sessions.iter().filter(|session| session.dial.is_online);
             there.all(|session| session.is_fenced)
         })?;
-        for session in self.engine.sessions.iter_mut().filter(|session| session.is_fenced) {
-            session.drains += 1;
-        }
         self.engine.is_draining = false;
+        if self.engine.choice.one_in(self.options.rest_one_in) {
+            self.note("rest");
+            // Counted before it begins: what comes meanwhile has not rested.
+            for session in self.engine.sessions.iter_mut().filter(|session| session.is_fenced) {
+                session.rests += u32::from(session.is_settled());
+            }
+            self.engine.until(&mut self.swarm, self.options.rest, |_| false)?;
+        }
         self.note("retained");
         let journal = &mut self.engine.journal;
         if let Err(error) = retained::check(&self.engine.target, journal) {

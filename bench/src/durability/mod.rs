@@ -79,6 +79,11 @@ pub struct Options {
     pub final_silence: Duration,
     /// How long after the last start promised wills may come; zero is no client with a will.
     pub will_wait: Duration,
+    /// After one of so many drains there is a rest, so long that every acknowledgement of a subscriber
+    /// must be kept from then on.
+    pub rest_one_in: u64,
+    /// How long that is.
+    pub rest: Duration,
     /// In one of four cycles the fault comes again, at most so long after the start; zero is never.
     pub stumble: Duration,
     /// Failpoints of the broker, one of which it meets in each cycle after the fault.
@@ -109,6 +114,8 @@ impl Default for Options {
             silence: Duration::from_secs(2),
             final_silence: Duration::from_secs(5),
             will_wait: Duration::from_secs(15),
+            rest_one_in: 10,
+            rest: Duration::from_millis(2500),
             stumble: Duration::from_millis(60),
             failpoints: Vec::new(),
             keep_going: false,

@@ -43,8 +43,8 @@ pub(super) struct Session {
     pub(super) is_ready: bool,
     /// A leaver's: nothing was published while it was subscribed.
     pub(super) is_left_in_peace: bool,
-    /// Times that everything owed had come and was confirmed to be acknowledged.
-    pub(super) drains: u32,
+    /// Times that everything owed had come, was confirmed to be acknowledged, and a while passed.
+    pub(super) rests: u32,
     /// Acknowledged messages that have not come.
     pub(super) owed: u64,
     /// Of these, what is given up: known to be lost.
@@ -70,7 +70,7 @@ impl Session {
             qos,
             is_ready: false,
             is_left_in_peace: false,
-            drains: 0,
+            rests: 0,
             owed: 0,
             overdue: 0,
             is_fenced: false,
@@ -264,11 +264,11 @@ impl Session {
             let is_wrong = !publish.dup && previous.life == journal.life && copies_max == 1;
             is_wrong.then_some("came again without DUP although the broker was not started again")
         };
-        let is_confirmed = self.drains >= previous.drains + 2;
+        let is_confirmed = self.rests > previous.rests;
         if let Some(what) = what {
             journal.violate_message(Check::Qos1DupUnmarked, self.dial.name(), id, what);
         } else if publish.qos == QoS::AtLeastOnce && is_confirmed {
-            let what = "came again two cycles after its acknowledgement was confirmed";
+            let what = "came again although its acknowledgement was confirmed, and a while passed";
             journal.violate_message(Check::Resurrection, self.dial.name(), id, what);
         }
     }
@@ -301,7 +301,7 @@ impl Session {
 
     fn moment(&self, journal: &Journal) -> Previous {
         let (connection, life) = (self.dial.connection, journal.life);
-        Previous { connection, life, drains: self.drains, copies: 1 }
+        Previous { connection, life, rests: self.rests, copies: 1 }
     }
 
     fn answer(&mut self, version: Version, answer: Answer, out: &mut Vec<u8>) {

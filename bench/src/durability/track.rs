@@ -3,15 +3,15 @@
 use crate::ledger::{Arrival, Ledger};
 use ringlane_mqtt::QoS;
 
-/// When a message came the last time.
+/// When a message came.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub(super) struct Previous {
     /// The client's connection.
     pub(super) connection: u32,
     /// The broker's life.
     pub(super) life: u32,
-    /// Drains of the session before.
-    pub(super) drains: u32,
+    /// Rests of the session before it came for the first time.
+    pub(super) rests: u32,
     /// How often it came in that connection.
     pub(super) copies: u32,
 }
@@ -50,6 +50,9 @@ impl Track {
         if before.connection == moment.connection {
             moment.copies += before.copies;
         }
+        if arrival == Arrival::Duplicate {
+            moment.rests = before.rests;
+        }
         self.previous[place] = moment;
         (arrival, (arrival == Arrival::Duplicate).then_some(before))
     }
@@ -76,13 +79,15 @@ mod tests {
     #[test]
     fn a_repeat_says_when_the_message_came_before() {
         let mut track = Track::new(true, QoS::ExactlyOnce);
-        let first = Previous { connection: 1, life: 1, drains: 0, copies: 1 };
+        let first = Previous { connection: 1, life: 1, rests: 3, copies: 1 };
         let second = Previous { connection: 2, ..first };
         assert_eq!(track.arrive(1, first), (Arrival::Gap(1), None));
         assert_eq!(track.arrive(1, second), (Arrival::Duplicate, Some(first)));
         assert_eq!(track.arrive(1, second), (Arrival::Duplicate, Some(second)));
         let third = Previous { copies: 2, ..second };
-        assert_eq!(track.arrive(1, second), (Arrival::Duplicate, Some(third)));
+        let rested = Previous { rests: 4, ..second };
+        assert_eq!(track.arrive(1, rested), (Arrival::Duplicate, Some(third)));
+        assert_eq!(track.arrive(1, rested).1.map(|it| it.rests), Some(3), "that of the first time");
         assert_eq!(track.arrive(0, second), (Arrival::Late, None));
     }
 
