@@ -141,7 +141,7 @@ fn a_failed_sync_turns_the_partition_away_and_no_other() {
         broker.end_turn();
         broker.settle_disk();
         let answers: Vec<_> = clients.iter().map(|id| kinds(&broker.take_sent(*id))).collect();
-        let away = |answer: &Vec<(u8, u8)>| *answer == [(DISCONNECT, 0x88)];
+        let away = |answer: &Vec<(u8, u8)>| *answer == [(DISCONNECT, 0x83)];
         let gone = answers.iter().filter(|answer| away(answer)).count();
         assert!(0 < gone && gone < clients.len(), "{answers:?}");
         for answer in answers.iter().filter(|answer| !away(answer)) {

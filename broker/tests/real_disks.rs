@@ -110,7 +110,7 @@ fn a_disk_that_fails_ends_acknowledgements_and_not_the_process(transport: Transp
     }
     assert!(disk.step("cut", "0"), "the power goes");
     let answer = publish(&mut client, 101, b"x").expect("an answer");
-    assert_eq!((answer.kind(), answer.reason()), (Kind::Disconnect, 0x88));
+    assert_eq!((answer.kind(), answer.reason()), (Kind::Disconnect, 0x83));
     assert!(0 < broker.metric("log_poisoned_partitions"));
     let mut again = Client::open(broker.tcp, Version::V5);
     again.send(&support::Connect::new(Version::V5, "publisher").encode());

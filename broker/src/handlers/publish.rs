@@ -348,7 +348,7 @@ impl Broker {
             }
             Admission::Refused => return self.over_quota(turn, id, session, publish, bytes),
             Admission::Failed => {
-                self.send_disconnect(turn, id, ReasonCode::SERVER_UNAVAILABLE, None);
+                self.send_disconnect(turn, id, ReasonCode::IMPLEMENTATION_SPECIFIC_ERROR, None);
                 self.end_connection(turn, id, End::Shutdown);
                 return Flow::Over;
             }

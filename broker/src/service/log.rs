@@ -132,7 +132,7 @@ impl Broker {
     fn turn_away(&mut self, turn: &mut Turn<'_>, partition: PartitionId) {
         for id in self.connections.ids() {
             if self.client_partition(id) == Some(partition) {
-                self.send_disconnect(turn, id, ReasonCode::SERVER_UNAVAILABLE, None);
+                self.send_disconnect(turn, id, ReasonCode::IMPLEMENTATION_SPECIFIC_ERROR, None);
                 self.end_connection(turn, id, End::Shutdown);
             }
         }
