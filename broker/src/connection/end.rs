@@ -23,7 +23,8 @@ pub(crate) enum End {
     Slow,
     /// The same client identifier connected again [MQTT-3.1.4-3]; the session goes on if `resumed`.
     TakenOver { resumed: bool },
-    /// The broker stops: wills are not published, clients will come back.
+    /// The broker stops, or the partition's log has failed: a will that is in the log comes after the
+    /// restart unless the client does; no other is published.
     Shutdown,
 }
 
@@ -89,12 +90,18 @@ impl Broker {
             return;
         }
         session.link = None;
-        if end == End::Clean || end == End::Shutdown {
+        if end == End::Clean || (end == End::Shutdown && !session.recorded) {
             session.will = None;
         }
+        let is_interrupted = end == End::Shutdown && session.will.is_some();
         self.set_presence(turn, id, 0);
         self.return_group_messages(turn, id);
         self.check_backlog_room(turn, id);
+        if is_interrupted {
+            // The log goes on saying that the client is connected, as after a kill: its will comes after
+            // the restart unless the client does (MQTT5 §3.1.2.5: a server that stops may defer it).
+            return self.record_position(turn, id);
+        }
         if let End::TakenOver { resumed } = end {
             return self.will_at_takeover(turn, id, resumed);
         }

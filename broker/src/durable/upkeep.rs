@@ -77,7 +77,7 @@ impl Broker {
     }
 
     /// Records the position of one session, if it has changed.
-    pub(super) fn record_position(&mut self, turn: &Turn<'_>, id: SessionId) {
+    pub(crate) fn record_position(&mut self, turn: &Turn<'_>, id: SessionId) {
         let Some(index) = self.recorded_index(id) else { return };
         let (Some(durable), Some(session)) = (&self.durable, self.sessions.get(id)) else { return };
         let state = &durable.partitions[index].state;
