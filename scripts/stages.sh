@@ -94,6 +94,13 @@ stage_clients_uring() { clients uring; }
 
 stage_clients_epoll() { clients epoll; }
 
+# Kills and power cuts; without root or loop devices only the kills.
+stage_ledger() {
+    need_ringlane
+    cargo build --release -p ringlane-bench
+    scripts/faults/ledger.sh
+}
+
 stage_rumqttc() {
     need_ringlane
     need_python
