@@ -39,7 +39,8 @@ pub trait StartFiles {
     /// Replaces a file as a whole: after a crash it has the old content or the new one.
     ///
     /// # Errors
-    /// What the system says; the old content stays then.
+    /// What the system says; the old content is there then, or the new one if all that failed was
+    /// the sync of its directory.
     fn replace(&mut self, path: &Path, content: &[u8]) -> io::Result<()>;
 
     /// Makes a directory whose parent exists, for its owner alone. One that is there is no error.
