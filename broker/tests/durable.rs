@@ -106,6 +106,71 @@ fn an_absent_session_gets_everything_after_crashes(transport: Transport) {
     }
 }
 
+/// A start that has read much writes a checkpoint, and the next one reads only what comes behind.
+fn the_log_is_not_read_again_and_again(transport: Transport) {
+    const BATCH: u16 = 600;
+    let mut node = Node::start(transport);
+    let mut client = node.durable(Version::V5, "absent");
+    client.subscribe("t", 1);
+    client.disconnect();
+    let mut retained = node.publisher();
+    retained.publish_packet(Publish::new("kept", "forever").qos(1, 0).retain());
+    let publish = |node: &Node, from: usize| {
+        let mut publisher = node.publisher();
+        for id in 0..BATCH {
+            let payload = format!("{}", from + usize::from(id));
+            publisher.send_publish(&Publish::new("t", payload).qos(1, id + 1));
+        }
+        (0..BATCH).for_each(|_| drop(publisher.read_kind(Kind::Puback)));
+        from + usize::from(BATCH)
+    };
+    // All partitions' publishers are one client, and so in one log.
+    let mut next = 0;
+    for _ in 0..2 {
+        next = publish(&node, next);
+        next = publish(&node, next);
+        node.crash();
+    }
+    assert!(node.broker.metric("log_recovered_records") >= 2 * u64::from(BATCH));
+    next = publish(&node, next);
+    node.crash();
+    let read = node.broker.metric("log_recovered_records");
+    assert!(read < 2 * u64::from(BATCH), "{read} records read, {next} published");
+    let mut client = node.resume(Version::V5, "absent");
+    expect_numbers(&mut client, 0..next);
+    client.subscribe("kept", 1);
+    assert_eq!(client.receive_and_acknowledge().text(), "forever");
+    // A damaged checkpoint is done without.
+    client.disconnect();
+    node.wait_until_flushed();
+    node.crash();
+    for file in checkpoints(&node) {
+        let mut bytes = std::fs::read(&file).expect("a checkpoint");
+        let last = bytes.len() - 1;
+        bytes[last] ^= 1;
+        std::fs::write(&file, bytes).expect("a damaged checkpoint");
+    }
+    node.crash();
+    assert!(node.broker.log().contains("a checkpoint cannot be used"), "{}", node.broker.log());
+    let mut client = node.resume(Version::V5, "absent");
+    client.expect_nothing();
+    node.publish("t", 0..1, 1);
+    assert_eq!(client.receive_and_acknowledge().text(), "0");
+    node.broker.stop();
+}
+
+fn checkpoints(node: &Node) -> Vec<std::path::PathBuf> {
+    let mut found = Vec::new();
+    let partitions = node.broker.data_dir().join("partitions");
+    for partition in std::fs::read_dir(partitions).expect("partitions/") {
+        let files = std::fs::read_dir(partition.expect("an entry").path()).expect("a directory");
+        found.extend(files.map(|file| file.expect("an entry").path()));
+    }
+    found.retain(|path| path.extension().is_some_and(|extension| extension == "checkpoint"));
+    assert!(!found.is_empty());
+    found
+}
+
 fn what_was_not_acknowledged_comes_again(transport: Transport) {
     let mut node = Node::start(transport);
     let mut client = node.durable(Version::V5, "c");
@@ -349,6 +414,7 @@ fn packets_behind_connect_wait_for_it(transport: Transport) {
 
 on_both_transports!(
     an_absent_session_gets_everything_after_crashes,
+    the_log_is_not_read_again_and_again,
     what_was_not_acknowledged_comes_again,
     subscriptions_hold_from_their_acknowledgement_on,
     overlapping_filters_are_one_delivery,

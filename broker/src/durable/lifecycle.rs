@@ -7,7 +7,8 @@ use crate::connection::{Phase, write_packet};
 use crate::delivery::Subscriber;
 use crate::service::{Broker, PendingSuback, Timer, Turn};
 use crate::session::{NEVER_EXPIRES, SessionId, WillMessage};
-use ringlane_dataplane::ids::ConnectionId;
+use ringlane_dataplane::ids::{ConnectionId, PartitionId};
+use ringlane_dataplane::log::writer::Admission;
 use ringlane_mqtt::{Connect, ReasonCode, Version, encode};
 use std::time::Duration;
 
@@ -43,6 +44,12 @@ impl Broker {
             _ if connect.clean_start => 0,
             _ => cap,
         }
+    }
+
+    /// Whether the log of a partition has no room for what a client would have to wait for.
+    pub(crate) fn refuses_state(&self, partition: PartitionId) -> bool {
+        let index = self.durable_index(partition);
+        index.is_some_and(|index| self.partitions[index].state_admission() == Admission::Full)
     }
 
     /// Records a session that outlives its connection, or has a will: CONNECT is taken again once

@@ -11,6 +11,7 @@
 //! out of that.
 
 mod bytes;
+pub(crate) mod checkpoint;
 mod exchange;
 mod lifecycle;
 mod live;
@@ -23,7 +24,6 @@ mod restore;
 mod retained;
 mod session;
 mod slab;
-#[cfg_attr(not(test), expect(dead_code, reason = "checkpoints and trimming come next"))]
 mod snapshot;
 mod start;
 mod sweep;

@@ -11,6 +11,7 @@ use super::recovered::{Matcher, PublishFacts};
 use hashbrown::HashMap;
 use ringlane_dataplane::ids::{CoreId, Offset, PartitionId};
 use ringlane_dataplane::log::record::{EXPIRY_NONE, Record, RecordKind};
+use ringlane_dataplane::log::recovery::ReplayFrom;
 use ringlane_dataplane::routing::Placement;
 use std::sync::Arc;
 
@@ -18,17 +19,34 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub(crate) struct Recovery {
     pub(crate) state: PartitionState,
+    /// Where the first record is that is not in the state yet.
+    from: Option<ReplayFrom>,
     error: Option<(u64, StateRecordError)>,
 }
 
 impl Recovery {
     pub(crate) fn new(partitions: u32) -> Self {
-        Self { state: PartitionState::new(partitions), error: None }
+        Self { state: PartitionState::new(partitions), from: None, error: None }
+    }
+
+    /// The same, that goes on behind a checkpoint.
+    pub(crate) fn behind(self, from: ReplayFrom) -> Self {
+        Self { from: Some(from), ..self }
+    }
+
+    /// Where replay begins, unless it is the beginning of the log.
+    pub(crate) fn replay_from(&self) -> Option<ReplayFrom> {
+        self.from
+    }
+
+    /// Whether a record could not be read.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.error.is_some()
     }
 
     /// The next record of the log.
     pub(crate) fn on_record(&mut self, record: &Record<'_>) {
-        let Record { head, client_id, topic, payload, .. } = *record;
+        let Record { head, client_id, .. } = *record;
         self.state.note_epoch(head.epoch, head.offset.0);
         if head.kind == RecordKind::PUBLISH {
             if head.flags.qos() == 2 {
@@ -36,6 +54,12 @@ impl Recovery {
             }
             return;
         }
+        self.on_state(record);
+    }
+
+    /// The next record of state, of a log or a checkpoint.
+    pub(super) fn on_state(&mut self, record: &Record<'_>) {
+        let Record { head, client_id, topic, payload, .. } = *record;
         match StateRecord::decode(head.kind.0, client_id, topic, payload) {
             Ok(record) => self.state.apply(&record),
             Err(error) => self.error = self.error.or(Some((head.offset.0, error))),

@@ -29,6 +29,11 @@ impl Broker {
         if self.is_poisoned(partition) {
             return self.refuse(turn, id, connect.version, ReasonCode::SERVER_UNAVAILABLE);
         }
+        let recorded = connect.will.is_some() || self.granted_expiry(connect) > 0;
+        if recorded && self.refuses_state(partition) {
+            self.metrics.sessions_refused.add(1);
+            return self.refuse(turn, id, connect.version, ReasonCode::QUOTA_EXCEEDED);
+        }
         let Some((session, present)) = self.open_session(turn, client_id, connect.clean_start)
         else {
             self.metrics.sessions_refused.add(1);

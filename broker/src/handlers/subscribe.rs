@@ -52,7 +52,10 @@ impl Broker {
             granted: Vec::new(),
         };
         let subscription_id = subscribe.subscription_id.unwrap_or(0);
-        let filters_max = self.config.mqtt.max_subscriptions as usize;
+        let full = self.sessions.get(session).is_some_and(|held| {
+            held.recorded && held.is_persistent() && self.refuses_state(held.partition)
+        });
+        let filters_max = if full { 0 } else { self.config.mqtt.max_subscriptions as usize };
         let mut taken = 0;
         for filter in subscribe.filters.iter() {
             // A packet may name one filter again and again: it may not name more than a client

@@ -5,6 +5,7 @@
 //! start together, and the calling thread becomes the control thread.
 
 pub mod affinity;
+mod checkpoints;
 pub mod limits;
 pub mod logs;
 pub mod manifest;
@@ -15,7 +16,6 @@ mod threads;
 use crate::clock::WallClock;
 use crate::config::{Config, IdleChoice, TransportSetting};
 use crate::control::{self, Control, ControlError, CoreView, ListenerView, Node};
-use crate::durable::Recovery;
 use crate::logging::Logging;
 use crate::mail::Mail;
 use crate::metrics::CoreMetrics;
@@ -24,7 +24,9 @@ use affinity::AffinityError;
 use logs::{LogFacts, RecoveredLog, recover_all};
 use manifest::{DataDirectory, ManifestError};
 use ringlane_dataplane::ids::{CoreId, ENDPOINTS_MAX, ListenerId};
+use ringlane_dataplane::log::format::DirectoryId;
 use ringlane_dataplane::log::recovery::RecoverError;
+use ringlane_dataplane::log::scan::LogOwner;
 use ringlane_dataplane::log::writer::Writer;
 use ringlane_dataplane::routing::Placement;
 use ringlane_dataplane::routing::default_partitions;
@@ -329,7 +331,10 @@ fn open_logs(
     setups: &mut [CoreSetup],
 ) -> Result<(), StartError> {
     let partitions = data.manifest.partitions;
-    let recovered = recover_all(data, |_, _| Ok(Recovery::new(partitions)))?;
+    let recovered = recover_all(data, |partition, directory| {
+        let owner = LogOwner { directory: DirectoryId(data.manifest.id), partition };
+        checkpoints::newest(directory, &owner, partitions)
+    })?;
     let highest = recovered.iter().map(|log| log.log.epoch).max().unwrap_or(0);
     let placement = setups[0].placement;
     let cores = cores_u16(setups.len());

@@ -1,8 +1,8 @@
 //! What the logs say of sessions, put together before a core runs.
 
-use super::StartError;
 use super::logs::{RecoveredLog, Replay};
 use super::manifest::DataDirectory;
+use super::{StartError, checkpoints};
 use crate::durable::{NodeState, Recovery};
 use ringlane_dataplane::ids::{Offset, PartitionId};
 use ringlane_dataplane::log::format::{DirectoryId, SEGMENT_HEADER_BYTES};
@@ -15,7 +15,7 @@ use std::path::PathBuf;
 
 impl Replay for Recovery {
     fn from(&self) -> Option<ReplayFrom> {
-        None
+        self.replay_from()
     }
 
     fn on_record(&mut self, record: &Record<'_>) {
@@ -51,6 +51,10 @@ pub(super) fn build(
         read_from(id, &logs[partition.0 as usize], from, each)
     };
     let node = NodeState::build(states, &ends, placement, &mut read)?;
+    for (log, state) in logs.iter().zip(&node.partitions) {
+        let owner = LogOwner { directory: id, partition: log.partition };
+        checkpoints::write(&log.directory, &owner, &log.log, state);
+    }
     Ok((logs, node))
 }
 

@@ -29,6 +29,12 @@ impl RecordSeed {
     }
 }
 
+/// The checksum of bytes that are no record, such as the header of a checkpoint: CRC-32C.
+#[must_use]
+pub fn checksum(bytes: &[u8]) -> u32 {
+    crc32c::crc32c(bytes)
+}
+
 /// What a record is.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct RecordKind(pub u8);
