@@ -73,11 +73,12 @@ fn expected(log: &LogBuilder, damaged: &Image) -> Result<u64, u64> {
         let path = Path::new(DIRECTORY).join(format!("{:020}.log", batch.segment));
         log.image.files[&path][range.clone()] == damaged.files[&path][range]
     };
-    let end = log.batches.iter().find(|batch| !intact(batch, false));
-    let end = end.map_or(log.next, |batch| batch.header.base_offset.0);
+    let bad = log.batches.iter().find(|batch| !intact(batch, false));
+    let end = bad.map_or(log.next, |batch| batch.header.base_offset.0);
     let marks = log.batches.iter().filter(|batch| intact(batch, true));
     let flushed = marks.map(|batch| batch.header.watermark.0).max().unwrap_or(0);
-    if flushed <= end { Ok(end) } else { Err(end) }
+    let goes_on = bad.is_some_and(|bad| log.batches.iter().any(|b| b.segment > bad.segment));
+    if flushed <= end && !goes_on { Ok(end) } else { Err(end) }
 }
 
 fn check(log: &LogBuilder, mut damaged: Image, case: &str) {
@@ -92,7 +93,7 @@ fn check(log: &LogBuilder, mut damaged: Image, case: &str) {
         }
         (Err(end), Err(RecoverError::Damaged(damage))) => {
             assert_eq!(damage.next.0, end, "{case}: {damage}");
-            assert!(damage.flushed.is_some_and(|flushed| flushed.0 > end), "{case}: {damage}");
+            assert!(damage.flushed.is_some_and(|flushed| flushed.0 >= end), "{case}: {damage}");
             assert!(damaged == before, "{case}: refused, and changed all the same");
         }
         (expected, opened) => panic!("{case}: expected {expected:?}, not {opened:?}"),
@@ -271,6 +272,24 @@ fn an_older_version_of_a_whole_segment_is_refused() {
     *log.image.segment(0) = old;
     let refused = open(&mut log.image, None);
     assert!(matches!(refused, Err(RecoverError::Damaged(_))), "{refused:?}");
+}
+
+/// The segment behind holds one round, and no closing batch that would name it.
+#[test]
+fn the_end_of_a_full_segment_is_no_torn_tail() {
+    let mut log = LogBuilder::new(owner(1), SEGMENT_BYTES);
+    log.batch(&[vec![1; 20]]);
+    log.flush();
+    log.roll();
+    let last = *log.batches.last().expect("the batch that ends the segment");
+    assert_eq!(last.header.records, 0);
+    log.batch(&[vec![2; 20]]);
+    log.image.segment(0)[last.range()].fill(0);
+    let before = log.image.clone();
+    let refused = open(&mut log.image, None);
+    let Err(RecoverError::Damaged(damage)) = refused else { panic!("{refused:?}") };
+    assert_eq!((damage.next.0, damage.position), (1, last.position));
+    assert!(log.image == before);
 }
 
 #[test]

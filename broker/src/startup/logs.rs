@@ -148,7 +148,7 @@ fn tell(partition: PartitionId, log: &Recovered) {
     if let Some(torn) = &log.torn {
         warn!(
             partition = partition.0, file = %torn.path.display(), position = torn.position,
-            bytes = torn.bytes, removed = torn.removed.len(),
+            bytes = torn.bytes,
             "the end of a log was not whole, as after a crash, and was cut: nothing of it was \
              acknowledged"
         );

@@ -82,8 +82,6 @@ pub struct Torn {
     pub position: u64,
     /// Bytes from there to the last one that was not zero.
     pub bytes: u64,
-    /// Later segments that were removed.
-    pub removed: Vec<PathBuf>,
     /// What the first batch that was cut looked like; `None` if nothing of it was there.
     pub reason: Option<BadBatch>,
 }
@@ -478,18 +476,17 @@ impl Pass {
         let mut flushed = checkpointed.max(self.chain.watermark).max(rest.watermark);
         let mut is_odd = matches!(self.bad, Some((BadBatch::Chain, _)))
             || self.is_out_of_place(&rest, next, files, segment)?;
-        let mut later = Vec::new();
         for segment in &opened.new[last + 1..] {
             let failed = |error| io_error("read", &segment.path, error);
             let rest = look_behind(files, segment, SEGMENT_HEADER_BYTES).map_err(failed)?;
             flushed = flushed.max(rest.watermark);
-            is_odd |= rest.base_offset.is_some_and(|base| base < next);
-            later.push(rest.is_used);
+            // Nothing is in a segment before the batch that ends the one before it is durable.
+            is_odd |= rest.is_used;
         }
         if flushed > next || is_odd {
             return Err(self.damaged(segment, next, Some(flushed)));
         }
-        Ok(Verdict { rest, later })
+        Ok(Verdict { rest })
     }
 
     /// Whether a good header lies behind the end although its records come before: then something
@@ -584,12 +581,10 @@ impl Pass {
 struct Verdict {
     /// What lies behind that, in the same segment.
     rest: Rest,
-    /// Whether the later segments hold anything.
-    later: Vec<bool>,
 }
 
 impl Verdict {
-    /// Cuts what lies behind the end. One later segment that holds nothing is kept.
+    /// Cuts what lies behind the end. Later segments hold nothing: one is kept.
     fn cut<F: StartFiles + ?Sized>(
         &self,
         files: &mut F,
@@ -597,24 +592,22 @@ impl Verdict {
         opened: &mut Opened,
     ) -> Result<Option<Torn>, RecoverError> {
         let last = pass.scanned.len() - 1;
-        let keep = usize::from(self.later.first() == Some(&false));
-        let removed: Vec<_> =
-            opened.new.drain(last + 1 + keep..).map(|segment| segment.path).collect();
         let path = opened.new[last].path.clone();
         if self.rest.is_used {
             files
                 .zero_from(&path, pass.position)
                 .map_err(|error| io_error("overwrite the torn tail of", &path, error))?;
         }
-        files.remove(&removed).map_err(|error| io_error("remove segments behind", &path, error))?;
-        if !self.rest.is_used && !self.later.contains(&true) {
+        let kept = opened.new.len().min(last + 2);
+        let blank: Vec<_> = opened.new.drain(kept..).map(|segment| segment.path).collect();
+        files.remove(&blank).map_err(|error| io_error("remove segments behind", &path, error))?;
+        if !self.rest.is_used {
             return Ok(None);
         }
         Ok(Some(Torn {
             path,
             position: pass.position,
             bytes: self.rest.end.saturating_sub(pass.position),
-            removed,
             reason: pass.bad.as_ref().map(|(reason, _)| *reason),
         }))
     }

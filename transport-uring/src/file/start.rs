@@ -2,6 +2,7 @@
 
 use super::paths;
 use ringlane_dataplane::disk::StartFiles;
+use rustix::fs::{Advice, fadvise};
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -56,7 +57,12 @@ impl StartFiles for StdFiles {
         paths::make_directory(path)
     }
 
+    /// What is read next comes from the disk: after a write-back that failed, the cache holds pages
+    /// that are nowhere else and yet count as clean (fsync(2), "Errors"), so that a second sync
+    /// succeeds. posix_fadvise(2) drops clean pages.
     fn sync(&mut self, path: &Path) -> io::Result<()> {
-        File::open(path)?.sync_all()
+        let file = File::open(path)?;
+        file.sync_all()?;
+        Ok(fadvise(&file, 0, None, Advice::DontNeed)?)
     }
 }
