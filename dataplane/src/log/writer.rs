@@ -157,6 +157,8 @@ pub struct Writer {
     close_at: Nanos,
     /// Nothing lingers until everything is durable and said to be.
     hurries: bool,
+    /// Whether something has happened since the end of the last turn.
+    is_touched: bool,
     fault: Option<Fault>,
 }
 
@@ -179,6 +181,7 @@ impl Writer {
             round: None,
             close_at: if unsaid { Nanos(0) } else { Nanos::NEVER },
             hurries: false,
+            is_touched: true,
             fault: None,
         }
     }
@@ -276,6 +279,7 @@ impl Writer {
     /// From now on nothing lingers, until [`Writer::is_quiet`].
     pub fn close_soon(&mut self) {
         self.hurries = !self.is_quiet();
+        self.is_touched = true;
     }
 
     /// When the end of a turn has something to do although nothing happens.
@@ -308,14 +312,18 @@ impl Writer {
             self.queue_bytes += queued.bytes();
             self.awaited += usize::from(queued.is_awaited());
             self.queue.push_back(queued);
+            self.is_touched = true;
         }
     }
 
     /// End of turn: begins a round if there is something to write, and has the next segment made.
     pub(crate) fn end_turn(&mut self, now: Nanos, unix_ms: u64, disk: &mut Disk) {
-        if self.fault.is_some() {
+        // Most turns have nothing for most logs.
+        let is_due = self.is_touched || self.next_deadline() <= now;
+        if !is_due || self.fault.is_some() {
             return;
         }
+        self.is_touched = false;
         self.segments.end_turn(now, unix_ms, self.progress.submitted(), disk);
         if !self.queue.is_empty() && self.linger_until == Nanos::NEVER {
             self.linger_until = now + LINGER;
@@ -427,6 +435,7 @@ impl Writer {
         event: &DiskEvent,
         disk: &mut Disk,
     ) -> Option<Flushed> {
+        self.is_touched = true;
         if let Some(round) = self.round.take_if(|round| round.token == event.token) {
             return self.on_round(now, round, event.result.as_ref().err().copied(), disk);
         }

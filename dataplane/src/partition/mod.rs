@@ -385,7 +385,7 @@ impl<A> Partition<A> {
     pub fn end_turn(&mut self, now: Nanos, unix_ms: u64, disk: &mut Disk) {
         let Some(writer) = &self.writer else { return };
         // What comes while a round is under way goes into the same batch, unless it is read.
-        if writer.takes_rounds() {
+        if self.open.is_some() && writer.takes_rounds() {
             self.close_open();
         }
         self.pass_to_waiting();
