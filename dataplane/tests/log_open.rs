@@ -263,6 +263,46 @@ fn a_block_of_an_older_epoch() {
     }
 }
 
+/// What an older epoch had where the last batch is now: a batch of the same records, of `old` bytes
+/// where there are `new` ones.
+fn last_batch_of_an_older_epoch(old: usize, new: usize) -> (LogBuilder, Image, Placed) {
+    let mut log = LogBuilder::new(owner(1), SEGMENT_BYTES);
+    log.batch(&[vec![1; 50]]);
+    log.flush();
+    let mut image = log.image.clone();
+    log.batch(&[vec![2; old]]);
+    let (older, placed) = (log.image.clone(), log.batches[1]);
+    let (recovered, _) = open(&mut image, None).expect("opens");
+    let tail = recovered.tail.expect("a tail");
+    log.resume(image, 1, 0, tail.position, tail.previous_crc);
+    log.batch(&[vec![3; new]]);
+    log.flush();
+    log.close();
+    (log, older, placed)
+}
+
+#[test]
+fn the_last_batch_of_an_older_epoch_is_refused() {
+    // The closing batch follows, but another batch than its own; or it lies further behind.
+    for (old, new) in [(60, 60), (60, 300)] {
+        let (log, mut older, placed) = last_batch_of_an_older_epoch(old, new);
+        let mut image = log.image.clone();
+        image.segment(0)[placed.range()].copy_from_slice(&older.segment(0)[placed.range()]);
+        let refused = open(&mut image, None);
+        assert!(matches!(refused, Err(RecoverError::Damaged(_))), "{old} for {new}: {refused:?}");
+    }
+}
+
+#[test]
+fn records_of_an_older_epoch_under_a_newer_header_are_refused() {
+    let (log, mut older, placed) = last_batch_of_an_older_epoch(60, 60);
+    let mut image = log.image.clone();
+    let body = placed.range().start + 64..placed.range().end;
+    image.segment(0)[body.clone()].copy_from_slice(&older.segment(0)[body]);
+    let refused = open(&mut image, None);
+    assert!(matches!(refused, Err(RecoverError::Damaged(_))), "{refused:?}");
+}
+
 #[test]
 fn an_older_version_of_a_whole_segment_is_refused() {
     let mut log = three_segments(1);
