@@ -215,3 +215,42 @@ fn a_repeated_qos_2_publish_is_answered_no_sooner_than_the_first() {
     assert_eq!(kinds(&broker.take_sent(second)), [(PUBREC, 0)]);
     assert_eq!(recovered(&files), 1, "it is one message");
 }
+
+/// Fills the log of one client at the level `memory` beyond what the disk takes.
+fn filled() -> (Loopback, MemoryDisk) {
+    let (mut broker, files) = broker(&memory());
+    let publisher = connected(&mut broker, "publisher", Version::V5);
+    files.set_capacity(0);
+    let payload = vec![b'x'; 60_000];
+    for id in 1..=40 {
+        broker.receive(publisher, &publish(Version::V5, "t", QoS::AtLeastOnce, id, &payload));
+    }
+    broker.end_turn();
+    broker.settle_disk();
+    assert!(recovered(&files) < 40);
+    (broker, files)
+}
+
+#[test]
+fn the_end_waits_for_the_disk_and_not_for_ever() {
+    let (mut broker, files) = filled();
+    broker.drain();
+    broker.pass(2);
+    broker.settle_disk();
+    assert!(!broker.stopped, "there may be room yet");
+    files.set_capacity(u64::MAX);
+    for _ in 0..3 {
+        broker.pass(1);
+        broker.settle_disk();
+    }
+    assert!(broker.stopped);
+    assert_eq!(recovered(&files), 40, "there was");
+
+    let (mut broker, _files) = filled();
+    broker.drain();
+    for _ in 0..8 {
+        broker.pass(1);
+        broker.settle_disk();
+    }
+    assert!(broker.stopped, "the clients have had their time, and the disk is still full");
+}

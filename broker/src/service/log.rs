@@ -203,16 +203,24 @@ impl Broker {
         partition.map_or(writer::Admission::Open, Partition::admission)
     }
 
-    /// Whether everything that was accepted is durable, and says so; what has failed is not waited
-    /// for. Before the end, closing batches are not waited for.
+    /// Whether everything that was accepted is durable, and says so, before the end. What has failed
+    /// is not waited for, nor a disk that is still full when the clients have had their time.
     pub(super) fn logs_are_quiet(&mut self) -> bool {
-        let mut quiet = true;
+        let (mut quiet, core, late) = (true, self.core, self.clients_have_left);
         for partition in &mut self.partitions {
             let Some(log) = partition.log_mut().filter(|log| log.fault().is_none()) else {
                 continue;
             };
             log.close_soon();
-            quiet &= log.is_quiet();
+            if !log.is_quiet() && log.full().is_some() && late {
+                tracing::error!(
+                    core = core.0,
+                    bytes = log.queue_bytes(),
+                    "the disk is full: the newest records of a partition are not on it"
+                );
+            } else {
+                quiet &= log.is_quiet();
+            }
         }
         quiet
     }

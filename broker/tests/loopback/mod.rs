@@ -5,7 +5,7 @@
 
 use ringlane::clock::WallClock;
 use ringlane::config::Config;
-use ringlane::mail::Mail;
+use ringlane::mail::{ControlMail, Mail};
 use ringlane::metrics::CoreMetrics;
 use ringlane::service::{Broker, CoreSetup, ListenerKind, Timer};
 use ringlane_dataplane::disk::memory::MemoryDisk;
@@ -16,7 +16,7 @@ use ringlane_dataplane::log::segments::{LogEnd, LogSetup};
 use ringlane_dataplane::log::writer::Writer;
 use ringlane_dataplane::net::{NetEvent, Sockets};
 use ringlane_dataplane::routing::Placement;
-use ringlane_dataplane::runtime::{Endpoint, Mesh, Service, TimerWheel, Turn};
+use ringlane_dataplane::runtime::{After, Endpoint, Mesh, Service, TimerWheel, Turn};
 use ringlane_dataplane::time::Nanos;
 use ringlane_mqtt::encode::{self, PublishHead};
 use ringlane_mqtt::{Connect, ConnectProperties, QoS, SubscribeFilter, Version};
@@ -55,6 +55,8 @@ pub struct Loopback {
     disk: Disk,
     files: MemoryDisk,
     answers: Vec<DiskEvent>,
+    /// The broker has ended.
+    pub stopped: bool,
     timers: TimerWheel<Timer>,
     endpoint: Endpoint<Mail>,
     dirty: Vec<ConnectionId>,
@@ -101,6 +103,7 @@ impl Loopback {
             disk: Disk::new(),
             files,
             answers: Vec::new(),
+            stopped: false,
             timers: TimerWheel::new(now),
             endpoint,
             dirty: Vec::new(),
@@ -171,7 +174,8 @@ impl Loopback {
     /// The end of a turn: everything is sent at once.
     pub fn end_turn(&mut self) {
         let Self { broker, sockets, disk, timers, endpoint, now, .. } = self;
-        broker.end_turn(&mut Turn { now: *now, sockets, disk, timers, mesh: endpoint });
+        let mut turn = Turn { now: *now, sockets, disk, timers, mesh: endpoint };
+        self.stopped |= broker.end_turn(&mut turn) == After::Stop;
         self.commands.clear();
         self.sockets.take_commands(&mut self.commands);
         let mut dirty = core::mem::take(&mut self.dirty);
@@ -204,6 +208,14 @@ impl Loopback {
         }
         self.end_turn();
         count
+    }
+
+    /// The broker is told to end, as by SIGTERM.
+    pub fn drain(&mut self) {
+        let Self { broker, sockets, disk, timers, endpoint, now, .. } = self;
+        let mut turn = Turn { now: *now, sockets, disk, timers, mesh: endpoint };
+        broker.on_mail(&mut turn, CoreId(1), Mail::Control(Box::new(ControlMail::Drain)));
+        self.end_turn();
     }
 
     /// A disk that keeps nothing says that it has done what it was asked for; then a turn ends.
