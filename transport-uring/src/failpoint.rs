@@ -5,7 +5,7 @@
 //! how the program is shipped, nothing is compiled.
 
 /// All places.
-pub const NAMES: [&str; 24] = [
+pub const NAMES: [&str; 25] = [
     "epoch.before",
     "epoch.before-rename",
     "epoch.after",
@@ -28,6 +28,7 @@ pub const NAMES: [&str; 24] = [
     "pubrec.before",
     "pubrec.after",
     "pubrel.before",
+    "pubrel.after",
     "pubcomp.before",
     "pubcomp.after",
 ];
