@@ -75,11 +75,11 @@ impl<'a> Run<'a> {
                 break;
             }
         }
-        if is_alive {
-            self.finish()?;
-        }
-        for session in &self.engine.sessions {
-            session.report_lost(&mut self.engine.journal);
+        // Of a broker that is stuck nobody knows what it has lost.
+        if is_alive && self.finish()? {
+            for session in &self.engine.sessions {
+                session.report_lost(&mut self.engine.journal);
+            }
         }
         self.engine.journal.history.flush()?;
         Ok(self.outcome(started.elapsed()))
@@ -297,20 +297,21 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// All come back and get all, wills included.
-    fn finish(&mut self) -> Result<()> {
+    /// All come back and get all, wills included; says whether the broker is still there.
+    fn finish(&mut self) -> Result<bool> {
         for session in &mut self.engine.sessions {
             session.dial.is_wanted = true;
         }
         if !self.expect("at the end", |engine| engine.is_everybody_there())? {
-            return Ok(());
+            return Ok(false);
         }
         self.engine.call_in_wills();
         let silence = self.options.final_silence.max(self.options.will_wait);
-        if self.drain(silence)? {
+        let is_drained = self.drain(silence)?;
+        if is_drained {
             self.confirm()?;
         }
-        Ok(())
+        Ok(is_drained)
     }
 
     /// Turns until something is so; if that takes too long, the broker is stuck.
