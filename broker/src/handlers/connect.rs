@@ -128,6 +128,8 @@ impl Broker {
     ) -> Option<(SessionId, bool)> {
         let hash = self.placement.client_hash(client_id);
         let known = self.sessions.find(client_id, hash);
+        let old = known.and_then(|id| self.sessions.get(id));
+        let was_recorded = old.is_some_and(|session| session.recorded);
         if let Some(id) = known {
             self.take_over(turn, id, !clean_start);
             if clean_start {
@@ -143,6 +145,10 @@ impl Broker {
         }
         let partition = self.placement.partition_of(hash);
         let id = self.sessions.create(client_id, hash, partition);
+        if was_recorded && let Some(session) = self.sessions.get_mut(id) {
+            // CONNACK says that the old session is gone: that has to be durable as well.
+            session.recorded = true;
+        }
         self.metrics.sessions.set(self.sessions.len() as u64);
         Some((id, false))
     }
