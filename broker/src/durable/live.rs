@@ -73,14 +73,16 @@ impl Durable {
         state.set_logged();
     }
 
-    /// Appends a record behind what was matched, and applies it.
+    /// Appends a record behind what was matched, and applies it. A retained message goes before
+    /// what was matched, which may include it: a crash between the two must find it again.
     pub(super) fn append(&mut self, index: usize, log: &mut Log<'_>, record: &StateRecord<'_>) {
+        if record.kind() == Kind::Retained {
+            // It has a store of its own while the broker runs.
+            return log.append(&mut self.body, record);
+        }
         self.append_matched(index, log);
         log.append(&mut self.body, record);
-        // Retained messages have a store of their own while the broker runs.
-        if record.kind() != Kind::Retained {
-            self.partitions[index].state.apply(record);
-        }
+        self.partitions[index].state.apply(record);
     }
 }
 
@@ -242,5 +244,40 @@ impl Broker {
     pub(super) fn advance_own_cursors(&mut self) {
         let marks = self.log_marks(self.core);
         self.on_log_marks(&marks);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::records::RetainedBody;
+    use super::*;
+    use ringlane_dataplane::message::MessageMeter;
+
+    #[test]
+    fn a_retained_message_goes_before_the_cursor_behind_it() {
+        let mut durable = Durable::new(vec![PartitionState::new(1)], 1, 1);
+        let cursor = Cursor { partition: 0, memory: false, epoch: 1, next: 8 };
+        durable.partitions[0].state.advance(cursor);
+        let mut partition = Partition::new(PartitionId(0));
+        let mut batches = BatchPool::new(MessageMeter::leaked());
+        let mut log = Log { partition: &mut partition, batches: &mut batches, unix_ms: 1 };
+        let retained = RetainedBody {
+            place: Place { partition: 0, epoch: 1, offset: 7 },
+            memory: false,
+            publisher: 1,
+            accepted_ms: 1,
+            expiry_secs: None,
+            qos: 1,
+            properties: &[],
+            payload: b"x",
+        };
+        durable.append(0, &mut log, &StateRecord::Retained { topic: "t", retained });
+        durable.append(0, &mut log, &StateRecord::WillGone { client_id: "c" });
+        let mut batch = partition.take_committed().expect("records");
+        let mut topics = Vec::new();
+        while let Some(at) = batch.next_committed() {
+            topics.push(batch.message(at).topic().to_owned());
+        }
+        assert_eq!(topics, ["t", "", ""], "retained, cursors, and what needs them");
     }
 }

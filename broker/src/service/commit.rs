@@ -105,6 +105,9 @@ impl Broker {
         let message = batch.message(at);
         let record = RecordId { partition: self.partitions[index].id(), offset: batch.offset(at) };
         let retain_owner = self.retain_owner(message);
+        // Before it is matched: the log must not say that it was matched and lack it.
+        let stored = retain_owner != Some(self.core)
+            || self.apply_retained(turn, &message.to_message(), record);
         let matched = {
             let mut view = View::of_record(message, record);
             self.fan_out(turn, &mut view)
@@ -121,32 +124,26 @@ impl Broker {
         if !matched {
             self.metrics.no_subscribers.add(1);
         }
-        self.settle_ack(turn, message, record, ack, retain_owner, matched);
+        let reason = match (stored, matched) {
+            (false, _) => ReasonCode::QUOTA_EXCEEDED,
+            (true, true) => ReasonCode::SUCCESS,
+            (true, false) => ReasonCode::NO_MATCHING_SUBSCRIBERS,
+        };
+        self.settle_ack(record, ack, retain_owner, reason);
     }
 
     /// Acknowledges at once, or after the topic's owner has applied the retained message.
     fn settle_ack(
         &mut self,
-        turn: &mut Turn<'_>,
-        message: MessageRef<'_>,
         record: RecordId,
         ack: Option<AckToken>,
         retain_owner: Option<CoreId>,
-        matched: bool,
+        reason: ReasonCode,
     ) {
-        let reason =
-            if matched { ReasonCode::SUCCESS } else { ReasonCode::NO_MATCHING_SUBSCRIBERS };
-        match retain_owner {
-            None => self.acknowledge(ack, reason),
-            Some(owner) if owner == self.core => {
-                let stored = self.apply_retained(turn, &message.to_message(), record);
-                self.acknowledge(ack, if stored { reason } else { ReasonCode::QUOTA_EXCEEDED });
-            }
-            Some(_) => {
-                if let Some(ack) = ack {
-                    self.retain_waits.insert((record.partition, record.offset), ack);
-                }
-            }
+        if retain_owner.is_none_or(|owner| owner == self.core) {
+            self.acknowledge(ack, reason);
+        } else if let Some(ack) = ack {
+            self.retain_waits.insert((record.partition, record.offset), ack);
         }
     }
 
@@ -234,16 +231,17 @@ impl Broker {
         deliver: bool,
         retain: bool,
     ) {
-        if deliver {
-            let mut view = View::of_record(MessageRef::Handle(message), record);
-            self.fan_out(turn, &mut view);
-        }
+        // Kept before it is matched, as where it was committed.
         if retain {
             let stored = self.apply_retained(turn, message, record);
             let RecordId { partition, offset } = record;
             if message.head().qos > 0 {
                 self.send_mail(turn, from, Mail::RetainApplied { partition, offset, stored });
             }
+        }
+        if deliver {
+            let mut view = View::of_record(MessageRef::Handle(message), record);
+            self.fan_out(turn, &mut view);
         }
     }
 
