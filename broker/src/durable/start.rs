@@ -49,7 +49,8 @@ impl Recovery {
         let Record { head, client_id, .. } = *record;
         self.state.note_epoch(head.epoch, head.offset.0);
         if head.kind == RecordKind::PUBLISH {
-            if head.flags.qos() == 2 {
+            // A will has no packet identifier: nobody releases it.
+            if head.flags.qos() == 2 && head.packet_id != 0 {
                 self.state.receive(client_id, head.packet_id);
             }
             return;
@@ -291,5 +292,40 @@ impl CoreState {
         let cores =
             (0..).map(CoreId).zip(self.filters.iter()).filter(move |(core, _)| *core != own);
         cores.flat_map(|(core, filters)| filters.iter().map(move |filter| (core, &**filter)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ringlane_dataplane::log::record::{RecordFlags, RecordHead};
+
+    fn record(kind: RecordKind, packet_id: u16, payload: &[u8]) -> Record<'_> {
+        let head = RecordHead {
+            offset: Offset(0),
+            unix_ms: 1,
+            epoch: 1,
+            kind,
+            flags: RecordFlags(if kind == RecordKind::PUBLISH { 2 } else { 0 }),
+            packet_id,
+            expiry_secs: EXPIRY_NONE,
+        };
+        Record { head, client_id: "c", topic: "", properties: &[], payload }
+    }
+
+    #[test]
+    fn a_will_is_no_received_identifier() {
+        let open =
+            StateRecord::SessionOpen { client_id: "c", clean: true, expiry_secs: 9, will: None };
+        let mut body = Vec::new();
+        open.encode(&mut body);
+        let mut recovery = Recovery::new(1);
+        recovery.on_record(&record(RecordKind(open.kind() as u8), 0, &body));
+        for packet_id in [0, 7] {
+            recovery.on_record(&record(RecordKind::PUBLISH, packet_id, b"x"));
+        }
+        let state = recovery.finish().expect("good records");
+        let session = state.find("c").and_then(|slot| state.session(slot)).expect("a session");
+        assert_eq!(session.incoming(), [7]);
     }
 }
