@@ -10,17 +10,30 @@ use ringlane_dataplane::disk::{EIO, ENOSPC, StartFiles};
 use ringlane_dataplane::ids::{ConnectionId, PartitionId};
 use ringlane_dataplane::log::recovery::recover;
 use ringlane_dataplane::log::scan::LogOwner;
-use ringlane_mqtt::{QoS, Version};
+use ringlane_dataplane::log::writer::Writer;
+use ringlane_mqtt::{QoS, ReasonCode, Version, encode};
 
 const PARTITIONS: u32 = 4;
 /// A broker with logs, and its disk.
 fn broker(config: &Config) -> (Loopback, MemoryDisk) {
+    start(config, Loopback::with_logs)
+}
+
+/// The same, that keeps sessions in its logs, too.
+fn durable_broker(config: &Config) -> (Loopback, MemoryDisk) {
+    start(config, Loopback::with_sessions)
+}
+
+fn start(
+    config: &Config,
+    make: fn(&Config, MemoryDisk, Vec<Writer>) -> Loopback,
+) -> (Loopback, MemoryDisk) {
     let mut files = MemoryDisk::new();
     for partition in 0..PARTITIONS {
         files.make_directory(&log_directory(partition)).expect("a directory");
     }
     let logs = (0..PARTITIONS).map(|partition| new_log(partition, 100_000)).collect();
-    let mut broker = Loopback::with_logs(config, files.clone(), logs);
+    let mut broker = make(config, files.clone(), logs);
     broker.sent = Some(Vec::new());
     broker.end_turn();
     broker.settle_disk();
@@ -70,6 +83,7 @@ fn kinds(mut bytes: &[u8]) -> Vec<(u8, u8)> {
 const CONNACK: u8 = 2;
 const PUBACK: u8 = 4;
 const PUBREC: u8 = 5;
+const PUBCOMP: u8 = 7;
 const DISCONNECT: u8 = 14;
 
 #[test]
@@ -253,4 +267,41 @@ fn the_end_waits_for_the_disk_and_not_for_ever() {
         broker.settle_disk();
     }
     assert!(broker.stopped, "the clients have had their time, and the disk is still full");
+}
+
+#[test]
+fn a_repeated_pubrel_is_answered_no_sooner_than_the_first() {
+    let (mut broker, files) = durable_broker(&Config::default());
+    let client = broker.returning_client("publisher", Version::V311);
+    broker.settle_disk();
+    assert_eq!(kinds(&broker.take_sent(client)), [(CONNACK, 0)]);
+    broker.receive(client, &publish(Version::V311, "t", QoS::ExactlyOnce, 7, b"x"));
+    broker.end_turn();
+    broker.settle_disk();
+    assert_eq!(kinds(&broker.take_sent(client)), [(PUBREC, 0)]);
+    files.hold(true);
+    let mut pubrel = Vec::new();
+    encode::pubrel(&mut pubrel, Version::V311, 7, ReasonCode::SUCCESS, None);
+    for _ in 0..2 {
+        broker.receive(client, &pubrel);
+        broker.end_turn();
+        broker.settle_disk();
+        assert!(broker.take_sent(client).is_empty(), "the release is not durable yet");
+    }
+    files.hold(false);
+    broker.settle_disk();
+    assert_eq!(kinds(&broker.take_sent(client)), [(PUBCOMP, 0), (PUBCOMP, 0)]);
+}
+
+#[test]
+fn a_refused_qos_2_publish_leaves_nothing_in_the_log() {
+    let (mut broker, files) = durable_broker(&Config::default());
+    let client = broker.returning_client("publisher", Version::V5);
+    broker.settle_disk();
+    let before = recovered(&files);
+    broker.receive(client, &publish(Version::V5, "$SYS/t", QoS::ExactlyOnce, 7, b"x"));
+    broker.end_turn();
+    broker.settle_disk();
+    assert!(kinds(&broker.take_sent(client)).contains(&(PUBREC, 0x87)));
+    assert_eq!(recovered(&files), before);
 }

@@ -8,7 +8,7 @@ use crate::delivery::{count_publish, write_pending};
 use crate::service::{Broker, Turn};
 use crate::session::{NOT_POSTED, Pending, SessionId};
 use ringlane_dataplane::ids::ConnectionId;
-use ringlane_mqtt::QoS;
+use ringlane_mqtt::{QoS, ReasonCode};
 
 impl Broker {
     /// Begins the exchange of a posted message: its PUBLISH goes out under this packet identifier,
@@ -93,20 +93,22 @@ impl Broker {
         }
     }
 
-    /// An incoming identifier is free again: PUBCOMP goes out once that is in the log. False if
-    /// there is nothing to wait for.
-    pub(crate) fn record_release(
+    /// An incoming identifier is free again.
+    pub(crate) fn record_release(&mut self, turn: &Turn<'_>, id: SessionId, packet_id: u16) {
+        self.record_of(turn, id, StateRecord::Release { client_id: "", packet_id });
+    }
+
+    /// PUBCOMP goes out once all that was recorded so far is in the log: the release, also if it is
+    /// an earlier PUBREL's. False if there is nothing to wait for.
+    pub(crate) fn wait_for_release(
         &mut self,
-        turn: &Turn<'_>,
-        connection: Option<ConnectionId>,
+        connection: ConnectionId,
         id: SessionId,
         packet_id: u16,
+        reason: ReasonCode,
     ) -> bool {
-        let index = self.record_of(turn, id, StateRecord::Release { client_id: "", packet_id });
-        let Some(index) = index else { return false };
-        if let Some(connection) = connection {
-            self.wait_flushed(index, Wait::Pubcomp { connection, packet_id });
-        }
+        let Some(index) = self.recorded_index(id) else { return false };
+        self.wait_flushed(index, Wait::Pubcomp { connection, packet_id, reason });
         true
     }
 }

@@ -31,6 +31,7 @@ pub(crate) enum Wait {
     Pubcomp {
         connection: ConnectionId,
         packet_id: u16,
+        reason: ReasonCode,
     },
 }
 
@@ -88,10 +89,10 @@ impl Broker {
                     hit("pubrel.after");
                 });
             }
-            Wait::Pubcomp { connection, packet_id } => {
+            Wait::Pubcomp { connection, packet_id, reason } => {
                 self.write_answer(turn, connection, |out, version| {
                     hit("pubcomp.before");
-                    encode::pubcomp(out, version, packet_id, ReasonCode::SUCCESS, None);
+                    encode::pubcomp(out, version, packet_id, reason, None);
                     hit("pubcomp.after");
                 });
             }

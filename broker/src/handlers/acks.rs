@@ -60,13 +60,14 @@ impl Broker {
     ) -> Flow {
         let Some(held) = self.sessions.get_mut(session) else { return Flow::Over };
         let reason = if held.received_qos2.remove(ack.packet_id) {
-            if self.record_release(turn, Some(id), session, ack.packet_id) {
-                return Flow::Next(bytes);
-            }
+            self.record_release(turn, session, ack.packet_id);
             ReasonCode::SUCCESS
         } else {
             ReasonCode::PACKET_IDENTIFIER_NOT_FOUND
         };
+        if self.wait_for_release(id, session, ack.packet_id, reason) {
+            return Flow::Next(bytes);
+        }
         self.answer(turn, id, |out, version| {
             hit("pubcomp.before");
             encode::pubcomp(out, version, ack.packet_id, reason, None);

@@ -77,8 +77,9 @@ impl Broker {
                     if ack.qos2 && ack.reason.is_error() && version.is_v5() {
                         // The exchange is over: its identifier may be used again at once
                         // [MQTT-4.3.3-9].
-                        released.as_mut().map(|ids| ids.remove(ack.packet_id));
-                        refused.push(ack.packet_id);
+                        if released.as_mut().is_some_and(|ids| ids.remove(ack.packet_id)) {
+                            refused.push(ack.packet_id);
+                        }
                     }
                     encode_ack(out, version, &ack);
                 }
@@ -89,7 +90,7 @@ impl Broker {
         }
         if let Some(session) = id_of {
             for packet_id in refused {
-                self.record_release(turn, None, session, packet_id);
+                self.record_release(turn, session, packet_id);
             }
         }
         self.check_output(turn, id);

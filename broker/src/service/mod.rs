@@ -91,6 +91,16 @@ pub struct CoreSetup {
 #[derive(Debug)]
 pub struct RestoredState(pub(crate) CoreState);
 
+impl RestoredState {
+    /// What empty logs say, on a node of one core with this many partitions.
+    #[must_use]
+    pub fn of_empty_logs(partitions: u32, epoch: u64) -> Self {
+        let states = (0..partitions).map(|_| PartitionState::new(partitions)).collect();
+        let filters = Arc::new(vec![Vec::new()]);
+        Self(CoreState { partitions: states, messages: Arc::default(), filters, epoch })
+    }
+}
+
 /// What a timer of the broker is for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Timer {

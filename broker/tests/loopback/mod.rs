@@ -7,7 +7,7 @@ use ringlane::clock::WallClock;
 use ringlane::config::Config;
 use ringlane::mail::{ControlMail, Mail};
 use ringlane::metrics::CoreMetrics;
-use ringlane::service::{Broker, CoreSetup, ListenerKind, Timer};
+use ringlane::service::{Broker, CoreSetup, ListenerKind, RestoredState, Timer};
 use ringlane_dataplane::disk::memory::MemoryDisk;
 use ringlane_dataplane::disk::{Disk, DiskCommand, DiskDone, DiskEvent, FileDriver};
 use ringlane_dataplane::ids::{ConnectionId, CoreId, ListenerId, PartitionId};
@@ -79,6 +79,20 @@ impl Loopback {
 
     /// A broker whose four partitions go on in these logs.
     pub fn with_logs(config: &Config, files: MemoryDisk, logs: Vec<Writer>) -> Self {
+        Self::with_state(config, files, logs, None)
+    }
+
+    /// The same, that keeps sessions in its logs, too.
+    pub fn with_sessions(config: &Config, files: MemoryDisk, logs: Vec<Writer>) -> Self {
+        Self::with_state(config, files, logs, Some(RestoredState::of_empty_logs(4, 1)))
+    }
+
+    fn with_state(
+        config: &Config,
+        files: MemoryDisk,
+        logs: Vec<Writer>,
+        state: Option<RestoredState>,
+    ) -> Self {
         let mut endpoints = Mesh::build(2, 64);
         let endpoint = endpoints.swap_remove(0);
         let now = Nanos::from_secs(1);
@@ -95,7 +109,7 @@ impl Loopback {
             connections_max: 20_000,
             clock: WallClock::default(),
             logs,
-            state: None,
+            state,
         };
         Self {
             broker: Broker::new(setup, now),
