@@ -29,12 +29,15 @@ const WILL_GRACE: Duration = Duration::from_secs(10);
 struct Messages<'a> {
     stored: &'a HashMap<Place, StoredMessage>,
     made: HashMap<Place, Message>,
+    /// Exchanges whose message was lost before PUBREC was seen.
+    lost: Vec<(SessionId, u16)>,
 }
 
 impl Broker {
     /// Takes over what the logs say, before anything else happens on this core.
     pub(crate) fn restore(&mut self, turn: &mut Turn<'_>, core: CoreState) {
-        let mut messages = Messages { stored: &core.messages, made: HashMap::new() };
+        let mut messages =
+            Messages { stored: &core.messages, made: HashMap::new(), lost: Vec::new() };
         let partitions: Vec<PartitionId> = self.placement.owned(self.core).collect();
         let restored: u64 = (core.partitions.iter()).map(|s| s.session_count() as u64).sum();
         for (index, mut state) in core.partitions.into_iter().enumerate() {
@@ -65,6 +68,10 @@ impl Broker {
             for (topic, retained) in retained {
                 self.restore_retained(turn, &topic, &retained);
             }
+            for (id, packet_id) in messages.lost.drain(..) {
+                self.metrics.dropped_postings.add(1);
+                self.record_completed(turn, id, packet_id);
+            }
             for id in ids {
                 self.begin_absence(turn, index, id);
             }
@@ -92,8 +99,15 @@ impl Broker {
         }
         let mut owed = Vec::new();
         for sent in session.sent() {
-            let message = self.stored(turn, messages, sent.sent.place);
-            let message = message.unwrap_or_else(|| self.maker.make(no_message(), "", &[], &[]));
+            let message = match self.stored(turn, messages, sent.sent.place) {
+                Some(message) => message,
+                None if sent.received => self.maker.make(no_message(), "", &[], &[]),
+                // Its record was lost with the end of a log, at the level `memory`.
+                None => {
+                    messages.lost.push((id, sent.packet_id));
+                    continue;
+                }
+            };
             let ids = SubscriptionIds::from_slice(&sent.sent.subscription_ids);
             let (posting, retain) = (sent.sent.posting, sent.sent.retain);
             let qos = QoS::ExactlyOnce;
