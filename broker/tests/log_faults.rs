@@ -305,3 +305,21 @@ fn a_refused_qos_2_publish_leaves_nothing_in_the_log() {
     assert!(kinds(&broker.take_sent(client)).contains(&(PUBREC, 0x87)));
     assert_eq!(recovered(&files), before);
 }
+
+#[test]
+fn a_connect_that_waits_for_the_disk_is_refused_in_time() {
+    let (mut broker, files) = durable_broker(&Config::default());
+    files.hold(true);
+    let versions = [(Version::V5, 0x88), (Version::V311, 0x03)];
+    let waiting = versions.map(|(version, reason)| {
+        (broker.returning_client(&format!("client-{version:?}"), version), reason)
+    });
+    broker.pass(11);
+    for (client, reason) in waiting {
+        assert_eq!(kinds(&broker.take_sent(client)), [(CONNACK, reason)]);
+    }
+    files.hold(false);
+    broker.settle_disk();
+    assert_eq!(broker.metrics.connect_timeouts.get(), 2);
+    assert_eq!(broker.metrics.connections.get(), 0);
+}

@@ -36,14 +36,23 @@ impl Broker {
         self.connections.insert(id, connection);
     }
 
-    /// CONNECT did not come in time, counted from the accept, not from the last byte.
+    /// CONNECT did not come in time, counted from the accept, not from the last byte; or the log
+    /// did not take it in time.
     pub(crate) fn on_connect_deadline(&mut self, turn: &mut Turn<'_>, id: ConnectionId) {
         let Some(connection) = self.connections.get_mut(id) else { return };
         connection.deadline = None;
-        if connection.phase == Phase::Greeting {
-            self.metrics.connect_timeouts.add(1);
-            self.connections.remove(id);
-            turn.sockets.close(id, Close::Abort);
+        match connection.phase {
+            Phase::Greeting => {
+                self.metrics.connect_timeouts.add(1);
+                self.connections.remove(id);
+                turn.sockets.close(id, Close::Abort);
+            }
+            Phase::Opening { .. } => {
+                let version = connection.version;
+                self.metrics.connect_timeouts.add(1);
+                self.refuse(turn, id, version, ReasonCode::SERVER_UNAVAILABLE);
+            }
+            Phase::Moving(_) | Phase::Connected(_) => {}
         }
     }
 

@@ -81,6 +81,7 @@ impl Broker {
         self.record_of(turn, session, open);
         if let Some(connection) = self.connections.get_mut(id) {
             connection.phase = Phase::Opening { session, present };
+            connection.version = connect.version;
         }
         if let Some(durable) = &mut self.durable {
             durable.openings.insert(session, id);

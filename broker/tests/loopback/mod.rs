@@ -154,7 +154,10 @@ impl Loopback {
             will: None,
             user_name: None,
             password: None,
-            properties: ConnectProperties::default(),
+            properties: ConnectProperties {
+                session_expiry_secs: (!clean_start && version.is_v5()).then_some(3600),
+                ..ConnectProperties::default()
+            },
         };
         encode::connect(&mut bytes, &connect);
         self.receive(connection, &bytes);
