@@ -323,3 +323,34 @@ fn a_connect_that_waits_for_the_disk_is_refused_in_time() {
     assert_eq!(broker.metrics.connect_timeouts.get(), 2);
     assert_eq!(broker.metrics.connections.get(), 0);
 }
+
+#[test]
+fn a_retained_message_of_qos_0_stays_behind_an_earlier_one() {
+    let (mut broker, files) = broker(&Config::default());
+    let subscriber = connected(&mut broker, "subscriber", Version::V311);
+    broker.subscribe(subscriber, Version::V311, "t", QoS::AtMostOnce);
+    let publisher = connected(&mut broker, "publisher", Version::V311);
+    broker.take_sent(subscriber);
+    files.hold(true);
+    let retained = |qos, packet_id, payload: &[u8]| {
+        let mut packet = publish(Version::V311, "t", qos, packet_id, payload);
+        packet[0] |= 1;
+        packet
+    };
+    broker.receive(publisher, &retained(QoS::AtLeastOnce, 1, b"1"));
+    broker.receive(publisher, &retained(QoS::AtMostOnce, 0, b"2"));
+    broker.receive(publisher, &publish(Version::V311, "t", QoS::AtMostOnce, 0, b"3"));
+    broker.end_turn();
+    broker.settle_disk();
+    assert!(broker.take_sent(subscriber).is_empty(), "the first waits for the disk");
+    files.hold(false);
+    broker.settle_disk();
+    broker.pass(1);
+    let sent = broker.take_sent(subscriber);
+    let payloads: Vec<u8> = sent.chunks(6).map(|packet| packet[5]).collect();
+    assert_eq!(payloads, b"123");
+    let late = connected(&mut broker, "late", Version::V311);
+    broker.subscribe(late, Version::V311, "t", QoS::AtMostOnce);
+    let sent = broker.take_sent(late);
+    assert_eq!(sent.last(), Some(&b'2'), "what is retained is the later one");
+}

@@ -97,7 +97,11 @@ impl Broker {
         publish: &Publish<'_>,
         bytes: usize,
     ) -> Flow {
-        if publish.qos != QoS::AtMostOnce && self.acks_are_full(id) {
+        let waits = match publish.qos {
+            QoS::AtMostOnce => !publish.retain && self.holds_qos0_of(session),
+            _ => self.acks_are_full(id),
+        };
+        if waits {
             self.stall_for_retry(turn, id);
             return Flow::Stall;
         }

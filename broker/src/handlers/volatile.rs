@@ -55,7 +55,7 @@ impl Broker {
         bytes: &[u8],
     ) -> Option<Flow> {
         let Origin { id, session, version } = from;
-        if self.post.is_congested() {
+        if self.post.is_congested() || self.holds_qos0_of(session) {
             return None;
         }
         let bytes = &bytes[..bytes.len().min(RUN_BYTES_MAX)];

@@ -7,7 +7,7 @@ use crate::session::SessionId;
 use hashbrown::HashMap;
 use ringlane_dataplane::batch::{Level, MessageRef, Parts};
 use ringlane_dataplane::ids::{ConnectionId, CoreId, Offset, PartitionId};
-use ringlane_dataplane::message::Message;
+use ringlane_dataplane::message::{Message, MessageHead};
 use ringlane_dataplane::partition::AcceptedBatch;
 use ringlane_dataplane::routing::{CoreSet, RecordId};
 use ringlane_mqtt::ReasonCode;
@@ -24,26 +24,24 @@ pub(crate) struct AckToken {
 pub(crate) type RetainWaits = HashMap<(PartitionId, Offset), AckToken>;
 
 impl Broker {
-    /// Appends a message to the log of a partition that this core owns. `session` is that of its
+    /// Appends a message to the log of a partition that this core owns. `session_id` is that of its
     /// publisher, if it has one; the log keeps the client identifier.
     pub(crate) fn append(
         &mut self,
         partition: PartitionId,
         parts: &Parts<'_>,
-        session: Option<SessionId>,
+        session_id: Option<SessionId>,
         ack: Option<AckToken>,
     ) {
         let index = self.partition_index(partition);
-        // Nobody waits for a QoS 0 message, and it must not come behind a later one.
-        let level = match parts.head.qos {
-            0 => Level::Memory,
-            _ => self.streams.of(parts.topic).level,
-        };
+        let MessageHead { qos, retain, .. } = parts.head;
+        let stream = self.streams.of(parts.topic).level;
+        let level = self.publish_level(index, qos, retain, stream);
         let mut parts = *parts;
         let is_logged = self.partitions[index].log().is_some();
         if is_logged {
             parts.unix_ms = self.clock.unix_ms(parts.head.accepted_at);
-            let session = session.and_then(|session| self.sessions.get(session));
+            let session = session_id.and_then(|session| self.sessions.get(session));
             parts.client_id = session.map_or("", |session| session.client_id.as_str());
         }
         if is_logged {
@@ -54,10 +52,13 @@ impl Broker {
         if is_logged {
             hit("append.after");
         }
+        if is_logged && retain && level == Level::LocalDisk {
+            self.note_retained(index, offset, qos, session_id);
+        }
         if is_logged
-            && parts.head.qos == 2
+            && qos == 2
             && level == Level::LocalDisk
-            && let Some(session) = session.and_then(|session| self.sessions.get_mut(session))
+            && let Some(session) = session_id.and_then(|session| self.sessions.get_mut(session))
         {
             session.received_qos2.end = Offset(offset.0 + 1);
         }

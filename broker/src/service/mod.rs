@@ -10,6 +10,7 @@ mod commit;
 mod drain;
 mod log;
 mod post;
+mod retained_order;
 pub(crate) mod sizes;
 mod stall;
 mod streams;
@@ -20,6 +21,7 @@ pub(crate) use commit::AckToken;
 pub(crate) use log::LogWatch;
 pub use log::log_tag;
 pub(crate) use post::{Post, VolatileSent};
+use retained_order::RetainedOrder;
 pub(crate) use sizes::Sizes;
 pub(crate) use stall::{Admission, QUOTA_WAIT_MAX, Stalls};
 pub(crate) use streams::Streams;
@@ -159,6 +161,7 @@ pub struct Broker {
     pub(crate) retained: RetainedStore,
     pub(crate) retained_tasks: RetainedTasks,
     pub(crate) retain_waits: commit::RetainWaits,
+    retained_order: RetainedOrder,
     pub(crate) groups: GroupStore,
     pub(crate) full_filters: FullFilters,
     /// Sessions of this core whose backlog is full.
@@ -203,6 +206,7 @@ impl Broker {
             routes,
             announcer: Announcer::new(setup.core, setup.cores),
             log_watch: LogWatch::new(partitions.len()),
+            retained_order: RetainedOrder::new(partitions.len()),
             partitions,
             has_logs,
             durable,
@@ -371,6 +375,7 @@ impl Service for Broker {
         self.flush_acks(turn);
         self.acknowledge_filters(turn);
         self.metrics.sockets.set(turn.sockets.open_count() as u64);
+        self.settle_retained_order();
         self.bound_unlogged(turn);
         self.write_logs(turn);
         self.check_drained(turn);
