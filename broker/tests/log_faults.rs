@@ -354,3 +354,31 @@ fn a_retained_message_of_qos_0_stays_behind_an_earlier_one() {
     let sent = broker.take_sent(late);
     assert_eq!(sent.last(), Some(&b'2'), "what is retained is the later one");
 }
+
+#[test]
+fn what_is_recorded_of_sessions_waits_for_a_full_disk() {
+    let (mut broker, files) = durable_broker(&memory());
+    let client = broker.returning_client("client", Version::V311);
+    broker.settle_disk();
+    files.set_capacity(0);
+    let payload = vec![b'x'; 60_000];
+    for id in 1..=40 {
+        broker.receive(client, &publish(Version::V311, "t", QoS::AtLeastOnce, id, &payload));
+    }
+    broker.end_turn();
+    broker.settle_disk();
+    broker.take_sent(client);
+    let mut unsubscribe = Vec::new();
+    encode::unsubscribe(&mut unsubscribe, Version::V311, 50, &["t"]);
+    broker.receive(client, &unsubscribe);
+    broker.end_turn();
+    assert!(broker.take_sent(client).is_empty() && broker.is_paused(client));
+    let again = broker.returning_client("client", Version::V311);
+    assert_eq!(kinds(&broker.take_sent(again)), [(CONNACK, 0x03)], "no record is appended for it");
+    files.set_capacity(u64::MAX);
+    for _ in 0..3 {
+        broker.pass(1);
+        broker.settle_disk();
+    }
+    assert_eq!(broker.take_sent(client).first(), Some(&0xB0), "what waited is taken");
+}

@@ -97,8 +97,7 @@ impl Broker {
             Err(error) => return self.fail(turn, id, error),
         };
         let phase = self.connections.get(id).map(|connection| connection.phase);
-        self.metrics.packets_received.add(u64::from(phase == Some(Phase::Greeting)));
-        match decode_connect(raw) {
+        let flow = match decode_connect(raw) {
             Ok(connect) => self.place(turn, id, &connect, raw.total_bytes),
             Err(error) if error.reason == ReasonCode::UNSUPPORTED_PROTOCOL_VERSION => {
                 // The 3.1.1 form: the one that every client understands [MQTT-3.1.2-2].
@@ -109,7 +108,13 @@ impl Broker {
                 self.refuse(turn, id, Version::V311, error.reason)
             }
             Err(error) => self.fail(turn, id, error),
-        }
+        };
+        // One that is to be tried again is counted then.
+        let again = flow == Flow::Stall
+            && self.connections.get(id).is_some_and(|c| c.phase == Phase::Greeting);
+        let counts = phase == Some(Phase::Greeting) && !again;
+        self.metrics.packets_received.add(u64::from(counts));
+        flow
     }
 
     /// Decides which core the client belongs to. A client without identifier stays here, unless

@@ -46,18 +46,21 @@ impl Broker {
         view: &mut View<'_>,
         owed: Owed,
     ) {
+        let Owed { qos, retain, posting, .. } = owed;
+        let is_recorded = qos == QoS::ExactlyOnce && posting != NOT_POSTED;
+        let id = self.sessions.at_mut(slot).map(|session| session.id);
+        let waits = is_recorded && id.is_some_and(|id| self.state_waits(id));
         let Self { sessions, scratch, maker, metrics, sizes, upkeep, .. } = self;
         let Some(session) = sessions.at_mut(slot) else { return };
-        let Owed { qos, retain, posting, .. } = owed;
         let ids = SubscriptionIds::from_slice(&scratch.ids);
         let in_step = session.outbound.is_in_step() && view.expires_at > turn.now;
-        if !in_step || !has_room(session, turn.sockets, sizes) {
+        if waits || !in_step || !has_room(session, turn.sockets, sizes) {
             let message = view.lasting(maker);
             let pending = Pending { message, qos, retain, ids, ticket: None, posting };
             let id = session.id;
             return self.owe(turn, id, pending);
         }
-        if qos == QoS::ExactlyOnce && posting != NOT_POSTED {
+        if is_recorded {
             let message = view.handle(maker);
             let pending = Pending { message, qos, retain, ids, ticket: None, posting };
             let id = session.id;
@@ -131,7 +134,7 @@ impl Broker {
     }
 
     fn pump_one(&mut self, turn: &mut Turn<'_>, id: SessionId) -> Step {
-        let Self { sessions, sizes, metrics, .. } = self;
+        let Self { sessions, sizes, .. } = self;
         let Some(session) = sessions.get_mut(id) else { return Step::Nothing };
         if !has_room(session, turn.sockets, sizes) {
             return Step::Full;
@@ -139,6 +142,12 @@ impl Broker {
         if session.outbound.has_resends() {
             return self.resend(turn, id);
         }
+        if session.outbound.next_is_recorded() && self.state_waits(id) {
+            self.pump_at_retry(turn, id);
+            return Step::Full;
+        }
+        let Self { sessions, metrics, .. } = self;
+        let Some(session) = sessions.get_mut(id) else { return Step::Nothing };
         let Some(pending) = session.outbound.pop_queue() else { return Step::Nothing };
         metrics.queued_messages.sub(1);
         metrics.queued_bytes.sub(pending.cost_bytes() as u64);

@@ -52,6 +52,20 @@ impl Broker {
         index.is_some_and(|index| self.partitions[index].state_admission() == Admission::Full)
     }
 
+    /// Whether the log of a partition has too much before it to take records of state now.
+    pub(crate) fn delays_state(&self, partition: PartitionId) -> bool {
+        let index = self.durable_index(partition);
+        index.is_some_and(|index| self.partitions[index].state_admission() == Admission::Busy)
+    }
+
+    /// Whether what is recorded of a session has to wait for its log: it is busy, or full.
+    pub(crate) fn state_waits(&self, session: SessionId) -> bool {
+        let index = self.recorded_index(session);
+        index.is_some_and(|index| {
+            matches!(self.partitions[index].state_admission(), Admission::Busy | Admission::Full)
+        })
+    }
+
     /// Records a session that outlives its connection, or has a will: CONNECT is taken again once
     /// that is durable. False if there is nothing to record.
     pub(crate) fn begin_opening(

@@ -100,7 +100,7 @@ impl Broker {
     }
 
     /// The session's window may have opened: it is filled at the end of the turn.
-    pub(super) fn pump_at_end(&mut self, session: SessionId) {
+    pub(crate) fn pump_at_end(&mut self, session: SessionId) {
         if self.pump_ready.last() != Some(&session) {
             self.pump_ready.push(session);
         }

@@ -34,6 +34,10 @@ impl Broker {
             self.metrics.sessions_refused.add(1);
             return self.refuse(turn, id, connect.version, ReasonCode::QUOTA_EXCEEDED);
         }
+        if recorded && self.delays_state(partition) {
+            self.stall_for_retry(turn, id);
+            return Flow::Stall;
+        }
         let Some((session, present)) = self.open_session(turn, client_id, connect.clean_start)
         else {
             self.metrics.sessions_refused.add(1);

@@ -45,6 +45,14 @@ impl Broker {
         packet: Packet<'_>,
         bytes: usize,
     ) -> Flow {
+        let recorded = matches!(
+            packet,
+            Packet::Pubrec(_) | Packet::Pubrel(_) | Packet::Pubcomp(_) | Packet::Unsubscribe(_)
+        );
+        if recorded && self.state_waits(session) {
+            self.stall_for_retry(turn, id);
+            return Flow::Stall;
+        }
         match packet {
             Packet::Publish(publish) => self.on_publish(turn, id, session, &publish, bytes),
             Packet::Puback(ack) => self.on_puback(session, &ack, bytes),

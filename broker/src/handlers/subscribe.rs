@@ -33,7 +33,10 @@ impl Broker {
             let what = "more user properties than this broker takes";
             return self.fail_with(turn, id, ReasonCode::QUOTA_EXCEEDED, what, "MQTT5 §4.13");
         }
-        if self.subacks_are_full(id) {
+        let delayed = self.sessions.get(session).is_some_and(|held| {
+            held.recorded && held.is_persistent() && self.delays_state(held.partition)
+        });
+        if delayed || self.subacks_are_full(id) {
             self.stall_for_retry(turn, id);
             return Flow::Stall;
         }

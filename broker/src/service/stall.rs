@@ -3,6 +3,8 @@
 use super::sizes::LAG_BYTES_MAX;
 use super::{Broker, Timer, Turn};
 use crate::delivery::{OUTPUT_WAIT, has_room_again};
+use crate::session::SessionId;
+use hashbrown::HashSet;
 use ringlane_dataplane::ids::{ConnectionId, PartitionId};
 use ringlane_dataplane::log::writer;
 use ringlane_dataplane::time::Nanos;
@@ -33,6 +35,8 @@ pub(crate) enum Admission {
 pub(crate) struct Stalls {
     /// Until the quota or the bound that stopped them has room.
     retry: Vec<ConnectionId>,
+    /// Sessions whose next message waits for the log to take its record.
+    pumps: HashSet<SessionId>,
     retry_set: bool,
     /// Until the QoS 0 messages that wait for a mailbox are gone (at most 10 ms).
     mailbox: Vec<ConnectionId>,
@@ -94,6 +98,12 @@ impl Broker {
         }
     }
 
+    /// Sends what a session is owed a little later.
+    pub(crate) fn pump_at_retry(&mut self, turn: &mut Turn<'_>, session: SessionId) {
+        self.stalls.pumps.insert(session);
+        self.schedule_retry(turn);
+    }
+
     fn schedule_retry(&mut self, turn: &mut Turn<'_>) {
         if !self.stalls.retry_set {
             self.stalls.retry_set = true;
@@ -136,6 +146,9 @@ impl Broker {
         self.stalls.retry_set = false;
         for id in core::mem::take(&mut self.stalls.retry) {
             self.end_stall(turn, id);
+        }
+        for session in core::mem::take(&mut self.stalls.pumps) {
+            self.pump_at_end(session);
         }
     }
 

@@ -149,6 +149,13 @@ impl Outbound {
         self.queue.front().map(|pending| pending.message.topic())
     }
 
+    /// Whether the first message in the queue is to be in the log before it is sent.
+    pub(crate) fn next_is_recorded(&self) -> bool {
+        self.queue
+            .front()
+            .is_some_and(|pending| pending.qos == QoS::ExactlyOnce && pending.posting != NOT_POSTED)
+    }
+
     pub(crate) fn pop_queue(&mut self) -> Option<Pending> {
         let pending = self.queue.pop_front()?;
         self.queue_bytes -= pending.cost_bytes();
