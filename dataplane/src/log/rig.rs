@@ -29,6 +29,7 @@ pub(super) struct Rig {
     pub(super) memory: MemoryDisk,
     pub(super) disk: Disk,
     pub(super) pool: BatchPool,
+    pub(super) meter: &'static MessageMeter,
     pub(super) partition: Partition<u64>,
     pub(super) reader: Option<Reader>,
     pub(super) now: Nanos,
@@ -67,10 +68,12 @@ impl Rig {
     /// A log that goes on after recovery.
     pub(super) fn open(memory: MemoryDisk, end: LogEnd, epoch: u64) -> Self {
         let writer = Writer::new(setup(epoch), end);
+        let meter = MessageMeter::leaked();
         Self {
             memory,
             disk: Disk::new(),
-            pool: BatchPool::new(MessageMeter::leaked()),
+            pool: BatchPool::new(meter),
+            meter,
             partition: Partition::with_log(OWNER.partition, writer),
             reader: None,
             now: Nanos::from_secs(1),

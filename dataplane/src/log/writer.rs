@@ -289,7 +289,9 @@ impl Writer {
             return Nanos::NEVER;
         }
         let idle = self.round.is_none() && self.segments.active().is_some();
-        let due = if idle { self.close_at.min(self.linger_until) } else { Nanos::NEVER };
+        // What is queued is written first, and a closing batch only behind the last of it.
+        let closes_at = if self.queue.is_empty() { self.close_at } else { Nanos::NEVER };
+        let due = if idle { closes_at.min(self.linger_until) } else { Nanos::NEVER };
         due.min(self.segments.next_deadline())
     }
 
@@ -298,22 +300,24 @@ impl Writer {
         self.round.is_none() && self.segments.active().is_some()
     }
 
-    /// Takes a sealed batch whose first record has the offset `first`.
+    /// Takes a sealed batch whose first record has the offset `first`. A log that has ended takes
+    /// nothing more.
     ///
     /// # Panics
     /// If it is not the next one, or larger than records were said to become.
     pub(crate) fn push(&mut self, batch: Arc<Batch>, first: Offset) {
+        if self.fault.is_some() {
+            return;
+        }
         let queued = Queued { batch, first };
         self.progress.accept(first, queued.end());
         let body_bytes = u64::from(queued.batch.body_bytes());
         let bytes_max = self.segments.setup().record_bytes_max.max(BATCH_BYTES_MAX);
         assert!(body_bytes <= bytes_max, "a batch of {body_bytes} bytes may fit no segment");
-        if self.fault.is_none() {
-            self.queue_bytes += queued.bytes();
-            self.awaited += usize::from(queued.is_awaited());
-            self.queue.push_back(queued);
-            self.is_touched = true;
-        }
+        self.queue_bytes += queued.bytes();
+        self.awaited += usize::from(queued.is_awaited());
+        self.queue.push_back(queued);
+        self.is_touched = true;
     }
 
     /// End of turn: begins a round if there is something to write, and has the next segment made.

@@ -197,6 +197,26 @@ fn a_closing_batch_says_what_is_durable_when_nothing_follows() {
 }
 
 #[test]
+fn what_lingers_is_the_only_deadline_until_it_is_written() {
+    let mut rig = Rig::ready();
+    rig.append(b"one", Level::LocalDisk);
+    rig.settle();
+    let closes_at = rig.log().next_deadline();
+    rig.append(b"two", Level::Memory);
+    rig.turn();
+    let lingers_until = rig.now + LINGER;
+    assert_eq!(rig.log().next_deadline(), lingers_until);
+    rig.now = closes_at;
+    rig.turn();
+    assert_eq!(rig.log().next_deadline(), lingers_until, "nothing is to be done before");
+    rig.now = lingers_until;
+    rig.settle();
+    rig.now = rig.log().next_deadline();
+    rig.settle();
+    assert!(rig.log().is_quiet());
+}
+
+#[test]
 fn a_log_grows_over_its_segments_and_loses_nothing() {
     let mut rig = Rig::ready();
     let mut expected = Vec::new();
@@ -350,6 +370,39 @@ fn an_error_of_the_disk_ends_the_log_for_good() {
         assert_eq!((rig.offsets(), rig.memory.sync_count()), (vec![0], syncs), "nothing retried");
         assert_eq!(rig.log().next_deadline(), Nanos::NEVER);
     }
+}
+
+#[test]
+fn a_log_that_has_ended_keeps_nothing() {
+    let mut rig = Rig::ready();
+    rig.memory.fail(Operation::Sync, ".log", EIO);
+    for n in 0..5 {
+        rig.append(&[n], Level::LocalDisk);
+        rig.append(&[n], Level::Memory);
+        rig.turn();
+    }
+    rig.settle();
+    assert_eq!(rig.partition.admission(), Admission::Poisoned);
+    assert_eq!(rig.offsets(), [1, 3, 5, 7, 9], "in memory all is well");
+    assert_eq!((rig.pool.read_count(), rig.meter.bytes()), (0, 0), "what waited was let go");
+    for n in 0..10 {
+        let state = StateParts {
+            kind: RecordKind::STATE_FIRST,
+            client_id: "meter-7",
+            topic: "",
+            body: &[0; 5000],
+            unix_ms: UNIX_MS,
+        };
+        let offset = rig.partition.append_state(&mut rig.pool, &state, Some(99));
+        assert_eq!(offset, Offset(10 + 3 * n), "offsets go on");
+        rig.append(b"memory", Level::Memory);
+        rig.append(b"disk", Level::LocalDisk);
+        rig.turn();
+    }
+    rig.settle();
+    assert_eq!(rig.committed.len(), 15);
+    assert!(rig.committed.iter().all(|(_, level, _)| *level == Level::Memory));
+    assert_eq!((rig.pool.read_count(), rig.meter.bytes()), (0, 0));
 }
 
 #[test]

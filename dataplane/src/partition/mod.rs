@@ -228,6 +228,7 @@ impl<A> Partition<A> {
 
     /// Copies a message into the batch that is open, the only copy on its way in. Nobody hears of
     /// it before it is committed, which a partition without a log does as at [`Level::Memory`].
+    /// What a log that has ended could not flush is not kept.
     ///
     /// # Panics
     /// If the record is larger than the writer was told that records become.
@@ -267,6 +268,10 @@ impl<A> Partition<A> {
         ack: Option<A>,
     ) -> Offset {
         let offset = Offset(self.accepted);
+        if level == Level::LocalDisk && self.has_failed() {
+            self.pass_over();
+            return offset;
+        }
         let entry = match &self.writer {
             Some(writer) => {
                 let logged = Logged { seed: writer.seed(), offset, epoch: writer.epoch() };
@@ -280,6 +285,17 @@ impl<A> Partition<A> {
         self.open_acks.push(ack);
         self.accepted += 1;
         offset
+    }
+
+    fn has_failed(&self) -> bool {
+        self.writer.as_ref().is_some_and(|writer| writer.fault().is_some())
+    }
+
+    /// Gives the next offset to a record that a log which has ended would never flush: nothing of
+    /// it is kept, and nobody is answered.
+    fn pass_over(&mut self) {
+        self.close_open();
+        self.accepted += 1;
     }
 
     fn close_open(&mut self) {
@@ -304,7 +320,8 @@ impl<A> Partition<A> {
     }
 
     /// Takes out the next records that may be committed, to be given back by
-    /// [`Partition::finish`] before the next are taken.
+    /// [`Partition::finish`] before the next are taken. Of a log that has ended also what waits in
+    /// vain: none of it is committed.
     pub fn take_committed(&mut self) -> Option<AcceptedBatch<A>> {
         if self.has_flushed() {
             let mut batch = self.waiting.pop_front()?;
@@ -315,12 +332,24 @@ impl<A> Partition<A> {
             self.close_open();
         }
         self.pass_to_waiting();
-        self.sealed.pop_front()
+        self.sealed.pop_front().or_else(|| self.take_in_vain())
+    }
+
+    /// What waits for a log that has ended, with nobody to be told any more.
+    fn take_in_vain(&mut self) -> Option<AcceptedBatch<A>> {
+        let mut batch = if self.waits_in_vain() { self.waiting.pop_front()? } else { return None };
+        batch.level = Level::LocalDisk;
+        batch.acks.clear();
+        Some(batch)
     }
 
     fn has_flushed(&self) -> bool {
         let flushed = self.writer.as_ref().map_or(0, |writer| writer.marks().flushed.0);
         self.waiting.front().is_some_and(|batch| batch.end() <= flushed)
+    }
+
+    fn waits_in_vain(&self) -> bool {
+        !self.waiting.is_empty() && self.has_failed()
     }
 
     fn has_open_memory(&self) -> bool {
@@ -346,6 +375,7 @@ impl<A> Partition<A> {
         self.has_open_memory()
             || self.sealed.iter().any(|batch| batch.batch.memory_records() > 0)
             || self.has_flushed()
+            || self.waits_in_vain()
     }
 
     /// Commits a message of a batch that was taken out. `missed` are the cores that want it and
