@@ -333,6 +333,34 @@ fn the_end_of_a_full_segment_is_no_torn_tail() {
 }
 
 #[test]
+fn the_oldest_segments_are_only_gone_if_the_log_says_so() {
+    let mut log = three_segments(1);
+    let base = log.batches.iter().find(|b| b.segment == 1).map(|b| b.header.base_offset);
+    let base = base.expect("there is a second segment");
+    let mut lost = log.image.clone();
+    lost.files.pop_first();
+    let before = lost.clone();
+    match open(&mut lost, None) {
+        Err(RecoverError::Missing { path, next, flushed }) => {
+            assert!(path.ends_with(format!("{:020}.log", 0)), "{}", path.display());
+            assert_eq!((next, flushed), (Offset(0), base));
+        }
+        other => panic!("{other:?}"),
+    }
+    assert!(lost == before);
+    log.log_start = base.0;
+    log.close();
+    log.image.files.pop_first();
+    let (recovered, records) = open(&mut log.image.clone(), None).expect("opens");
+    assert_eq!((recovered.log_start, records.len() as u64), (base, log.next - base.0));
+    // Nothing is behind the replay offset: the batch that says so lies before it.
+    let (offset, segment) = (Offset(log.next), 2);
+    let from = ReplayFrom { offset, segment, position: log.position(), flushed: offset };
+    let (recovered, records) = open(&mut log.image, Some(&from)).expect("opens");
+    assert_eq!((recovered.log_start, records.len()), (base, 0));
+}
+
+#[test]
 fn every_position_as_a_place_to_replay_from() {
     let log = three_segments(1);
     for batch in &log.batches {

@@ -12,6 +12,7 @@ use super::scan::{Segment, read};
 use crate::disk::StartFiles;
 use crate::ids::Offset;
 use std::io;
+use std::path::Path;
 
 /// The first bytes of every index file.
 pub const INDEX_MAGIC: [u8; 8] = *b"RLNGIDX\x01";
@@ -194,18 +195,30 @@ impl SegmentIndex {
         end: u64,
     ) -> io::Result<Self> {
         let mut index = Self::new();
-        let mut position = SEGMENT_HEADER_BYTES;
-        let mut bytes = [0; BATCH_HEADER_BYTES];
-        while position < end {
-            let count = read(files, &segment.path, position, &mut bytes)?;
-            let Ok(header) = BatchHeader::decode(&bytes[..count], &segment.header.segment) else {
-                break;
-            };
-            index.push(position, &header);
-            position += header.bytes();
-        }
+        each_header(files, &segment.path, &segment.header.segment, end, |position, header| {
+            index.push(position, header);
+        })?;
         Ok(index)
     }
+}
+
+/// Goes through the batch headers of a segment up to `end`, or to the first that is none.
+pub(super) fn each_header<F: StartFiles + ?Sized>(
+    files: &F,
+    path: &Path,
+    segment: &SegmentId,
+    end: u64,
+    mut each: impl FnMut(u64, &BatchHeader),
+) -> io::Result<()> {
+    let mut position = SEGMENT_HEADER_BYTES;
+    let mut bytes = [0; BATCH_HEADER_BYTES];
+    while position < end {
+        let count = read(files, path, position, &mut bytes)?;
+        let Ok(header) = BatchHeader::decode(&bytes[..count], segment) else { break };
+        each(position, &header);
+        position += header.bytes();
+    }
+    Ok(())
 }
 
 impl IndexEntry {

@@ -84,8 +84,7 @@ fn live(rig: &mut Rig, epoch: u64, model: &mut Model, choices: &mut Choices) {
             5..12 => {
                 let below = choices.below(rig.partition.marks().flushed.0 + 1);
                 model.trimmed = model.trimmed.max(below);
-                let Rig { partition, disk, .. } = rig;
-                partition.log_mut().expect("it has one").trim(Offset(below), disk);
+                rig.partition.log_mut().expect("it has one").trim(Offset(below));
             }
             _ => {}
         }

@@ -172,7 +172,7 @@ fn an_error_of_the_disk_costs_a_range_and_not_the_reader() {
 fn what_is_trimmed_is_told() {
     let mut rig = Rig::filled(1000, 7_000);
     let end = rig.log().segments().sealed()[0].end;
-    rig.partition.log_mut().expect("it has one").trim(end, &mut rig.disk);
+    rig.partition.log_mut().expect("it has one").trim(end);
     let (records, lost) = rig.read_all(5);
     assert_eq!(lost.len(), 1);
     assert_eq!((lost[0].lost.clone(), lost[0].failure), (Offset(5)..end, ReadFailure::Trimmed));

@@ -16,7 +16,7 @@ use super::format::{
     BATCH_HEADER_BYTES, BatchHeader, INDEX_SUFFIX, SEGMENT_HEADER_BYTES, SEGMENT_SUFFIX, SegmentId,
     index_name, number_of, segment_name,
 };
-use super::index::SegmentIndex;
+use super::index::{SegmentIndex, each_header};
 use super::record::Record;
 pub use super::recover_error::{Damage, RecoverError};
 use super::scan::{BadBatch, Chain, LogOwner, Rest, Segment, SegmentScan, Step, look_behind, read};
@@ -98,7 +98,7 @@ pub struct Recovered {
     pub tail: Option<Tail>,
     /// Number of the next segment that is made.
     pub next_number: u64,
-    /// First offset that is kept.
+    /// First offset that is there. A crash may bring back what was trimmed.
     pub log_start: Offset,
     /// Offset that the next record gets. All below it is durable.
     pub next_offset: Offset,
@@ -173,7 +173,8 @@ pub fn recover<F: StartFiles + ?Sized>(
     pass.scan(files, &opened, on_record)?;
     let verdict = pass.judge(files, &opened, start.flushed)?;
     let base = opened.old.first().map_or(pass.scanned[0].base, |segment| segment.base);
-    let trimmed_again = listing.left_over(directory, base, pass.chain.log_start)?;
+    let log_start = pass.log_start(files, &opened, start.position, base)?;
+    let trimmed_again = listing.left_over(directory, base, log_start)?;
     // From here on the log is good, and what is changed is none of it.
     files.remove(&trimmed_again).map_err(|error| io_error("remove", directory, error))?;
     let torn = verdict.cut(files, &pass, &mut opened)?;
@@ -265,18 +266,19 @@ impl Listing {
         })
     }
 
-    /// Segments before a gap can only be left over from trimming: then the log start offset is
-    /// behind them. Otherwise the gap is damage.
+    /// Segments before the first one, or before a gap, can only be gone by trimming: then the log
+    /// start offset is behind them. Otherwise they are damage.
     fn left_over(
         &self,
         directory: &Path,
         base: Offset,
         log_start: Offset,
     ) -> Result<Vec<PathBuf>, RecoverError> {
-        let Some(&last) = self.stray.last() else { return Ok(Vec::new()) };
         if log_start < base {
+            let before = self.run.first().map_or(0, |first| first.saturating_sub(1));
+            let missing = self.stray.last().map_or(before, |last| last + 1);
             return Err(RecoverError::Missing {
-                path: directory.join(segment_name(last + 1)),
+                path: directory.join(segment_name(missing)),
                 next: log_start,
                 flushed: base,
             });
@@ -511,6 +513,34 @@ impl Pass {
         Ok(behind.base_offset.is_some_and(|base| base <= next))
     }
 
+    /// The highest log start offset that a batch names, at least as far as `base`: what lies before
+    /// the replay offset is looked at only if what comes behind does not go as far.
+    fn log_start<F: StartFiles + ?Sized>(
+        &self,
+        files: &F,
+        opened: &Opened,
+        replayed_from: u64,
+        base: Offset,
+    ) -> Result<Offset, RecoverError> {
+        let mut log_start = self.chain.log_start;
+        let first = &opened.new[0];
+        let directory = first.path.parent().unwrap_or(Path::new(""));
+        let old = opened
+            .old
+            .last()
+            .map(|found| (directory.join(segment_name(found.number)), found.id, found.file_bytes));
+        let places = [(first.path.clone(), first.header.segment, replayed_from)];
+        for (path, id, end) in places.into_iter().chain(old) {
+            if log_start < base {
+                each_header(files, &path, &id, end, |_, header| {
+                    log_start = log_start.max(header.log_start);
+                })
+                .map_err(|error| io_error("read", &path, error))?;
+            }
+        }
+        Ok(log_start)
+    }
+
     fn damaged(&self, segment: &Segment, next: Offset, flushed: Option<Offset>) -> RecoverError {
         RecoverError::Damaged(Damage {
             path: segment.path.clone(),
@@ -566,7 +596,7 @@ impl Pass {
             prepared,
             tail,
             next_number,
-            log_start: self.chain.log_start.max(first),
+            log_start: first,
             next_offset,
             watermark: self.chain.watermark,
             epoch: self.chain.epoch,

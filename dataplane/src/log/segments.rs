@@ -229,6 +229,8 @@ pub struct Segments {
     setup: LogSetup,
     start: Offset,
     sealed: VecDeque<Sealed>,
+    /// Below the log start offset, and still there until the log itself says so.
+    leaving: VecDeque<Sealed>,
     current: Current,
     next: Next,
     next_number: u64,
@@ -254,6 +256,7 @@ impl Segments {
             setup,
             start,
             sealed: sealed.into(),
+            leaving: VecDeque::new(),
             current: active.map_or(Current::Nothing, Current::Found),
             next: Next::Nothing,
             next_number,
@@ -346,7 +349,8 @@ impl Segments {
     /// Bytes of all segments.
     #[must_use]
     pub fn file_bytes(&self) -> u64 {
-        let sealed: u64 = self.sealed.iter().map(|segment| segment.file_bytes).sum();
+        let sealed = self.leaving.iter().chain(&self.sealed);
+        let sealed: u64 = sealed.map(|segment| segment.file_bytes).sum();
         let next = match &self.next {
             Next::Ready { segment, .. } => segment.file_bytes,
             Next::Nothing | Next::Coming { .. } | Next::Failed { .. } => 0,
@@ -527,11 +531,27 @@ impl Segments {
         self.sealed.push_back(Sealed { number, id, base, end, file_bytes, last_unix_ms });
     }
 
-    /// Removes the segments that have no record at or above `below`. The log start offset goes on.
-    pub(super) fn trim(&mut self, below: Offset, disk: &mut Disk) {
-        let mut paths = Vec::new();
-        while let Some(segment) = self.sealed.pop_front_if(|segment| segment.end <= below) {
+    /// Gives up the segments that have no record at or above `below`: the log start offset goes on.
+    /// The newest with a record below `flushed` stays, so that recovery finds where offsets go on.
+    /// Whether there were any.
+    pub(super) fn trim(&mut self, below: Offset, flushed: Offset) -> bool {
+        let newest_has_records = self.newest().is_some_and(|active| active.base < flushed);
+        let kept = usize::from(!newest_has_records);
+        let before = self.start;
+        while kept < self.sealed.len()
+            && let Some(segment) = self.sealed.pop_front_if(|segment| segment.end <= below)
+        {
             self.start = segment.end;
+            self.leaving.push_back(segment);
+        }
+        before < self.start
+    }
+
+    /// Removes the segments that were given up below `said`: a log start offset that a durable batch
+    /// names. Earlier, recovery could not tell them from segments that were lost.
+    pub(super) fn remove_below(&mut self, said: Offset, disk: &mut Disk) {
+        let mut paths = Vec::new();
+        while let Some(segment) = self.leaving.pop_front_if(|segment| segment.end <= said) {
             paths.push(self.setup.segment_path(segment.number));
             paths.push(self.setup.index_path(segment.number));
         }

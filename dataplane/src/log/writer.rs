@@ -136,6 +136,8 @@ struct Round {
     /// Where the flushed mark goes, and what the batches of the round say that it was.
     end: Offset,
     watermark: Offset,
+    /// What they say that the log start offset is.
+    log_start: Offset,
     seals: bool,
 }
 
@@ -379,6 +381,7 @@ impl Writer {
             records: end.0 - from.0,
             end,
             watermark: self.progress.flushed(),
+            log_start: self.segments.start(),
             seals,
         };
         disk.push(DiskCommand::Write { token: round.token, file, position, batches });
@@ -471,6 +474,7 @@ impl Writer {
         if round.seals {
             self.segments.seal(round.end, disk);
         }
+        self.segments.remove_below(round.log_start, disk);
         if self.progress.watermark() < self.progress.flushed() {
             self.close_at = now + CLOSE_AFTER;
         }
@@ -487,10 +491,13 @@ impl Writer {
         (self.queue_bytes, self.awaited) = (0, 0);
     }
 
-    /// Removes the segments that have no record at or above `below`, nor above what is flushed.
-    pub fn trim(&mut self, below: Offset, disk: &mut Disk) {
-        if self.fault.is_none() {
-            self.segments.trim(below.min(self.progress.flushed()), disk);
+    /// Gives up the segments that have no record at or above `below`, nor above what is flushed.
+    /// They are removed when a durable batch says so, at the latest a closing one; the newest with
+    /// records is kept.
+    pub fn trim(&mut self, below: Offset) {
+        let flushed = self.progress.flushed();
+        if self.fault.is_none() && self.segments.trim(below.min(flushed), flushed) {
+            (self.close_at, self.is_touched) = (Nanos(0), true);
         }
     }
 }

@@ -4,7 +4,7 @@ use super::super::format::{
     BATCH_MAGIC, BatchHeader, SEGMENT_HEADER_BYTES, SegmentHeader, number_of,
 };
 use super::super::record::{Record, RecordKind, Records};
-use super::super::rig::{OWNER, Rig, UNIX_MS};
+use super::super::rig::{OWNER, Rig, UNIX_MS, recovered};
 use super::*;
 use crate::batch::Level;
 use crate::disk::EIO;
@@ -416,14 +416,50 @@ fn trimming_removes_whole_segments_below_the_mark() {
     let ends: Vec<_> = rig.log().segments().sealed().iter().map(|s| s.end).collect();
     assert_eq!(ends.len(), 2);
     let below = Offset(ends[1].0 - 1);
-    rig.partition.log_mut().expect("it has one").trim(below, &mut rig.disk);
-    rig.settle();
+    rig.partition.log_mut().expect("it has one").trim(below);
     assert_eq!(rig.partition.marks().start, ends[0]);
-    let names: Vec<_> = rig.memory.paths().iter().map(|path| name(path).to_owned()).collect();
-    assert!(!names.iter().any(|name| name.starts_with("00000000000000000000")), "{names:?}");
+    let old = |rig: &Rig| {
+        let paths = rig.memory.paths();
+        paths.iter().any(|path| name(path).starts_with("00000000000000000000"))
+    };
+    let said = |rig: &Rig| last_log_start(&rig.memory) == ends[0];
+    for _ in 0..10 {
+        assert!(old(&rig) || said(&rig), "nothing is removed before a batch says so");
+        rig.turn();
+    }
+    assert!(!old(&rig) && said(&rig), "a closing batch does");
+    let (recovered, records) = recovered(&rig.memory);
+    assert_eq!((recovered.log_start, records.len() as u64), (ends[0], 400 - ends[0].0));
     rig.append(b"one more", Level::LocalDisk);
     rig.settle();
-    let batches = found(&rig.memory);
-    assert_eq!(batches[0].header.base_offset, ends[0]);
-    assert_eq!(batches.last().map(|batch| batch.header.log_start), Some(ends[0]), "it says so");
+    assert_eq!(last_log_start(&rig.memory), ends[0]);
+}
+
+fn last_log_start(memory: &MemoryDisk) -> Offset {
+    found(memory).last().map(|batch| batch.header.log_start).expect("there are batches")
+}
+
+#[test]
+fn the_newest_segment_with_records_is_never_trimmed() {
+    let mut rig = Rig::ready();
+    rig.memory.set_capacity(2 << 20);
+    for _ in 0..500 {
+        rig.append(&[1; 4_000], Level::LocalDisk);
+        rig.turn();
+    }
+    rig.settle();
+    let segments = rig.log().segments();
+    assert!(segments.sealed().len() == 1 && segments.newest().is_none(), "no room for another");
+    let end = rig.partition.marks().flushed;
+    rig.partition.log_mut().expect("it has one").trim(end);
+    rig.settle();
+    assert_eq!(rig.partition.marks().start, Offset(0));
+    assert_eq!(recovered(&rig.memory).0.next_offset, end, "it says where offsets go on");
+    rig.memory.set_capacity(20 << 20);
+    rig.wait(Duration::from_secs(1));
+    rig.settle();
+    rig.partition.log_mut().expect("it has one").trim(end);
+    rig.settle();
+    let (found, _) = recovered(&rig.memory);
+    assert_eq!((found.log_start, found.next_offset), (end, Offset(500)), "another one does");
 }
