@@ -300,6 +300,11 @@ impl StartFiles for MemoryDisk {
         self.world().start_fault(Operation::Sync, path)?;
         self.world().files.sync_path(path)
     }
+
+    /// Names are durable at once here.
+    fn sync_directory(&mut self, path: &Path) -> io::Result<()> {
+        self.world().start_fault(Operation::Sync, path)
+    }
 }
 
 impl World {

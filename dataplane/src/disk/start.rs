@@ -43,7 +43,8 @@ pub trait StartFiles {
     /// the sync of its directory.
     fn replace(&mut self, path: &Path, content: &[u8]) -> io::Result<()>;
 
-    /// Makes a directory whose parent exists, for its owner alone. One that is there is no error.
+    /// Makes a directory whose parent exists, for its owner alone. One that is there is no error: its
+    /// name is synced all the same, for whoever made it may have been killed before that.
     ///
     /// # Errors
     /// What the system says.
@@ -55,4 +56,10 @@ pub trait StartFiles {
     /// # Errors
     /// `NotFound`, or what the system says.
     fn sync(&mut self, path: &Path) -> io::Result<()>;
+
+    /// Syncs the names in a directory, as [`StartFiles::sync`] does a file.
+    ///
+    /// # Errors
+    /// `NotFound`, or what the system says.
+    fn sync_directory(&mut self, path: &Path) -> io::Result<()>;
 }

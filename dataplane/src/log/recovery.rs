@@ -8,8 +8,8 @@
 //! with zeros, and reported. Headers behind the bad place count for W, because a crash writes pages in
 //! any order (docs/formats/log.md, "Recovery").
 //!
-//! All files that are read have been synced before: after a kill without a power loss, what is read
-//! may be in the page cache alone. A crash in the middle of recovery changes nothing: cutting is its
+//! All files that are read have been synced before, and the directory that names them: after a kill
+//! without a power loss, what is read may be in memory alone. A crash in the middle of recovery changes nothing: cutting is its
 //! last step, and leaves what it cuts below X alone.
 
 use super::format::{
@@ -35,7 +35,7 @@ pub struct ReplayFrom {
     pub segment: u64,
     /// Where in it the batch that begins with `offset` begins, or will begin.
     pub position: u64,
-    /// The flushed mark when the checkpoint was finished.
+    /// The flushed mark when the checkpoint was finished: `offset` or a later one.
     pub flushed: Offset,
 }
 
@@ -168,8 +168,13 @@ pub fn recover<F: StartFiles + ?Sized>(
 ) -> Result<Recovered, RecoverError> {
     let listing = Listing::read(files, directory)?;
     let Some(start) = listing.start(directory, from)? else { return Ok(Recovered::default()) };
+    files.sync_directory(directory).map_err(|error| io_error("sync", directory, error))?;
     let mut opened = Opened::open(files, directory, owner, &listing, start.segment)?;
     let mut pass = Pass::new(&start);
+    if opened.new[0].header.file_bytes < start.position {
+        pass.bad = Some((BadBatch::Length, None));
+        return Err(pass.damaged(&opened.new[0], start.offset, Some(start.flushed)));
+    }
     pass.scan(files, &opened, on_record)?;
     let verdict = pass.judge(files, &opened, start.flushed)?;
     let base = opened.old.first().map_or(pass.scanned[0].base, |segment| segment.base);
@@ -178,7 +183,7 @@ pub fn recover<F: StartFiles + ?Sized>(
     // From here on the log is good, and what is changed is none of it.
     files.remove(&trimmed_again).map_err(|error| io_error("remove", directory, error))?;
     let torn = verdict.cut(files, &pass, &mut opened)?;
-    pass.store_indexes(files, &opened)?;
+    pass.store_indexes(files, &mut opened);
     Ok(pass.finish(opened, torn, trimmed_again))
 }
 
@@ -252,7 +257,7 @@ impl Listing {
         }
         // The segment that replay begins in had not been made yet: the one before it is full.
         if from.position == SEGMENT_HEADER_BYTES && from.flushed <= from.offset {
-            if last.is_some_and(|last| last + 1 == from.segment) {
+            if last.is_some_and(|last| last.checked_add(1) == Some(from.segment)) {
                 return Ok(last.map(|number| Start::beginning_of(number, Some(from))));
             }
             if last.is_none() && from.offset.0 == 0 {
@@ -551,21 +556,19 @@ impl Pass {
         })
     }
 
-    /// Writes the index of each full segment that has none.
-    fn store_indexes<F: StartFiles + ?Sized>(
-        &self,
-        files: &mut F,
-        opened: &Opened,
-    ) -> Result<(), RecoverError> {
+    /// Writes the index of each full segment that has none. Nothing depends on it: one that cannot
+    /// be written, on a full disk for example, is written at a later start.
+    fn store_indexes<F: StartFiles + ?Sized>(&self, files: &mut F, opened: &mut Opened) {
         for (scanned, segment) in self.scanned.iter().zip(&opened.new) {
             let number = segment.header.number;
             if scanned.is_last && !opened.indexes.contains(&number) {
                 let path = segment.path.with_file_name(index_name(number));
                 let bytes = scanned.index.encode(&segment.header.segment);
-                files.replace(&path, &bytes).map_err(|error| io_error("write", &path, error))?;
+                if files.replace(&path, &bytes).is_ok() {
+                    opened.indexes.push(number);
+                }
             }
         }
-        Ok(())
     }
 
     fn finish(self, opened: Opened, torn: Option<Torn>, trimmed_again: Vec<PathBuf>) -> Recovered {
@@ -575,7 +578,6 @@ impl Pass {
         }
         for (scanned, segment) in self.scanned.iter().zip(&opened.new) {
             let mut found = opened.found(segment, scanned.base);
-            found.has_index |= scanned.is_last;
             found.last_unix_ms = found.last_unix_ms.max(scanned.index.last_unix_ms());
             segments.push(found);
         }

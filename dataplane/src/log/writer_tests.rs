@@ -463,3 +463,29 @@ fn the_newest_segment_with_records_is_never_trimmed() {
     let (found, _) = recovered(&rig.memory);
     assert_eq!((found.log_start, found.next_offset), (end, Offset(500)), "another one does");
 }
+
+#[test]
+fn an_index_that_cannot_be_written_refuses_no_start() {
+    let mut rig = Rig::ready();
+    rig.memory.fail(Operation::Replace, ".index", EIO);
+    for _ in 0..200 {
+        rig.append(&[1; 10_000], Level::LocalDisk);
+        rig.turn();
+    }
+    rig.settle();
+    assert_eq!((rig.log().segments().sealed().len(), rig.log().segments().failed_jobs()), (1, 1));
+    rig.memory.fail(Operation::Replace, ".index", crate::disk::ENOSPC);
+    let (opened, records) = recovered(&rig.memory);
+    assert_eq!((records.len(), opened.segments[0].has_index), (200, false));
+    assert!(recovered(&rig.memory).0.segments[0].has_index, "the next start has room");
+}
+
+#[test]
+#[should_panic(expected = "a crash is no damage")]
+fn a_directory_that_cannot_be_synced_is_not_believed() {
+    let mut rig = Rig::ready();
+    rig.append(b"one", Level::LocalDisk);
+    rig.settle();
+    rig.memory.fail(Operation::Sync, "partitions/0003", EIO);
+    recovered(&rig.memory);
+}

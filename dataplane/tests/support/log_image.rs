@@ -80,6 +80,10 @@ impl StartFiles for Image {
     fn sync(&mut self, path: &Path) -> io::Result<()> {
         self.existing(path).map(|_| ())
     }
+
+    fn sync_directory(&mut self, _: &Path) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// A record with nothing borrowed.

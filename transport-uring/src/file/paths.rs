@@ -150,12 +150,12 @@ pub(super) fn remove(paths: &[PathBuf]) -> io::Result<()> {
     first_error.map_or(Ok(()), Err)
 }
 
-/// Makes a directory, durable in its parent.
+/// Makes a directory, durable in its parent; also one that is there, because whoever made it may have
+/// been killed before that.
 pub(super) fn make_directory(path: &Path) -> io::Result<()> {
     match DirBuilder::new().mode(DIRECTORY_MODE).create(path) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        Err(error) => Err(error),
-        Ok(()) => sync_parent(path),
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        Ok(()) | Err(_) => sync_parent(path),
     }
 }
 
@@ -170,6 +170,6 @@ fn sync_parent(path: &Path) -> io::Result<()> {
     path.parent().map_or(Ok(()), sync_directory)
 }
 
-fn sync_directory(directory: &Path) -> io::Result<()> {
+pub(super) fn sync_directory(directory: &Path) -> io::Result<()> {
     File::open(directory)?.sync_all()
 }

@@ -65,4 +65,8 @@ impl StartFiles for StdFiles {
         file.sync_all()?;
         Ok(fadvise(&file, 0, None, Advice::DontNeed)?)
     }
+
+    fn sync_directory(&mut self, path: &Path) -> io::Result<()> {
+        paths::sync_directory(path)
+    }
 }
