@@ -381,6 +381,9 @@ fn every_position_as_a_place_to_replay_from() {
         let too_far = ReplayFrom { flushed: Offset(log.next + 1), ..from };
         let refused = open(&mut log.image.clone(), Some(&too_far));
         assert!(matches!(refused, Err(RecoverError::Damaged(_))), "{refused:?}");
+        let nowhere = ReplayFrom { position: SEGMENT_BYTES + 8, ..from };
+        let refused = open(&mut log.image.clone(), Some(&nowhere));
+        assert!(matches!(refused, Err(RecoverError::Damaged(_))), "{refused:?}");
     }
 }
 

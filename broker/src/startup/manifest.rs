@@ -7,6 +7,7 @@
 //! as a whole (temporary file, fsync, rename, fsync of the directory), so that a crash leaves the
 //! old one or the new one.
 
+use ringlane_dataplane::log::format::COUNT_MAX;
 use ringlane_transport_uring::failpoint::hit;
 use rustix::fs::{FlockOperation, flock};
 use rustix::rand::{GetRandomFlags, getrandom};
@@ -161,14 +162,15 @@ impl DataDirectory {
     /// was found in a log: durable when this returns.
     ///
     /// # Errors
-    /// If the manifest cannot be written.
-    ///
-    /// # Panics
-    /// After 2^64 starts.
+    /// If the manifest cannot be written, or names an epoch that no broker has come to.
     pub fn begin_epoch(&mut self, highest: u64) -> Result<u64, ManifestError> {
         hit("epoch.before");
         let last = self.manifest.epoch.max(highest);
-        self.manifest.epoch = last.checked_add(1).expect("an epoch that nobody has had");
+        if COUNT_MAX <= last {
+            let message = format!("after epoch {last} there is none");
+            return Err(ManifestError::Damaged { path: self.path.join(MANIFEST), message });
+        }
+        self.manifest.epoch = last + 1;
         write(&self.path, &self.path.join(MANIFEST), &self.manifest)?;
         hit("epoch.after");
         Ok(self.manifest.epoch)
@@ -216,6 +218,7 @@ pub fn hold(directory: &Path) -> Result<File, ManifestError> {
 /// own name is lost with the power takes everything in it along.
 fn make_directories(path: &Path) -> io::Result<()> {
     let missing: Vec<&Path> = path.ancestors().take_while(|path| !path.exists()).collect();
+    sync_above(missing.last().copied().unwrap_or(path));
     for directory in missing.into_iter().rev().filter(|path| !path.as_os_str().is_empty()) {
         match DirBuilder::new().mode(0o700).create(directory) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
@@ -225,6 +228,16 @@ fn make_directories(path: &Path) -> io::Result<()> {
         File::open(parent.unwrap_or(Path::new(".")))?.sync_all()?;
     }
     Ok(())
+}
+
+/// Syncs the names of the directories that are there: whoever made them, a broker that was killed
+/// perhaps, may not have done it. Those above a data directory may be closed to its owner, or on a
+/// file system that does not sync: then whoever set them up has to see to it.
+fn sync_above(path: &Path) {
+    let Ok(path) = std::path::absolute(path) else { return };
+    for directory in path.ancestors().skip(1) {
+        let _ = File::open(directory).and_then(|directory| directory.sync_all());
+    }
 }
 
 /// Locks the directory for as long as the file is open (flock(2)): the kernel lets go of it when
@@ -466,7 +479,12 @@ mod tests {
         let mut opened = DataDirectory::open(&directory.0, 0, 4).unwrap();
         assert_eq!(opened.begin_epoch(7).unwrap(), 8, "a log knows of a later one");
         drop(opened);
-        assert_eq!(DataDirectory::open(&directory.0, 0, 4).unwrap().manifest.epoch, 8);
+        let mut opened = DataDirectory::open(&directory.0, 0, 4).unwrap();
+        assert_eq!(opened.manifest.epoch, 8);
+        for highest in [COUNT_MAX, u64::MAX] {
+            let message = opened.begin_epoch(highest).unwrap_err().to_string();
+            assert!(message.contains("damaged manifest"), "{message}");
+        }
     }
 
     #[test]

@@ -24,6 +24,10 @@ pub const BODY_BYTES_MAX: u32 = 1 << 29;
 /// [`BatchHeader::is_last`].
 pub const SEGMENT_RESERVE_BYTES: u64 = BATCH_HEADER_BYTES as u64;
 
+/// No offset, epoch or number of a segment is above this: at a million a second it takes 146,000
+/// years. What is above comes from no broker, and could not be counted on from.
+pub const COUNT_MAX: u64 = 1 << 62;
+
 /// What a segment's file name ends with.
 pub const SEGMENT_SUFFIX: &str = ".log";
 /// What the file name of a segment's index ends with.
@@ -179,7 +183,9 @@ impl SegmentHeader {
             made_unix_ms: u64_at(bytes, 64),
             file_bytes: u64_at(bytes, 72),
         };
-        if header.file_bytes < SEGMENT_HEADER_BYTES + SEGMENT_RESERVE_BYTES {
+        if header.file_bytes < SEGMENT_HEADER_BYTES + SEGMENT_RESERVE_BYTES
+            || COUNT_MAX < header.number.max(header.epoch)
+        {
             return Err(HeaderError::Value);
         }
         Ok(header)
@@ -290,7 +296,8 @@ impl BatchHeader {
     fn is_possible(&self) -> bool {
         self.body_bytes <= BODY_BYTES_MAX
             && (self.body_bytes == 0) == (self.records == 0)
-            && self.base_offset.0.checked_add(u64::from(self.records)).is_some()
+            && self.base_offset.0 <= COUNT_MAX
+            && self.epoch <= COUNT_MAX
             && self.watermark <= self.base_offset
             && self.log_start <= self.watermark
     }
@@ -401,11 +408,20 @@ mod tests {
             BatchHeader { records: 0, ..good },
             BatchHeader { body_bytes: BODY_BYTES_MAX + 1, ..good },
             BatchHeader { base_offset: Offset(u64::MAX), ..good },
+            BatchHeader { base_offset: Offset(COUNT_MAX + 1), ..good },
+            BatchHeader { epoch: COUNT_MAX + 1, ..good },
             BatchHeader { watermark: Offset(41), ..good },
             BatchHeader { log_start: Offset(39), ..good },
         ] {
             let bytes = bad.encode(&segment);
             assert_eq!(BatchHeader::decode(&bytes, &segment), Err(HeaderError::Value), "{bad:?}");
+        }
+        for bad in [
+            SegmentHeader { file_bytes: SEGMENT_HEADER_BYTES, ..segment_header() },
+            SegmentHeader { number: u64::MAX, ..segment_header() },
+            SegmentHeader { epoch: COUNT_MAX + 1, ..segment_header() },
+        ] {
+            assert_eq!(SegmentHeader::decode(&bad.encode()), Err(HeaderError::Value), "{bad:?}");
         }
     }
 

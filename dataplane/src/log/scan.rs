@@ -341,7 +341,7 @@ impl Window {
         let count = count.min(segment.header.file_bytes.saturating_sub(position));
         let held = self.start..self.start + self.bytes.len() as u64;
         if position < held.start || held.end < position + count {
-            let left = segment.header.file_bytes - position;
+            let left = segment.header.file_bytes.saturating_sub(position);
             self.bytes.resize(count.max(WINDOW_BYTES).min(left) as usize, 0);
             self.start = position;
             let found = read(files, &segment.path, position, &mut self.bytes)?;
