@@ -7,6 +7,7 @@ use super::records::StateRecord;
 use super::snapshot::Piece;
 use super::start::Recovery;
 use ringlane_dataplane::ids::Offset;
+use ringlane_dataplane::log::format::COUNT_MAX;
 use ringlane_dataplane::log::format::DirectoryId;
 use ringlane_dataplane::log::record::{
     self, EXPIRY_NONE, Record, RecordFlags, RecordHead, RecordKind, Records,
@@ -144,7 +145,21 @@ fn decode_header(
     if partition != owner.partition.0 || directory != owner.directory {
         return Err(CheckpointError::Foreign);
     }
+    // What it stands for was durable when it was made: otherwise offsets could be left out.
+    let highest = from.flushed.0.max(from.segment).max(from.position);
+    if from.flushed < from.offset || COUNT_MAX < highest {
+        return Err(CheckpointError::Header);
+    }
     Ok((from, records, bytes))
+}
+
+/// Where replay goes on behind a checkpoint, whatever else is in it.
+///
+/// # Errors
+/// [`CheckpointError`]: its header cannot be used.
+pub(crate) fn place(owner: &LogOwner, file: &[u8]) -> Result<ReplayFrom, CheckpointError> {
+    let header = file.get(..HEADER_BYTES).ok_or(CheckpointError::Header)?;
+    decode_header(owner, header).map(|(from, ..)| from)
 }
 
 #[cfg(test)]
@@ -179,6 +194,21 @@ mod tests {
             assert!(decode(&OWNER, 2, &changed).is_err(), "byte {index}");
             assert!(decode(&OWNER, 2, &file[..index]).is_err(), "cut to {index}");
         }
+    }
+
+    #[test]
+    fn one_that_is_ahead_of_what_was_durable_is_refused() {
+        let decoded = |from: ReplayFrom| decode(&OWNER, 2, &encode(&OWNER, &from, &sample()));
+        let offset = Offset(COUNT_MAX + 1);
+        for bad in [
+            ReplayFrom { flushed: Offset(8), ..FROM },
+            ReplayFrom { offset, flushed: offset, ..FROM },
+            ReplayFrom { segment: u64::MAX, ..FROM },
+            ReplayFrom { position: u64::MAX, ..FROM },
+        ] {
+            assert_eq!(decoded(bad).err(), Some(CheckpointError::Header), "{bad:?}");
+        }
+        assert!(decoded(ReplayFrom { flushed: Offset(12), ..FROM }).is_ok());
     }
 
     #[test]

@@ -3,10 +3,12 @@
 use super::ToolError;
 use super::directory::{Directory, PartitionLog};
 use super::walk::{At, End, Stop, judge, walk};
+use crate::durable::checkpoint;
 use crate::startup::manifest;
 use ringlane_dataplane::disk::StartFiles;
 use ringlane_dataplane::log::format::{index_name, number_of};
 use ringlane_transport_uring::StdFiles;
+use std::fs;
 use std::io::{self, Write};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -87,11 +89,19 @@ fn find(log: &PartitionLog, offset: Option<u64>) -> Result<Option<Cut>, ToolErro
         .collect();
     removed.push(log.path.join(index_name(at.segment)));
     let is_stale = |name: &&String| {
-        number_of(name, CHECKPOINT_SUFFIX).is_some_and(|replay| next.is_none_or(|n| n < replay))
+        number_of(name, CHECKPOINT_SUFFIX)
+            .is_some_and(|replay| next.is_none_or(|n| n < known_flushed(log, name, replay)))
     };
     removed.extend(names.iter().filter(is_stale).map(|name| log.path.join(name)));
     removed.retain(|path| path.exists());
     Ok(Some(Cut { zeroed: keeps.then_some((path, at.position)), next, removed }))
+}
+
+/// Up to where a checkpoint says that the log was durable: recovery takes a log that ends before it
+/// for damaged.
+fn known_flushed(log: &PartitionLog, name: &str, replay: u64) -> u64 {
+    let file = fs::read(log.path.join(name)).unwrap_or_default();
+    checkpoint::place(&log.owner, &file).map_or(replay, |from| replay.max(from.flushed.0))
 }
 
 impl Cut {
