@@ -32,7 +32,7 @@ pub(super) struct Owed {
     pub(super) retain: bool,
     /// Whether other clients get the same packet, so that it pays to keep it encoded.
     pub(super) keep_form: bool,
-    /// The posting number, or [`NOT_POSTED`](crate::session::NOT_POSTED).
+    /// The posting number, or [`NOT_POSTED`].
     pub(super) posting: u64,
 }
 

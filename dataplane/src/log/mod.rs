@@ -1,6 +1,6 @@
 //! The commit log of a partition: what was acknowledged is found here after any crash.
 //!
-//! [`format`] is the layout of segments and batches, [`record`] that of records; docs/formats/log.md
+//! [`mod@format`] is the layout of segments and batches, [`record`] that of records; docs/formats/log.md
 //! is the same as a document, with test vectors. [`writer`] hands batches to the disk in rounds and
 //! moves the marks ([`progress`]), in files that [`segments`] has made; [`retention`] says which of
 //! them may go. [`reader`] reads beside it, and [`stored`] makes messages of what it finds. [`scan`]
