@@ -201,6 +201,8 @@ impl LogFacts {
             segment_bytes: config.commit_log.segment_size,
             record_bytes_max: u64::from(packet_bytes_max)
                 + u64::from(config.mqtt.max_client_id_length)
+                // The record has the topic in full where the packet had an alias.
+                + u64::from(config.mqtt.max_topic_length)
                 + RECORD_SLACK_BYTES.max(STATE_RECORD_BYTES),
         })
     }
