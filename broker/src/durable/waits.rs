@@ -1,6 +1,6 @@
 //! Who waits for a log to be flushed, and what happens then.
 
-use crate::connection::{Phase, write_packet};
+use crate::connection::Phase;
 use crate::service::{Broker, PendingSuback, Turn};
 use crate::session::SessionId;
 use ringlane_dataplane::ids::ConnectionId;
@@ -83,31 +83,19 @@ impl Broker {
             }
             Wait::Publish { session, packet_id } => self.send_recorded(turn, session, packet_id),
             Wait::Pubrel { connection, packet_id } => {
-                self.write_answer(turn, connection, |out, version| {
+                self.answer(turn, connection, |out, version| {
                     hit("pubrel.before");
                     encode::pubrel(out, version, packet_id, ReasonCode::SUCCESS, None);
                     hit("pubrel.after");
                 });
             }
             Wait::Pubcomp { connection, packet_id, reason } => {
-                self.write_answer(turn, connection, |out, version| {
+                self.answer(turn, connection, |out, version| {
                     hit("pubcomp.before");
                     encode::pubcomp(out, version, packet_id, reason, None);
                     hit("pubcomp.after");
                 });
             }
         }
-    }
-
-    fn write_answer(
-        &self,
-        turn: &mut Turn<'_>,
-        id: ConnectionId,
-        encode: impl FnOnce(&mut Vec<u8>, ringlane_mqtt::Version),
-    ) {
-        let Some(connection) = self.connections.get(id) else { return };
-        let version = connection.version;
-        write_packet(turn.sockets, id, connection.is_websocket(), |out| encode(out, version));
-        self.metrics.packets_sent.add(1);
     }
 }

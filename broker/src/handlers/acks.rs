@@ -106,7 +106,8 @@ impl Broker {
         }
     }
 
-    fn answer(
+    /// Writes one packet to a client, if it is still there.
+    pub(crate) fn answer(
         &self,
         turn: &mut Turn<'_>,
         id: ConnectionId,
