@@ -200,43 +200,41 @@ impl Broker {
             return Some(message.clone());
         }
         let stored = messages.stored.get(&place)?;
-        let (accepted_at, expires_at) =
-            self.times(turn.now, stored.accepted_ms, stored.expiry_secs);
         let head = MessageHead {
             publisher: stored.publisher,
-            accepted_at,
-            expires_at,
-            topic_bytes: 0,
-            properties_bytes: 0,
             qos: stored.qos,
             retain: stored.retain,
+            ..self.head(turn.now, stored.accepted_ms, stored.expiry_secs)
         };
         let message = self.maker.make(head, &stored.topic, &stored.properties, &stored.payload);
         messages.made.insert(place, message.clone());
         Some(message)
     }
 
-    /// When something was accepted and when it expires, by this core's clock. If the time of day
-    /// was set back since, it counts as accepted now: nothing expires early.
-    fn times(&self, now: Nanos, accepted_ms: u64, expiry_secs: Option<u32>) -> (Nanos, Nanos) {
+    /// A head that says when a message was accepted and when it expires, by this core's clock. If
+    /// the time of day was set back since, it counts as accepted now: nothing expires early.
+    fn head(&self, now: Nanos, accepted_ms: u64, expiry_secs: Option<u32>) -> MessageHead {
         let age = Duration::from_millis(self.unix_ms(now).saturating_sub(accepted_ms));
         let accepted_at = Nanos(now.0.saturating_sub(age.as_nanos() as u64));
         let left = |secs: u32| Duration::from_secs(u64::from(secs)).saturating_sub(age);
         let expires_at = expiry_secs.map_or(Nanos::NEVER, |secs| now + left(secs));
-        (accepted_at, expires_at)
-    }
-
-    fn restore_retained(&mut self, turn: &mut Turn<'_>, topic: &str, retained: &RetainedState) {
-        let (accepted_at, expires_at) =
-            self.times(turn.now, retained.accepted_ms, retained.expiry_secs);
-        let head = MessageHead {
-            publisher: retained.publisher,
+        MessageHead {
+            publisher: 0,
             accepted_at,
             expires_at,
             topic_bytes: 0,
             properties_bytes: 0,
+            qos: 0,
+            retain: false,
+        }
+    }
+
+    fn restore_retained(&mut self, turn: &mut Turn<'_>, topic: &str, retained: &RetainedState) {
+        let head = MessageHead {
+            publisher: retained.publisher,
             qos: retained.qos,
             retain: true,
+            ..self.head(turn.now, retained.accepted_ms, retained.expiry_secs)
         };
         let message = self.maker.make(head, topic, &retained.properties, &retained.payload);
         let (partition, offset) =
