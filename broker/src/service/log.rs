@@ -3,10 +3,11 @@
 //!
 //! A command's token carries the place of its partition in this core's table ([`log_tag`]).
 
+use super::disk_user::DiskUser;
 use super::{Broker, Timer, Turn};
 use crate::connection::{End, Phase};
 use crate::session::SessionId;
-use ringlane_dataplane::disk::{DiskEvent, DiskToken};
+use ringlane_dataplane::disk::DiskEvent;
 use ringlane_dataplane::ids::{ConnectionId, PartitionId};
 use ringlane_dataplane::log::writer::{self, Flushed};
 use ringlane_dataplane::partition::Partition;
@@ -18,11 +19,7 @@ use ringlane_mqtt::ReasonCode;
 /// the table of its owner.
 #[must_use]
 pub fn log_tag(partition: PartitionId, cores: u16) -> u32 {
-    partition.0 / u32::from(cores)
-}
-
-fn tag_of(token: DiskToken) -> usize {
-    (token.0 >> 32) as usize
+    DiskUser::Log.tag(partition.0 / u32::from(cores))
 }
 
 /// What a core has said of its logs, so that each change is said once.
@@ -64,7 +61,14 @@ impl Broker {
 
     /// Something that was asked of the disk has ended.
     pub(super) fn on_disk_event(&mut self, turn: &mut Turn<'_>, event: &DiskEvent) {
-        let index = tag_of(event.token);
+        match DiskUser::of(event.token) {
+            (DiskUser::Log, index) => self.on_log_event(turn, index as usize, event),
+            // Whoever asked has gone.
+            (DiskUser::Checkpoint | DiskUser::Fetch | DiskUser::Replay, _) => {}
+        }
+    }
+
+    fn on_log_event(&mut self, turn: &mut Turn<'_>, index: usize, event: &DiskEvent) {
         let flushed = self.partitions[index].on_disk(turn.now, event, turn.disk);
         if let Some(flushed) = flushed {
             self.count_flushed(flushed);

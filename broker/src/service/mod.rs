@@ -7,6 +7,7 @@
 mod announce;
 mod backlog;
 mod commit;
+mod disk_user;
 mod drain;
 mod log;
 mod post;
