@@ -387,6 +387,36 @@ fn every_position_as_a_place_to_replay_from() {
     }
 }
 
+/// The end of a log, as a checkpoint says that replay begins there.
+fn from_the_end(log: &LogBuilder) -> ReplayFrom {
+    let offset = Offset(log.next);
+    ReplayFrom { offset, segment: 2, position: log.position(), flushed: offset }
+}
+
+#[test]
+fn what_follows_a_checkpoint_with_nothing_behind_it_goes_on_with_the_log() {
+    let mut log = three_segments(1);
+    let from = from_the_end(&log);
+    let (whole, _) = open(&mut log.image.clone(), None).expect("opens");
+    let (recovered, records) = open(&mut log.image, Some(&from)).expect("opens");
+    assert_eq!((&recovered.tail, records.len()), (&whole.tail, 0));
+    assert_eq!((recovered.epoch, recovered.watermark), (whole.epoch, whole.watermark));
+}
+
+#[test]
+fn a_checkpoint_behind_damage_with_nothing_behind_it_is_refused() {
+    let log = three_segments(1);
+    let from = from_the_end(&log);
+    for batch in log.batches.iter().filter(|batch| batch.segment == 2) {
+        let mut damaged = log.image.clone();
+        damaged.segment(2)[batch.position as usize + 8] ^= 1;
+        let before = damaged.clone();
+        let refused = open(&mut damaged, Some(&from));
+        assert!(matches!(refused, Err(RecoverError::Damaged(_))), "{batch:?}: {refused:?}");
+        assert!(damaged == before);
+    }
+}
+
 #[test]
 fn replay_from_a_segment_that_was_not_made_yet() {
     let mut log = LogBuilder::new(owner(1), SEGMENT_BYTES);

@@ -194,31 +194,47 @@ impl SegmentIndex {
         segment: &Segment,
         end: u64,
     ) -> io::Result<Self> {
-        let mut index = Self::new();
-        each_header(files, &segment.path, &segment.header.segment, end, |position, header| {
-            index.push(position, header);
-        })?;
-        Ok(index)
+        Before::read(files, &segment.path, &segment.header.segment, end).map(|before| before.index)
     }
 }
 
-/// Goes through the batch headers of a segment up to `end`, or to the first that is none.
-pub(super) fn each_header<F: StartFiles + ?Sized>(
-    files: &F,
-    path: &Path,
-    segment: &SegmentId,
-    end: u64,
-    mut each: impl FnMut(u64, &BatchHeader),
-) -> io::Result<()> {
-    let mut position = SEGMENT_HEADER_BYTES;
-    let mut bytes = [0; BATCH_HEADER_BYTES];
-    while position < end {
-        let count = read(files, path, position, &mut bytes)?;
-        let Ok(header) = BatchHeader::decode(&bytes[..count], segment) else { break };
-        each(position, &header);
-        position += header.bytes();
+/// What the batch headers of a segment say, up to a place in it.
+#[derive(Debug)]
+pub(super) struct Before {
+    pub(super) index: SegmentIndex,
+    /// The last header and its checksum.
+    pub(super) last: Option<(BatchHeader, u32)>,
+    /// The highest log start offset that a header names.
+    pub(super) log_start: Offset,
+    /// Where the batch behind the last one begins: before the place only if no header is there.
+    pub(super) position: u64,
+}
+
+impl Before {
+    /// Reads the headers in front of `end`, or in front of the first place without one.
+    pub(super) fn read<F: StartFiles + ?Sized>(
+        files: &F,
+        path: &Path,
+        segment: &SegmentId,
+        end: u64,
+    ) -> io::Result<Self> {
+        let mut before = Self {
+            index: SegmentIndex::new(),
+            last: None,
+            log_start: Offset(0),
+            position: SEGMENT_HEADER_BYTES,
+        };
+        let mut bytes = [0; BATCH_HEADER_BYTES];
+        while before.position < end {
+            let count = read(files, path, before.position, &mut bytes)?;
+            let Ok(header) = BatchHeader::decode(&bytes[..count], segment) else { break };
+            before.index.push(before.position, &header);
+            before.last = Some((header, BatchHeader::crc_of(&bytes)));
+            before.log_start = before.log_start.max(header.log_start);
+            before.position += header.bytes();
+        }
+        Ok(before)
     }
-    Ok(())
 }
 
 impl IndexEntry {

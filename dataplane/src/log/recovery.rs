@@ -16,7 +16,7 @@ use super::format::{
     BATCH_HEADER_BYTES, BatchHeader, INDEX_SUFFIX, SEGMENT_HEADER_BYTES, SEGMENT_SUFFIX, SegmentId,
     index_name, number_of, segment_name,
 };
-use super::index::{SegmentIndex, each_header};
+use super::index::{Before, SegmentIndex};
 use super::record::Record;
 pub use super::recover_error::{Damage, RecoverError};
 use super::scan::{BadBatch, Chain, LogOwner, Rest, Segment, SegmentScan, Step, look_behind, read};
@@ -178,7 +178,7 @@ pub fn recover<F: StartFiles + ?Sized>(
     pass.scan(files, &opened, on_record)?;
     let verdict = pass.judge(files, &opened, start.flushed)?;
     let base = opened.old.first().map_or(pass.scanned[0].base, |segment| segment.base);
-    let log_start = pass.log_start(files, &opened, start.position, base)?;
+    let log_start = pass.log_start(files, &opened, base)?;
     let trimmed_again = listing.left_over(directory, base, log_start)?;
     // From here on the log is good, and what is changed is none of it.
     files.remove(&trimmed_again).map_err(|error| io_error("remove", directory, error))?;
@@ -435,8 +435,7 @@ impl Pass {
         on_record: &mut dyn FnMut(&Record<'_>),
     ) -> Result<bool, RecoverError> {
         let failed = |error| io_error("read", &segment.path, error);
-        // What lies before the replay offset in this segment is only looked at.
-        let mut index = SegmentIndex::rebuild(files, segment, position).map_err(failed)?;
+        let mut index = self.look_before(files, segment, position).map_err(failed)?;
         let mut base = index.entries().first().map(|entry| entry.offset);
         let mut scan = SegmentScan::new(files, segment, position, self.chain);
         let mut bad = None;
@@ -464,6 +463,26 @@ impl Pass {
         Ok(is_last)
     }
 
+    /// What lies before the replay offset in this segment is only looked at: the headers there say
+    /// what the next batch follows. Behind a damaged one nobody knows.
+    fn look_before<F: StartFiles + ?Sized>(
+        &mut self,
+        files: &F,
+        segment: &Segment,
+        position: u64,
+    ) -> io::Result<SegmentIndex> {
+        let before = Before::read(files, &segment.path, &segment.header.segment, position)?;
+        let chain = &mut self.chain;
+        chain.log_start = chain.log_start.max(before.log_start);
+        if let Some((header, crc)) = before.last.filter(|_| before.position == position)
+            && chain.next_offset.is_none_or(|next| next == header.next_offset())
+        {
+            (chain.previous_crc, chain.epoch) = (Some(crc), header.epoch);
+            chain.watermark = header.watermark;
+        }
+        Ok(before.index)
+    }
+
     /// Tells a torn tail from damage.
     fn judge<F: StartFiles + ?Sized>(
         &self,
@@ -478,6 +497,11 @@ impl Pass {
             // which offset comes next.
             return Err(self.damaged(segment, Offset(0), None));
         };
+        if self.chain.previous_crc.is_none() {
+            // Nothing is behind the replay offset, and what is before it is damaged: nothing can
+            // follow it.
+            return Err(self.damaged(segment, next, None));
+        }
         let failed = |error| io_error("read", &segment.path, error);
         let rest = look_behind(files, segment, self.position).map_err(failed)?;
         let mut flushed = checkpointed.max(self.chain.watermark).max(rest.watermark);
@@ -518,32 +542,22 @@ impl Pass {
         Ok(behind.base_offset.is_some_and(|base| base <= next))
     }
 
-    /// The highest log start offset that a batch names, at least as far as `base`: what lies before
-    /// the replay offset is looked at only if what comes behind does not go as far.
+    /// The highest log start offset that a batch names, at least as far as `base`: the segment
+    /// before the first that was read is looked at only if that one does not go as far.
     fn log_start<F: StartFiles + ?Sized>(
         &self,
         files: &F,
         opened: &Opened,
-        replayed_from: u64,
         base: Offset,
     ) -> Result<Offset, RecoverError> {
-        let mut log_start = self.chain.log_start;
-        let first = &opened.new[0];
-        let directory = first.path.parent().unwrap_or(Path::new(""));
-        let old = opened
-            .old
-            .last()
-            .map(|found| (directory.join(segment_name(found.number)), found.id, found.file_bytes));
-        let places = [(first.path.clone(), first.header.segment, replayed_from)];
-        for (path, id, end) in places.into_iter().chain(old) {
-            if log_start < base {
-                each_header(files, &path, &id, end, |_, header| {
-                    log_start = log_start.max(header.log_start);
-                })
-                .map_err(|error| io_error("read", &path, error))?;
-            }
-        }
-        Ok(log_start)
+        let log_start = self.chain.log_start;
+        let Some(old) = opened.old.last().filter(|_| log_start < base) else {
+            return Ok(log_start);
+        };
+        let path = opened.new[0].path.with_file_name(segment_name(old.number));
+        let before = Before::read(files, &path, &old.id, old.file_bytes)
+            .map_err(|error| io_error("read", &path, error))?;
+        Ok(log_start.max(before.log_start))
     }
 
     fn damaged(&self, segment: &Segment, next: Offset, flushed: Option<Offset>) -> RecoverError {
