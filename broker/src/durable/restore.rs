@@ -14,6 +14,7 @@ use crate::session::{
 };
 use hashbrown::HashMap;
 use ringlane_dataplane::ids::{Offset, PartitionId};
+use ringlane_dataplane::log::stored::Clocks;
 use ringlane_dataplane::message::{Message, MessageHead};
 use ringlane_dataplane::routing::RecordId;
 use ringlane_dataplane::time::Nanos;
@@ -204,29 +205,16 @@ impl Broker {
             publisher: stored.publisher,
             qos: stored.qos,
             retain: stored.retain,
-            ..self.head(turn.now, stored.accepted_ms, stored.expiry_secs)
+            ..self.clocks(turn.now).head(stored.accepted_ms, stored.expiry_secs)
         };
         let message = self.maker.make(head, &stored.topic, &stored.properties, &stored.payload);
         messages.made.insert(place, message.clone());
         Some(message)
     }
 
-    /// A head that says when a message was accepted and when it expires, by this core's clock. If
-    /// the time of day was set back since, it counts as accepted now: nothing expires early.
-    fn head(&self, now: Nanos, accepted_ms: u64, expiry_secs: Option<u32>) -> MessageHead {
-        let age = Duration::from_millis(self.unix_ms(now).saturating_sub(accepted_ms));
-        let accepted_at = Nanos(now.0.saturating_sub(age.as_nanos() as u64));
-        let left = |secs: u32| Duration::from_secs(u64::from(secs)).saturating_sub(age);
-        let expires_at = expiry_secs.map_or(Nanos::NEVER, |secs| now + left(secs));
-        MessageHead {
-            publisher: 0,
-            accepted_at,
-            expires_at,
-            topic_bytes: 0,
-            properties_bytes: 0,
-            qos: 0,
-            retain: false,
-        }
+    /// This moment by the core's clock and by the time of day.
+    fn clocks(&self, now: Nanos) -> Clocks {
+        Clocks { now, unix_ms: self.unix_ms(now) }
     }
 
     fn restore_retained(&mut self, turn: &mut Turn<'_>, topic: &str, retained: &RetainedState) {
@@ -234,7 +222,7 @@ impl Broker {
             publisher: retained.publisher,
             qos: retained.qos,
             retain: true,
-            ..self.head(turn.now, retained.accepted_ms, retained.expiry_secs)
+            ..self.clocks(turn.now).head(retained.accepted_ms, retained.expiry_secs)
         };
         let message = self.maker.make(head, topic, &retained.properties, &retained.payload);
         let (partition, offset) =
@@ -245,7 +233,7 @@ impl Broker {
     /// The expiry interval and the will delay of a session without a connection go on counting. One
     /// that was connected when the broker ended counts from now.
     fn begin_absence(&mut self, turn: &mut Turn<'_>, index: usize, id: SessionId) {
-        let now_ms = self.unix_ms(turn.now);
+        let clocks = self.clocks(turn.now);
         let (Some(durable), Some(session)) = (&self.durable, self.sessions.get_mut(id)) else {
             return;
         };
@@ -253,12 +241,10 @@ impl Broker {
         let found = state.find(session.client_id.as_str()).and_then(|slot| state.session(slot));
         let presence = found.map_or(Presence::Connected, |found| found.presence);
         let since_ms = match presence {
-            Presence::Connected => now_ms,
+            Presence::Connected => clocks.unix_ms,
             Presence::Closed(since_ms) => since_ms,
         };
-        // A clock that was set back lets time stand still, and never lets it run ahead.
-        let gone = Duration::from_millis(now_ms.saturating_sub(since_ms));
-        let due = |after: Duration| turn.now + after.saturating_sub(gone);
+        let due = |after: Duration| clocks.due(since_ms, after);
         let delay = session.will.as_ref().map(|will| will.delay_secs);
         let will_after = delay.map(|secs| Duration::from_secs(u64::from(secs)).max(WILL_GRACE));
         let expiry_after = match session.expiry_secs {

@@ -10,8 +10,9 @@ use super::records::{RetainedBody, StateRecord, StateRecordError};
 use super::recovered::{Matcher, PublishFacts};
 use hashbrown::HashMap;
 use ringlane_dataplane::ids::{CoreId, Offset, PartitionId};
-use ringlane_dataplane::log::record::{EXPIRY_NONE, Record, RecordKind};
+use ringlane_dataplane::log::record::{Record, RecordKind};
 use ringlane_dataplane::log::recovery::ReplayFrom;
+use ringlane_dataplane::log::stored::expiry_of;
 use ringlane_dataplane::routing::Placement;
 use std::sync::Arc;
 
@@ -201,10 +202,6 @@ fn publisher_of(record: &Record<'_>, placement: &Placement) -> u64 {
     }
 }
 
-fn expiry_of(record: &Record<'_>) -> Option<u32> {
-    Some(record.head.expiry_secs).filter(|secs| *secs != EXPIRY_NONE)
-}
-
 /// Reads every message that some session is owed, once.
 fn read_owed<E>(
     partitions: &[PartitionState],
@@ -298,7 +295,7 @@ impl CoreState {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ringlane_dataplane::log::record::{RecordFlags, RecordHead};
+    use ringlane_dataplane::log::record::{EXPIRY_NONE, RecordFlags, RecordHead};
 
     fn record(kind: RecordKind, packet_id: u16, payload: &[u8]) -> Record<'_> {
         let head = RecordHead {

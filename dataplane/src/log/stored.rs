@@ -1,7 +1,11 @@
-//! A message as it comes back out of the log.
+//! A message as it comes back out of the log: its times, on the clock of this process.
+//!
+//! The log has times of day, and the time of day may have been set since. A message that was accepted later
+//! than now, as far as the clocks can tell, counts as accepted now: a clock that was set back
+//! lets time stand still, and nothing expires early, nor later than its whole interval from now.
 
 use super::record::{EXPIRY_NONE, Record};
-use crate::message::{Message, MessageHead, MessageMeter};
+use crate::message::MessageHead;
 use crate::time::Nanos;
 use core::time::Duration;
 
@@ -15,50 +19,53 @@ pub struct Clocks {
 }
 
 impl Clocks {
-    /// A time of the log on the process's clock. What lies before the process's clock began is
-    /// its beginning.
+    /// How long ago a time of the log was; nothing if it is still to come.
     #[must_use]
-    pub fn at(&self, unix_ms: u64) -> Nanos {
-        let apart = Duration::from_millis(self.unix_ms.abs_diff(unix_ms));
-        if self.unix_ms <= unix_ms {
-            return self.now + apart;
+    pub fn since(&self, unix_ms: u64) -> Duration {
+        Duration::from_millis(self.unix_ms.saturating_sub(unix_ms))
+    }
+
+    /// When something is due that comes `after` a time of the log: now, or later.
+    #[must_use]
+    pub fn due(&self, unix_ms: u64, after: Duration) -> Nanos {
+        self.now + after.saturating_sub(self.since(unix_ms))
+    }
+
+    /// The head of a message that was accepted at `unix_ms`, without a publisher, with QoS 0 and not
+    /// retained. What was accepted before the process's clock began counts as accepted then; when
+    /// it expires does not depend on that. `expiry_secs` is `None` for a message that does not.
+    #[must_use]
+    pub fn head(&self, unix_ms: u64, expiry_secs: Option<u32>) -> MessageHead {
+        let age = u64::try_from(self.since(unix_ms).as_nanos()).unwrap_or(u64::MAX);
+        let expires = expiry_secs.map(|secs| self.due(unix_ms, Duration::from_secs(secs.into())));
+        MessageHead {
+            publisher: 0,
+            accepted_at: Nanos(self.now.0.saturating_sub(age)),
+            expires_at: expires.unwrap_or(Nanos::NEVER),
+            topic_bytes: 0,
+            properties_bytes: 0,
+            qos: 0,
+            retain: false,
         }
-        let nanos = u64::try_from(apart.as_nanos()).unwrap_or(u64::MAX);
-        Nanos(self.now.0.saturating_sub(nanos))
     }
 }
 
-/// When a message that was stored expires; [`Nanos::NEVER`] if it does not.
+/// The message expiry interval of a record, in seconds; `None` if it does not expire.
 #[must_use]
-pub fn expires_at(record: &Record<'_>, clocks: &Clocks) -> Nanos {
-    if record.head.expiry_secs == EXPIRY_NONE {
-        return Nanos::NEVER;
-    }
-    let interval = u64::from(record.head.expiry_secs) * 1000;
-    clocks.at(record.head.unix_ms.saturating_add(interval))
+pub fn expiry_of(record: &Record<'_>) -> Option<u32> {
+    Some(record.head.expiry_secs).filter(|secs| *secs != EXPIRY_NONE)
 }
 
-/// The message of a record of a publish, in an allocation of its own. `publisher` is the keyed hash
-/// of its client identifier.
+/// The head of the message that a record of a publish holds. `publisher` is the keyed hash of its
+/// client identifier.
 #[must_use]
-pub fn message(
-    record: &Record<'_>,
-    publisher: u64,
-    clocks: &Clocks,
-    scratch: &mut Vec<u8>,
-    meter: &'static MessageMeter,
-) -> Message {
-    let head = MessageHead {
+pub fn head_of(record: &Record<'_>, publisher: u64, clocks: &Clocks) -> MessageHead {
+    MessageHead {
         publisher,
-        accepted_at: clocks.at(record.head.unix_ms),
-        expires_at: expires_at(record, clocks),
-        topic_bytes: 0,
-        properties_bytes: 0,
         qos: record.head.flags.qos(),
         retain: record.head.flags.retain(),
-    };
-    let Record { topic, properties, payload, .. } = *record;
-    Message::metered(head, topic, properties, payload, scratch, meter)
+        ..clocks.head(record.head.unix_ms, expiry_of(record))
+    }
 }
 
 #[cfg(test)]
@@ -83,23 +90,39 @@ mod tests {
     }
 
     #[test]
-    fn a_message_is_what_was_published() {
-        let meter = MessageMeter::leaked();
-        let message = message(&record(990_000, 30), 77, &CLOCKS, &mut Vec::new(), meter);
-        assert_eq!((message.topic(), message.properties()), ("a/b", &[1, 2][..]));
-        assert_eq!(message.payload(), b"21.5");
-        let head = message.head();
+    fn a_head_is_what_was_published() {
+        let head = head_of(&record(990_000, 30), 77, &CLOCKS);
         assert_eq!((head.publisher, head.qos, head.retain), (77, 2, true));
         assert_eq!(head.accepted_at, Nanos::from_secs(90));
         assert_eq!(head.expires_at, Nanos::from_secs(120));
-        assert!(message.is_lasting());
+        assert_eq!(head_of(&record(990_000, EXPIRY_NONE), 77, &CLOCKS).expires_at, Nanos::NEVER);
+    }
+
+    /// The time of day when it was accepted, in ms since 1970, is 1,000,000 in every case.
+    fn accepted_and_expires(unix_ms: u64) -> (u64, u64) {
+        let clocks = Clocks { unix_ms, ..CLOCKS };
+        let head = clocks.head(1_000_000, Some(30));
+        (head.accepted_at.0 / 1_000_000_000, head.expires_at.0 / 1_000_000_000)
     }
 
     #[test]
-    fn times_that_no_clock_of_this_process_had_are_its_ends() {
-        assert_eq!(expires_at(&record(990_000, EXPIRY_NONE), &CLOCKS), Nanos::NEVER);
-        assert_eq!(CLOCKS.at(0), Nanos(0), "long before this process");
-        assert_eq!(CLOCKS.at(1_001_000), Nanos::from_secs(101), "the clock jumped back");
-        assert_eq!(CLOCKS.at(u64::MAX), Nanos(u64::MAX));
+    fn a_clock_that_was_set_back_lets_time_stand_still() {
+        assert_eq!(accepted_and_expires(999_999), (100, 130), "by a millisecond");
+        assert_eq!(accepted_and_expires(400_000), (100, 130), "by ten minutes");
+        assert_eq!(accepted_and_expires(0), (100, 130), "to 1970");
+    }
+
+    #[test]
+    fn a_clock_that_was_set_forward_lets_the_interval_pass() {
+        assert_eq!(accepted_and_expires(1_020_000), (80, 110));
+        assert_eq!(
+            accepted_and_expires(1_031_000),
+            (69, 100),
+            "it has expired, and not before now"
+        );
+        assert_eq!(accepted_and_expires(1_200_000), (0, 100), "before this process began");
+        assert_eq!(accepted_and_expires(u64::MAX), (0, 100));
+        let late = Clocks { unix_ms: 1_200_000, ..CLOCKS }.head(1_000_000, Some(300));
+        assert_eq!(late.expires_at, Nanos::from_secs(200), "what is left does not shrink");
     }
 }
