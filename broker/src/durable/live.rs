@@ -9,12 +9,13 @@ use super::waits::Wait;
 use crate::delivery::{PostedAs, View};
 use crate::mail::LogMark;
 use crate::service::{AckToken, Broker, Turn};
-use crate::session::SessionId;
+use crate::session::{SessionId, SessionStore};
 use hashbrown::HashMap;
 use ringlane_dataplane::batch::{BatchPool, Level};
 use ringlane_dataplane::ids::{ConnectionId, CoreId, PartitionId};
 use ringlane_dataplane::log::record::RecordKind;
 use ringlane_dataplane::partition::{Partition, StateParts};
+use ringlane_dataplane::time::Nanos;
 use ringlane_mqtt::QoS;
 use std::collections::VecDeque;
 
@@ -128,11 +129,17 @@ impl Broker {
         self.durable_index(session.partition)
     }
 
+    /// The durable state of this core, the log of one of its partitions, and the sessions.
+    fn log(&mut self, now: Nanos, index: usize) -> Option<(&mut Durable, Log<'_>, &SessionStore)> {
+        let unix_ms = self.unix_ms(now);
+        let Self { durable, partitions, batches, sessions, .. } = self;
+        let log = Log { partition: &mut partitions[index], batches, unix_ms };
+        Some((durable.as_mut()?, log, sessions))
+    }
+
     /// Appends a record that names no session.
     pub(super) fn record(&mut self, turn: &Turn<'_>, index: usize, record: &StateRecord<'_>) {
-        let unix_ms = self.unix_ms(turn.now);
-        let Self { durable: Some(durable), partitions, batches, .. } = self else { return };
-        let mut log = Log { partition: &mut partitions[index], batches, unix_ms };
+        let Some((durable, mut log, _)) = self.log(turn.now, index) else { return };
         durable.append(index, &mut log, record);
     }
 
@@ -145,12 +152,8 @@ impl Broker {
         record: StateRecord<'_>,
     ) -> Option<usize> {
         let index = self.recorded_index(id)?;
-        let unix_ms = self.unix_ms(turn.now);
-        let Self { durable: Some(durable), partitions, batches, sessions, .. } = self else {
-            return None;
-        };
+        let (durable, mut log, sessions) = self.log(turn.now, index)?;
         let session = sessions.get(id)?;
-        let mut log = Log { partition: &mut partitions[index], batches, unix_ms };
         durable.append(index, &mut log, &record.of(session.client_id.as_str()));
         Some(index)
     }
@@ -192,22 +195,17 @@ impl Broker {
 
     /// Appends what a partition has matched.
     pub(super) fn append_matched(&mut self, turn: &Turn<'_>, index: usize) {
-        let unix_ms = self.unix_ms(turn.now);
-        let Self { durable: Some(durable), partitions, batches, .. } = self else { return };
-        let mut log = Log { partition: &mut partitions[index], batches, unix_ms };
+        let Some((durable, mut log, _)) = self.log(turn.now, index) else { return };
         durable.append_matched(index, &mut log);
     }
 
     /// End of turn: too much to be matched again after a crash goes to the log.
     pub(crate) fn bound_unlogged(&mut self, turn: &Turn<'_>) {
-        if self.durable.is_none() {
-            return;
-        }
-        let unix_ms = self.unix_ms(turn.now);
-        let Self { durable: Some(durable), partitions, batches, .. } = self else { return };
-        for (index, partition) in partitions.iter_mut().enumerate().take(durable.partitions.len()) {
-            if durable.partitions[index].state.unlogged_count() >= UNLOGGED_MAX {
-                durable.append_matched(index, &mut Log { partition, batches, unix_ms });
+        let partitions = self.durable.as_ref().map_or(0, |durable| durable.partitions.len());
+        for index in 0..partitions {
+            let own = self.durable.as_ref().map(|durable| &durable.partitions[index].state);
+            if own.is_some_and(|state| state.unlogged_count() >= UNLOGGED_MAX) {
+                self.append_matched(turn, index);
             }
         }
     }
