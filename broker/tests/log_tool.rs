@@ -3,7 +3,9 @@
 #[path = "../../dataplane/tests/support/log_image.rs"]
 mod log_image;
 
-use log_image::{LogBuilder, owner};
+use log_image::{Image, LogBuilder, owner};
+use ringlane_dataplane::log::record::checksum;
+use ringlane_dataplane::log::recovery::{RecoverError, Recovered, recover};
 use rustix::fs::{FlockOperation, flock};
 use serde_json::Value;
 use std::fs::{self, File};
@@ -31,6 +33,13 @@ impl Node {
         fs::write(node.0.join("manifest.json"), manifest).expect("as the test made it");
         node.put(log);
         node
+    }
+
+    /// With the files of a log as they are in `image`.
+    fn of(image: Image, log: &LogBuilder) -> Self {
+        let mut changed = log.clone();
+        changed.image = image;
+        Self::new(&changed)
     }
 
     fn put(&self, log: &LogBuilder) {
@@ -266,6 +275,161 @@ fn damage_is_found_and_given_up_by_hand() {
     assert!(!node.segment(2).exists());
     let none = node.run(&tail);
     assert!(none.out().contains("nothing to give up"), "{}", none.out());
+}
+
+/// What a start says of the log as it lies there.
+fn start(node: &Node) -> Result<Recovered, RecoverError> {
+    let mut image = Image::default();
+    for entry in fs::read_dir(node.file("")).expect("as the test made it") {
+        let path = entry.expect("as the test made it").path();
+        if path.is_file() {
+            let bytes = fs::read(&path).expect("as the test made it");
+            image.files.insert(path, bytes);
+        }
+    }
+    let directory = node.file("");
+    recover(&mut image, directory.as_path(), &owner(1), None, &mut |_| ())
+}
+
+/// `verify` says what a start says, and what `truncate-tail` leaves a start opens.
+fn check_verdict(log: &LogBuilder, image: Image, case: &str) {
+    let node = Node::of(image, log);
+    let verify = node.run(&["verify", "--partition", "3"]);
+    match start(&node) {
+        Ok(Recovered { torn: None, .. }) => {
+            assert_eq!(verify.code(), 0, "{case}: {}", verify.out());
+            assert!(!verify.out().contains("torn"), "{case}: {}", verify.out());
+        }
+        Ok(Recovered { torn: Some(torn), .. }) => {
+            let said = format!("torn tail of {} bytes at position {}", torn.bytes, torn.position);
+            assert_eq!(verify.code(), 0, "{case}: {}", verify.out());
+            assert!(verify.out().contains(&said), "{case}: {said}, not {}", verify.out());
+        }
+        Err(error) => {
+            assert_eq!(verify.code(), 1, "{case}: {error}, not {}", verify.out());
+            assert!(verify.out().contains(&error.to_string()), "{case}: {}", verify.out());
+            let cut = node.run(&["truncate-tail", "--partition", "3", "--yes"]);
+            if cut.code() == 1 && matches!(error, RecoverError::Missing { .. }) {
+                return assert!(cut.err().contains(&error.to_string()), "{case}: {}", cut.err());
+            }
+            assert_eq!(cut.code(), 0, "{case}: {}", cut.err());
+            start(&node).unwrap_or_else(|error| panic!("{case}: after the cut: {error}"));
+        }
+    }
+}
+
+/// Two and a half segments; of the last one the end was not flushed.
+fn small_log() -> LogBuilder {
+    let mut log = LogBuilder::new(owner(1), 6144);
+    append(&mut log, 14);
+    log.close();
+    log.batch(&[b"not flushed".to_vec()]);
+    log.batch(&[b"nor this".to_vec()]);
+    assert_eq!(log.number(), 2);
+    log.prepare_segment(3);
+    log
+}
+
+#[test]
+fn a_start_and_the_tools_say_the_same() {
+    let log = small_log();
+    let path = |number: u64| log_image::segment_path(number);
+    let step = if std::env::var_os("RINGLANE_EXHAUSTIVE").is_some() { 1 } else { 61 };
+    for number in 0..4 {
+        for position in (0..6144_usize).step_by(step) {
+            if position > 256 && position < 4096 {
+                continue;
+            }
+            let mut flipped = log.image.clone();
+            flipped.segment(number)[position] ^= 1 << (position % 8);
+            check_verdict(&log, flipped, &format!("bit flipped in segment {number} at {position}"));
+            let mut zeroed = log.image.clone();
+            zeroed.segment(number)[position..].fill(0);
+            check_verdict(&log, zeroed, &format!("zeros in segment {number} from {position}"));
+        }
+        let mut gone = log.image.clone();
+        gone.files.remove(&path(number));
+        check_verdict(&log, gone, &format!("without segment {number}"));
+        let mut short = log.image.clone();
+        short.segment(number).truncate(5000);
+        check_verdict(&log, short, &format!("segment {number} cut short"));
+    }
+    check_verdict(&log, log.image.clone(), "unharmed");
+}
+
+#[test]
+fn what_is_left_over_from_trimming_is_no_damage() {
+    let mut log = small_log();
+    log.flush();
+    let base = log.batches.iter().find(|batch| batch.segment == 2).expect("a third segment");
+    log.log_start = base.header.base_offset.0;
+    log.close();
+    // Trimmed from the front, in any order, as a crash leaves it.
+    for gone in [&[1][..], &[0, 1]] {
+        let mut image = log.image.clone();
+        for number in gone {
+            image.files.remove(&log_image::segment_path(*number));
+        }
+        let node = Node::of(image.clone(), &log);
+        let verify = node.run(&["verify", "--partition", "3"]);
+        assert_eq!(verify.code(), 0, "{gone:?}: {}", verify.out());
+        assert_eq!(node.run(&["read"]).code(), 0, "{gone:?}");
+        check_verdict(&log, image, &format!("without {gone:?}"));
+    }
+}
+
+#[test]
+fn a_cut_keeps_in_mind_what_was_trimmed() {
+    let mut log = small_log();
+    log.flush();
+    let in_segment = |number| log.batches.iter().find(move |batch| batch.segment == number);
+    log.log_start = in_segment(1).expect("a second segment").header.base_offset.0;
+    // The only batch that says so is behind the cut.
+    let cut = log.next;
+    append(&mut log, 1);
+    log.close();
+    log.image.files.remove(&log_image::segment_path(0));
+    let node = Node::new(&log);
+    let arguments = ["truncate-tail", "--partition", "3", "--yes", "--at", &cut.to_string()];
+    assert_eq!(node.run(&arguments).code(), 0);
+    assert_eq!(node.run(&["verify", "--partition", "3"]).code(), 0);
+    let opened = start(&node).expect("opens");
+    assert_eq!((opened.log_start.0, opened.next_offset.0), (log.log_start, cut));
+}
+
+#[test]
+fn a_log_that_ends_before_its_checkpoint_is_damaged() {
+    let log = small_log();
+    let node = Node::new(&log);
+    let last = log.batches.iter().find(|batch| batch.segment == 2).expect("a third segment");
+    let mut bytes = fs::read(node.segment(2)).expect("as the test made it");
+    bytes[last.position as usize..].fill(0);
+    fs::write(node.segment(2), bytes).expect("as the test made it");
+    assert_eq!(node.run(&["verify", "--partition", "3"]).code(), 0, "the log alone does not know");
+    let first = last.header.base_offset.0;
+    fs::write(node.file(&format!("{first:020}.checkpoint")), checkpoint(first, 2, first + 1))
+        .expect("as the test made it");
+    let verify = node.run(&["verify", "--partition", "3"]);
+    assert_eq!(verify.code(), 1, "{}", verify.out());
+    let durable = format!("the records below offset {} were durable", first + 1);
+    assert!(verify.out().contains(&durable), "{}", verify.out());
+    assert_eq!(node.run(&["truncate-tail", "--partition", "3", "--yes"]).code(), 0);
+    assert_eq!(node.run(&["verify", "--partition", "3"]).code(), 0);
+}
+
+/// A checkpoint without any state, of partition 3 of directory 1 (docs/formats/state.md).
+fn checkpoint(offset: u64, segment: u64, flushed: u64) -> Vec<u8> {
+    let mut bytes = vec![0; 128];
+    bytes[..8].copy_from_slice(b"RLNGCKP\x01");
+    bytes[8..10].copy_from_slice(&1_u16.to_le_bytes());
+    bytes[12..16].copy_from_slice(&3_u32.to_le_bytes());
+    bytes[16..32].fill(1);
+    for (at, value) in [(32, offset), (40, segment), (48, 4096), (56, flushed)] {
+        bytes[at..at + 8].copy_from_slice(&value.to_le_bytes());
+    }
+    let crc = checksum(&bytes[..124]);
+    bytes[124..].copy_from_slice(&crc.to_le_bytes());
+    bytes
 }
 
 #[test]

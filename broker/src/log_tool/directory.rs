@@ -1,11 +1,15 @@
 //! A data directory seen from outside: its manifest, whether a broker uses it, its partitions.
 
 use super::ToolError;
+use crate::startup::checkpoints;
 use crate::startup::manifest::{self, Manifest};
 use ringlane_dataplane::disk::StartFiles;
-use ringlane_dataplane::ids::PartitionId;
+use ringlane_dataplane::ids::{Offset, PartitionId};
 use ringlane_dataplane::log::format::{
     DirectoryId, SEGMENT_SUFFIX, number_of, partition_directory,
+};
+use ringlane_dataplane::log::recovery::{
+    Inspected, OnBatch, RecoverError, ReplayFrom, inspect, run_of,
 };
 use ringlane_dataplane::log::scan::{LogOwner, Segment};
 use ringlane_transport_uring::StdFiles;
@@ -28,6 +32,8 @@ pub(super) struct PartitionLog {
     pub(super) path: PathBuf,
     /// Whose it is.
     pub(super) owner: LogOwner,
+    /// How many partitions there are.
+    partitions: u32,
 }
 
 impl Directory {
@@ -57,6 +63,7 @@ impl Directory {
         PartitionLog {
             path: self.path.join(partition_directory(partition)),
             owner: LogOwner { directory, partition },
+            partitions: self.manifest.partitions,
         }
     }
 }
@@ -67,8 +74,13 @@ impl PartitionLog {
         self.owner.partition.0
     }
 
-    /// The numbers of its segments, in order; none if nothing was logged yet.
+    /// The numbers of its segments, in order and without a gap; none if nothing was logged yet.
     pub(super) fn segments(&self) -> Result<Vec<u64>, ToolError> {
+        Ok(run_of(&mut self.files()?))
+    }
+
+    /// The numbers of all files, those that are left over from trimming included.
+    pub(super) fn files(&self) -> Result<Vec<u64>, ToolError> {
         let names = match StdFiles.list(&self.path) {
             Ok(names) => names,
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
@@ -78,6 +90,26 @@ impl PartitionLog {
             names.iter().filter_map(|name| number_of(name, SEGMENT_SUFFIX)).collect();
         numbers.sort_unstable();
         Ok(numbers)
+    }
+
+    /// Where a start begins to read: with the newest checkpoint that it can use.
+    pub(super) fn replay_from(&self) -> Result<Option<ReplayFrom>, ToolError> {
+        if !self.path.exists() {
+            return Ok(None);
+        }
+        let newest = checkpoints::newest(&self.path, &self.owner, self.partitions);
+        let recovery = newest.map_err(|error| ToolError::Failed(error.to_string()))?;
+        Ok(recovery.replay_from())
+    }
+
+    /// Looks at it as a start does.
+    pub(super) fn inspect(
+        &self,
+        from: Option<&ReplayFrom>,
+        flushed: Offset,
+        on_batch: &mut OnBatch<'_>,
+    ) -> Result<Option<Inspected>, RecoverError> {
+        inspect(&StdFiles, &self.path, &self.owner, from, flushed, on_batch)
     }
 
     /// One of its segments.

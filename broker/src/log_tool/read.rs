@@ -4,7 +4,7 @@ use super::directory::{Directory, PartitionLog};
 use super::place::begin;
 use super::progress::Progress;
 use super::select::{From, Selection};
-use super::walk::{At, End, Stop, judge, walk};
+use super::walk::{At, Stop, damage, walk};
 use super::{ToolError, print};
 use ringlane_dataplane::disk::StartFiles;
 use ringlane_dataplane::log::record::Record;
@@ -209,8 +209,8 @@ impl<'a> Reader<'a> {
 
     /// Whether there is more after all: a broker has appended meanwhile. Damage is reported.
     fn judge(&mut self, stop: Stop) -> Result<bool, ToolError> {
-        let (Stop::End(reason), Some(at)) = (stop, self.at) else { return Ok(false) };
-        let End::Damaged(damage) = judge(&self.log, &at, reason)? else { return Ok(false) };
+        let (Stop::End(_), Some(at)) = (stop, self.at) else { return Ok(false) };
+        let Some(damage) = damage(&self.log, &at) else { return Ok(false) };
         let mut again = at;
         if walk(&self.log, &mut again, &mut |_, _| Ok(ControlFlow::Break(())))? == Stop::Told {
             return Ok(true);

@@ -2,15 +2,20 @@
 
 use super::ToolError;
 use super::directory::{Directory, PartitionLog};
-use super::walk::{At, End, Stop, judge, walk};
+use super::place::first_batch;
+use super::select::unix_ms_now;
+use super::walk::{At, Stop, walk};
 use crate::durable::checkpoint;
 use crate::startup::manifest;
 use ringlane_dataplane::disk::StartFiles;
-use ringlane_dataplane::log::format::{index_name, number_of};
+use ringlane_dataplane::ids::Offset;
+use ringlane_dataplane::log::format::{BATCH_HEADER_BYTES, BatchHeader, index_name, number_of};
+use ringlane_dataplane::log::recovery::RecoverError;
 use ringlane_transport_uring::StdFiles;
 use std::fs;
 use std::io::{self, Write};
 use std::ops::ControlFlow;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 const CHECKPOINT_SUFFIX: &str = ".checkpoint";
@@ -19,6 +24,8 @@ const CHECKPOINT_SUFFIX: &str = ".checkpoint";
 struct Cut {
     /// The segment that is cut, and where; `None` if only whole segments go.
     zeroed: Option<(PathBuf, u64)>,
+    /// Goes where the cut is.
+    closing: Option<[u8; BATCH_HEADER_BYTES]>,
     next: Option<u64>,
     removed: Vec<PathBuf>,
 }
@@ -36,7 +43,7 @@ pub(super) fn run(
     let directory = Directory::open(data_dir)?;
     let log = directory.partitions(&[partition])?.remove(0);
     let Some(cut) = find(&log, offset)? else {
-        return say("nothing to give up: the log has no end before that offset");
+        return say("nothing to give up: a start opens this log");
     };
     say(&cut.text(partition))?;
     if !yes {
@@ -46,35 +53,23 @@ pub(super) fn run(
     StdFiles.remove(&cut.removed).map_err(|error| ToolError::io("cut", &log.path, &error))?;
     if let Some((path, position)) = &cut.zeroed {
         StdFiles.zero_from(path, *position).map_err(|error| ToolError::io("cut", path, &error))?;
+        if let Some(closing) = &cut.closing {
+            write_at(path, *position, closing)
+                .map_err(|error| ToolError::io("cut", path, &error))?;
+        }
     }
     say("done")
 }
 
 fn find(log: &PartitionLog, offset: Option<u64>) -> Result<Option<Cut>, ToolError> {
-    let numbers = log.segments()?;
-    let Some(&first) = numbers.first() else { return Ok(None) };
-    let mut at = At::beginning_of(first);
-    let walked = walk(log, &mut at, &mut |_, batch| {
-        let is_beyond = offset.is_some_and(|offset| offset < batch.header.next_offset().0);
-        Ok(if is_beyond { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
-    });
+    let numbers = log.files()?;
+    let at = match offset {
+        Some(_) if numbers.is_empty() => None,
+        Some(offset) => Some(end_before(log, &numbers, offset)?),
+        None => first_damage(log, &numbers)?,
+    };
+    let Some(at) = at else { return Ok(None) };
     let next = at.chain.next_offset.map(|next| next.0);
-    match (walked, offset) {
-        (Ok(Stop::Told), _) => {}
-        (Ok(Stop::End(reason)), None) if matches!(judge(log, &at, reason)?, End::Clean) => {
-            return Ok(None);
-        }
-        (_, Some(offset)) if next.is_none_or(|next| next < offset) => {
-            let message = format!(
-                "the log cannot be read beyond offset {}; leave --at out to give up what follows",
-                next.unwrap_or_default()
-            );
-            return Err(ToolError::Failed(message));
-        }
-        // A segment that cannot be opened is given up, too.
-        (Ok(Stop::End(_)) | Err(ToolError::Failed(_)), _) => {}
-        (Err(error), _) => return Err(error),
-    }
     let names =
         StdFiles.list(&log.path).map_err(|error| ToolError::io("list", &log.path, &error))?;
     // A segment without a good batch before the cut says nothing about where to go on.
@@ -94,7 +89,100 @@ fn find(log: &PartitionLog, offset: Option<u64>) -> Result<Option<Cut>, ToolErro
     };
     removed.extend(names.iter().filter(is_stale).map(|name| log.path.join(name)));
     removed.retain(|path| path.exists());
-    Ok(Some(Cut { zeroed: keeps.then_some((path, at.position)), next, removed }))
+    let closing = if keeps { closing_batch(log, &at)? } else { None };
+    Ok(Some(Cut { zeroed: keeps.then_some((path, at.position)), closing, next, removed }))
+}
+
+/// What was cut may have been all that named the log start offset of a log that was trimmed: a closing batch
+/// names it again.
+fn closing_batch(
+    log: &PartitionLog,
+    at: &At,
+) -> Result<Option<[u8; BATCH_HEADER_BYTES]>, ToolError> {
+    let Some(&first) = log.segments()?.first() else { return Ok(None) };
+    let base = first_batch(&log.segment(first)?)?.map_or(Offset(0), |header| header.base_offset);
+    let segment = log.segment(at.segment)?;
+    let room = segment.header.file_bytes.saturating_sub(at.position) / BATCH_HEADER_BYTES as u64;
+    let (Some(next), Some(previous_crc)) = (at.chain.next_offset, at.chain.previous_crc) else {
+        return Ok(None);
+    };
+    if room == 0 || base <= at.chain.log_start || next < base {
+        return Ok(None);
+    }
+    let header = BatchHeader {
+        body_bytes: 0,
+        records: 0,
+        base_offset: next,
+        epoch: at.chain.epoch,
+        // The cut is made durable, and all before it with it.
+        watermark: next,
+        sealed_unix_ms: unix_ms_now(),
+        previous_crc,
+        is_last: room == 1,
+        log_start: base,
+    };
+    Ok(Some(header.encode(&segment.header.segment)))
+}
+
+fn write_at(path: &Path, position: u64, bytes: &[u8]) -> io::Result<()> {
+    let file = fs::File::options().write(true).open(path)?;
+    file.write_all_at(bytes, position)?;
+    file.sync_all()
+}
+
+/// The end of the last batch that has nothing at or behind `offset`.
+fn end_before(log: &PartitionLog, numbers: &[u64], offset: u64) -> Result<At, ToolError> {
+    let mut at = At::beginning_of(numbers.first().copied().unwrap_or_default());
+    let walked = walk(log, &mut at, &mut |_, batch| {
+        let is_beyond = offset < batch.header.next_offset().0;
+        Ok(if is_beyond { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+    });
+    let next = at.chain.next_offset.map_or(0, |next| next.0);
+    match walked {
+        Ok(Stop::Told) => Ok(at),
+        Ok(Stop::End(_)) | Err(ToolError::Failed(_)) if next < offset => {
+            Err(ToolError::Failed(format!(
+                "the log cannot be read beyond offset {next}; leave --at out to give up what follows"
+            )))
+        }
+        Ok(Stop::End(_)) | Err(ToolError::Failed(_)) => Ok(at),
+        Err(error) => Err(error),
+    }
+}
+
+/// The place that keeps a start from opening the log; `None` if it opens it, and cuts a torn tail itself.
+fn first_damage(log: &PartitionLog, numbers: &[u64]) -> Result<Option<At>, ToolError> {
+    let from = log.replay_from()?;
+    let Err(error) = log.inspect(from.as_ref(), Offset(0), &mut |_, _| ()) else { return Ok(None) };
+    let damage = match &error {
+        RecoverError::Damaged(damage) => Some(damage),
+        // The beginning is missing: giving up the end would not help.
+        RecoverError::Missing { .. } if numbers == log.segments()? && !numbers.is_empty() => {
+            return Err(ToolError::Failed(error.to_string()));
+        }
+        RecoverError::Segment { .. } | RecoverError::Missing { .. } | RecoverError::Io { .. } => {
+            None
+        }
+    };
+    let place = damage.and_then(|damage| Some((damage.segment()?, damage.position)));
+    // Behind the replay offset, what lies before it may be damaged as well, and is not needed.
+    let begin = from.filter(|from| {
+        let segment = log.segment(from.segment);
+        Some((from.segment, from.position)) <= place
+            && damage.is_some_and(|damage| damage.flushed.is_some())
+            && segment.is_ok_and(|segment| from.position < segment.header.file_bytes)
+    });
+    let first = At::beginning_of(numbers.first().copied().unwrap_or_default());
+    let mut at = begin.map_or(first, |from| At::behind(&from));
+    let walked = walk(log, &mut at, &mut |number, batch| {
+        let is_there = place.is_some_and(|place| place <= (number, batch.position));
+        Ok(if is_there { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+    });
+    match walked {
+        // A segment that cannot be opened is given up, too.
+        Ok(Stop::Told | Stop::End(_)) | Err(ToolError::Failed(_)) => Ok(Some(at)),
+        Err(error) => Err(error),
+    }
 }
 
 /// Up to where a checkpoint says that the log was durable: recovery takes a log that ends before it

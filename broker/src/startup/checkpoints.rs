@@ -23,7 +23,7 @@ const RECORDS_MIN: u64 = 1000;
 ///
 /// # Errors
 /// The directory cannot be read.
-pub(super) fn newest(
+pub(crate) fn newest(
     directory: &Path,
     owner: &LogOwner,
     partitions: u32,

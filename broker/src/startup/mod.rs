@@ -5,7 +5,7 @@
 //! start together, and the calling thread becomes the control thread.
 
 pub mod affinity;
-mod checkpoints;
+pub(crate) mod checkpoints;
 pub mod limits;
 pub mod logs;
 pub mod manifest;

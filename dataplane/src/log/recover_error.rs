@@ -1,6 +1,6 @@
 //! Why a log is not opened: each error names the file, the place, and what an operator can do.
 
-use super::format::HeaderError;
+use super::format::{HeaderError, SEGMENT_SUFFIX, number_of};
 use super::scan::{BadBatch, SegmentError};
 use crate::ids::Offset;
 use core::fmt;
@@ -52,6 +52,14 @@ pub struct Damage {
     pub flushed: Option<Offset>,
     /// What is wrong there; `None` if there are zeros.
     pub reason: Option<BadBatch>,
+}
+
+impl Damage {
+    /// The number of the segment.
+    #[must_use]
+    pub fn segment(&self) -> Option<u64> {
+        number_of(self.path.file_name()?.to_str()?, SEGMENT_SUFFIX)
+    }
 }
 
 impl fmt::Display for Damage {

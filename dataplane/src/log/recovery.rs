@@ -19,7 +19,9 @@ use super::format::{
 use super::index::{Before, SegmentIndex};
 use super::record::Record;
 pub use super::recover_error::{Damage, RecoverError};
-use super::scan::{BadBatch, Chain, LogOwner, Rest, Segment, SegmentScan, Step, look_behind, read};
+use super::scan::{
+    BadBatch, Chain, GoodBatch, LogOwner, Rest, Segment, SegmentScan, Step, look_behind, read,
+};
 use super::segments::{Active, LogEnd, Prepared, Sealed};
 use crate::disk::StartFiles;
 use crate::ids::Offset;
@@ -167,28 +169,81 @@ pub fn recover<F: StartFiles + ?Sized>(
     on_record: &mut dyn FnMut(&Record<'_>),
 ) -> Result<Recovered, RecoverError> {
     let listing = Listing::read(files, directory)?;
-    let Some(start) = listing.start(directory, from)? else { return Ok(Recovered::default()) };
-    files.sync_directory(directory).map_err(|error| io_error("sync", directory, error))?;
-    let mut opened = Opened::open(files, directory, owner, &listing, start.segment)?;
-    let mut pass = Pass::new(&start);
+    let start = listing.start(directory, from, Offset(0))?;
+    let Some(start) = start else { return Ok(Recovered::default()) };
+    listing.sync(files, directory, start.segment)?;
+    let mut records = 0;
+    let inspected = look(files, directory, owner, &listing, &start, &mut |_, batch| {
+        for record in batch.records().filter(|r| r.head.offset >= start.offset) {
+            records += 1;
+            on_record(&record);
+        }
+    })?;
+    // From here on the log is good, and what is changed is none of it.
+    let mut recovered = inspected.repair(files, directory)?;
+    recovered.records = records;
+    Ok(recovered)
+}
+
+/// Looks at the log of `owner` in `directory` as [`recover`] does, from the replay offset on
+/// (without one: from the beginning), and changes nothing. `flushed` is a mark that is known from elsewhere,
+/// such as a checkpoint that is not read from. Each good batch is handed out with the number of its
+/// segment. `None`: there is no log yet.
+///
+/// A log that is written to meanwhile may look damaged at its end.
+///
+/// # Errors
+/// [`RecoverError`]: what a start would say, too.
+pub fn inspect<F: StartFiles + ?Sized>(
+    files: &F,
+    directory: &Path,
+    owner: &LogOwner,
+    from: Option<&ReplayFrom>,
+    flushed: Offset,
+    on_batch: &mut OnBatch<'_>,
+) -> Result<Option<Inspected>, RecoverError> {
+    let listing = Listing::read(files, directory)?;
+    let Some(start) = listing.start(directory, from, flushed)? else { return Ok(None) };
+    look(files, directory, owner, &listing, &start, on_batch).map(Some)
+}
+
+/// Takes a good batch and the number of its segment.
+pub type OnBatch<'a> = dyn FnMut(u64, &GoodBatch<'_>) + 'a;
+
+/// Scan and verdict.
+fn look<F: StartFiles + ?Sized>(
+    files: &F,
+    directory: &Path,
+    owner: &LogOwner,
+    listing: &Listing,
+    start: &Start,
+    on_batch: &mut OnBatch<'_>,
+) -> Result<Inspected, RecoverError> {
+    let opened = Opened::open(files, directory, owner, listing, start.segment)?;
+    let mut pass = Pass::new(start);
     if opened.new[0].header.file_bytes < start.position {
         pass.bad = Some((BadBatch::Length, None));
         return Err(pass.damaged(&opened.new[0], start.offset, Some(start.flushed)));
     }
-    pass.scan(files, &opened, on_record)?;
-    let verdict = pass.judge(files, &opened, start.flushed)?;
+    pass.scan(files, &opened, on_batch)?;
+    let rest = pass.judge(files, &opened, start.flushed)?;
     let base = opened.old.first().map_or(pass.scanned[0].base, |segment| segment.base);
     let log_start = pass.log_start(files, &opened, base)?;
     let trimmed_again = listing.left_over(directory, base, log_start)?;
-    // From here on the log is good, and what is changed is none of it.
-    files.remove(&trimmed_again).map_err(|error| io_error("remove", directory, error))?;
-    let torn = verdict.cut(files, &pass, &mut opened)?;
-    pass.store_indexes(files, &mut opened);
-    Ok(pass.finish(opened, torn, trimmed_again))
+    Ok(Inspected { opened, pass, rest, trimmed_again })
 }
 
 fn io_error(what: &'static str, path: &Path, error: io::Error) -> RecoverError {
     RecoverError::Io { what, path: path.to_owned(), error }
+}
+
+/// Takes those behind the last gap out of the numbers of segments, which rise: what comes before a gap is
+/// left over from trimming, or the gap is damage.
+#[must_use]
+pub fn run_of(numbers: &mut Vec<u64>) -> Vec<u64> {
+    let is_gap = |pair: &[u64]| pair[0] + 1 != pair[1];
+    let begin = numbers.windows(2).rposition(is_gap).map_or(0, |index| index + 1);
+    numbers.split_off(begin)
 }
 
 /// Where reading begins.
@@ -201,18 +256,6 @@ struct Start {
     offset: Offset,
     /// The checkpoint's flushed mark.
     flushed: Offset,
-}
-
-impl Start {
-    fn beginning_of(segment: u64, from: Option<&ReplayFrom>) -> Self {
-        Self {
-            segment,
-            position: SEGMENT_HEADER_BYTES,
-            next_offset: (segment == 0).then_some(Offset(0)),
-            offset: from.map_or(Offset(0), |from| from.offset),
-            flushed: from.map_or(Offset(0), |from| from.flushed),
-        }
-    }
 }
 
 /// The segments by their names.
@@ -234,9 +277,7 @@ impl Listing {
         let numbers = |suffix| names.iter().filter_map(move |name| number_of(name, suffix));
         let mut stray: Vec<_> = numbers(SEGMENT_SUFFIX).collect();
         stray.sort_unstable();
-        let is_gap = |pair: &[u64]| pair[0] + 1 != pair[1];
-        let begin = stray.windows(2).rposition(is_gap).map_or(0, |index| index + 1);
-        let run = stray.split_off(begin);
+        let run = run_of(&mut stray);
         Ok(Self { stray, run, indexes: numbers(INDEX_SUFFIX).collect() })
     }
 
@@ -245,30 +286,50 @@ impl Listing {
         &self,
         directory: &Path,
         from: Option<&ReplayFrom>,
+        flushed: Offset,
     ) -> Result<Option<Start>, RecoverError> {
         let (first, last) = (self.run.first().copied(), self.run.last().copied());
-        let Some(from) = from else {
-            return Ok(first.map(|number| Start::beginning_of(number, None)));
+        let beginning = ReplayFrom {
+            offset: Offset(0),
+            segment: first.unwrap_or_default(),
+            position: SEGMENT_HEADER_BYTES,
+            flushed,
         };
-        if self.run.contains(&from.segment) {
-            let ReplayFrom { offset, segment, position, flushed } = *from;
-            let next_offset = Some(offset);
-            return Ok(Some(Start { segment, position, next_offset, offset, flushed }));
+        let ReplayFrom { offset, segment, position, .. } = *from.unwrap_or(&beginning);
+        let flushed = from.map_or(flushed, |from| from.flushed.max(flushed));
+        let begin = |segment, next_offset, position| {
+            Ok(Some(Start { segment, position, next_offset, offset, flushed }))
+        };
+        if self.run.contains(&segment) {
+            let is_known = from.is_some() || segment == 0;
+            return begin(segment, is_known.then_some(offset), position);
         }
         // The segment that replay begins in had not been made yet: the one before it is full.
-        if from.position == SEGMENT_HEADER_BYTES && from.flushed <= from.offset {
-            if last.is_some_and(|last| last.checked_add(1) == Some(from.segment)) {
-                return Ok(last.map(|number| Start::beginning_of(number, Some(from))));
+        if position == SEGMENT_HEADER_BYTES && flushed <= offset {
+            if let Some(last) = last.filter(|last| last.checked_add(1) == Some(segment)) {
+                return begin(last, (last == 0).then_some(Offset(0)), SEGMENT_HEADER_BYTES);
             }
-            if last.is_none() && from.offset.0 == 0 {
+            if last.is_none() && offset.0 == 0 {
                 return Ok(None);
             }
         }
-        Err(RecoverError::Missing {
-            path: directory.join(segment_name(from.segment)),
-            next: from.offset,
-            flushed: from.flushed,
-        })
+        let path = directory.join(segment_name(segment));
+        Err(RecoverError::Missing { path, next: offset, flushed })
+    }
+
+    /// What will be read is durable afterwards: before, it may be in memory alone.
+    fn sync<F: StartFiles + ?Sized>(
+        &self,
+        files: &mut F,
+        directory: &Path,
+        first: u64,
+    ) -> Result<(), RecoverError> {
+        files.sync_directory(directory).map_err(|error| io_error("sync", directory, error))?;
+        for &number in self.run.iter().filter(|&&number| first <= number) {
+            let path = directory.join(segment_name(number));
+            files.sync(&path).map_err(|error| io_error("sync", &path, error))?;
+        }
+        Ok(())
     }
 
     /// Segments before the first one, or before a gap, can only be gone by trimming: then the log
@@ -295,6 +356,7 @@ impl Listing {
 }
 
 /// The segments, with good headers.
+#[derive(Debug)]
 struct Opened {
     /// Before replay begins: only looked at.
     old: Vec<FoundSegment>,
@@ -305,7 +367,7 @@ struct Opened {
 
 impl Opened {
     fn open<F: StartFiles + ?Sized>(
-        files: &mut F,
+        files: &F,
         directory: &Path,
         owner: &LogOwner,
         listing: &Listing,
@@ -314,12 +376,9 @@ impl Opened {
         let mut opened =
             Self { old: Vec::new(), new: Vec::new(), indexes: listing.indexes.clone() };
         for &number in &listing.run {
-            let path = directory.join(segment_name(number));
-            if first <= number {
-                files.sync(&path).map_err(|error| io_error("sync", &path, error))?;
-            }
-            let segment = Segment::open(files, directory, number, owner)
-                .map_err(|error| RecoverError::Segment { path, error })?;
+            let segment = Segment::open(files, directory, number, owner).map_err(|error| {
+                RecoverError::Segment { path: directory.join(segment_name(number)), error }
+            })?;
             if first <= number {
                 opened.new.push(segment);
             } else {
@@ -379,6 +438,7 @@ impl Opened {
 }
 
 /// What was read of one segment.
+#[derive(Debug)]
 struct Scanned {
     /// Offset of its first record.
     base: Offset,
@@ -387,27 +447,23 @@ struct Scanned {
 }
 
 /// One pass over the batches.
+#[derive(Debug)]
 struct Pass {
-    /// Records below it are not handed out.
-    offset: Offset,
     chain: Chain,
     scanned: Vec<Scanned>,
     /// Where the next batch of the last scanned segment begins, or would.
     position: u64,
     /// The batch that is not good, if there is more than zeros.
     bad: Option<(BadBatch, Option<BatchHeader>)>,
-    records: u64,
 }
 
 impl Pass {
     fn new(start: &Start) -> Self {
         Self {
-            offset: start.offset,
             chain: Chain { next_offset: start.next_offset, ..Chain::default() },
             scanned: Vec::new(),
             position: start.position,
             bad: None,
-            records: 0,
         }
     }
 
@@ -415,11 +471,11 @@ impl Pass {
         &mut self,
         files: &F,
         opened: &Opened,
-        on_record: &mut dyn FnMut(&Record<'_>),
+        on_batch: &mut OnBatch<'_>,
     ) -> Result<(), RecoverError> {
         for (index, segment) in opened.new.iter().enumerate() {
             let position = if index == 0 { self.position } else { SEGMENT_HEADER_BYTES };
-            if !self.scan_segment(files, segment, position, on_record)? {
+            if !self.scan_segment(files, segment, position, on_batch)? {
                 break;
             }
         }
@@ -432,7 +488,7 @@ impl Pass {
         files: &F,
         segment: &Segment,
         position: u64,
-        on_record: &mut dyn FnMut(&Record<'_>),
+        on_batch: &mut OnBatch<'_>,
     ) -> Result<bool, RecoverError> {
         let failed = |error| io_error("read", &segment.path, error);
         let mut index = self.look_before(files, segment, position).map_err(failed)?;
@@ -444,10 +500,7 @@ impl Pass {
                 Step::Batch(batch) => {
                     base.get_or_insert(batch.header.base_offset);
                     index.push(batch.position, &batch.header);
-                    for record in batch.records().filter(|r| r.head.offset >= self.offset) {
-                        self.records += 1;
-                        on_record(&record);
-                    }
+                    on_batch(segment.header.number, &batch);
                 }
                 Step::Last => break true,
                 Step::Blank => break false,
@@ -483,13 +536,13 @@ impl Pass {
         Ok(before.index)
     }
 
-    /// Tells a torn tail from damage.
+    /// Tells a torn tail from damage: what lies behind the end, in the same segment.
     fn judge<F: StartFiles + ?Sized>(
         &self,
         files: &F,
         opened: &Opened,
         checkpointed: Offset,
-    ) -> Result<Verdict, RecoverError> {
+    ) -> Result<Rest, RecoverError> {
         let last = self.scanned.len() - 1;
         let segment = &opened.new[last];
         let Some(next) = self.chain.next_offset else {
@@ -517,7 +570,7 @@ impl Pass {
         if flushed > next || is_odd {
             return Err(self.damaged(segment, next, Some(flushed)));
         }
-        Ok(Verdict { rest })
+        Ok(rest)
     }
 
     /// Whether a good header lies behind the end although its records come before: then something
@@ -616,45 +669,57 @@ impl Pass {
             next_offset,
             watermark: self.chain.watermark,
             epoch: self.chain.epoch,
-            records: self.records,
+            records: 0,
             torn,
             trimmed_again,
         }
     }
 }
 
-/// A log that is good up to where its batches end.
-struct Verdict {
-    /// What lies behind that, in the same segment.
+/// A log that is good up to where its batches end, as it was found.
+#[derive(Debug)]
+pub struct Inspected {
+    opened: Opened,
+    pass: Pass,
+    /// What lies behind the end, in the same segment.
     rest: Rest,
+    /// Left over from trimming.
+    trimmed_again: Vec<PathBuf>,
 }
 
-impl Verdict {
-    /// Cuts what lies behind the end. Later segments hold nothing: one is kept.
-    fn cut<F: StartFiles + ?Sized>(
-        &self,
-        files: &mut F,
-        pass: &Pass,
-        opened: &mut Opened,
-    ) -> Result<Option<Torn>, RecoverError> {
-        let last = pass.scanned.len() - 1;
-        let path = opened.new[last].path.clone();
-        if self.rest.is_used {
-            files
-                .zero_from(&path, pass.position)
-                .map_err(|error| io_error("overwrite the torn tail of", &path, error))?;
-        }
-        let kept = opened.new.len().min(last + 2);
-        let blank: Vec<_> = opened.new.drain(kept..).map(|segment| segment.path).collect();
-        files.remove(&blank).map_err(|error| io_error("remove segments behind", &path, error))?;
-        if !self.rest.is_used {
-            return Ok(None);
-        }
-        Ok(Some(Torn {
-            path,
+impl Inspected {
+    /// What a start would cut.
+    #[must_use]
+    pub fn torn(&self) -> Option<Torn> {
+        let pass = &self.pass;
+        let last = self.opened.new.get(pass.scanned.len() - 1).filter(|_| self.rest.is_used)?;
+        Some(Torn {
+            path: last.path.clone(),
             position: pass.position,
             bytes: self.rest.end.saturating_sub(pass.position),
             reason: pass.bad.as_ref().map(|(reason, _)| *reason),
-        }))
+        })
+    }
+
+    /// Cuts what lies behind the end, and removes what is left over.
+    fn repair<F: StartFiles + ?Sized>(
+        mut self,
+        files: &mut F,
+        directory: &Path,
+    ) -> Result<Recovered, RecoverError> {
+        let failed = |what, error| io_error(what, directory, error);
+        files.remove(&self.trimmed_again).map_err(|error| failed("remove", error))?;
+        let torn = self.torn();
+        if let Some(Torn { path, position, .. }) = &torn {
+            let what = "overwrite the torn tail of";
+            files.zero_from(path, *position).map_err(|error| io_error(what, path, error))?;
+        }
+        // Later segments hold nothing: one is kept.
+        let kept = self.opened.new.len().min(self.pass.scanned.len() + 1);
+        let blank = self.opened.new.drain(kept..).map(|segment| segment.path);
+        let blank: Vec<_> = blank.collect();
+        files.remove(&blank).map_err(|error| failed("remove segments behind the last", error))?;
+        self.pass.store_indexes(files, &mut self.opened);
+        Ok(self.pass.finish(self.opened, torn, self.trimmed_again))
     }
 }

@@ -20,6 +20,11 @@ use std::path::{Path, PathBuf};
 /// The partition directory of every log in memory.
 pub(crate) const DIRECTORY: &str = "/data/partitions/0003";
 
+/// The file of a segment.
+pub(crate) fn segment_path(number: u64) -> PathBuf {
+    Path::new(DIRECTORY).join(segment_name(number))
+}
+
 /// Files in memory; changes are durable at once.
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
 pub(crate) struct Image {
@@ -28,7 +33,7 @@ pub(crate) struct Image {
 
 impl Image {
     pub(crate) fn segment(&mut self, number: u64) -> &mut Vec<u8> {
-        self.files.entry(Path::new(DIRECTORY).join(segment_name(number))).or_default()
+        self.files.entry(segment_path(number)).or_default()
     }
 
     fn existing(&self, path: &Path) -> io::Result<&Vec<u8>> {
