@@ -53,6 +53,26 @@ fn what_was_acknowledged_survives_a_kill(transport: Transport) {
     broker.stop();
 }
 
+/// The same where the core's ring writes the files; without a ring threads do, and a line says so.
+fn either_driver_of_files_keeps_what_was_acknowledged(transport: Transport) {
+    const MESSAGES: usize = 60;
+    let ring = "runtime.transport = \"auto\"\ncommit_log.file_driver = \"io_uring\"";
+    let options = match transport {
+        Transport::Uring => Options::new(transport).logged().config(ring),
+        Transport::Epoll => Options::new(transport).logged(),
+    };
+    let mut broker = Broker::start(&options);
+    let log = broker.log();
+    let has_ring = log.contains("transport=io_uring");
+    let driver = if has_ring && transport == Transport::Uring { "io_uring" } else { "threads" };
+    assert!(log.contains(&format!("files of the commit log driver=\"{driver}\"")), "{log}");
+    publish_and_wait(&broker, "client", MESSAGES);
+    broker.kill();
+    broker.restart(&options);
+    assert!(MESSAGES as u64 <= recovered(&broker));
+    broker.stop();
+}
+
 /// At the level `memory` a message is acknowledged at once; an orderly end flushes it all the same.
 fn an_orderly_end_flushes_what_was_acknowledged_in_memory(transport: Transport) {
     let memory = "[[stream]]\nname = \"default\"\nlevel = \"memory\"";
@@ -147,6 +167,7 @@ fn damage(path: &Path) -> bool {
 
 on_both_transports!(
     what_was_acknowledged_survives_a_kill,
+    either_driver_of_files_keeps_what_was_acknowledged,
     an_orderly_end_flushes_what_was_acknowledged_in_memory,
     qos_0_is_captured_where_a_stream_says_so,
     publishers_share_rounds,

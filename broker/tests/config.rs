@@ -2,8 +2,8 @@
 
 use proptest::prelude::*;
 use ringlane::config::{
-    Assignment, Config, Cores, IdleChoice, Layers, Loaded, LogFormat, Source, StreamLevel,
-    TransportSetting, WhenFull, known_keys, load,
+    Assignment, Config, Cores, FileDriverSetting, IdleChoice, Layers, Loaded, LogFormat, Source,
+    StreamLevel, TransportSetting, WhenFull, known_keys, load,
 };
 use std::path::PathBuf;
 use std::time::Duration;
@@ -65,7 +65,7 @@ data_dir = "/data"
 cores = [2, 3, 6]
 idle = "park"
 spin = "1ms"
-transport = "epoll"
+transport = "uring"
 [mqtt]
 max_packet_size = "2MiB"
 max_connect_size = 1000
@@ -77,6 +77,7 @@ bind = "[::]:1884"
 format = "json"
 [commit_log]
 segment_size = "16MiB"
+file_driver = "io_uring"
 [[stream]]
 name = "alarms"
 filters = ["+/alarm"]
@@ -91,7 +92,7 @@ when_full = "drop_oldest"
     assert_eq!(config.runtime.cores, Cores::List(vec![2, 3, 6]));
     assert_eq!(config.runtime.idle, IdleChoice::Park);
     assert_eq!(config.runtime.spin, Duration::from_millis(1));
-    assert_eq!(config.runtime.transport, TransportSetting::Epoll);
+    assert_eq!(config.runtime.transport, TransportSetting::Uring);
     assert_eq!(config.mqtt.max_packet_size, 2 << 20);
     assert_eq!(config.mqtt.max_connect_size, 1000);
     assert_eq!(config.mqtt.connect_timeout, Duration::from_secs(3));
@@ -99,6 +100,7 @@ when_full = "drop_oldest"
     assert_eq!(config.listeners.tcp.bind.to_string(), "[::]:1884");
     assert_eq!(config.log.format, LogFormat::Json);
     assert_eq!(config.commit_log.segment_size, 16 << 20);
+    assert_eq!(config.commit_log.file_driver, FileDriverSetting::IoUring);
     let streams = config.streams();
     assert_eq!((streams[0].name.as_str(), streams[0].level), ("alarms", StreamLevel::LocalDisk));
     assert_eq!(
@@ -165,7 +167,11 @@ const WRONG_VALUES: [(&str, &str); 7] = [
 ];
 
 /// The same for values that are out of range, or do not go together.
-const OUT_OF_RANGE: [(&str, &str); 14] = [
+const OUT_OF_RANGE: [(&str, &str); 15] = [
+    (
+        "[runtime]\ntransport = 'epoll'\n[commit_log]\nfile_driver = 'io_uring'",
+        "4:15: commit_log.file_driver = \"io_uring\" needs the io_uring transport",
+    ),
     (
         "[[stream]]\nname = 'a'\nfilters = ['a']\nlevel = 'quorum_disk'",
         "1:1: stream \"a\": level \"quorum_disk\" needs replication, which there is not yet; \

@@ -23,4 +23,6 @@ pub use model::{
     LogLevel, MqttConfig, RetainedConfig, RuntimeConfig, SessionConfig, SysConfig,
     TcpListenerConfig, TransportSetting, WebSocketListenerConfig,
 };
-pub use streams::{CommitLogConfig, DEFAULT_STREAM, StreamConfig, StreamLevel, WhenFull};
+pub use streams::{
+    CommitLogConfig, DEFAULT_STREAM, FileDriverSetting, StreamConfig, StreamLevel, WhenFull,
+};

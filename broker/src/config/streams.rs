@@ -101,12 +101,25 @@ pub struct CommitLogConfig {
     /// Bytes of the largest segment file; the first ones of a partition are smaller.
     #[serde(with = "size")]
     pub segment_size: u64,
+    /// Who writes, syncs and reads its files.
+    pub file_driver: FileDriverSetting,
 }
 
 impl Default for CommitLogConfig {
     fn default() -> Self {
-        Self { enabled: true, segment_size: 64 << 20 }
+        Self { enabled: true, segment_size: 64 << 20, file_driver: FileDriverSetting::default() }
     }
+}
+
+/// Who writes, syncs and reads the files of the commit log.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FileDriverSetting {
+    /// Threads of the broker.
+    #[default]
+    Threads,
+    /// The core's own ring; only with the io_uring transport.
+    IoUring,
 }
 
 /// The streams in the order in which they are asked, the one for the rest behind all others.

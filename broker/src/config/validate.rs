@@ -1,6 +1,6 @@
 //! What the types cannot say: ranges, and values that do not go together.
 
-use super::{Config, Cores, streams};
+use super::{Config, Cores, FileDriverSetting, TransportSetting, streams};
 use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::time::Duration;
@@ -142,6 +142,12 @@ fn limits(config: &Config, rules: &mut Rules) {
 
 /// A segment is never smaller than what two of the largest packets take (docs/formats/log.md).
 fn commit_log(config: &Config, rules: &mut Rules) {
+    let wants_ring = config.commit_log.file_driver == FileDriverSetting::IoUring;
+    if wants_ring && config.runtime.transport == TransportSetting::Epoll {
+        let keys = ["commit_log.file_driver", "runtime.transport"];
+        let message = "commit_log.file_driver = \"io_uring\" needs the io_uring transport";
+        rules.broken(&keys, message.to_owned());
+    }
     let key = "commit_log.segment_size";
     let bytes = config.commit_log.segment_size;
     rules.range(key, bytes, 1 << 20, 1 << 30);

@@ -111,6 +111,7 @@ pub fn check(facts: &Facts) -> Report {
     memory::check(facts, &mut report);
     network::check(facts, &mut report);
     storage::check(facts, &mut report);
+    storage::file_driver(facts, &mut report);
     report
 }
 

@@ -1,6 +1,7 @@
 //! Room for the data directory.
 
 use super::{Facts, Report, Severity};
+use crate::config::{FileDriverSetting, TransportSetting};
 
 const AREA: &str = "Storage";
 
@@ -19,5 +20,27 @@ pub(super) fn check(facts: &Facts, report: &mut Report) {
             report.add(AREA, &name, Severity::Warn, found, "make room, or set data_dir elsewhere");
         }
         Some(bytes) => report.ok(AREA, &name, format!("{} MiB free", bytes >> 20)),
+    }
+}
+
+/// Who writes the log: its own key says so, and the socket driver that runs.
+pub(super) fn file_driver(facts: &Facts, report: &mut Report) {
+    if !facts.config.commit_log.enabled {
+        return;
+    }
+    let name = "file driver of the commit log";
+    let capabilities = &facts.capabilities;
+    let is_usable = capabilities.uring.is_ok() && capabilities.missing_for_uring().is_empty();
+    let wants_epoll = facts.config.runtime.transport == TransportSetting::Epoll;
+    let has_ring = is_usable && !wants_epoll;
+    match facts.config.commit_log.file_driver {
+        FileDriverSetting::Threads => report.ok(AREA, name, "threads"),
+        FileDriverSetting::IoUring if has_ring => report.ok(AREA, name, "io_uring"),
+        FileDriverSetting::IoUring => {
+            let found = "threads, because there is no io_uring";
+            let advice =
+                "see \"io_uring driver\" above, or set commit_log.file_driver = \"threads\"";
+            report.add(AREA, name, Severity::Warn, found, advice);
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! Made-up hosts and what the doctor says of them.
 
 use super::*;
+use crate::config::FileDriverSetting;
 use ringlane_transport_rdma::{LinkLayer, PortState, RdmaDevice, RdmaPort};
 use ringlane_transport_uring::probe::{UringCapabilities, UringRefusal};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -97,7 +98,11 @@ fn a_good_host_needs_nothing() {
 #[test]
 fn each_shortcoming_is_named_with_its_remedy() {
     type Spoil = fn(&Root, &mut Facts);
-    let cases: [(&str, Severity, &str, Spoil); 15] = [
+    let cases: [(&str, Severity, &str, Spoil); 16] = [
+        ("file driver of the commit log", Severity::Warn, "threads", |_, facts| {
+            facts.capabilities.uring = Err(refusal());
+            facts.config.commit_log.file_driver = FileDriverSetting::IoUring;
+        }),
         ("kernel.io_uring_disabled", Severity::Warn, "sysctl -w", |root, _| {
             root.file("proc/sys/kernel/io_uring_disabled", "2\n");
         }),

@@ -14,7 +14,7 @@ mod state;
 mod threads;
 
 use crate::clock::WallClock;
-use crate::config::{Config, IdleChoice, TransportSetting};
+use crate::config::{Config, FileDriverSetting, IdleChoice, TransportSetting};
 use crate::control::{self, Control, ControlError, CoreView, ListenerView, Node};
 use crate::logging::Logging;
 use crate::mail::Mail;
@@ -32,8 +32,8 @@ use ringlane_dataplane::routing::Placement;
 use ringlane_dataplane::routing::default_partitions;
 use ringlane_dataplane::runtime::{CoreStats, Endpoint, Idle, Mesh};
 use ringlane_transport_uring::{
-    FileConfig, ListenSocket, TransportChoice, TransportConfig, TransportError, TransportKind,
-    Wakers, bind, choose, probe,
+    FileBackend, FileConfig, ListenSocket, TransportChoice, TransportConfig, TransportError,
+    TransportKind, Wakers, bind, choose, probe,
 };
 use rustix::rand::{GetRandomFlags, getrandom};
 use std::io;
@@ -186,7 +186,8 @@ fn launch(
     let Host { cpus, started, .. } = *host;
     let (descriptors, _) = limits::raise();
     let (kind, reason) = transport(config)?;
-    let transport_config = transport_config(config, host.housekeeping);
+    let backend = file_backend(config, kind);
+    let transport_config = transport_config(config, backend, host.housekeeping);
     transport_config.validate()?;
     let listeners = open_listeners(config, cpus.len())?;
     let http = control::bind(&config.control)?;
@@ -435,9 +436,37 @@ fn transport(config: &Config) -> Result<(TransportKind, String), StartError> {
     Ok((kind, reason))
 }
 
-fn transport_config(config: &Config, housekeeping: &[u32]) -> TransportConfig {
+/// Who writes and syncs the log's files: as configured, as far as the transport goes along.
+fn file_backend(config: &Config, kind: TransportKind) -> FileBackend {
+    let wanted = config.commit_log.file_driver;
+    let backend = match (wanted, kind) {
+        (FileDriverSetting::IoUring, TransportKind::Uring) => FileBackend::Ring,
+        (FileDriverSetting::IoUring | FileDriverSetting::Threads, _) => FileBackend::Threads,
+    };
+    if !config.commit_log.enabled {
+        return backend;
+    }
+    if wanted == FileDriverSetting::IoUring && backend == FileBackend::Threads {
+        warn!(
+            "commit_log.file_driver = \"io_uring\" is without effect on epoll: threads write the \
+             log; run `ringlane doctor` to see why there is no io_uring"
+        );
+    }
+    let driver = match backend {
+        FileBackend::Ring => "io_uring",
+        FileBackend::Threads => "threads",
+    };
+    info!(driver, "files of the commit log");
+    backend
+}
+
+fn transport_config(
+    config: &Config,
+    backend: FileBackend,
+    housekeeping: &[u32],
+) -> TransportConfig {
     let runtime = &config.runtime;
-    let files = FileConfig { cpus: housekeeping.to_vec(), ..FileConfig::default() };
+    let files = FileConfig { backend, cpus: housekeeping.to_vec(), ..FileConfig::default() };
     TransportConfig {
         receive_buffers: runtime.receive_buffers,
         receive_buffer_bytes: runtime.receive_buffer_size,
