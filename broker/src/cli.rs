@@ -6,13 +6,14 @@
 use crate::config::{
     Assignment, Config, Cores, Layers, Loaded, LogFormat, LogLevel, Source, TransportSetting, load,
 };
+use crate::ctl::{CtlArgs, CtlError};
 use crate::log_tool::{LogCommand, ToolError};
 use crate::{doctor, startup};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::Serialize;
 use std::fmt::Display;
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use toml::Value;
 
@@ -49,6 +50,8 @@ enum Command {
         #[command(subcommand)]
         command: LogCommand,
     },
+    /// List what a running broker keeps for its clients, and delete it
+    Ctl(CtlArgs),
     /// Print the version
     Version {
         /// Print JSON
@@ -141,6 +144,7 @@ pub fn run() -> ExitCode {
             ExitCode::from(if report.has_failures() { EXIT_FAILED } else { 0 })
         }),
         Command::Log { command } => log(&command),
+        Command::Ctl(args) => ctl(&args),
         Command::Version { json } => {
             print(&version(json));
             ExitCode::SUCCESS
@@ -167,6 +171,29 @@ fn log(command: &LogCommand) -> ExitCode {
         Ok(()) | Err(ToolError::Closed) => ExitCode::SUCCESS,
         Err(ToolError::Damaged) => ExitCode::from(EXIT_FAILED),
         Err(error) => fail(EXIT_FAILED, &error),
+    })
+}
+
+/// `ringlane ctl`: the configuration says where the broker's socket is.
+fn ctl(args: &CtlArgs) -> ExitCode {
+    let place = &args.place;
+    let settings = Settings {
+        config: place.config.clone(),
+        data_dir: place.data_dir.clone(),
+        ..Settings::default()
+    };
+    let run = |socket: &Path| match args.run(socket) {
+        Ok(()) | Err(CtlError::Closed) => ExitCode::SUCCESS,
+        Err(error) => fail(EXIT_FAILED, &error),
+    };
+    if let Some(socket) = &place.socket {
+        return run(socket);
+    }
+    with_config(&settings, |loaded| {
+        match loaded.config.control.socket_path(&loaded.config.data_dir) {
+            Some(socket) => run(&socket),
+            None => fail(EXIT_FAILED, &"control.socket is empty: that broker has no socket"),
+        }
     })
 }
 

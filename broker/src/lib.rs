@@ -8,11 +8,13 @@
 
 #![forbid(unsafe_code)]
 
+mod admin;
 pub mod cli;
 pub mod clock;
 pub mod config;
 mod connection;
 pub mod control;
+mod ctl;
 mod delivery;
 pub mod doctor;
 mod durable;

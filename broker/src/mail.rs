@@ -3,6 +3,7 @@
 //! A mail names a record or carries a message; it never names the sessions that shall get it: the
 //! receiving core matches again in its own turn, so that a takeover and a fan-out cannot cross.
 
+use crate::admin::Ask;
 use crate::groups::{GroupId, GroupKey, Member, MemberKey, Ticket};
 use crate::session::SessionId;
 use crate::websocket;
@@ -150,6 +151,8 @@ pub enum ControlMail {
     },
     /// Disconnect all clients, then stop.
     Drain,
+    /// An operator wants to know or to delete something.
+    Ask(Ask),
 }
 
 /// A connection on its way from the core that accepted it to the one that owns its client.

@@ -26,3 +26,4 @@ pub use model::{
 pub use streams::{
     CommitLogConfig, DEFAULT_STREAM, FileDriverSetting, StreamConfig, StreamLevel, WhenFull,
 };
+pub(crate) use units::parse_duration;

@@ -8,7 +8,7 @@ use super::units::{duration, optional_text, size};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ pub struct Config {
     pub runtime: RuntimeConfig,
     /// Where clients connect.
     pub listeners: ListenersConfig,
-    /// The HTTP endpoint for operators.
+    /// What operators reach.
     pub control: ControlConfig,
     /// Log lines.
     pub log: LogConfig,
@@ -169,7 +169,7 @@ impl Default for WebSocketListenerConfig {
     }
 }
 
-/// The HTTP endpoint for operators: metrics, status, health.
+/// What operators reach: HTTP with metrics, status and health, and the socket of `ringlane ctl`.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ControlConfig {
@@ -177,11 +177,21 @@ pub struct ControlConfig {
     pub enabled: bool,
     /// Address and port.
     pub bind: SocketAddr,
+    /// The operator's socket, relative to `data_dir`; empty = none.
+    pub socket: PathBuf,
 }
 
 impl Default for ControlConfig {
     fn default() -> Self {
-        Self { enabled: true, bind: loopback(18083) }
+        Self { enabled: true, bind: loopback(18083), socket: PathBuf::from("ctl.sock") }
+    }
+}
+
+impl ControlConfig {
+    /// Where the operator's socket is, if there is one.
+    #[must_use]
+    pub fn socket_path(&self, data_dir: &Path) -> Option<PathBuf> {
+        (!self.socket.as_os_str().is_empty()).then(|| data_dir.join(&self.socket))
     }
 }
 

@@ -33,7 +33,7 @@ fn parse_size(text: &str) -> Option<u64> {
 }
 
 /// A duration such as `10s`, `500ms`, `5m`, `1h`, or plain seconds.
-fn parse_duration(text: &str) -> Option<Duration> {
+pub(crate) fn parse_duration(text: &str) -> Option<Duration> {
     parse(text.trim(), &DURATIONS, 1_000_000_000).map(Duration::from_nanos)
 }
 

@@ -1,6 +1,7 @@
 //! The HTTP routes of the control plane.
 
 use super::accept::BoundedListener;
+use super::ctl::CtlSocket;
 use super::node::{LogHealth, Node, State};
 use super::process::Process;
 use super::{metrics_page, status};
@@ -13,20 +14,35 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use thiserror::Error;
 
 /// Why the control plane did not start.
 #[derive(Debug, Error)]
-#[error(
-    "control plane: cannot listen on {address}: {error}; set control.bind, or control.enabled \
+pub enum ControlError {
+    /// No HTTP.
+    #[error(
+        "control plane: cannot listen on {address}: {error}; set control.bind, or control.enabled \
          = false"
-)]
-pub struct ControlError {
-    /// The address.
-    pub address: SocketAddr,
-    /// What the system said.
-    pub error: io::Error,
+    )]
+    Http {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// No operator's socket.
+    #[error(
+        "cannot make the operator's socket {}: {error}; set control.socket to another path, or to \
+         \"\" for none", path.display()
+    )]
+    Socket {
+        /// Where.
+        path: PathBuf,
+        /// What the system said.
+        error: io::Error,
+    },
 }
 
 /// Opens the control plane's listener, unless it is off. Before the cores start, so that a wrong
@@ -44,14 +60,26 @@ pub fn bind(config: &ControlConfig) -> Result<Option<(TcpListener, SocketAddr)>,
         let address = listener.local_addr()?;
         Ok((listener, address))
     };
-    open().map(Some).map_err(|error| ControlError { address: config.bind, error })
+    open().map(Some).map_err(|error| ControlError::Http { address: config.bind, error })
+}
+
+/// Makes the operator's socket, unless it is off.
+///
+/// # Errors
+/// If it cannot be made.
+pub fn bind_ctl(
+    config: &ControlConfig,
+    data_dir: &Path,
+) -> Result<Option<CtlSocket>, ControlError> {
+    let Some(path) = config.socket_path(data_dir) else { return Ok(None) };
+    CtlSocket::open(&path).map(Some).map_err(|error| ControlError::Socket { path, error })
 }
 
 /// Serves on the current runtime until that ends.
 pub(super) fn spawn(listener: TcpListener, node: Arc<Node>) -> Result<(), ControlError> {
     let address = listener.local_addr().unwrap_or(SocketAddr::from(([0, 0, 0, 0], 0)));
     let listener = tokio::net::TcpListener::from_std(listener)
-        .map_err(|error| ControlError { address, error })?;
+        .map_err(|error| ControlError::Http { address, error })?;
     // It ends only with the runtime, and its errors are those of single connections.
     drop(tokio::spawn(
         async move { axum::serve(BoundedListener::new(listener), routes(node)).await },

@@ -4,6 +4,7 @@
 //! cores write, and asks something of a core only by mail; it never touches what a core owns.
 
 mod accept;
+mod ctl;
 mod http;
 mod metrics_page;
 mod node;
@@ -12,18 +13,22 @@ mod process;
 mod status;
 mod totals;
 
-pub use http::{ControlError, bind};
+pub use ctl::CtlSocket;
+pub(crate) use ctl::with_address;
+pub use http::{ControlError, bind, bind_ctl};
 pub use node::{CoreView, ListenerView, Node, NodeFacts, State};
 pub use process::Process;
 
 use crate::clock::WallClock;
-use crate::config::{Config, LogFormat};
+use crate::config::{Config, LogFormat, StreamConfig};
 use crate::mail::{ControlMail, Mail};
 use crate::startup::affinity::render_cpus;
 use crate::startup::{CoreThreads, StartError};
 use crate::sys_topics::SysTopics;
+use ctl::Asks;
 use outbox::Outbox;
 use ringlane_dataplane::ids::CoreId;
+use ringlane_dataplane::routing::Placement;
 use ringlane_dataplane::runtime::Endpoint;
 use ringlane_transport_uring::Wakers;
 use sd_notify::NotifyState;
@@ -53,6 +58,15 @@ const EXCHANGE_PAUSE: Duration = Duration::from_millis(100);
 /// How soon a mail that found a full mailbox is sent again.
 const OUTBOX_RETRY: Duration = Duration::from_millis(1);
 
+/// Where operators come in.
+#[derive(Debug, Default)]
+pub struct Doors {
+    /// HTTP, to read only.
+    pub http: Option<(TcpListener, SocketAddr)>,
+    /// The operator's socket, and who owns what.
+    pub ctl: Option<(CtlSocket, Placement)>,
+}
+
 /// The control thread's state.
 pub struct Control {
     node: Arc<Node>,
@@ -60,8 +74,10 @@ pub struct Control {
     outbox: Outbox,
     wakers: Wakers,
     clock: WallClock,
-    http: Option<(TcpListener, SocketAddr)>,
+    doors: Doors,
+    asks: Option<Asks>,
     sys: Option<(SysTopics, Duration)>,
+    streams: Vec<StreamConfig>,
     drain_timeout: Duration,
     text_hints: bool,
     /// Set by the first signal or the first failure.
@@ -99,7 +115,7 @@ impl Control {
         node: Arc<Node>,
         endpoint: Endpoint<Mail>,
         wakers: Wakers,
-        http: Option<(TcpListener, SocketAddr)>,
+        doors: Doors,
         clock: WallClock,
     ) -> Self {
         let cores = node.facts.cores.len();
@@ -109,7 +125,9 @@ impl Control {
             outbox: Outbox::default(),
             wakers,
             clock,
-            http,
+            doors,
+            asks: None,
+            streams: config.streams(),
             sys: config.sys.enabled.then(|| (SysTopics::new(), config.sys.interval)),
             drain_timeout: config.mqtt.drain_timeout,
             text_hints: config.log.format == LogFormat::Text,
@@ -139,9 +157,10 @@ impl Control {
     async fn serve(&mut self, cores: &mut CoreThreads) -> Result<(), StartError> {
         let system = |what| move |error| StartError::system(what, error);
         let mut signals = Signals::listen().map_err(system("listen for signals"))?;
-        if let Some((listener, _)) = self.http.take() {
+        if let Some((listener, _)) = self.doors.http.take() {
             http::spawn(listener, Arc::clone(&self.node))?;
         }
+        self.open_ctl().map_err(system("open the operator's socket"))?;
         let mut sys_ticks = ticks(self.sys.as_ref().map(|(_, interval)| *interval));
         let mut watchdog_ticks = ticks(sd_notify::watchdog_enabled().map(|limit| limit / 2));
         self.announce();
@@ -150,6 +169,7 @@ impl Control {
             let next = self.next_exchange();
             tokio::select! {
                 () = sleep_until(next) => {}
+                ask = next_ask(&mut self.asks) => self.pass_on(ask),
                 () = tick(&mut sys_ticks) => self.publish_sys(),
                 () = tick(&mut watchdog_ticks) => notify(&[NotifyState::Watchdog]),
                 end = cores.next_end() => self.on_core_end(end),
@@ -164,6 +184,23 @@ impl Control {
         Ok(())
     }
 
+    fn open_ctl(&mut self) -> io::Result<()> {
+        let Some((socket, placement)) = &self.doors.ctl else { return Ok(()) };
+        let data_dir = self.node.facts.data_dir.clone();
+        let streams = core::mem::take(&mut self.streams);
+        self.asks = Some(ctl::spawn(socket, *placement, streams, data_dir)?);
+        Ok(())
+    }
+
+    /// Mails a question to its core. While the node stops there are no answers.
+    fn pass_on(&mut self, ask: Option<(CoreId, ControlMail)>) {
+        match ask {
+            Some((core, mail)) if self.stopping.is_none() => self.outbox.push(core, mail),
+            Some(_) => {}
+            None => self.asks = None,
+        }
+    }
+
     /// Says that the node is ready: to clients of the control plane, the service manager, and
     /// whoever reads the log.
     fn announce(&self) {
@@ -175,11 +212,14 @@ impl Control {
             found.map_or_else(|| "off".to_owned(), |listener| listener.address.to_string())
         };
         let (mqtt, websocket) = (address("mqtt"), address("websocket"));
+        let ctl = self.doors.ctl.as_ref();
+        let ctl = ctl.map_or_else(|| "off".to_owned(), |(ctl, _)| ctl.path().display().to_string());
         let control = facts.control.map_or_else(|| "off".to_owned(), |bind| bind.to_string());
         info!(
             mqtt,
             websocket,
             control,
+            ctl,
             cores = cpus.len(),
             cpus = render_cpus(&cpus),
             transport = facts.transport,
@@ -324,6 +364,13 @@ fn ticks(period: Option<Duration>) -> Option<Interval> {
     let mut ticks = interval(period?.max(Duration::from_millis(1)));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     Some(ticks)
+}
+
+async fn next_ask(asks: &mut Option<Asks>) -> Option<(CoreId, ControlMail)> {
+    match asks {
+        Some(asks) => asks.recv().await,
+        None => std::future::pending().await,
+    }
 }
 
 async fn tick(ticks: &mut Option<Interval>) {

@@ -6,7 +6,8 @@ use ringlane_dataplane::runtime::Endpoint;
 use std::collections::VecDeque;
 
 /// Mails in the order in which they were asked for. Whoever fills it does so only when it is
-/// empty, so that it holds one round of `$SYS` topics or one order to stop at most.
+/// empty, so that it holds one round of `$SYS` topics or one order to stop at most; besides it the
+/// questions of operators, of which each connection has one.
 #[derive(Debug, Default)]
 pub(super) struct Outbox(VecDeque<(CoreId, ControlMail)>);
 
@@ -56,6 +57,7 @@ mod tests {
                 Mail::Control(mail) => match *mail {
                     ControlMail::Publish { payload, .. } => numbers.extend(payload),
                     ControlMail::Drain => numbers.push(0),
+                    ControlMail::Ask(_) => panic!("nothing was asked"),
                 },
                 other => panic!("{other:?}"),
             }

@@ -1,4 +1,4 @@
-//! Room for the data directory.
+//! The data directory: room, and who writes its files.
 
 use super::{Facts, Report, Severity};
 use crate::config::{FileDriverSetting, TransportSetting};

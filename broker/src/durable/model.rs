@@ -116,6 +116,12 @@ impl PartitionState {
         both[0].min(both[1])
     }
 
+    /// Up to where records of a partition's log were matched, of whatever level.
+    pub(crate) fn matched_to(&self, partition: u32) -> u64 {
+        let both = [false, true].map(|memory| self.cursors[cursor_index(partition, memory)].next);
+        both[0].max(both[1])
+    }
+
     /// The filters that sessions subscribe to by themselves, not in a group.
     pub(crate) fn plain_filters(&self) -> impl Iterator<Item = &str> {
         let names = self.filters.iter().map(|(_, filter)| &*filter.name);
@@ -169,6 +175,22 @@ impl PartitionState {
         let session = self.sessions.find(client_id).and_then(|slot| self.sessions.get(slot));
         let number = self.filters.find(filter);
         session.is_some_and(|s| s.subscriptions.iter().any(|held| Some(held.filter) == number))
+    }
+
+    /// Since when a session has no connection (unix ms); `None` if it has one, or is not known.
+    pub(crate) fn absent_since_ms(&self, client_id: &str) -> Option<u64> {
+        match self.session(self.sessions.find(client_id)?)?.presence {
+            Presence::Connected => None,
+            Presence::Closed(since_ms) => Some(since_ms),
+        }
+    }
+
+    /// The options of a session's subscription.
+    pub(crate) fn options_of(&self, client_id: &str, filter: &str) -> Option<SubscriptionOptions> {
+        let session = self.session(self.sessions.find(client_id)?)?;
+        let number = self.filters.find(filter)?;
+        let held = session.subscriptions.iter().find(|held| held.filter == number)?;
+        Some(held.options)
     }
 
     /// From which posting on a subscription of this session counts: an older one is only replaced.

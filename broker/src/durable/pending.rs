@@ -13,7 +13,52 @@ pub(crate) struct OwedPosting {
     pub(crate) options: Vec<SubscriptionOptions>,
 }
 
+/// What a session is owed, counted.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Backlog {
+    /// Messages, of overlapping filters once.
+    pub(crate) messages: u64,
+    /// Where the oldest lies, and up to where its log was matched.
+    pub(crate) oldest: Option<(Place, u64)>,
+    /// Ranges of postings that were looked at.
+    pub(crate) ranges: usize,
+}
+
 impl PartitionState {
+    /// Counts what a session is owed at and above a posting number, and that it has no exchange of.
+    /// Looks at `ranges_max` ranges at most and counts no more than lies in those.
+    pub(crate) fn backlog(&self, slot: u32, from: u64, ranges_max: usize) -> Backlog {
+        let Some(session) = self.sessions.get(slot) else { return Backlog::default() };
+        let mut ranges = Vec::new();
+        for subscription in &session.subscriptions {
+            let Some(filter) = self.filters.get(subscription.filter) else { continue };
+            if is_posted(&filter.name, subscription.options) {
+                let start = from.max(session.owed_from(subscription));
+                let left = ranges_max - ranges.len();
+                ranges.extend(filter.postings.from(start).take(left));
+            }
+        }
+        let looked_at = ranges.len() + session.subscriptions.len();
+        let (mut messages, mut end) = (0, 0);
+        ranges.sort_unstable_by_key(|range| range.first);
+        for range in ranges {
+            messages += range.end().saturating_sub(end.max(range.first));
+            end = end.max(range.end());
+        }
+        let delivered = session.delivered();
+        let sent = session.sent().map(|state| state.sent.posting);
+        let handled = delivered.chain(sent).filter(|posting| (from..end).contains(posting));
+        let oldest = self.owed(slot, from, 1).first().map(|oldest| {
+            let Place { partition, .. } = oldest.place;
+            (oldest.place, self.matched_to(partition))
+        });
+        Backlog {
+            messages: messages.saturating_sub(handled.count() as u64),
+            oldest,
+            ranges: looked_at,
+        }
+    }
+
     /// The first `max` messages that a session is owed at and above a posting number, in order.
     /// Overlapping filters meet at the same number and are one message. Those that are in a QoS 2
     /// exchange, or were, are left out.

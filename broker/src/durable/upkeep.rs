@@ -17,7 +17,7 @@ const POSITIONS_BYTES: usize = 48 * 1024;
 
 impl Session {
     /// The first posting that was neither acknowledged nor recorded as an exchange.
-    fn owed_from(&self) -> Option<u64> {
+    pub(crate) fn owed_from(&self) -> Option<u64> {
         let primings = self.primings.iter().filter_map(|priming| priming.owed_from());
         primings.chain(self.outbound.owed_from()).min()
     }

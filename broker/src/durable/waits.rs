@@ -1,5 +1,6 @@
 //! Who waits for a log to be flushed, and what happens then.
 
+use crate::admin::Deleted;
 use crate::connection::Phase;
 use crate::service::{Broker, PendingSuback, Turn};
 use crate::session::SessionId;
@@ -33,12 +34,19 @@ pub(crate) enum Wait {
         packet_id: u16,
         reason: ReasonCode,
     },
+    /// An operator is told what was deleted.
+    Deleted(Deleted),
 }
 
 /// Waits that are over, taken in one turn.
 const WAITS_PER_TURN: usize = 4096;
 
 impl Broker {
+    /// An operator is told once everything that was appended to a log so far is flushed.
+    pub(crate) fn tell_flushed(&mut self, index: usize, deleted: Deleted) {
+        self.wait_flushed(index, Wait::Deleted(deleted));
+    }
+
     /// What waited for the disk and need not any more goes on.
     pub(crate) fn settle_waits(&mut self, turn: &mut Turn<'_>) {
         let Some(durable) = &self.durable else { return };
@@ -77,6 +85,7 @@ impl Broker {
                     self.finish_opening(turn, connection);
                 }
             }
+            Wait::Deleted(deleted) => deleted.tell(),
             Wait::Suback(suback) => self.send_suback(turn, *suback),
             Wait::Unsuback { connection, packet_id, reasons } => {
                 self.send_unsuback(turn, connection, packet_id, &reasons);

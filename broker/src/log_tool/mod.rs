@@ -7,7 +7,7 @@
 mod directory;
 mod list;
 mod place;
-mod print;
+pub(crate) mod print;
 mod progress;
 mod read;
 mod select;

@@ -37,12 +37,6 @@ fn is_zero(number: &u16) -> bool {
     *number == 0
 }
 
-fn base64(bytes: &[u8]) -> String {
-    let mut out = Vec::new();
-    base64::encode(bytes, &mut out);
-    out.into_iter().map(char::from).collect()
-}
-
 /// A record as a line of JSON, with its line end.
 pub(super) fn json(partition: u32, record: &Record<'_>) -> String {
     let head = &record.head;
@@ -61,9 +55,9 @@ pub(super) fn json(partition: u32, record: &Record<'_>) -> String {
         topic: record.topic,
         packet_id: head.packet_id,
         expiry_secs: (head.expiry_secs != EXPIRY_NONE).then_some(head.expiry_secs),
-        properties_base64: (!record.properties.is_empty()).then(|| base64(record.properties)),
+        properties_base64: (!record.properties.is_empty()).then(|| base64::text(record.properties)),
         payload,
-        payload_base64: payload.is_none().then(|| base64(record.payload)),
+        payload_base64: payload.is_none().then(|| base64::text(record.payload)),
     };
     let mut text = serde_json::to_string(&line).unwrap_or_default();
     text.push('\n');
@@ -94,7 +88,7 @@ pub(super) fn line(partition: u32, record: &Record<'_>) -> String {
 /// A Unix time in milliseconds as RFC 3339 in UTC.
 ///
 /// Source of the calendar: H. Hinnant, "chrono-Compatible Low-Level Date Algorithms", civil_from_days.
-pub(super) fn time(unix_ms: u64) -> String {
+pub(crate) fn time(unix_ms: u64) -> String {
     let (secs, millis) = (unix_ms / 1000, unix_ms % 1000);
     let (days, in_day) = (secs / 86_400 + 719_468, secs % 86_400);
     let (era, day_of_era) = (days / 146_097, days % 146_097);

@@ -280,6 +280,7 @@ impl Broker {
                 self.publish_own(turn, &topic, &payload, retain);
             }
             ControlMail::Drain => self.begin_drain(turn),
+            ControlMail::Ask(ask) => self.on_ask(turn, ask),
         }
     }
 

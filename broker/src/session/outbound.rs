@@ -131,6 +131,22 @@ impl Outbound {
         self.queue_bytes
     }
 
+    /// Exchanges of QoS 1 that are found again after a crash.
+    pub(crate) fn inflight_postings(&self) -> usize {
+        let posted = |inflight: &&Inflight| {
+            let Pending { qos, posting, .. } = inflight.pending;
+            qos == QoS::AtLeastOnce && posting != NOT_POSTED
+        };
+        self.inflight.iter().filter(posted).count()
+    }
+
+    /// When the oldest message was accepted, of those in memory.
+    pub(crate) fn oldest_accepted_at(&self) -> Option<Nanos> {
+        let sent = self.inflight.front().map(|inflight| &inflight.pending);
+        let both = [sent, self.queue.front()];
+        both.into_iter().flatten().map(|pending| pending.message.head().accepted_at).min()
+    }
+
     /// Whether another PUBLISH fits into the window of `messages` and `bytes`. One message always
     /// fits into an empty window, however large it is.
     pub(crate) fn window_is_open(&self, messages: u16, bytes: usize) -> bool {

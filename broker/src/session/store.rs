@@ -89,6 +89,16 @@ impl SessionStore {
         self.slots.get_mut(id.slot as usize)?.session_mut().filter(|session| session.id == id)
     }
 
+    /// Slots that were ever used: all are below.
+    pub(crate) fn slots(&self) -> u32 {
+        self.slots.len() as u32
+    }
+
+    /// The session in a slot, whichever it is.
+    pub(crate) fn at(&self, slot: u32) -> Option<&Session> {
+        self.slots.get(slot as usize)?.session()
+    }
+
     /// The session in a slot, whichever it is: for lists that are kept exactly in step.
     pub(crate) fn at_mut(&mut self, slot: u32) -> Option<&mut Session> {
         self.slots.get_mut(slot as usize)?.session_mut()

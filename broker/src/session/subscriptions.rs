@@ -94,6 +94,22 @@ impl Subscriptions {
         self.collect(|filter, _| Some(filter.clone()))
     }
 
+    /// Calls `each` for `count` subscriptions behind the first `skip`. The order is the same again
+    /// as long as none comes or goes.
+    pub(crate) fn each(
+        &self,
+        skip: usize,
+        count: usize,
+        mut each: impl FnMut(&Rc<str>, &Subscription),
+    ) {
+        match self {
+            Self::Few(few) => few.iter().skip(skip).take(count).for_each(|(f, held)| each(f, held)),
+            Self::Many(many) => {
+                many.iter().skip(skip).take(count).for_each(|(f, held)| each(f, held))
+            }
+        }
+    }
+
     /// What `choose` makes of each subscription, in no particular order.
     pub(crate) fn collect<T>(
         &self,

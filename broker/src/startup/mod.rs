@@ -15,7 +15,7 @@ mod threads;
 
 use crate::clock::WallClock;
 use crate::config::{Config, FileDriverSetting, IdleChoice, TransportSetting};
-use crate::control::{self, Control, ControlError, CoreView, ListenerView, Node};
+use crate::control::{self, Control, ControlError, CoreView, Doors, ListenerView, Node};
 use crate::logging::Logging;
 use crate::mail::Mail;
 use crate::metrics::CoreMetrics;
@@ -191,6 +191,7 @@ fn launch(
     transport_config.validate()?;
     let listeners = open_listeners(config, cpus.len())?;
     let http = control::bind(&config.control)?;
+    let ctl = control::bind_ctl(&config.control, &config.data_dir)?;
     let wakers = Wakers::new(cpus.len() + 1)
         .map_err(|error| StartError::system("make the wake-up descriptors", error))?;
     let slots = config.runtime.mailbox_slots as usize;
@@ -203,6 +204,7 @@ fn launch(
     } else {
         warn!("commit_log.enabled = false: nothing survives the end of this process");
     }
+    let placement = setups[0].placement;
     let stats: Vec<Arc<CoreStats>> = cpus.iter().map(|_| Arc::default()).collect();
     let node = Arc::new(Node::new(control::NodeFacts {
         started,
@@ -226,7 +228,8 @@ fn launch(
         stop_accepting: node.stop_accepting(),
     };
     let threads = start_cores(cores, kind, &transport_config, idle(config))?;
-    let control = Control::new(config, node, own, wakers, http, clock);
+    let doors = Doors { http, ctl: ctl.map(|ctl| (ctl, placement)) };
+    let control = Control::new(config, node, own, wakers, doors, clock);
     Ok(Launched { control, threads })
 }
 

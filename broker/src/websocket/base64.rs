@@ -17,6 +17,32 @@ pub(crate) fn encode(bytes: &[u8], out: &mut Vec<u8>) {
     }
 }
 
+/// `bytes` in base64 with padding.
+pub(crate) fn text(bytes: &[u8]) -> String {
+    let mut out = Vec::new();
+    encode(bytes, &mut out);
+    out.into_iter().map(char::from).collect()
+}
+
+/// The bytes that `text` stands for, if it is base64 with padding.
+pub(crate) fn decode(text: &str) -> Option<Vec<u8>> {
+    let mut out = Vec::new();
+    for group in text.as_bytes().chunks(4) {
+        let letters = group.iter().take_while(|letter| **letter != b'=').count();
+        let mut bits = 0;
+        for place in 0..4 {
+            let value = match group.get(place) {
+                Some(letter) if place < letters => ALPHABET.iter().position(|a| a == letter)?,
+                Some(b'=') if 2 <= place => 0,
+                _ => return None,
+            };
+            bits = bits << 6 | value as u32;
+        }
+        out.extend_from_slice(&bits.to_be_bytes()[1..letters]);
+    }
+    Some(out)
+}
+
 /// Whether `text` is base64 for exactly 16 bytes, as `Sec-WebSocket-Key` must be.
 ///
 /// The unused bits of the last letter are not looked at: clients exist that fill them.
@@ -41,6 +67,7 @@ mod tests {
         let vectors = ["", "Zg==", "Zm8=", "Zm9v", "Zm9vYg==", "Zm9vYmE=", "Zm9vYmFy"];
         for (length, expected) in vectors.into_iter().enumerate() {
             assert_eq!(encoded(&b"foobar"[..length]), expected);
+            assert_eq!(decode(expected).as_deref(), Some(&b"foobar"[..length]));
         }
     }
 

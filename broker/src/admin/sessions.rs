@@ -1,0 +1,176 @@
+//! Sessions: listed, and ended.
+
+use super::Page;
+use crate::connection::End;
+use crate::ctl::glob;
+use crate::ctl::rows::{OldestRow, Outcome, SessionChoice, SessionRow, WillRow};
+use crate::service::{Broker, Turn};
+use crate::session::{NEVER_EXPIRES, Session, SessionId, WillMessage};
+use ringlane_dataplane::ids::PartitionId;
+use ringlane_mqtt::ReasonCode;
+
+/// Sessions that are looked at for one page.
+const SESSIONS_PER_PAGE: u32 = 256;
+/// Ranges of postings that are looked at for one page, about.
+const RANGES_PER_PAGE: usize = 16 * 1024;
+/// Ranges of postings that are counted for one session.
+const RANGES_PER_SESSION: usize = 64 * 1024;
+
+impl Broker {
+    pub(super) fn list_sessions(
+        &self,
+        turn: &Turn<'_>,
+        from: u32,
+        choose: &SessionChoice,
+    ) -> Page<SessionRow, u32> {
+        let (mut rows, mut ranges) = (Vec::new(), 0);
+        let slots = self.sessions.slots();
+        let end = from.saturating_add(SESSIONS_PER_PAGE).min(slots);
+        let mut slot = from;
+        while slot < end && ranges < RANGES_PER_PAGE {
+            let chosen = self.sessions.at(slot).filter(|session| is_named(session, choose));
+            if let Some(session) = chosen {
+                let (row, looked_at) = self.session_row(turn, session);
+                ranges += looked_at;
+                if is_chosen(&row, choose, self.unix_ms(turn.now)) {
+                    rows.push(row);
+                }
+            }
+            slot += 1;
+        }
+        Page { rows, next: (slot < slots).then_some(slot) }
+    }
+
+    pub(super) fn show_session(&self, turn: &Turn<'_>, client_id: &str) -> Option<SessionRow> {
+        let id = self.session_of_client(client_id)?;
+        self.sessions.get(id).map(|session| self.session_row(turn, session).0)
+    }
+
+    pub(super) fn session_of_client(&self, client_id: &str) -> Option<SessionId> {
+        self.sessions.find(client_id, self.placement.client_hash(client_id))
+    }
+
+    /// With how many ranges of postings were looked at.
+    fn session_row(&self, turn: &Turn<'_>, session: &Session) -> (SessionRow, usize) {
+        let connected = session.link.is_some();
+        let absent_since_ms =
+            if connected { None } else { self.absent_since_ms(session.partition, session) };
+        let expiry_secs = Some(session.expiry_secs).filter(|secs| *secs != NEVER_EXPIRES);
+        let expires = |since: u64| Some(since + u64::from(expiry_secs?) * 1000);
+        let (pending, oldest, ranges) = self.pending_of(turn, session);
+        let row = SessionRow {
+            client_id: session.client_id.as_str().to_owned(),
+            partition: session.partition.0,
+            core: self.core.0,
+            connected,
+            absent_since_ms,
+            expiry_secs,
+            expires_ms: absent_since_ms.and_then(expires),
+            durable: session.recorded,
+            subscriptions: session.subscriptions.len() as u64,
+            in_flight: session.outbound.inflight_len() as u64,
+            pending,
+            pending_bytes: session.outbound.queue_bytes() as u64,
+            oldest,
+            will: session.will.as_deref().map(will_row),
+        };
+        (row, ranges)
+    }
+
+    fn absent_since_ms(&self, partition: PartitionId, session: &Session) -> Option<u64> {
+        let state = &self.durable.as_ref()?.partitions[self.durable_index(partition)?].state;
+        state.absent_since_ms(session.client_id.as_str())
+    }
+
+    /// Messages that wait, the oldest one that was not acknowledged, and how many ranges of
+    /// postings were looked at.
+    fn pending_of(&self, turn: &Turn<'_>, session: &Session) -> (u64, Option<OldestRow>, usize) {
+        let outbound = &*session.outbound;
+        let queued = outbound.queue_len() as u64;
+        let accepted_at = outbound.oldest_accepted_at();
+        let age_ms = accepted_at.map(|at| turn.now.since(at).as_millis() as u64);
+        let in_memory =
+            age_ms.map(|age_ms| OldestRow { age_ms: Some(age_ms), ..OldestRow::default() });
+        let index = self.durable_index(session.partition).filter(|_| session.recorded);
+        let (Some(index), Some(durable)) = (index, &self.durable) else {
+            return (queued, in_memory, 1);
+        };
+        let state = &durable.partitions[index].state;
+        let Some(slot) = state.find(session.client_id.as_str()) else {
+            return (queued, in_memory, 1);
+        };
+        let from = session.owed_from().unwrap_or(state.next_posting());
+        let backlog = state.backlog(slot, from, RANGES_PER_SESSION);
+        let sent = outbound.inflight_postings() as u64;
+        let pending = queued.max(backlog.messages.saturating_sub(sent));
+        let oldest = backlog.oldest.map(|(place, matched)| OldestRow {
+            age_ms,
+            partition: Some(place.partition),
+            offset: Some(place.offset),
+            behind: Some(matched.saturating_sub(place.offset)),
+        });
+        (pending, oldest.or(in_memory), backlog.ranges + 1)
+    }
+
+    /// Ends sessions of one partition, as far as they are still among those that were chosen. A client
+    /// that is connected is told (0x98), a will is published.
+    pub(super) fn end_sessions(
+        &mut self,
+        turn: &mut Turn<'_>,
+        partition: PartitionId,
+        clients: &[String],
+        choose: &SessionChoice,
+    ) -> Vec<Outcome> {
+        let end = |client: &String| match self.refuses_deletion(partition) {
+            Some(refused) => refused,
+            None => self.end_session_of(turn, client, choose),
+        };
+        clients.iter().map(end).collect()
+    }
+
+    fn end_session_of(
+        &mut self,
+        turn: &mut Turn<'_>,
+        client_id: &str,
+        choose: &SessionChoice,
+    ) -> Outcome {
+        let Some(id) = self.session_of_client(client_id) else { return Outcome::NotFound };
+        let now_ms = self.unix_ms(turn.now);
+        let row = self.sessions.get(id).map(|session| self.session_row(turn, session).0);
+        if row.is_none_or(|row| !is_chosen(&row, choose, now_ms)) {
+            return Outcome::NotChosen;
+        }
+        let opening = self.take_opening(id);
+        let link = self.sessions.get(id).and_then(|session| session.link.as_ref());
+        if let Some(connection) = opening.or(link.map(|link| link.connection)) {
+            self.send_disconnect(turn, connection, ReasonCode::ADMINISTRATIVE_ACTION, None);
+            self.end_connection(turn, connection, End::Unclean);
+        }
+        self.end_session(turn, id);
+        Outcome::Deleted
+    }
+}
+
+fn is_named(session: &Session, choose: &SessionChoice) -> bool {
+    let pattern = choose.clients.as_deref();
+    let connected = session.link.is_some();
+    choose.connected.is_none_or(|wanted| wanted == connected)
+        && pattern.is_none_or(|pattern| glob::matches(pattern, session.client_id.as_str()))
+}
+
+fn is_chosen(row: &SessionRow, choose: &SessionChoice, now_ms: u64) -> bool {
+    let absent_secs = row.absent_since_ms.map(|since| now_ms.saturating_sub(since) / 1000);
+    choose.connected.is_none_or(|wanted| wanted == row.connected)
+        && choose.absent_secs.is_none_or(|least| absent_secs.is_some_and(|secs| secs >= least))
+        && (!choose.owed || row.pending + row.in_flight > 0)
+}
+
+fn will_row(will: &WillMessage) -> WillRow {
+    WillRow {
+        topic: will.topic.to_string(),
+        qos: will.qos as u8,
+        retain: will.retain,
+        delay_secs: will.delay_secs,
+        payload_bytes: will.payload.len() as u64,
+    }
+}

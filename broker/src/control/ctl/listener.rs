@@ -1,0 +1,158 @@
+//! The operator's socket itself: made for the broker's user alone, and removed at the end.
+
+use axum::serve::Listener;
+use rustix::fs::Mode;
+use rustix::process::umask;
+use std::fs;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileTypeExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net;
+use tokio::net::unix::SocketAddr;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::sleep;
+
+/// Connections at once; further ones wait in the kernel's queue.
+const CONNECTIONS_MAX: usize = 8;
+
+/// How long accepting rests after it failed, for lack of descriptors mostly.
+const ACCEPT_REST: Duration = Duration::from_millis(200);
+
+/// Bytes of a path that a Unix socket's address holds, with its final zero (unix(7)).
+const ADDRESS_BYTES: usize = 108;
+
+/// The operator's socket; its file goes with it.
+#[derive(Debug)]
+pub struct CtlSocket {
+    listener: UnixListener,
+    path: PathBuf,
+}
+
+impl CtlSocket {
+    /// Makes the socket. A file that a predecessor left is replaced; one that is somebody's is not.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        with_address(path, |address| match UnixStream::connect(address) {
+            Ok(_) => Err(io::ErrorKind::AddrInUse.into()),
+            Err(_) => Ok(()),
+        })?;
+        if fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket()) {
+            fs::remove_file(path)?;
+        }
+        // Nobody else makes files now: no core runs yet.
+        let before = umask(Mode::RWXG | Mode::RWXO | Mode::XUSR);
+        let listener = with_address(path, |address| UnixListener::bind(address));
+        umask(before);
+        let listener = listener?;
+        listener.set_nonblocking(true)?;
+        Ok(Self { listener, path: path.to_owned() })
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The same socket, for a runtime.
+    pub(super) fn listener(&self) -> io::Result<BoundedListener> {
+        let listener = net::UnixListener::from_std(self.listener.try_clone()?)?;
+        Ok(BoundedListener { listener, permits: Arc::new(Semaphore::new(CONNECTIONS_MAX)) })
+    }
+}
+
+impl Drop for CtlSocket {
+    fn drop(&mut self) {
+        // The next start replaces what is left.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+/// Calls `with` with a path that fits into an address, by way of the directory if it must be.
+pub(crate) fn with_address<T>(
+    path: &Path,
+    with: impl FnOnce(&Path) -> io::Result<T>,
+) -> io::Result<T> {
+    if path.as_os_str().len() < ADDRESS_BYTES {
+        return with(path);
+    }
+    let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let directory = fs::File::open(parent.unwrap_or(Path::new(".")))?;
+    with(&Path::new("/proc/self/fd").join(directory.as_raw_fd().to_string()).join(name))
+}
+
+/// A listener that serves a few at a time.
+pub(super) struct BoundedListener {
+    listener: net::UnixListener,
+    permits: Arc<Semaphore>,
+}
+
+impl Listener for BoundedListener {
+    type Io = BoundedStream;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
+        let permit = match Arc::clone(&self.permits).acquire_owned().await {
+            Ok(permit) => permit,
+            // The semaphore is never closed.
+            Err(_) => std::future::pending().await,
+        };
+        loop {
+            match self.listener.accept().await {
+                Ok((stream, peer)) => return (BoundedStream { stream, _permit: permit }, peer),
+                Err(error) => {
+                    tracing::warn!(%error, "the operator's socket cannot accept a connection");
+                    sleep(ACCEPT_REST).await;
+                }
+            }
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<Self::Addr> {
+        self.listener.local_addr()
+    }
+}
+
+/// A connection that counts while it lives.
+pub(super) struct BoundedStream {
+    stream: net::UnixStream,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl AsyncRead for BoundedStream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for BoundedStream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
