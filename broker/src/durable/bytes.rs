@@ -1,6 +1,8 @@
 //! Reading and writing the bodies of state records: little-endian numbers, and strings behind
 //! their length. A read beyond the end is `None`, never a panic.
 
+use ringlane_dataplane::log::format::COUNT_MAX;
+
 /// Reads a body from its front.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Input<'a>(pub(super) &'a [u8]);
@@ -30,6 +32,11 @@ impl<'a> Input<'a> {
 
     pub(super) fn u64(&mut self) -> Option<u64> {
         self.array().map(u64::from_le_bytes)
+    }
+
+    /// A number that something has been counted to: nothing overflows that goes on from there.
+    pub(super) fn count(&mut self) -> Option<u64> {
+        self.u64().filter(|count| *count <= COUNT_MAX)
     }
 
     /// A string behind its length in 2 bytes.
@@ -137,5 +144,7 @@ mod tests {
         assert!(input.is_empty());
         assert_eq!(input.u16(), None);
         assert_eq!(Input(&[0xff; 8]).list(8, |input| input.u64()), None);
+        assert_eq!(Input(&COUNT_MAX.to_le_bytes()).count(), Some(COUNT_MAX));
+        assert_eq!(Input(&(COUNT_MAX + 1).to_le_bytes()).count(), None);
     }
 }

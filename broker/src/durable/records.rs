@@ -7,6 +7,7 @@
 
 use super::bytes::{Input, Output};
 use super::postings::{Place, PostingRange};
+use ringlane_dataplane::log::format::COUNT_MAX;
 
 /// The version of all bodies that this release writes, in their first byte.
 const VERSION: u8 = 1;
@@ -418,23 +419,23 @@ fn decode_body<'a>(
         Kind::WillGone => StateRecord::WillGone { client_id },
         Kind::Subscribe => {
             let options = decode_options(input)?;
-            StateRecord::Subscribe { client_id, filter: topic, options, since: input.u64()? }
+            StateRecord::Subscribe { client_id, filter: topic, options, since: input.count()? }
         }
         Kind::Unsubscribe => StateRecord::Unsubscribe { client_id, filter: topic },
         Kind::Postings => StateRecord::Postings {
-            next: input.u64()?,
+            next: input.count()?,
             cursors: input.list(21, decode_cursor)?,
             filters: decode_filters(input)?,
         },
         Kind::PostingsPart => StateRecord::PostingsPart { filters: decode_filters(input)? },
         Kind::Positions => {
-            let positions = input.list(10, |input| Some((input.text()?, input.u64()?)))?;
+            let positions = input.list(10, |input| Some((input.text()?, input.count()?)))?;
             StateRecord::Positions { positions }
         }
         Kind::Sent => {
             let packet_id = input.u16()?;
             let retain = decode_bool(input)?;
-            let (posting, place) = (input.u64()?, decode_place(input)?);
+            let (posting, place) = (input.count()?, decode_place(input)?);
             let subscription_ids = input.list(4, |input| input.u32())?;
             let sent = SentBody { posting, place, retain, subscription_ids };
             StateRecord::Sent { client_id, packet_id, sent }
@@ -447,10 +448,10 @@ fn decode_body<'a>(
             StateRecord::Incoming { client_id, packet_ids: input.list(2, |input| input.u16())? }
         }
         Kind::Delivered => {
-            StateRecord::Delivered { client_id, postings: input.list(8, |input| input.u64())? }
+            StateRecord::Delivered { client_id, postings: input.list(8, |input| input.count())? }
         }
         Kind::Epochs => {
-            let epochs = input.list(16, |input| Some((input.u64()?, input.u64()?)))?;
+            let epochs = input.list(16, |input| Some((input.count()?, input.count()?)))?;
             StateRecord::Epochs { epochs }
         }
     })
@@ -483,7 +484,7 @@ fn encode_place(out: &mut Output<'_>, place: &Place) {
 }
 
 fn decode_place(input: &mut Input<'_>) -> Option<Place> {
-    Some(Place { partition: input.u32()?, epoch: input.u64()?, offset: input.u64()? })
+    Some(Place { partition: input.u32()?, epoch: input.count()?, offset: input.count()? })
 }
 
 fn encode_options(options: &SubscriptionOptions) -> u8 {
@@ -578,16 +579,16 @@ fn decode_cursor(input: &mut Input<'_>) -> Option<Cursor> {
     Some(Cursor {
         partition: input.u32()?,
         memory: decode_bool(input)?,
-        epoch: input.u64()?,
-        next: input.u64()?,
+        epoch: input.count()?,
+        next: input.count()?,
     })
 }
 
-/// A range whose numbers would run over is none: nothing counts so far.
+/// A range with numbers that nothing counts to is none.
 fn decode_range(input: &mut Input<'_>) -> Option<PostingRange> {
     let place = decode_place(input)?;
-    let (first, count) = (input.u64()?, input.u32()?);
-    let fits = |start: u64| start.checked_add(u64::from(count)).is_some();
+    let (first, count) = (input.count()?, input.u32()?);
+    let fits = |start: u64| start + u64::from(count) <= COUNT_MAX;
     let valid = count > 0 && fits(first) && fits(place.offset);
     valid.then_some(PostingRange { place, first, count })
 }

@@ -117,6 +117,47 @@ fn no_bytes_make_it_panic() {
     }
 }
 
+/// Every number that state goes on counting from.
+#[test]
+fn numbers_that_nobody_has_counted_to_are_refused() {
+    let (over, client_id) = (COUNT_MAX + 1, "c1");
+    let place = |epoch, offset| Place { partition: 7, epoch, offset };
+    let sent = |posting, place| {
+        let sent = SentBody { posting, place, retain: false, subscription_ids: Vec::new() };
+        StateRecord::Sent { client_id, packet_id: 1, sent }
+    };
+    let postings = |next, cursors| StateRecord::Postings { next, cursors, filters: Vec::new() };
+    let cursor = |epoch, next| Cursor { partition: 7, memory: true, epoch, next };
+    let part = |first, offset, count| {
+        let ranges = vec![PostingRange { place: place(1, offset), first, count }];
+        StateRecord::PostingsPart { filters: vec![FilterPostings { filter: "a", ranges }] }
+    };
+    let good = [
+        postings(COUNT_MAX, vec![cursor(COUNT_MAX, COUNT_MAX)]),
+        part(COUNT_MAX - 2, COUNT_MAX - 2, 2),
+        sent(COUNT_MAX, place(COUNT_MAX, COUNT_MAX)),
+    ];
+    let bad = [
+        postings(over, Vec::new()),
+        postings(u64::MAX, Vec::new()),
+        postings(1, vec![cursor(over, 1)]),
+        postings(1, vec![cursor(1, over)]),
+        part(COUNT_MAX - 1, 1, 2),
+        part(1, u64::MAX, 1),
+        sent(over, place(1, 1)),
+        sent(1, place(over, 1)),
+        sent(1, place(1, over)),
+        StateRecord::Positions { positions: vec![("c1", over)] },
+        StateRecord::Delivered { client_id, postings: vec![1, over] },
+        StateRecord::Epochs { epochs: vec![(over, 0)] },
+    ];
+    for (record, is_good) in good.iter().map(|r| (r, true)).chain(bad.iter().map(|r| (r, false))) {
+        let mut body = Vec::new();
+        record.encode(&mut body);
+        assert_eq!(decode(record, &body).is_ok(), is_good, "{record:?}");
+    }
+}
+
 #[test]
 fn what_a_later_release_wrote_is_named() {
     let unknown = |kind, version| Err(StateRecordError::Unknown { kind, version });
