@@ -170,3 +170,41 @@ fn a_hole_before_good_batches_is_a_torn_tail() {
     let torn = recovered.torn.expect("cut");
     assert_eq!((torn.position, torn.reason, torn.path), (hole.position, None, path));
 }
+
+/// Somebody has published what was in the file of this very segment.
+#[test]
+fn a_copy_of_the_log_in_a_torn_batch_is_no_damage() {
+    let mut log = LogBuilder::new(owner(1), SEGMENT_BYTES);
+    for n in 0..6 {
+        log.batch(&[vec![n; 100]]);
+        log.flush();
+    }
+    log.close();
+    let end = log.position() as usize;
+    // In front of the payload: batch header 64, record head 48, client identifier 8, topic 3.
+    let mut payload = vec![0; 5];
+    payload.extend_from_slice(&log.image.segment(0)[4096..end]);
+    log.batch(&[payload, vec![7; 100]]);
+    let torn = log.batches.last().expect("one").range();
+    assert_eq!(
+        &log.image.segment(0)[torn.start + 128..][..4],
+        b"RLAB",
+        "where headers are looked for"
+    );
+    for at in torn.clone().step_by(8) {
+        let mut image = log.image.clone();
+        image.segment(0)[at..at + 8].fill(0);
+        let (recovered, records) = open(&mut image);
+        if recovered.next_offset.0 == 6 {
+            assert_eq!(records, log.records[..6], "torn at {at}");
+            assert_eq!(recovered.torn.expect("cut").position as usize, torn.start);
+        } else {
+            assert_eq!(records, log.records, "{at} is padding or was zero");
+        }
+        // Only the end of it came to the disk.
+        let mut image = log.image.clone();
+        image.segment(0)[torn.start..at].fill(0);
+        let (recovered, _) = open(&mut image);
+        assert!(recovered.next_offset.0 == 6 || at == torn.start);
+    }
+}

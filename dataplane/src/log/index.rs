@@ -218,6 +218,17 @@ impl Before {
         segment: &SegmentId,
         end: u64,
     ) -> io::Result<Self> {
+        Self::read_each(files, path, segment, end, |_| ())
+    }
+
+    /// As [`Before::read`], and hands out the bytes of each header.
+    pub(super) fn read_each<F: StartFiles + ?Sized>(
+        files: &F,
+        path: &Path,
+        segment: &SegmentId,
+        end: u64,
+        mut each: impl FnMut(&[u8; BATCH_HEADER_BYTES]),
+    ) -> io::Result<Self> {
         let mut before = Self {
             index: SegmentIndex::new(),
             last: None,
@@ -228,6 +239,7 @@ impl Before {
         while before.position < end {
             let count = read(files, path, before.position, &mut bytes)?;
             let Ok(header) = BatchHeader::decode(&bytes[..count], segment) else { break };
+            each(&bytes);
             before.index.push(before.position, &header);
             before.last = Some((header, BatchHeader::crc_of(&bytes)));
             before.log_start = before.log_start.max(header.log_start);

@@ -25,6 +25,7 @@ use super::scan::{
 use super::segments::{Active, LogEnd, Prepared, Sealed};
 use crate::disk::StartFiles;
 use crate::ids::Offset;
+use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -556,13 +557,15 @@ impl Pass {
             return Err(self.damaged(segment, next, None));
         }
         let failed = |error| io_error("read", &segment.path, error);
-        let rest = look_behind(files, segment, self.position).map_err(failed)?;
+        let rest = self.rest(files, segment, self.position, next).map_err(failed)?;
         let mut flushed = checkpointed.max(self.chain.watermark).max(rest.watermark);
         let mut is_odd = matches!(self.bad, Some((BadBatch::Chain, _)))
             || self.is_out_of_place(&rest, next, files, segment)?;
         for segment in &opened.new[last + 1..] {
             let failed = |error| io_error("read", &segment.path, error);
-            let rest = look_behind(files, segment, SEGMENT_HEADER_BYTES).map_err(failed)?;
+            let nothing = |_: &[u8]| false;
+            let rest =
+                look_behind(files, segment, SEGMENT_HEADER_BYTES, &nothing).map_err(failed)?;
             flushed = flushed.max(rest.watermark);
             // Nothing is in a segment before the batch that ends the one before it is durable.
             is_odd |= rest.is_used;
@@ -571,6 +574,29 @@ impl Pass {
             return Err(self.damaged(segment, next, Some(flushed)));
         }
         Ok(rest)
+    }
+
+    /// What lies behind the end of the last segment that was read. A payload may hold a copy of this very
+    /// segment, and a crash may have torn its batch: a header that lies in front as well is such a
+    /// copy, and says nothing that the one in front does not. No batch is written twice, and no two
+    /// headers are equal, for each names the checksum of the one before it.
+    fn rest<F: StartFiles + ?Sized>(
+        &self,
+        files: &F,
+        segment: &Segment,
+        position: u64,
+        next: Offset,
+    ) -> io::Result<Rest> {
+        let rest = look_behind(files, segment, position, &|_| false)?;
+        if rest.base_offset.is_none_or(|base| base > next) {
+            return Ok(rest);
+        }
+        let mut in_front = HashSet::new();
+        let id = &segment.header.segment;
+        Before::read_each(files, &segment.path, id, self.position, |header| {
+            in_front.insert(*header);
+        })?;
+        look_behind(files, segment, position, &|header| in_front.contains(header))
     }
 
     /// Whether a good header lies behind the end although its records come before: then something
@@ -590,7 +616,9 @@ impl Pass {
         if !at_end || rest.base_offset.is_some_and(|base| base < next) {
             return Ok(true);
         }
-        let behind = look_behind(files, segment, self.position + BATCH_HEADER_BYTES as u64)
+        let behind = self.position + BATCH_HEADER_BYTES as u64;
+        let behind = self
+            .rest(files, segment, behind, next)
             .map_err(|error| io_error("read", &segment.path, error))?;
         Ok(behind.base_offset.is_some_and(|base| base <= next))
     }

@@ -372,7 +372,8 @@ pub struct Rest {
 /// end of a segment.
 ///
 /// A header counts whatever its records look like: a crash writes pages in any order, and its
-/// marks were true when it was sealed.
+/// marks were true when it was sealed. Those that `is_copy` says lie in front as well do not: somebody has
+/// published what was in this file.
 ///
 /// # Errors
 /// The file cannot be read.
@@ -380,6 +381,7 @@ pub fn look_behind<F: StartFiles + ?Sized>(
     files: &F,
     segment: &Segment,
     position: u64,
+    is_copy: &dyn Fn(&[u8]) -> bool,
 ) -> io::Result<Rest> {
     let mut rest = Rest::default();
     let mut window = vec![0; WINDOW_BYTES as usize];
@@ -394,7 +396,7 @@ pub fn look_behind<F: StartFiles + ?Sized>(
         if let Some(last) = bytes.iter().rposition(|&byte| byte != 0) {
             rest.is_used = true;
             rest.end = at + last as u64 + 1;
-            note_headers(bytes, &segment.header.segment, &mut rest);
+            note_headers(bytes, &segment.header.segment, is_copy, &mut rest);
         }
         // Headers that lie across the windows' border are seen with the next one.
         let step = if (count as u64) < left || at + count as u64 == segment.header.file_bytes {
@@ -407,11 +409,17 @@ pub fn look_behind<F: StartFiles + ?Sized>(
     Ok(rest)
 }
 
-fn note_headers(bytes: &[u8], segment: &SegmentId, rest: &mut Rest) {
+fn note_headers(
+    bytes: &[u8],
+    segment: &SegmentId,
+    is_copy: &dyn Fn(&[u8]) -> bool,
+    rest: &mut Rest,
+) {
     let magic = BATCH_MAGIC.to_le_bytes();
     for at in (0..bytes.len().saturating_sub(BATCH_HEADER_BYTES - 1)).step_by(8) {
         if bytes[at..at + 4] == magic
             && let Ok(header) = BatchHeader::decode(&bytes[at..], segment)
+            && !is_copy(&bytes[at..at + BATCH_HEADER_BYTES])
         {
             rest.note(&header);
         }
