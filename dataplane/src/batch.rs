@@ -74,7 +74,7 @@ const LOOKS: usize = 4;
 const ALIGN: usize = 8;
 
 /// What has to be true of a record for it to be committed.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Level {
     /// Accepted by the owning core. Survives nothing.
     Memory,
@@ -376,15 +376,6 @@ impl<'a> MessageRef<'a> {
         match self {
             Self::Handle(message) => message.payload(),
             Self::InBatch(batch, index) => batch.payload(index),
-        }
-    }
-
-    /// The level that it was accepted at; of one that lies in no batch, `Memory`.
-    #[must_use]
-    pub fn level(self) -> Level {
-        match self {
-            Self::Handle(message) => message.level(),
-            Self::InBatch(batch, index) => batch.level(index),
         }
     }
 

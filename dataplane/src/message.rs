@@ -5,7 +5,7 @@
 //! that they were accepted in ([`crate::batch`]), or in an allocation of their own: a handle keeps
 //! the whole batch, so who holds a message for long makes it [`Message::lasting`].
 
-use crate::batch::{Batch, Level};
+use crate::batch::Batch;
 use crate::time::Nanos;
 use core::sync::atomic::{AtomicU64, Ordering};
 use triomphe::{Arc, ThinArc};
@@ -234,15 +234,6 @@ impl Message {
         match &self.0 {
             Place::Alone(alone) => ThinArc::strong_count(alone) == 1,
             Place::InBatch(batch, _) => Arc::is_unique(batch),
-        }
-    }
-
-    /// The level that a message was accepted at; of one that lies in no batch, `Memory`.
-    #[must_use]
-    pub fn level(&self) -> Level {
-        match &self.0 {
-            Place::Alone(_) => Level::Memory,
-            Place::InBatch(batch, index) => batch.level(*index),
         }
     }
 

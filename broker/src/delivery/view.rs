@@ -1,7 +1,7 @@
 //! A message while it is being routed: borrowed from the receive buffer as long as nobody has to
 //! keep it, shared as soon as somebody does.
 
-use ringlane_dataplane::batch::{Level, MessageRef};
+use ringlane_dataplane::batch::MessageRef;
 use ringlane_dataplane::message::{Message, MessageHead, MessageMeter};
 use ringlane_dataplane::routing::RecordId;
 use ringlane_dataplane::time::Nanos;
@@ -56,8 +56,6 @@ pub(crate) struct View<'a> {
     pub(crate) expires_at: Nanos,
     /// Where it is logged, if it is.
     pub(crate) record: Option<RecordId>,
-    /// The level that it was accepted at.
-    pub(crate) level: Level,
     shared: Shared<'a>,
 }
 
@@ -79,7 +77,6 @@ impl<'a> View<'a> {
             accepted_at: head.accepted_at,
             expires_at: head.expires_at,
             record: None,
-            level: Level::Memory,
             shared: Shared::Not,
         }
     }
@@ -97,7 +94,6 @@ impl<'a> View<'a> {
     fn at(message: MessageRef<'a>) -> Self {
         let (topic, properties) = (message.topic(), message.properties());
         let mut view = Self::borrowed(*message.head(), topic, properties, message.payload());
-        view.level = message.level();
         view.shared = Shared::At(message);
         view
     }

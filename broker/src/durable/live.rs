@@ -177,7 +177,7 @@ impl Broker {
         }
         let (partition, offset) = (record.partition.0, record.offset.0);
         let place = Place { partition, epoch: durable.epoch, offset };
-        let memory = view.level == Level::Memory;
+        let memory = record.level == Level::Memory;
         for same in scratch.posted.chunk_by(|a, b| a.partition == b.partition) {
             let partition = same[0].partition;
             let state = &mut durable.partitions[usize::from(partition)].state;

@@ -13,6 +13,7 @@ use crate::session::{
     NEVER_EXPIRES, Pending, SessionId, Subscription, SubscriptionIds, SubscriptionKind, WillMessage,
 };
 use hashbrown::HashMap;
+use ringlane_dataplane::batch::Level;
 use ringlane_dataplane::ids::{Offset, PartitionId};
 use ringlane_dataplane::log::stored::Clocks;
 use ringlane_dataplane::message::{Message, MessageHead};
@@ -227,7 +228,8 @@ impl Broker {
         let message = self.maker.make(head, topic, &retained.properties, &retained.payload);
         let (partition, offset) =
             (PartitionId(retained.place.partition), Offset(retained.place.offset));
-        self.keep_retained(turn, &message, RecordId { partition, offset });
+        let level = if retained.memory { Level::Memory } else { Level::LocalDisk };
+        self.keep_retained(turn, &message, RecordId { partition, offset, level });
     }
 
     /// The expiry interval and the will delay of a session without a connection go on counting. One

@@ -27,7 +27,7 @@ impl Broker {
         let secs = expires.map(|expires_at| expires_at.since(head.accepted_at).as_secs());
         let retained = RetainedBody {
             place: Place { partition: record.partition.0, epoch, offset: record.offset.0 },
-            memory: message.level() == Level::Memory,
+            memory: record.level == Level::Memory,
             publisher: head.publisher,
             accepted_ms: self.unix_ms(head.accepted_at),
             expiry_secs: secs.map(|secs| u32::try_from(secs).unwrap_or(u32::MAX - 1)),

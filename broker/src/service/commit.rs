@@ -104,7 +104,8 @@ impl Broker {
         ack: Option<AckToken>,
     ) {
         let message = batch.message(at);
-        let record = RecordId { partition: self.partitions[index].id(), offset: batch.offset(at) };
+        let (partition, offset) = (self.partitions[index].id(), batch.offset(at));
+        let record = RecordId { partition, offset, level: batch.level_now() };
         let retain_owner = self.retain_owner(message);
         // Before it is matched: the log must not say that it was matched and lack it.
         let stored = retain_owner != Some(self.core)
@@ -200,8 +201,8 @@ impl Broker {
             }
             let partition = self.partitions[index].id();
             let mut cursors = core::mem::take(self.partitions[index].cursors_mut());
-            cursors.advance(|to, offset, message| {
-                let record = RecordId { partition, offset };
+            cursors.advance(|to, offset, level, message| {
+                let record = RecordId { partition, offset, level };
                 self.mail_one(turn, to, record, MessageRef::Handle(message))
             });
             if cursors.has_lag() {
@@ -235,7 +236,7 @@ impl Broker {
         // Kept before it is matched, as where it was committed.
         if retain {
             let stored = self.apply_retained(turn, message, record);
-            let RecordId { partition, offset } = record;
+            let RecordId { partition, offset, .. } = record;
             if message.head().qos > 0 {
                 self.send_mail(turn, from, Mail::RetainApplied { partition, offset, stored });
             }

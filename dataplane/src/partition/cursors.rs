@@ -4,7 +4,7 @@
 //! until it moves on. Cursors go by the order of commitment, which is the order of offsets within
 //! a level.
 
-use crate::batch::MessageRef;
+use crate::batch::{Level, MessageRef};
 use crate::ids::{CoreId, Offset};
 use crate::message::Message;
 use crate::routing::CoreSet;
@@ -14,6 +14,7 @@ use std::collections::VecDeque;
 #[derive(Debug)]
 struct Kept {
     offset: Offset,
+    level: Level,
     message: Message,
     wanted: CoreSet,
 }
@@ -48,7 +49,13 @@ impl Cursors {
 
     /// Takes note of a commitment. `missed` are the cores that want the record and could not be
     /// told now: their cursors stop here.
-    pub(super) fn commit(&mut self, offset: Offset, message: MessageRef<'_>, missed: CoreSet) {
+    pub(super) fn commit(
+        &mut self,
+        offset: Offset,
+        level: Level,
+        message: MessageRef<'_>,
+        missed: CoreSet,
+    ) {
         let number = self.committed;
         self.committed += 1;
         if missed.is_empty() && self.lags.is_empty() {
@@ -58,7 +65,7 @@ impl Cursors {
         let message = message.to_message();
         self.kept_bytes += message.memory_bytes();
         self.qos0_kept += usize::from(message.head().qos == 0);
-        self.kept.push_back(Kept { offset, message, wanted: missed });
+        self.kept.push_back(Kept { offset, level, message, wanted: missed });
         for core in missed.iter() {
             if !self.is_lagging(core) {
                 self.lags.push(Lag { core, cursor: number });
@@ -88,13 +95,13 @@ impl Cursors {
     /// Moves the stopped cursors on: calls `mail` for each record that a core still wants, in
     /// their order per core, until it says that the mailbox is full. Drops the records that
     /// every cursor has passed.
-    pub fn advance(&mut self, mut mail: impl FnMut(CoreId, Offset, &Message) -> bool) {
+    pub fn advance(&mut self, mut mail: impl FnMut(CoreId, Offset, Level, &Message) -> bool) {
         let (kept, trimmed, committed) = (&mut self.kept, self.trimmed, self.committed);
         self.lags.retain_mut(|lag| {
             while lag.cursor < committed {
                 let record = &mut kept[(lag.cursor - trimmed) as usize];
                 if record.wanted.contains(lag.core) {
-                    if !mail(lag.core, record.offset, &record.message) {
+                    if !mail(lag.core, record.offset, record.level, &record.message) {
                         return true;
                     }
                     record.wanted.remove(lag.core);

@@ -393,7 +393,7 @@ impl<A> Partition<A> {
             let flushed = self.writer.as_ref().map_or(0, |writer| writer.marks().flushed.0);
             assert!(offset.0 < flushed, "nothing is committed that its level does not allow");
         }
-        self.cursors.commit(offset, batch.message(index), missed);
+        self.cursors.commit(offset, batch.level, batch.message(index), missed);
     }
 
     /// Gives a batch back that was taken out: to its pool, or to where its other records wait.
@@ -538,7 +538,7 @@ mod tests {
         assert_eq!(pool.read_count(), 1, "the records that are kept lie in it");
 
         let mut sent = Vec::new();
-        partition.cursors_mut().advance(|core, offset, _| {
+        partition.cursors_mut().advance(|core, offset, _, _| {
             sent.push((core, offset.0));
             !(core == far && offset.0 == 2)
         });
@@ -546,7 +546,7 @@ mod tests {
         assert!(!partition.cursors().is_lagging(near));
 
         sent.clear();
-        partition.cursors_mut().advance(|core, offset, _| {
+        partition.cursors_mut().advance(|core, offset, _, _| {
             sent.push((core, offset.0));
             true
         });

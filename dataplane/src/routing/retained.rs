@@ -4,6 +4,7 @@
 //! can stop after any number of topics and go on later from where it was.
 
 use super::matching::{is_hidden, is_wildcard, matches};
+use crate::batch::Level;
 use crate::ids::{Offset, PartitionId};
 use crate::message::Message;
 use crate::time::Nanos;
@@ -11,13 +12,15 @@ use core::ops::Bound;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Range;
 
-/// Where a record is.
+/// Where a record is, and what had to be true before it was handed on.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct RecordId {
     /// Its partition.
     pub partition: PartitionId,
     /// Its offset there.
     pub offset: Offset,
+    /// The level that it was accepted at.
+    pub level: Level,
 }
 
 /// What [`RetainedStore::set`] did.

@@ -23,7 +23,7 @@ fn lasting(topic: &str, payload: &[u8]) -> Message {
 }
 
 fn source(offset: u64) -> RecordId {
-    RecordId { partition: PartitionId(1), offset: Offset(offset) }
+    RecordId { partition: PartitionId(1), offset: Offset(offset), level: Level::Memory }
 }
 
 fn store(topics: &[&str]) -> RetainedStore {
