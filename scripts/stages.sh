@@ -20,7 +20,7 @@ stage_tidy() {
 
 stage_clippy() {
     need_rust
-    cargo clippy --workspace --all-targets --locked -- -D warnings
+    cargo clippy --workspace --all-targets --features ringlane/parquet --locked -- -D warnings
 }
 
 stage_docs() {
@@ -38,10 +38,10 @@ stage_build() {
 stage_rust() {
     need_rust
     if need_nextest; then
-        cargo nextest run --workspace --features ringlane/failpoints --locked --no-fail-fast
+        cargo nextest run --workspace --features ringlane/failpoints,ringlane/parquet --locked --no-fail-fast
     else
         say "cargo-nextest cannot be had: cargo test instead"
-        cargo test --workspace --features ringlane/failpoints --locked --no-fail-fast --lib --bins --tests
+        cargo test --workspace --features ringlane/failpoints,ringlane/parquet --locked --no-fail-fast --lib --bins --tests
     fi
 }
 

@@ -5,18 +5,23 @@
 //! the log itself names. Of a stopped one everything that its next start would find.
 
 mod directory;
+mod export;
 mod list;
+#[cfg(feature = "parquet")]
+mod parquet;
 mod place;
 pub(crate) mod print;
 mod progress;
 mod read;
 mod select;
+mod sink;
 mod truncate;
 mod verify;
 mod walk;
 
 use clap::{Args, Subcommand};
 use directory::Directory;
+use export::ExportFormat;
 use select::Selection;
 use std::fmt;
 use std::io;
@@ -71,15 +76,18 @@ pub(crate) enum LogCommand {
         #[arg(long)]
         yes: bool,
     },
-    /// Write records as JSON lines
+    /// Write records to a file, or as JSON lines to standard output
     Export {
         #[command(flatten)]
         place: Place,
         #[command(flatten)]
         selection: Selection,
-        /// File to make; without it, standard output
+        /// File to make; it appears once it is whole
         #[arg(short, long, value_name = "FILE")]
         out: Option<PathBuf>,
+        /// What is written
+        #[arg(long, value_enum, default_value_t)]
+        format: ExportFormat,
     },
 }
 
@@ -157,8 +165,8 @@ impl LogCommand {
             Self::TruncateTail { partition, at, yes, .. } => {
                 truncate::run(data_dir, *partition, *at, *yes)
             }
-            Self::Export { selection, out, .. } => {
-                read::export(&Directory::open(data_dir)?, selection, out.as_deref())
+            Self::Export { selection, out, format, .. } => {
+                export::run(&Directory::open(data_dir)?, selection, *format, out.as_deref())
             }
         }
     }

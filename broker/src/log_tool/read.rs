@@ -1,28 +1,23 @@
-//! Printing and exporting records.
+//! Reading records, and printing them.
 
+use super::ToolError;
 use super::directory::{Directory, PartitionLog};
 use super::place::begin;
-use super::progress::Progress;
 use super::select::{From, Selection};
+use super::sink::{Lines, Sink};
 use super::walk::{At, Stop, damage, walk};
-use super::{ToolError, print};
 use ringlane_dataplane::disk::StartFiles;
-use ringlane_dataplane::log::record::Record;
 use ringlane_dataplane::log::scan::GoodBatch;
 use ringlane_transport_uring::StdFiles;
 use std::collections::VecDeque;
-use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::ops::ControlFlow;
-use std::path::Path;
 use std::time::Duration;
 
 /// How often `--follow` looks for more.
 const POLL: Duration = Duration::from_millis(200);
 /// `--follow` looks for damage at every so many polls: it reads what lies behind.
 const POLLS_PER_JUDGEMENT: u32 = 25;
-
-type Format = fn(u32, &Record<'_>) -> String;
 
 /// `ringlane log read`.
 pub(super) fn print(
@@ -31,98 +26,72 @@ pub(super) fn print(
     json: bool,
     follow: bool,
 ) -> Result<(), ToolError> {
-    let format: Format = if json { print::json } else { print::line };
-    let mut out = BufWriter::new(io::stdout().lock());
-    let mut readers = readers(directory, selection, format)?;
+    let mut lines = Lines::new(BufWriter::new(io::stdout().lock()), json);
+    let mut readers = readers(directory, selection)?;
     let mut result = Ok(());
     for reader in &mut readers {
-        result = worse(result, reader.read_all(&mut out, &mut |_| ())?);
+        result = worse(result, reader.read_all(&mut lines, &mut |_| ())?);
     }
-    out.flush().map_err(|error| ToolError::output(&error))?;
+    lines.flush()?;
     if follow && result.is_ok() {
-        return self::follow(&mut readers, &mut out);
+        return self::follow(&mut readers, &mut lines);
     }
-    result
-}
-
-/// `ringlane log export`.
-pub(super) fn export(
-    directory: &Directory,
-    selection: &Selection,
-    path: Option<&Path>,
-) -> Result<(), ToolError> {
-    let Some(path) = path else { return print(directory, selection, true, false) };
-    let file = File::create_new(path).map_err(|error| ToolError::io("make", path, &error))?;
-    let mut out = BufWriter::new(&file);
-    let mut readers = readers(directory, selection, print::json)?;
-    let total = readers.iter().map(|reader| reader.bytes_left).sum();
-    let (mut progress, mut before) = (Progress::new("exporting".to_owned(), total), 0);
-    let mut result = Ok(());
-    for reader in &mut readers {
-        let ended = reader.read_all(&mut out, &mut |done| progress.at(before + done))?;
-        result = worse(result, ended);
-        before += reader.bytes_left;
-    }
-    out.flush().map_err(|error| ToolError::io("write", path, &error))?;
-    drop(out);
-    file.sync_all().map_err(|error| ToolError::io("sync", path, &error))?;
     result
 }
 
 /// Goes on as the broker appends.
-fn follow(readers: &mut [Reader<'_>], out: &mut dyn Write) -> Result<(), ToolError> {
+fn follow<W: Write>(
+    readers: &mut [Reader<'_, Lines<W>>],
+    lines: &mut Lines<W>,
+) -> Result<(), ToolError> {
     for poll in 1.. {
         std::thread::sleep(POLL);
         for reader in &mut *readers {
             let before = reader.at;
-            let stop = reader.pass(out, &mut |_| ())?;
+            let stop = reader.pass(lines, &mut |_| ())?;
             let is_stuck = before == reader.at && matches!(stop, Stop::End(Some(_)));
             if is_stuck && poll % POLLS_PER_JUDGEMENT == 0 {
                 reader.judge(stop)?;
             }
         }
-        out.flush().map_err(|error| ToolError::output(&error))?;
+        lines.flush()?;
     }
     Ok(())
 }
 
-fn worse(one: Result<(), ToolError>, two: Result<(), ToolError>) -> Result<(), ToolError> {
+pub(super) fn worse(
+    one: Result<(), ToolError>,
+    two: Result<(), ToolError>,
+) -> Result<(), ToolError> {
     if one.is_err() { one } else { two }
 }
 
-fn readers<'a>(
+pub(super) fn readers<'a, S: Sink>(
     directory: &Directory,
     selection: &'a Selection,
-    format: Format,
-) -> Result<Vec<Reader<'a>>, ToolError> {
+) -> Result<Vec<Reader<'a, S>>, ToolError> {
     let logs = directory.partitions(&selection.partition)?;
-    logs.into_iter().map(|log| Reader::new(log, directory.in_use, selection, format)).collect()
+    logs.into_iter().map(|log| Reader::new(log, directory.in_use, selection)).collect()
 }
 
 /// Reads the records of one partition that are wanted.
-struct Reader<'a> {
+pub(super) struct Reader<'a, S: Sink> {
     log: PartitionLog,
     selection: &'a Selection,
-    format: Format,
     at: Option<At>,
     /// Bytes from where it begins, at most.
-    bytes_left: u64,
+    pub(super) bytes_left: u64,
     /// A broker appends: batches wait in `held` until a later one says that they are durable.
     in_use: bool,
-    held: VecDeque<(u64, String)>,
+    held: VecDeque<(u64, S::Piece)>,
     /// What was asked for has begun.
     begun: bool,
     /// It has ended.
     ended: bool,
 }
 
-impl<'a> Reader<'a> {
-    fn new(
-        log: PartitionLog,
-        in_use: bool,
-        selection: &'a Selection,
-        format: Format,
-    ) -> Result<Self, ToolError> {
+impl<'a, S: Sink> Reader<'a, S> {
+    fn new(log: PartitionLog, in_use: bool, selection: &'a Selection) -> Result<Self, ToolError> {
         let at = begin(&log, selection.from)?;
         let mut bytes_left = 0;
         for number in log.segments()? {
@@ -132,19 +101,19 @@ impl<'a> Reader<'a> {
             }
         }
         let (held, begun, ended) = (VecDeque::new(), selection.from == From::Earliest, false);
-        Ok(Self { log, selection, format, at, bytes_left, in_use, held, begun, ended })
+        Ok(Self { log, selection, at, bytes_left, in_use, held, begun, ended })
     }
 
     /// Writes all that is there. The inner result is damage that was met.
-    fn read_all(
+    pub(super) fn read_all(
         &mut self,
-        out: &mut dyn Write,
+        sink: &mut S,
         on_bytes: &mut dyn FnMut(u64),
     ) -> Result<Result<(), ToolError>, ToolError> {
-        let stop = self.pass(out, on_bytes)?;
+        let stop = self.pass(sink, on_bytes)?;
         self.begun |= self.selection.from == From::Latest;
         match self.judge(stop) {
-            Ok(true) => self.read_all(out, on_bytes),
+            Ok(true) => self.read_all(sink, on_bytes),
             Ok(false) => Ok(Ok(())),
             Err(ToolError::Damaged) => Ok(Err(ToolError::Damaged)),
             Err(other) => Err(other),
@@ -152,11 +121,7 @@ impl<'a> Reader<'a> {
     }
 
     /// One walk to the end of what is there now.
-    fn pass(
-        &mut self,
-        out: &mut dyn Write,
-        on_bytes: &mut dyn FnMut(u64),
-    ) -> Result<Stop, ToolError> {
+    fn pass(&mut self, sink: &mut S, on_bytes: &mut dyn FnMut(u64)) -> Result<Stop, ToolError> {
         if self.at.is_none() {
             self.at = begin(&self.log, self.selection.from)?;
         }
@@ -165,33 +130,29 @@ impl<'a> Reader<'a> {
         let stop = walk(&log, &mut at, &mut |_, batch| {
             bytes += batch.header.bytes();
             on_bytes(bytes);
-            self.take(batch, out)
+            self.take(batch, sink)
         });
         self.at = Some(at);
         stop
     }
 
-    fn take(
-        &mut self,
-        batch: &GoodBatch<'_>,
-        out: &mut dyn Write,
-    ) -> Result<ControlFlow<()>, ToolError> {
+    fn take(&mut self, batch: &GoodBatch<'_>, sink: &mut S) -> Result<ControlFlow<()>, ToolError> {
         let durable = batch.header.watermark.0;
-        while let Some((_, text)) = self.held.pop_front_if(|(end, _)| *end <= durable) {
-            out.write_all(text.as_bytes()).map_err(|error| ToolError::output(&error))?;
+        while let Some((_, piece)) = self.held.pop_front_if(|(end, _)| *end <= durable) {
+            sink.take(piece)?;
         }
-        let text = self.format(batch);
+        let piece = self.piece(batch, sink);
         if !self.in_use {
-            out.write_all(text.as_bytes()).map_err(|error| ToolError::output(&error))?;
-        } else if !text.is_empty() {
-            self.held.push_back((batch.header.next_offset().0, text));
+            sink.take(piece)?;
+        } else if !S::is_empty(&piece) {
+            self.held.push_back((batch.header.next_offset().0, piece));
         }
         let is_done = self.ended && self.held.is_empty();
         Ok(if is_done { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
     }
 
-    fn format(&mut self, batch: &GoodBatch<'_>) -> String {
-        let mut text = String::new();
+    fn piece(&mut self, batch: &GoodBatch<'_>, sink: &S) -> S::Piece {
+        let mut piece = S::Piece::default();
         for record in batch.records() {
             self.begun |= match self.selection.from {
                 From::Earliest => true,
@@ -201,10 +162,10 @@ impl<'a> Reader<'a> {
             };
             self.ended |= self.begun && self.selection.to.is_some_and(|to| to.is_before(&record));
             if self.begun && !self.ended && self.selection.takes(&record) {
-                text.push_str(&(self.format)(self.log.number(), &record));
+                sink.add(&mut piece, self.log.number(), &record);
             }
         }
-        text
+        piece
     }
 
     /// Whether there is more after all: a broker has appended meanwhile. Damage is reported.
