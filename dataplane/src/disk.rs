@@ -5,10 +5,9 @@
 //! any order: whoever needs one thing after the other waits for the first. Only [`FileJob`]s of one
 //! core are carried out in the order in which they were given.
 //!
-//! The first error of a [`DiskCommand::Write`], a [`DiskCommand::Sync`] or a [`FileJob::Append`] is
-//! final for its file: the driver refuses all later ones with the same error, because the kernel
-//! marks pages clean after a sync that failed, and the next sync would succeed without them
-//! (fsync(2), "Errors").
+//! The first error of a [`DiskCommand::Write`] or a [`FileJob::Append`] is final for its file: the
+//! driver refuses all later ones with the same error, because the kernel marks pages clean after a
+//! sync that failed, and the next sync would succeed without them (fsync(2), "Errors").
 //!
 //! [`StartFiles`] is the other half: plain calls that wait, for recovery, before the cores run.
 
@@ -41,6 +40,8 @@ pub struct DiskToken(pub u64);
 
 /// Bytes of the header that is written in front of a batch's body.
 pub const BATCH_HEADER_BYTES: usize = 64;
+/// What file systems keep together, and read before a part of it is written.
+pub const BLOCK_BYTES: usize = 4096;
 
 /// A batch on its way to the disk. The header is written from here and the body from the batch,
 /// because the batch may be read by others already when its place in the file is known.
@@ -69,8 +70,9 @@ impl BatchWrite {
 /// What the log asks of the driver.
 #[derive(Debug)]
 pub enum DiskCommand {
-    /// Writes the batches one behind the other, all of them or an error: short writes are
-    /// continued by the driver.
+    /// Writes the batches one behind the other, all of them or an error (short writes are continued
+    /// by the driver), and then makes durable what is in the file (fdatasync(2)). It comes back
+    /// when both have ended, or with the first error, which says which of them failed.
     Write {
         /// Comes back.
         token: DiskToken,
@@ -80,14 +82,9 @@ pub enum DiskCommand {
         position: u64,
         /// What is written; [`Disk::spare_batches`] has an empty vector for it.
         batches: Vec<BatchWrite>,
-    },
-    /// Makes durable all that was written before this command was given: those writes that
-    /// have come back, and only those (fdatasync(2)).
-    Sync {
-        /// Comes back.
-        token: DiskToken,
-        /// An open file.
-        file: FileId,
+        /// Zeros written behind them over zeros, fewer than [`BLOCK_BYTES`]: up to the end of a
+        /// block, so that it need not be read first.
+        zeros: u32,
     },
     /// Reads; fewer bytes come only at the end of the file.
     Read {
@@ -114,10 +111,9 @@ impl DiskCommand {
     #[must_use]
     pub fn token(&self) -> DiskToken {
         match self {
-            Self::Write { token, .. }
-            | Self::Sync { token, .. }
-            | Self::Read { token, .. }
-            | Self::Job { token, .. } => *token,
+            Self::Write { token, .. } | Self::Read { token, .. } | Self::Job { token, .. } => {
+                *token
+            }
         }
     }
 }
@@ -223,6 +219,8 @@ pub struct DiskError {
     pub kind: DiskErrorKind,
     /// What the kernel said, see errno(3).
     pub errno: i32,
+    /// Whether it was the sync of a [`DiskCommand::Write`], and no longer the write.
+    pub in_sync: bool,
 }
 
 /// `ENOSPC` on Linux, on every processor that this program runs on (errno(3)).
@@ -239,7 +237,13 @@ impl DiskError {
             ENOSPC | EDQUOT => DiskErrorKind::Full,
             _ => DiskErrorKind::Io,
         };
-        Self { kind, errno }
+        Self { kind, errno, in_sync: false }
+    }
+
+    /// The same of a sync.
+    #[must_use]
+    pub fn of_sync(self) -> Self {
+        Self { in_sync: true, ..self }
     }
 }
 
@@ -396,7 +400,10 @@ mod tests {
     fn a_full_disk_is_told_from_a_broken_one() {
         assert_eq!(DiskError::from_errno(ENOSPC).kind, DiskErrorKind::Full);
         assert_eq!(DiskError::from_errno(EDQUOT).kind, DiskErrorKind::Full);
-        assert_eq!(DiskError::from_errno(EIO), DiskError { kind: DiskErrorKind::Io, errno: EIO });
+        assert_eq!(
+            DiskError::from_errno(EIO),
+            DiskError { kind: DiskErrorKind::Io, errno: EIO, in_sync: false }
+        );
         assert!(DiskError::from_errno(ENOSPC).to_string().contains("No space"));
     }
 

@@ -9,10 +9,11 @@ mod support;
 use faulty_disk::FaultyDisk;
 use files::{FileRig, Kind, headers};
 use ringlane_dataplane::disk::{
-    DiskCommand, DiskDone, DiskErrorKind, FileDriver, FileId, FileJob, StartFiles, TEMPORARY_SUFFIX,
+    DiskDone, DiskError, DiskErrorKind, FileDriver, FileId, FileJob, StartFiles, TEMPORARY_SUFFIX,
 };
 use ringlane_transport_uring::{FileBackend, StdFiles, TransportKind};
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -47,7 +48,6 @@ fn a_full_disk_makes_no_segment_and_heals(kind: Kind) {
     assert_eq!(segments(&disk.path()).len(), made.len(), "nothing is left of the last");
     for (file, _) in &made {
         assert_eq!(rig.write(*file, 4096, headers(100)), Ok(DiskDone::Done), "room was set aside");
-        assert_eq!(rig.sync(*file), Ok(DiskDone::Done));
     }
     let (oldest, path) = made.remove(0);
     assert_eq!(rig.job(FileJob::Close { file: oldest }), Ok(DiskDone::Done));
@@ -62,21 +62,16 @@ fn a_failed_write_back_is_final_for_its_file_alone(kind: Kind) {
     let mut rig = FileRig::new(kind);
     let sound = rig.create(&disk.path().join("sound.log"), SEGMENT).expect("there is room");
     let path = disk.path().join("lost.log");
-    fs::File::create(&path).and_then(|file| file.set_len(80 << 20)).expect("a sparse file");
+    let others = fs::File::create(disk.path().join("others")).expect("there is room");
+    (&others).write_all(&vec![7; 34 << 20]).and_then(|()| others.sync_all()).expect("it fits");
+    fs::File::create(&path).and_then(|file| file.set_len(16 << 20)).expect("a sparse file");
     let lost = rig.disk.open_id();
     assert_eq!(rig.job(FileJob::Open { file: lost, path }), Ok(DiskDone::Done));
-    let error = (0..80 << 20)
-        .step_by(1 << 20)
-        .map(|position| rig.write(lost, position, headers(1 << 14)))
-        .chain([Ok(DiskDone::Done)])
-        .find_map(Result::err)
-        .or_else(|| rig.sync(lost).err())
-        .expect("80 MiB do not fit into 48");
-    assert_eq!(rig.sync(lost), Err(error), "the first error is final");
-    assert_eq!(rig.write(lost, 0, headers(1)), Err(error));
+    let error = rig.write(lost, 0, headers(16 << 14)).expect_err("no room below the file system");
+    let first = DiskError { in_sync: false, ..error };
+    assert_eq!(rig.write(lost, 0, headers(1)), Err(first), "the first error is final");
     assert!(matches!(rig.read(lost, 0, 64), Ok(DiskDone::Read(_))), "reading goes on");
-    assert_eq!(rig.write(sound, 4096, headers(10)), Ok(DiskDone::Done));
-    assert_eq!(rig.sync(sound), Ok(DiskDone::Done), "the other file goes on");
+    assert_eq!(rig.write(sound, 4096, headers(10)), Ok(DiskDone::Done), "the other file goes on");
     assert_eq!(rig.driver.in_flight(), 0);
 }
 
@@ -120,8 +115,6 @@ fn work(rig: &mut FileRig, directory: &Path, cycle: u32, told: &mut Told) -> usi
         let path = directory.join(format!("{cycle}-{number}.log"));
         let file = rig.create(&path, 1 << 20).expect("there is room");
         assert_eq!(rig.write(file, 4096, headers(50)), Ok(DiskDone::Done));
-        assert_eq!(rig.sync(file), Ok(DiskDone::Done));
-        assert_eq!(rig.write(file, 4096 + 50 * 64, headers(50)), Ok(DiskDone::Done));
         told.segments.push((file, path));
         told.flushed.push(50);
     }
@@ -142,7 +135,7 @@ fn work(rig: &mut FileRig, directory: &Path, cycle: u32, told: &mut Told) -> usi
     }
     told.published = 1;
     let file = told.segments[0].0;
-    rig.push(|token| DiskCommand::Sync { token, file });
+    rig.push_write(file, 4096 + 50 * 64, headers(50));
     publish(rig, 2);
     let file = rig.disk.open_id();
     let path = directory.join(format!("{cycle}-new.log"));

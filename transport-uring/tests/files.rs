@@ -76,7 +76,6 @@ fn what_was_written_is_read_again(kind: Kind) {
     let mut rig = FileRig::new(kind);
     let file = rig.create(&path, 8192).unwrap();
     done(rig.write(file, 4096, headers(3)));
-    done(rig.sync(file));
     let expected = bytes_of(&headers(3));
     assert_eq!(rig.read(file, 4096, 192), Ok(DiskDone::Read(expected.clone())));
     assert_eq!(fs::read(&path).unwrap()[4096..4288], expected);
@@ -107,11 +106,6 @@ fn files_do_not_wait_for_each_other(kind: Kind) {
             .map(|file| rig.push_write(*file, 4096 + 64 * round, vec![header(round as u8)]))
             .collect();
         writes.into_iter().for_each(|token| done(rig.wait(token)));
-        let syncs: Vec<_> = made
-            .iter()
-            .map(|file| rig.push(|token| DiskCommand::Sync { token, file: *file }))
-            .collect();
-        syncs.into_iter().for_each(|token| done(rig.wait(token)));
     }
     let expected: Vec<u8> = (0..20).flat_map(|round| [round; 64]).collect();
     for file in made {
@@ -165,7 +159,7 @@ fn small_files_are_replaced_as_a_whole(kind: Kind) {
     assert_eq!(directory.names(), ["manifest.json"]);
     let path = directory.path("none/manifest.json");
     let error = rig.job(FileJob::Replace { path, content: Vec::new() }).unwrap_err();
-    assert_eq!(error, DiskError { kind: DiskErrorKind::Io, errno: 2 });
+    assert_eq!(error, DiskError { kind: DiskErrorKind::Io, errno: 2, in_sync: false });
 }
 
 fn files_are_removed_and_missing_ones_are_no_error(kind: Kind) {
@@ -194,9 +188,8 @@ fn what_names_no_file_is_refused(kind: Kind) {
     let file = rig.disk.open_id();
     let bad = DiskError::from_errno(9);
     let began = Instant::now();
-    assert_eq!(rig.sync(file), Err(bad));
-    assert!(began.elapsed() < Duration::from_secs(9), "it slept with an answer at hand");
     assert_eq!(rig.write(file, 0, headers(1)), Err(bad));
+    assert!(began.elapsed() < Duration::from_secs(9), "it slept with an answer at hand");
     assert_eq!(rig.read(file, 0, 1), Err(bad));
     assert_eq!(rig.job(FileJob::Append { file, bytes: vec![1] }), Err(bad));
     assert_eq!(rig.job(FileJob::Publish { file }), Err(bad));
@@ -232,7 +225,6 @@ fn a_core_that_goes_waits_for_what_is_under_way(kind: Kind) {
         let file = rig.create(&path, 1 << 20).unwrap();
         for position in 0..8 {
             rig.push_write(file, 4096 + 64_000 * position, headers(1000));
-            rig.push(|token| DiskCommand::Sync { token, file });
             rig.push(|token| DiskCommand::Read { token, file, position: 0, bytes: 1 << 19 });
         }
         let path_of_next = directory.path("2.log");

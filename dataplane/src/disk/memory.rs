@@ -8,7 +8,8 @@ mod files;
 mod random;
 
 use super::{
-    COMMANDS_MAX, Disk, DiskCommand, DiskDone, DiskError, DiskEvent, EIO, FileDriver, FileJob,
+    COMMANDS_MAX, Disk, DiskCommand, DiskDone, DiskError, DiskEvent, EIO, FileDriver, FileId,
+    FileJob,
 };
 use files::Files;
 use random::Random;
@@ -22,9 +23,9 @@ pub use super::StartFiles;
 /// What can be made to fail.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Operation {
-    /// [`DiskCommand::Write`].
+    /// The write of a [`DiskCommand::Write`].
     Write,
-    /// [`DiskCommand::Sync`].
+    /// Its sync.
     Sync,
     /// [`DiskCommand::Read`].
     Read,
@@ -45,11 +46,10 @@ pub enum Operation {
 }
 
 impl Operation {
-    /// What a command is; `None` for a close, which cannot fail.
+    /// What a command is, or begins with; `None` for a close, which cannot fail.
     fn of(command: &DiskCommand) -> Option<Self> {
         Some(match command {
             DiskCommand::Write { .. } => Self::Write,
-            DiskCommand::Sync { .. } => Self::Sync,
             DiskCommand::Read { .. } => Self::Read,
             DiskCommand::Job { job, .. } => match job {
                 FileJob::Create { .. } => Self::Create,
@@ -72,11 +72,25 @@ struct Fault {
     errno: i32,
 }
 
+/// A command that has not ended.
+#[derive(Debug)]
+struct Waiting {
+    command: DiskCommand,
+    /// Of a write: it is done, and the sync is not.
+    is_written: bool,
+}
+
+impl Waiting {
+    fn is_job(&self) -> bool {
+        matches!(self.command, DiskCommand::Job { .. })
+    }
+}
+
 #[derive(Debug, Default)]
 struct World {
     files: Files,
-    /// Commands that have not been carried out, in the order in which they came.
-    waiting: VecDeque<DiskCommand>,
+    /// In the order in which they came.
+    waiting: VecDeque<Waiting>,
     faults: Vec<Fault>,
     /// Chooses what completes next; `None` goes by order.
     random: Option<Random>,
@@ -163,15 +177,21 @@ impl MemoryDisk {
         world.faults.clear();
         world.held = false;
         let mut jobs_go_on = true;
-        for command in std::mem::take(&mut world.waiting) {
-            if !matches!(command, DiskCommand::Job { .. }) {
+        for Waiting { command, is_written } in std::mem::take(&mut world.waiting) {
+            if let DiskCommand::Write { file, .. } = &command
+                && is_written
+            {
+                if random.one_in(2) {
+                    // Whether it worked is nobody's business any more, here and below.
+                    let _ = world.files.sync(*file);
+                }
+            } else if !matches!(command, DiskCommand::Job { .. }) {
                 if random.one_in(2) {
                     world.files.interrupt(command, &mut random);
                 }
             } else if jobs_go_on {
                 jobs_go_on = random.one_in(2);
                 if jobs_go_on {
-                    // Whether it worked is nobody's business any more.
                     let _ = world.files.carry_out(&command);
                 } else {
                     world.files.interrupt(command, &mut random);
@@ -183,8 +203,8 @@ impl MemoryDisk {
 }
 
 impl World {
-    /// Takes the command that ends next.
-    fn next(&mut self) -> Option<DiskCommand> {
+    /// Takes the command that goes on next.
+    fn next(&mut self) -> Option<Waiting> {
         if self.held || self.waiting.is_empty() {
             return None;
         }
@@ -194,23 +214,52 @@ impl World {
         }
         let chosen = random.below(self.waiting.len());
         // Jobs keep their order: the first of them stands for all.
-        let first_job = self.waiting.iter().position(|c| matches!(c, DiskCommand::Job { .. }));
-        let is_job = matches!(self.waiting[chosen], DiskCommand::Job { .. });
+        let first_job = self.waiting.iter().position(Waiting::is_job);
+        let is_job = self.waiting[chosen].is_job();
         self.waiting.remove(if is_job { first_job.unwrap_or(chosen) } else { chosen })
     }
 
+    /// Goes on with a command; how it ended, or `None` if it is written and not synced yet, which
+    /// a disk that completes in any order takes its time for.
+    fn step(&mut self, mut waiting: Waiting) -> Option<(DiskCommand, Result<DiskDone, DiskError>)> {
+        let command = &waiting.command;
+        let DiskCommand::Write { file, .. } = command else {
+            let result = self.carry_out(command);
+            return Some((waiting.command, result));
+        };
+        if !waiting.is_written {
+            if let Err(error) = self.carry_out(command) {
+                return Some((waiting.command, Err(error)));
+            }
+            if self.random.is_some() {
+                waiting.is_written = true;
+                self.waiting.push_back(waiting);
+                return None;
+            }
+        }
+        let result = self.sync(command, *file).map_err(DiskError::of_sync);
+        Some((waiting.command, result))
+    }
+
     fn carry_out(&mut self, command: &DiskCommand) -> Result<DiskDone, DiskError> {
-        if let Some(error) = self.fault(command) {
+        if let Some(error) = Operation::of(command).and_then(|o| self.fault(o, command)) {
             self.files.fail(command, error);
             return Err(error);
         }
-        self.syncs += u64::from(matches!(command, DiskCommand::Sync { .. }));
         self.files.carry_out(command)
     }
 
-    /// The error that a command was told to fail with.
-    fn fault(&mut self, command: &DiskCommand) -> Option<DiskError> {
-        let operation = Operation::of(command)?;
+    fn sync(&mut self, command: &DiskCommand, file: FileId) -> Result<DiskDone, DiskError> {
+        if let Some(error) = self.fault(Operation::Sync, command) {
+            self.files.fail(command, error);
+            return Err(error);
+        }
+        self.syncs += 1;
+        self.files.sync(file).map(|()| DiskDone::Done)
+    }
+
+    /// The error that an operation of a command was told to fail with.
+    fn fault(&mut self, operation: Operation, command: &DiskCommand) -> Option<DiskError> {
         let path = self.files.path_of(command)?;
         let path = path.to_string_lossy();
         let index = self.faults.iter().position(|fault| {
@@ -225,7 +274,7 @@ impl FileDriver for MemoryDisk {
         let world = &mut *self.world();
         while let Some(command) = disk.take() {
             world.files.on_submit(&command);
-            world.waiting.push_back(command);
+            world.waiting.push_back(Waiting { command, is_written: false });
         }
         assert!(world.waiting.len() < COMMANDS_MAX, "whoever asks has a bound of its own");
     }
@@ -240,9 +289,9 @@ impl FileDriver for MemoryDisk {
         while count < events_max {
             let ended = {
                 let world = &mut *self.world();
-                world.next().map(|command| (world.carry_out(&command), command))
+                world.next().and_then(|waiting| world.step(waiting))
             };
-            let Some((result, command)) = ended else { break };
+            let Some((command, result)) = ended else { break };
             let token = command.token();
             if let DiskCommand::Write { batches, .. } = command {
                 disk.give_back(batches);

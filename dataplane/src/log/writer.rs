@@ -1,7 +1,7 @@
 //! The writer of one log: a state machine that hands sealed batches to the disk and says what is
 //! durable.
 //!
-//! It works in *rounds*, one at a time: one write of everything that is sealed, then one sync. What
+//! It works in *rounds*, one at a time: one write of everything that is sealed, and its sync. What
 //! comes meanwhile is the next round, so that a lone publisher waits for one sync and a thousand
 //! share one. What nobody waits for lingers for a moment. A round writes one segment. A batch that does not fit ends its segment: the round
 //! closes it with a batch that says so, and the next round begins the next segment. So nothing is in a
@@ -21,7 +21,7 @@ use super::record::RecordSeed;
 use super::recovery::ReplayFrom;
 use super::segments::{LogEnd, LogSetup, Segments};
 use crate::batch::Batch;
-use crate::disk::{BatchWrite, Disk, DiskCommand, DiskError, DiskEvent, DiskToken, FileId};
+use crate::disk::{BLOCK_BYTES, BatchWrite, Disk, DiskCommand, DiskError, DiskEvent, DiskToken};
 use crate::ids::Offset;
 use crate::partition::Marks;
 use crate::time::Nanos;
@@ -126,8 +126,6 @@ impl Queued {
 #[derive(Debug)]
 struct Round {
     token: DiskToken,
-    file: FileId,
-    syncs: bool,
     begun: Nanos,
     number: u64,
     position: u64,
@@ -370,10 +368,9 @@ impl Writer {
             batches.push(self.put(None, seals, unix_ms));
         }
         let end = self.progress.submitted();
+        let zeros = self.zeros_behind();
         let round = Round {
             token: self.segments.token(),
-            file,
-            syncs: false,
             begun: now,
             number,
             position,
@@ -384,9 +381,18 @@ impl Writer {
             log_start: self.segments.start(),
             seals,
         };
-        disk.push(DiskCommand::Write { token: round.token, file, position, batches });
+        disk.push(DiskCommand::Write { token: round.token, file, position, batches, zeros });
         (self.close_at, self.linger_until) = (Nanos::NEVER, Nanos::NEVER);
         self.round = Some(round);
+    }
+
+    /// How many zeros are written behind the round that was just put into the active segment: over
+    /// those that are there, up to the end of the block.
+    fn zeros_behind(&self) -> u32 {
+        self.segments.active().map_or(0, |(_, active)| {
+            let block_end = active.position.next_multiple_of(BLOCK_BYTES as u64);
+            (block_end.min(active.file_bytes) - active.position) as u32
+        })
     }
 
     fn has_room(&self, body_bytes: u32) -> bool {
@@ -455,19 +461,13 @@ impl Writer {
     fn on_round(
         &mut self,
         now: Nanos,
-        mut round: Round,
+        round: Round,
         error: Option<DiskError>,
         disk: &mut Disk,
     ) -> Option<Flushed> {
         if let Some(error) = error {
-            let at = if round.syncs { FaultAt::Sync } else { FaultAt::Write };
+            let at = if error.in_sync { FaultAt::Sync } else { FaultAt::Write };
             self.end(round.number, round.position, at, error);
-            return None;
-        }
-        if !round.syncs {
-            (round.token, round.syncs) = (self.segments.token(), true);
-            disk.push(DiskCommand::Sync { token: round.token, file: round.file });
-            self.round = Some(round);
             return None;
         }
         self.progress.flush(round.end, round.watermark);

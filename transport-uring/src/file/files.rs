@@ -66,13 +66,10 @@ impl Files {
             self.in_flight += 1;
             assert!(self.in_flight <= COMMANDS_MAX, "whoever asks has a bound of its own");
             match command {
-                DiskCommand::Write { token, file, position, batches } => {
+                DiskCommand::Write { token, file, position, batches, zeros } => {
                     hit("write.before");
-                    self.operate(engine, token, file, Work::Write { batches }, position);
-                }
-                DiskCommand::Sync { token, file } => {
-                    hit("sync.before");
-                    self.operate(engine, token, file, Work::Sync, 0);
+                    let work = Work::Write { batches, zeros: zeros as usize };
+                    self.operate(engine, token, file, work, position);
                 }
                 DiskCommand::Read { token, file, position, bytes } => {
                     let buffer = vec![0; bytes as usize];
@@ -94,8 +91,8 @@ impl Files {
         let entry = self.table.get_mut(id.index()).and_then(Option::as_mut);
         let (Some(entry), Some(threads)) = (entry, &self.threads) else {
             let batches = match work {
-                Work::Write { batches } => Some(batches),
-                Work::Sync | Work::Read { .. } => None,
+                Work::Write { batches, .. } => Some(batches),
+                Work::Read { .. } => None,
             };
             return self.refuse(token, libc::EBADF, batches);
         };
@@ -154,10 +151,8 @@ impl Files {
             && let Some(ended) = self.next_ended()
         {
             self.in_flight -= 1;
-            if ended.file.is_some() {
-                hit(if ended.batches.is_some() { "write.after" } else { "sync.after" });
-            }
             if let Some(batches) = ended.batches {
+                hit("sync.after");
                 disk.give_back(batches);
             }
             on_event(disk, ended.event);

@@ -1,22 +1,31 @@
-//! One write, sync or read: what is left of it, and how it ends.
+//! One write with its sync, or one read: what is left of it, and how it ends.
 //!
 //! Both backends drive it the same way: ask for the [`Step`], do it, and say what came of it with
 //! [`FileOperation::on_result`], until that says how it ended.
 
 use super::open::OpenFile;
-use ringlane_dataplane::disk::{BatchWrite, DiskDone, DiskError, DiskEvent, DiskToken, FileId};
+use crate::failpoint::hit;
+use ringlane_dataplane::disk::{
+    BLOCK_BYTES, BatchWrite, DiskDone, DiskError, DiskEvent, DiskToken, FileId,
+};
 use std::sync::Arc;
 
 /// Slices of one call, at most (IOV_MAX, writev(2)).
 pub(super) const SLICES_MAX: usize = 1024;
 /// A step that the kernel puts off this many times in a row has failed.
 const PUT_OFF_MAX: u32 = 1000;
+static ZEROS: [u8; BLOCK_BYTES] = [0; BLOCK_BYTES];
 
 #[derive(Debug)]
 pub(super) enum Work {
-    Write { batches: Vec<BatchWrite> },
-    Sync,
-    Read { buffer: Vec<u8> },
+    /// With so many zeros behind the batches.
+    Write {
+        batches: Vec<BatchWrite>,
+        zeros: usize,
+    },
+    Read {
+        buffer: Vec<u8>,
+    },
 }
 
 /// What to do next.
@@ -40,7 +49,7 @@ pub(super) struct Ended {
     pub(super) batches: Option<Vec<BatchWrite>>,
 }
 
-/// A write, sync or read under way.
+/// A write or read under way.
 #[derive(Debug)]
 pub(super) struct FileOperation {
     pub(super) token: DiskToken,
@@ -52,6 +61,8 @@ pub(super) struct FileOperation {
     bytes: usize,
     /// Bytes written or read.
     done: usize,
+    /// All is written and the sync is next.
+    syncs: bool,
     put_off: u32,
 }
 
@@ -64,31 +75,33 @@ impl FileOperation {
         position: u64,
     ) -> Self {
         let bytes = match &work {
-            Work::Write { batches } => batches.iter().map(BatchWrite::bytes).sum(),
-            Work::Sync => 0,
+            Work::Write { batches, zeros } => {
+                batches.iter().map(BatchWrite::bytes).sum::<usize>() + zeros
+            }
             Work::Read { buffer } => buffer.len(),
         };
-        Self { token, id, open, work, position, bytes, done: 0, put_off: 0 }
+        Self { token, id, open, work, position, bytes, done: 0, syncs: false, put_off: 0 }
     }
 
     /// What to do next.
     pub(super) fn step(&mut self) -> Step<'_> {
         let position = self.position + self.done as u64;
         match &mut self.work {
+            Work::Write { .. } if self.syncs => Step::Sync,
             Work::Write { .. } => Step::Write { position },
-            Work::Sync => Step::Sync,
             Work::Read { buffer } => Step::Read { position, into: &mut buffer[self.done..] },
         }
     }
 
     /// What is left to write, piece by piece.
     pub(super) fn pieces(&self) -> impl Iterator<Item = &[u8]> {
-        let batches: &[BatchWrite] = match &self.work {
-            Work::Write { batches } => batches,
-            Work::Sync | Work::Read { .. } => &[],
+        let (batches, zeros): (&[BatchWrite], usize) = match &self.work {
+            Work::Write { batches, zeros } => (batches, *zeros),
+            Work::Read { .. } => (&[], 0),
         };
         let mut skip = self.done;
         let pieces = batches.iter().flat_map(|batch| [&batch.header[..], batch.body()]);
+        let pieces = pieces.chain([&ZEROS[..zeros]]);
         pieces.filter_map(move |piece| {
             let skipped = skip.min(piece.len());
             skip -= skipped;
@@ -100,7 +113,7 @@ impl FileOperation {
     /// Whether it may begin: a file that had an error is neither written nor synced.
     pub(super) fn check(&self) -> Result<(), DiskError> {
         match self.work {
-            Work::Write { .. } | Work::Sync => self.open.check(),
+            Work::Write { .. } => self.open.check(),
             Work::Read { .. } => Ok(()),
         }
     }
@@ -112,11 +125,21 @@ impl FileOperation {
         result: Result<usize, i32>,
     ) -> Option<Result<(), DiskError>> {
         match self.work {
-            // Never a second time: see `OpenFile::settle`.
-            Work::Sync => Some(self.open.settle(result.map(drop))),
+            Work::Write { .. } if self.syncs => {
+                // Never a second time: see `OpenFile::settle`.
+                let end = self.open.settle(result.map(drop));
+                Some(end.map_err(DiskError::of_sync))
+            }
             Work::Write { .. } => {
                 let end = self.advance(result, Err(libc::EIO))?;
-                Some(self.open.settle(end))
+                let end = self.open.settle(end);
+                hit("write.after");
+                self.syncs = end.is_ok();
+                if !self.syncs {
+                    return Some(end);
+                }
+                hit("sync.before");
+                None
             }
             Work::Read { .. } => {
                 let end = self.advance(result, Ok(()))?;
@@ -152,8 +175,7 @@ impl FileOperation {
     /// Ends it: what is reported, and what goes back to the core. The file is let go of here.
     pub(super) fn end(self, result: Result<(), DiskError>) -> Ended {
         let (done, batches) = match self.work {
-            Work::Write { batches } => (DiskDone::Done, Some(batches)),
-            Work::Sync => (DiskDone::Done, None),
+            Work::Write { batches, .. } => (DiskDone::Done, Some(batches)),
             Work::Read { mut buffer } => {
                 buffer.truncate(self.done);
                 (DiskDone::Read(buffer), None)
@@ -176,7 +198,7 @@ mod tests {
 
     fn three_batches() -> FileOperation {
         let batch = |byte| BatchWrite { header: [byte; 64], batch: None };
-        operation(Work::Write { batches: vec![batch(1), batch(2), batch(3)] })
+        operation(Work::Write { batches: vec![batch(1), batch(2), batch(3)], zeros: 100 })
     }
 
     #[test]
@@ -185,9 +207,13 @@ mod tests {
         assert_eq!(write.on_result(Ok(70)), None);
         assert!(matches!(write.step(), Step::Write { position: 4166 }));
         let left: Vec<_> = write.pieces().map(|piece| (piece[0], piece.len())).collect();
-        assert_eq!(left, [(2, 58), (3, 64)]);
+        assert_eq!(left, [(2, 58), (3, 64), (0, 100)]);
         assert_eq!(write.on_result(Err(libc::EINTR)), None);
-        assert_eq!(write.on_result(Ok(122)), Some(Ok(())));
+        assert_eq!(write.on_result(Ok(130)), None);
+        assert_eq!(write.pieces().map(<[u8]>::len).collect::<Vec<_>>(), [92]);
+        assert_eq!(write.on_result(Ok(92)), None);
+        assert!(matches!(write.step(), Step::Sync));
+        assert_eq!(write.on_result(Ok(0)), Some(Ok(())));
         let ended = write.end(Ok(()));
         assert_eq!(ended.event.result, Ok(DiskDone::Done));
         assert_eq!(ended.batches.map(|batches| batches.len()), Some(3));
@@ -205,9 +231,11 @@ mod tests {
 
     #[test]
     fn a_sync_has_one_try() {
-        let mut sync = operation(Work::Sync);
-        assert_eq!(sync.on_result(Err(libc::EINTR)), Some(Err(DiskError::from_errno(libc::EINTR))));
-        assert!(sync.check().is_err());
+        let mut write = three_batches();
+        assert_eq!(write.on_result(Ok(292)), None);
+        let error = DiskError::from_errno(libc::EINTR).of_sync();
+        assert_eq!(write.on_result(Err(libc::EINTR)), Some(Err(error)));
+        assert!(write.check().is_err());
     }
 
     #[test]

@@ -168,7 +168,7 @@ impl FileRig {
         position: u64,
         batches: Vec<BatchWrite>,
     ) -> DiskToken {
-        self.push(|token| DiskCommand::Write { token, file, position, batches })
+        self.push(|token| DiskCommand::Write { token, file, position, batches, zeros: 0 })
     }
 
     pub fn write(
@@ -178,11 +178,6 @@ impl FileRig {
         batches: Vec<BatchWrite>,
     ) -> Result<DiskDone, DiskError> {
         let token = self.push_write(file, position, batches);
-        self.wait(token)
-    }
-
-    pub fn sync(&mut self, file: FileId) -> Result<DiskDone, DiskError> {
-        let token = self.push(|token| DiskCommand::Sync { token, file });
         self.wait(token)
     }
 

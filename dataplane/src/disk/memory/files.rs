@@ -3,7 +3,8 @@
 use super::broken;
 use super::random::Random;
 use crate::disk::{
-    DiskCommand, DiskDone, DiskError, ENOSPC, FileId, FileJob, TEMPORARY_SUFFIX, temporary,
+    BatchWrite, DiskCommand, DiskDone, DiskError, ENOSPC, FileId, FileJob, TEMPORARY_SUFFIX,
+    temporary,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -41,10 +42,11 @@ impl Inode {
         bytes
     }
 
-    fn write(&mut self, position: usize, bytes: &[u8]) {
+    fn write(&mut self, position: u64, bytes: &[u8]) {
         if bytes.is_empty() {
             return;
         }
+        let position = position as usize;
         let end = position + bytes.len();
         if self.cached.len() < end {
             self.cached.resize(end, 0);
@@ -81,6 +83,17 @@ impl Inode {
         }
         self.cached.clone_from(&self.durable);
     }
+}
+
+/// What a write puts into its file.
+fn bytes_of(batches: &[BatchWrite], zeros: u32) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for batch in batches {
+        bytes.extend_from_slice(&batch.header);
+        bytes.extend_from_slice(batch.body());
+    }
+    bytes.resize(bytes.len() + zeros as usize, 0);
+    bytes
 }
 
 #[derive(Debug)]
@@ -146,8 +159,8 @@ impl Files {
     pub(super) fn zero_from(&mut self, path: &Path, position: u64) -> io::Result<()> {
         let inode = self.inodes.get_mut(path);
         let inode = inode.ok_or_else(|| io::Error::from_raw_os_error(ENOENT))?;
-        let position = (position as usize).min(inode.cached.len());
-        let zeros = vec![0; inode.cached.len() - position];
+        let position = position.min(inode.cached.len() as u64);
+        let zeros = vec![0; inode.cached.len() - position as usize];
         inode.write(position, &zeros);
         inode.sync();
         Ok(())
@@ -163,9 +176,7 @@ impl Files {
     pub(super) fn path_of(&self, command: &DiskCommand) -> Option<PathBuf> {
         let of = |file: &FileId| self.open.get(file).map(|open| open.path.clone());
         match command {
-            DiskCommand::Write { file, .. }
-            | DiskCommand::Sync { file, .. }
-            | DiskCommand::Read { file, .. } => of(file),
+            DiskCommand::Write { file, .. } | DiskCommand::Read { file, .. } => of(file),
             DiskCommand::Job { job, .. } => match job {
                 FileJob::Create { path, .. }
                 | FileJob::Open { path, .. }
@@ -182,9 +193,9 @@ impl Files {
     /// Counts what is under way on each file.
     pub(super) fn on_submit(&mut self, command: &DiskCommand) {
         match command {
-            DiskCommand::Write { file, .. }
-            | DiskCommand::Sync { file, .. }
-            | DiskCommand::Read { file, .. } => *self.busy.entry(*file).or_default() += 1,
+            DiskCommand::Write { file, .. } | DiskCommand::Read { file, .. } => {
+                *self.busy.entry(*file).or_default() += 1;
+            }
             DiskCommand::Job { job: FileJob::Close { file }, .. } => {
                 let busy = self.busy.get(file).copied().unwrap_or(0);
                 assert_eq!(busy, 0, "file {} is closed while it is in use", file.0);
@@ -202,7 +213,7 @@ impl Files {
     /// A command failed as it was told to.
     pub(super) fn fail(&mut self, command: &DiskCommand, error: DiskError) {
         match command {
-            DiskCommand::Write { file, .. } | DiskCommand::Sync { file, .. } => {
+            DiskCommand::Write { file, .. } => {
                 self.ended(*file);
                 self.set_error(*file, error);
             }
@@ -220,22 +231,20 @@ impl Files {
         }
     }
 
+    /// The second half of a write.
+    pub(super) fn sync(&mut self, file: FileId) -> Result<(), DiskError> {
+        self.ended(file);
+        self.writable(file)?.sync();
+        Ok(())
+    }
+
+    /// All of a command, and of a write its first half.
     pub(super) fn carry_out(&mut self, command: &DiskCommand) -> Result<DiskDone, DiskError> {
         match command {
-            DiskCommand::Write { file, position, batches, .. } => {
-                self.ended(*file);
-                let mut at = *position as usize;
-                let inode = self.writable(*file)?;
-                for batch in batches {
-                    for bytes in [&batch.header[..], batch.body()] {
-                        inode.write(at, bytes);
-                        at += bytes.len();
-                    }
-                }
-            }
-            DiskCommand::Sync { file, .. } => {
-                self.ended(*file);
-                self.writable(*file)?.sync();
+            DiskCommand::Write { file, position, batches, zeros, .. } => {
+                let bytes = bytes_of(batches, *zeros);
+                let written = self.writable(*file).map(|inode| inode.write(*position, &bytes));
+                written.inspect_err(|_| self.ended(*file))?;
             }
             DiskCommand::Read { file, position, bytes, .. } => {
                 self.ended(*file);
@@ -283,7 +292,7 @@ impl Files {
             FileJob::Append { file, bytes } => {
                 self.room_for(bytes.len() as u64).inspect_err(|e| self.set_error(*file, *e))?;
                 let inode = self.writable(*file)?;
-                inode.write(inode.cached.len(), bytes);
+                inode.write(inode.cached.len() as u64, bytes);
             }
             FileJob::Publish { file } => self.publish(*file)?,
             FileJob::Replace { path, content } => {
@@ -332,20 +341,11 @@ impl Files {
     /// A command was under way when the power went.
     pub(super) fn interrupt(&mut self, command: DiskCommand, random: &mut Random) {
         match command {
-            DiskCommand::Write { file, position, batches, .. } => {
+            DiskCommand::Write { file, position, batches, zeros, .. } => {
                 let Ok(inode) = self.writable(file) else { return };
-                let mut bytes: Vec<u8> = Vec::new();
-                for batch in &batches {
-                    bytes.extend_from_slice(&batch.header);
-                    bytes.extend_from_slice(batch.body());
-                }
+                let mut bytes = bytes_of(&batches, zeros);
                 bytes.truncate(random.below(bytes.len() + 1));
-                inode.write(position as usize, &bytes);
-            }
-            DiskCommand::Sync { file, .. } => {
-                if let Ok(inode) = self.writable(file) {
-                    inode.sync();
-                }
+                inode.write(position, &bytes);
             }
             DiskCommand::Job { job: FileJob::Create { path, header, .. }, .. } => {
                 self.put(&temporary(&path), &header[..random.below(header.len() + 1)]);
