@@ -62,6 +62,7 @@ fn either_driver_of_files_keeps_what_was_acknowledged(transport: Transport) {
         Transport::Epoll => Options::new(transport).logged(),
     };
     let mut broker = Broker::start(&options);
+    broker.wait_until("the start is logged", |broker| broker.log().contains("is ready"));
     let log = broker.log();
     let has_ring = log.contains("transport=io_uring");
     let driver = if has_ring && transport == Transport::Uring { "io_uring" } else { "threads" };

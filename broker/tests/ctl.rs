@@ -262,6 +262,79 @@ fn retained_messages_are_listed_shown_and_deleted(transport: Transport) {
     broker.stop();
 }
 
+/// What is deleted is flushed before it is said, whatever the level of its topic.
+fn what_is_cleared_in_memory_stays_cleared(transport: Transport) {
+    let memory = "[[stream]]\nname = \"default\"\nlevel = \"memory\"";
+    let options = Options::new(transport).logged().config(memory);
+    let mut broker = Broker::start(&options);
+    let mut publisher = publisher(&broker);
+    for round in 0..4 {
+        let topic = format!("t/{round}");
+        publisher.publish_packet(Publish::new(&topic, "x").qos(1, 0).retain());
+        assert_eq!(ctl(&broker, &["retained", "delete", &topic]), format!("{topic}  deleted\n"));
+    }
+    crash(&mut broker, &options);
+    assert!(rows(&broker, &["retained", "list"]).is_empty());
+    broker.stop();
+}
+
+/// A message counts once, however many filters of a session match it; one that is in a QoS 2
+/// exchange is in flight, whether the client is there or not.
+fn what_a_session_is_owed_is_counted(transport: Transport) {
+    let (mut broker, options) = start(transport);
+    let mut client = durable(&broker, "c");
+    client.subscribe_all(&[("m/#", 1), ("m/+", 2), ("other", 2)], &Properties::new());
+    let mut publisher = publisher(&broker);
+    for number in 0..3 {
+        publisher.publish("other", format!("{number}"), 2);
+    }
+    let first = client.receive();
+    client.finish(&first);
+    client.receive();
+    client.reset();
+    for number in 0..5 {
+        publisher.publish("m/a", format!("{number}"), 1);
+    }
+    let owed = |broker: &Broker| {
+        let row = rows(broker, &["sessions", "--filter", "c", "--owed"]).remove(0);
+        (row["in_flight"].as_u64(), row["pending"].as_u64())
+    };
+    broker.wait_until("it is absent", |broker| {
+        rows(broker, &["sessions", "--absent", "--filter", "c"]).len() == 1
+    });
+    assert_eq!(owed(&broker), (Some(2), Some(5)));
+    crash(&mut broker, &options);
+    assert_eq!(owed(&broker), (Some(2), Some(5)));
+    ctl(&broker, &["sessions", "end", "--owed", "--yes"]);
+    assert!(rows(&broker, &["sessions", "--owed"]).is_empty());
+    broker.stop();
+}
+
+/// Subscriptions go with their sessions, those in groups too, and those of many sessions are more
+/// than a core ends in one turn.
+fn sessions_with_many_subscriptions_are_ended(transport: Transport) {
+    let (mut broker, options) = start(transport);
+    for number in 0..8 {
+        let mut client = durable(&broker, &format!("many-{number}"));
+        for hundred in 0..5 {
+            let filters: Vec<String> = (0..100)
+                .map(|n| match n % 10 {
+                    0 => format!("$share/g/{number}/{hundred}/{n}"),
+                    _ => format!("t/{number}/{hundred}/{n}"),
+                })
+                .collect();
+            let filters: Vec<(&str, u8)> = filters.iter().map(|filter| (&**filter, 1)).collect();
+            client.subscribe_all(&filters, &Properties::new());
+        }
+    }
+    let ended = rows(&broker, &["sessions", "end", "--filter", "many-*", "--yes"]);
+    assert_eq!((ended.len(), broker.metric("subscriptions")), (8, 0));
+    assert!(ended.iter().all(|row| row["outcome"] == "deleted"), "{ended:?}");
+    crash(&mut broker, &options);
+    assert!(rows(&broker, &["subscriptions"]).is_empty());
+    broker.stop();
+}
+
 fn streams_and_logs_are_listed(transport: Transport) {
     let stream = "[[stream]]\nname = \"alarms\"\nfilters = [\"+/alarm\"]\nlevel = \"memory\"\n";
     let broker = Broker::start(&Options::new(transport).logged().config(stream));
@@ -391,7 +464,8 @@ fn the_socket_is_where_the_configuration_says(transport: Transport) {
     assert!(second.log().contains("cannot make the operator's socket"), "{}", second.log());
     broker.stop();
     let none = Broker::start(&Options::new(transport).config("control.socket = \"\""));
-    assert!(none.log().contains("ctl=\"off\""), "{}", none.log());
+    none.wait_until("it says so", |broker| broker.log().contains("ctl=\"off\""));
+    assert!(!none.data_dir().join("ctl.sock").exists());
     none.stop();
     let _ = std::fs::remove_dir_all(directory);
 }
@@ -403,6 +477,9 @@ on_both_transports!(
     subscriptions_are_listed,
     one_client_may_have_many_subscriptions,
     retained_messages_are_listed_shown_and_deleted,
+    what_is_cleared_in_memory_stays_cleared,
+    what_a_session_is_owed_is_counted,
+    sessions_with_many_subscriptions_are_ended,
     streams_and_logs_are_listed,
     it_works_without_a_log,
     twenty_thousand_sessions_are_listed_and_ended,

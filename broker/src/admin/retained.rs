@@ -67,6 +67,7 @@ impl Broker {
             return Outcome::NotFound;
         }
         match self.admit(topic, partition) {
+            Admission::Granted if self.post.is_congested() => return Outcome::Busy,
             Admission::Granted => {}
             Admission::Wait => return Outcome::Busy,
             Admission::Refused => return Outcome::Full,

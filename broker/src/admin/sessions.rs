@@ -13,6 +13,8 @@ use ringlane_mqtt::ReasonCode;
 const SESSIONS_PER_PAGE: u32 = 256;
 /// Ranges of postings that are looked at for one page, about.
 const RANGES_PER_PAGE: usize = 16 * 1024;
+/// Subscriptions of sessions that are ended behind one another, about.
+const SUBSCRIPTIONS_PER_MAIL: usize = 1024;
 /// Ranges of postings that are counted for one session.
 const RANGES_PER_SESSION: usize = 64 * 1024;
 
@@ -28,11 +30,11 @@ impl Broker {
         let end = from.saturating_add(SESSIONS_PER_PAGE).min(slots);
         let mut slot = from;
         while slot < end && ranges < RANGES_PER_PAGE {
-            let chosen = self.sessions.at(slot).filter(|session| is_named(session, choose));
-            if let Some(session) = chosen {
+            let session = self.sessions.at(slot);
+            if let Some(session) = session.filter(|found| self.is_chosen(turn, found, choose)) {
                 let (row, looked_at) = self.session_row(turn, session);
                 ranges += looked_at;
-                if is_chosen(&row, choose, self.unix_ms(turn.now)) {
+                if !choose.owed || is_owed(&row) {
                     rows.push(row);
                 }
             }
@@ -112,8 +114,22 @@ impl Broker {
         (pending, oldest.or(in_memory), backlog.ranges + 1)
     }
 
+    /// Whether a session is among those that were chosen, leaving aside what it is owed.
+    fn is_chosen(&self, turn: &Turn<'_>, session: &Session, choose: &SessionChoice) -> bool {
+        let SessionChoice { clients, connected, absent_secs, owed: _ } = choose;
+        let is_connected = session.link.is_some();
+        let is_absent_for = |least: u64| {
+            let since = self.absent_since_ms(session.partition, session).filter(|_| !is_connected);
+            since.is_some_and(|since| self.unix_ms(turn.now).saturating_sub(since) >= least * 1000)
+        };
+        connected.is_none_or(|wanted| wanted == is_connected)
+            && clients.as_ref().is_none_or(|p| glob::matches(p, session.client_id.as_str()))
+            && absent_secs.is_none_or(is_absent_for)
+    }
+
     /// Ends sessions of one partition, as far as they are still among those that were chosen. A client
-    /// that is connected is told (0x98), a will is published.
+    /// that is connected is told (0x98), a will is published. What would make the turn long, or
+    /// announce more than other cores take, is left for another mail.
     pub(super) fn end_sessions(
         &mut self,
         turn: &mut Turn<'_>,
@@ -121,9 +137,12 @@ impl Broker {
         clients: &[String],
         choose: &SessionChoice,
     ) -> Vec<Outcome> {
+        let mut ended_subscriptions = 0;
         let end = |client: &String| match self.refuses_deletion(partition) {
             Some(refused) => refused,
-            None => self.end_session_of(turn, client, choose),
+            None if ended_subscriptions > SUBSCRIPTIONS_PER_MAIL => Outcome::Busy,
+            None if self.post.is_congested() => Outcome::Busy,
+            None => self.end_session_of(turn, client, choose, &mut ended_subscriptions),
         };
         clients.iter().map(end).collect()
     }
@@ -133,16 +152,18 @@ impl Broker {
         turn: &mut Turn<'_>,
         client_id: &str,
         choose: &SessionChoice,
+        ended_subscriptions: &mut usize,
     ) -> Outcome {
         let Some(id) = self.session_of_client(client_id) else { return Outcome::NotFound };
-        let now_ms = self.unix_ms(turn.now);
-        let row = self.sessions.get(id).map(|session| self.session_row(turn, session).0);
-        if row.is_none_or(|row| !is_chosen(&row, choose, now_ms)) {
+        let Some(session) = self.sessions.get(id) else { return Outcome::NotFound };
+        let is_owed = |session| is_owed(&self.session_row(turn, session).0);
+        if !self.is_chosen(turn, session, choose) || (choose.owed && !is_owed(session)) {
             return Outcome::NotChosen;
         }
+        *ended_subscriptions += session.subscriptions.len();
+        let link = session.link.as_ref().map(|link| link.connection);
         let opening = self.take_opening(id);
-        let link = self.sessions.get(id).and_then(|session| session.link.as_ref());
-        if let Some(connection) = opening.or(link.map(|link| link.connection)) {
+        if let Some(connection) = opening.or(link) {
             self.send_disconnect(turn, connection, ReasonCode::ADMINISTRATIVE_ACTION, None);
             self.end_connection(turn, connection, End::Unclean);
         }
@@ -151,18 +172,8 @@ impl Broker {
     }
 }
 
-fn is_named(session: &Session, choose: &SessionChoice) -> bool {
-    let pattern = choose.clients.as_deref();
-    let connected = session.link.is_some();
-    choose.connected.is_none_or(|wanted| wanted == connected)
-        && pattern.is_none_or(|pattern| glob::matches(pattern, session.client_id.as_str()))
-}
-
-fn is_chosen(row: &SessionRow, choose: &SessionChoice, now_ms: u64) -> bool {
-    let absent_secs = row.absent_since_ms.map(|since| now_ms.saturating_sub(since) / 1000);
-    choose.connected.is_none_or(|wanted| wanted == row.connected)
-        && choose.absent_secs.is_none_or(|least| absent_secs.is_some_and(|secs| secs >= least))
-        && (!choose.owed || row.pending + row.in_flight > 0)
+fn is_owed(row: &SessionRow) -> bool {
+    row.pending + row.in_flight > 0
 }
 
 fn will_row(will: &WillMessage) -> WillRow {
