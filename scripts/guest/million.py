@@ -41,7 +41,7 @@ enabled = false
 def set_kernel():
     """Applies the sysctl file as systemd-sysctl(8) would; a key with a dash may be missing."""
     for line in (SUITE / "ringlane-many.sysctl").read_text().splitlines():
-        setting = re.match(r"(-?)([\w.]+) = (.*)", line)
+        setting = re.match(r"(-?)([\w.-]+) = (.*)", line)
         if not setting:
             continue
         optional, key, value = setting.groups()
