@@ -1,0 +1,142 @@
+#!/usr/bin/env python3
+"""Holds live traffic beside cold replays against live traffic alone: the longest turn, and p99.
+
+    scripts/bench/cold-replays.py [--messages 3000000] [--replays 20] [--iops 50] [--rounds 3] [--dir DIR]
+
+Messages are stored, then live ones (QoS 1, level `memory`, an open loop at a fixed rate) are measured in interleaved
+rounds: alone, and with replays of the stored ones that begin with the page cache dropped, while the broker's reads of
+the device are held to so many a second by a control group. As root. Broker on CPU 0, load on CPU 1. `--dir` is on the
+device that is throttled. Exit status 1 if a bound is missed: p99 within 10 %, no longer turn than without replays.
+"""
+import argparse
+import json
+import os
+import pathlib
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import threading
+
+from log_lab import Broker, connect, drop_caches, longest, packet, receive, say, text, turns
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+BLKIO = pathlib.Path("/sys/fs/cgroup/blkio/ringlane-cold-replays")
+UNIFIED = pathlib.Path("/sys/fs/cgroup/ringlane-cold-replays")
+
+
+class Throttle:
+    """A control group whose reads of the device that a directory is on are bounded."""
+
+    def __init__(self, directory, pid, iops):
+        number = os.stat(directory).st_dev
+        self.device, self.iops = f"{os.major(number)}:{os.minor(number)}", iops
+        self.old = BLKIO.parent.is_dir()
+        self.group = BLKIO if self.old else UNIFIED
+        self.group.mkdir(exist_ok=True)
+        (self.group / "cgroup.procs").write_text(str(pid))
+
+    def set(self, on):
+        if self.old:
+            value = f"{self.device} {self.iops if on else 0}"
+            (self.group / "blkio.throttle.read_iops_device").write_text(value)
+        else:
+            (self.group / "io.max").write_text(f"{self.device} riops={self.iops if on else 'max'}")
+
+
+class Replay(threading.Thread):
+    """A client that reads all of the log again and counts bytes."""
+
+    def __init__(self, broker, number):
+        super().__init__(daemon=True)
+        self.connection, self.bytes = broker.wait(), 0
+        connect(self.connection, f"replay-{number}")
+
+    def run(self):
+        self.connection.sendall(packet(0x82, b"\x00\x01" + text("$replay/earliest/cold/#") + b"\x00"))
+        receive(self.connection, 5)
+        buffer = bytearray(1 << 18)
+        try:
+            while count := self.connection.recv_into(buffer):
+                self.bytes += count
+        except OSError:
+            return
+
+    def end(self):
+        self.connection.shutdown(socket.SHUT_RDWR)
+        self.join()
+        self.connection.close()
+
+
+def live(options, broker):
+    """One window of live traffic: p99 in us, and the turns."""
+    out, before = broker.dir / "live.json", turns(broker)
+    command = [options.bench, "end-to-end", "pairs", "-p", str(options.port), "-t", "live", "-q", "1", "-c", "20"]
+    command += ["--rate", str(options.rate), "-d", "10", "--cpu", "1", "--pid", str(broker.process.pid)]
+    subprocess.run([*command, "--json", str(out)], check=True, stdout=subprocess.DEVNULL)
+    figures = json.loads(out.read_text())["figures"]
+    latency = next(value for name, value in figures.items() if name.endswith("latency_us"))
+    turn, turn_999 = longest(before, turns(broker))
+    return {"p50_us": latency["p50"], "p99_us": latency["p99"], "longest_turn_s": turn, "p999_turn_s": turn_999}
+
+
+def beside_replays(options, broker, throttle):
+    drop_caches()
+    throttle.set(True)
+    replays = [Replay(broker, number) for number in range(options.replays)]
+    for replay in replays:
+        replay.start()
+    facts = live(options, broker)
+    throttle.set(False)
+    for replay in replays:
+        replay.end()
+    return facts | {"replayed_bytes": sum(replay.bytes for replay in replays)}
+
+
+def measure(options, broker):
+    broker.start()
+    broker.wait().close()
+    throttle = Throttle(broker.dir, broker.process.pid, options.iops)
+    command = [options.bench, "publish-ack", "-p", str(options.port), "-t", "cold", "-q", "1", "-s", "100", "-c", "100"]
+    command += ["-W", "200", "-n", str(options.messages // 100), "--cpu", "1"]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    alone, beside = [], []
+    for _ in range(options.rounds):
+        alone.append(live(options, broker))
+        say("alone", **alone[-1])
+        beside.append(beside_replays(options, broker, throttle))
+        say("beside", **beside[-1])
+    ratio = statistics.median(b["p99_us"] / a["p99_us"] for a, b in zip(alone, beside))
+    turn = [max(window["longest_turn_s"] for window in windows) for windows in (alone, beside)]
+    say("verdict", p99_ratio=ratio, longest_turn_alone_s=turn[0], longest_turn_beside_s=turn[1])
+    return ratio <= 1.1 and turn[1] <= turn[0]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release"
+    parser.add_argument("--messages", type=int, default=3_000_000)
+    parser.add_argument("--replays", type=int, default=20)
+    parser.add_argument("--iops", type=int, default=50)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rate", type=int, default=5000)
+    parser.add_argument("--dir", default="/var/tmp/ringlane-cold-replays")
+    parser.add_argument("--port", type=int, default=18860)
+    parser.add_argument("--binary", default=str(target / "ringlane"))
+    parser.add_argument("--bench", default=str(target / "ringlane-bench"))
+    options = parser.parse_args()
+    shutil.rmtree(options.dir, ignore_errors=True)
+    os.makedirs(options.dir)
+    broker = Broker(options)
+    try:
+        held = measure(options, broker)
+    finally:
+        if broker.process:
+            broker.kill()
+        shutil.rmtree(options.dir, ignore_errors=True)
+    sys.exit(not held)
+
+
+if __name__ == "__main__":
+    main()
