@@ -123,6 +123,8 @@ pub struct Reader {
     seed: RecordSeed,
     /// The offset that is wanted next.
     next: Offset,
+    /// What was sealed before this time (Unix time, ms) may be left out, until reading begins.
+    since: Option<u64>,
     place: Place,
     segment: Option<segments::Place>,
     index: SegmentIndex,
@@ -152,6 +154,7 @@ impl Reader {
             asked: 0,
             seed: log.seed(),
             next: from,
+            since: None,
             place: Place::Nowhere,
             segment: None,
             index: SegmentIndex::new(),
@@ -169,6 +172,22 @@ impl Reader {
         }
     }
 
+    /// A reader that begins where records of this time (Unix time, ms) may first be found: all that
+    /// it leaves out is older, and what it reads first may be. Clocks jump: where a later record is
+    /// older than an earlier one, the earlier one counts.
+    #[must_use]
+    pub fn since(log: &Writer, tag: u32, unix_ms: u64) -> Self {
+        let sealed = log.segments().sealed();
+        let newer = sealed.iter().find(|segment| unix_ms <= segment.last_unix_ms);
+        let from = match (newer, log.segments().newest()) {
+            (Some(segment), _) => segment.base,
+            (None, Some(active)) => active.base,
+            (None, None) => log.marks().flushed,
+        };
+        let from = from.max(log.marks().start);
+        Self { since: Some(unix_ms), ..Self::new(log, tag, from) }
+    }
+
     /// The offset of the record that comes next, if it can be read.
     #[must_use]
     pub fn offset(&self) -> Offset {
@@ -179,6 +198,7 @@ impl Reader {
     pub fn seek(&mut self, offset: Offset) {
         if offset != self.next {
             self.next = offset;
+            self.since = None;
             self.is_placed = false;
             self.want = None;
             self.failure = None;
@@ -193,6 +213,12 @@ impl Reader {
             Place::Nowhere => false,
             Place::Index(_, asked) | Place::Segment(_, asked) => asked != Asked::Nothing,
         }
+    }
+
+    /// Whether [`Next::Lost`] comes next.
+    #[must_use]
+    pub fn has_failed(&self) -> bool {
+        self.error.is_some()
     }
 
     /// The record that comes next, as far as it is in memory.
@@ -417,6 +443,10 @@ impl Reader {
     fn begin_at(&mut self, log: &Writer) {
         let Some(segment) = &self.segment else { return };
         let index = log.segments().index_of(segment.number).unwrap_or(&self.index);
+        if let Some(entry) = self.since.take().and_then(|unix_ms| index.find_time(unix_ms)) {
+            // What is not flushed is not read, however old.
+            self.next = self.next.max(entry.offset.min(log.marks().flushed));
+        }
         let (expected, position) = match index.find(self.next) {
             Some(entry) => (entry.offset, entry.position),
             None => (segment.base, SEGMENT_HEADER_BYTES),

@@ -1,7 +1,7 @@
 //! Reading again, beside a writer, on a disk in memory.
 
 use super::super::format::{index_name, segment_name};
-use super::super::rig::{Rig, UNIX_MS, setup};
+use super::super::rig::{READER_TAG, Rig, UNIX_MS, setup};
 use super::*;
 use crate::batch::Level;
 use crate::disk::EIO;
@@ -14,8 +14,15 @@ impl Rig {
         if self.reader.is_none() {
             self.read_from(from);
         }
-        let mut reader = self.reader.take().expect("just made");
-        reader.seek(Offset(from));
+        if let Some(reader) = &mut self.reader {
+            reader.seek(Offset(from));
+        }
+        self.read_on()
+    }
+
+    /// What the reader has before it.
+    fn read_on(&mut self) -> (Vec<(u64, u8)>, Vec<ReadError>) {
+        let mut reader = self.reader.take().expect("one that reads");
         let (mut records, mut lost) = (Vec::new(), Vec::new());
         let end = self.partition.marks().flushed;
         for _ in 0..5_000 {
@@ -23,10 +30,8 @@ impl Rig {
                 match reader.next_record() {
                     Next::Record(record) => {
                         assert_eq!((record.client_id, record.topic), ("meter-7", "plant/7"));
-                        assert_eq!(
-                            (record.properties, record.head.unix_ms),
-                            (&[1, 2][..], UNIX_MS)
-                        );
+                        assert_eq!(record.properties, [1, 2]);
+                        assert!(UNIX_MS <= record.head.unix_ms);
                         records.push((record.head.offset.0, record.payload[0]));
                     }
                     Next::Lost(error) => lost.push(error),
@@ -149,6 +154,36 @@ fn behind_a_damaged_header_reading_goes_on_with_the_index() {
     let to = lost[0].lost.end;
     assert!(to < sealed.end && to.0 < lost[0].lost.start.0 + 25, "as far as the index: {to:?}");
     assert_eq!(records.len() as u64, 1000 - (to.0 - lost[0].lost.start.0));
+}
+
+/// What a reader reads that begins at a time: it leaves out much of what is older, and nothing else.
+#[test]
+fn reading_begins_at_a_time() {
+    let mut rig = Rig::ready();
+    for n in 0..1000 {
+        // One record each millisecond, and the clock jumps back by 100 ms in the middle.
+        rig.unix_ms = UNIX_MS + if n < 500 { n } else { n - 100 };
+        rig.append(&vec![n as u8; 7_000], Level::LocalDisk);
+        rig.turn();
+        rig.turn();
+        rig.turn();
+    }
+    rig.settle();
+    assert_eq!(rig.log().segments().sealed().len(), 2);
+    for (after, first) in
+        [(0_u64, 0_u64), (1, 1), (30, 30), (170, 170), (490, 490), (499, 499), (600, 700)]
+    {
+        rig.reader = Some(Reader::since(rig.log(), READER_TAG, UNIX_MS + after));
+        let (records, lost) = rig.read_on();
+        assert!(lost.is_empty());
+        let begins = records[0].0;
+        assert!((first.saturating_sub(40)..=first).contains(&begins), "{after}: {begins}");
+        assert_eq!(records, expected(begins, 1000));
+    }
+    rig.reader = Some(Reader::since(rig.log(), READER_TAG, UNIX_MS + 5_000));
+    assert!(rig.read_on().0.len() < 400, "at most the segment that is written");
+    rig.reader = Some(Reader::since(rig.log(), READER_TAG, 0));
+    assert_eq!(rig.read_on().0, expected(0, 1000));
 }
 
 #[test]

@@ -20,7 +20,7 @@ use std::path::PathBuf;
 pub(super) const OWNER: LogOwner =
     LogOwner { directory: DirectoryId([7; 16]), partition: PartitionId(3) };
 pub(super) const UNIX_MS: u64 = 1_800_000_000_000;
-const READER_TAG: u32 = 78;
+pub(super) const READER_TAG: u32 = 78;
 
 /// What was committed: its offset, its level, and who waited.
 pub(super) type Committed = (u64, Level, Option<u64>);
@@ -33,6 +33,8 @@ pub(super) struct Rig {
     pub(super) partition: Partition<u64>,
     pub(super) reader: Option<Reader>,
     pub(super) now: Nanos,
+    /// The time of day.
+    pub(super) unix_ms: u64,
     pub(super) committed: Vec<Committed>,
     pub(super) flushed: Vec<Flushed>,
 }
@@ -77,6 +79,7 @@ impl Rig {
             partition: Partition::with_log(OWNER.partition, writer),
             reader: None,
             now: Nanos::from_secs(1),
+            unix_ms: UNIX_MS,
             committed: Vec::new(),
             flushed: Vec::new(),
         }
@@ -102,7 +105,7 @@ impl Rig {
             head,
             client_id: "meter-7",
             packet_id: 0,
-            unix_ms: UNIX_MS,
+            unix_ms: self.unix_ms,
             topic: "plant/7",
             properties: &[1, 2],
             payload,
@@ -139,7 +142,7 @@ impl Rig {
         self.events();
         self.commit();
         assert!(!self.partition.has_committable());
-        self.partition.end_turn(self.now, UNIX_MS, &mut self.disk);
+        self.partition.end_turn(self.now, self.unix_ms, &mut self.disk);
         self.memory.submit(&mut self.disk);
     }
 

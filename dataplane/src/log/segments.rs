@@ -268,7 +268,9 @@ impl Segments {
         }
     }
 
-    pub(super) fn setup(&self) -> &LogSetup {
+    /// Whose log it is, and where.
+    #[must_use]
+    pub fn setup(&self) -> &LogSetup {
         &self.setup
     }
 
