@@ -5,6 +5,7 @@
 
 use crate::admin::Ask;
 use crate::groups::{GroupId, GroupKey, Member, MemberKey, Ticket};
+use crate::replay::mail::ReplayMail;
 use crate::session::SessionId;
 use crate::websocket;
 use ringlane_dataplane::ids::{ListenerId, Offset, PartitionId};
@@ -96,6 +97,8 @@ pub enum Mail {
         /// The filter.
         filter: Box<str>,
     },
+    /// About subscriptions that read again.
+    Replay(Box<ReplayMail>),
     /// From the control thread.
     Control(Box<ControlMail>),
 }

@@ -111,6 +111,10 @@ core_metrics! {
     log_failed_jobs, Gauge, "log_failed_jobs", "Indexes not written and files not removed because of an error; made good at the next start.";
     log_recovered_records, Gauge, "log_recovered_records", "Records that were read at start.";
     log_torn_bytes, Gauge, "log_torn_bytes", "Bytes behind the last durable record that were cut at start.";
+    replays, Gauge, "replays", "Replay subscriptions of connected sessions of this core.";
+    replayed_messages, Counter, "replayed_messages_total", "Stored messages of this core's partitions that were read again for replay subscriptions.";
+    replay_read_bytes, Counter, "replay_read_bytes_total", "Bytes of this core's logs that were read for replay subscriptions.";
+    replay_lost_ranges, Counter, "replay_lost_ranges_total", "Ranges of offsets that a replay subscription was told it misses: trimmed, or unreadable.";
     fanout_mails, Counter, "fanout_mails_total", "Messages handed to other cores.";
     fanout_stalls, Counter, "fanout_stalls_total", "Turns in which a fan-out cursor stood still before a full mailbox.";
     net_received_bytes, Counter, "network_received_bytes_total", "Bytes received from sockets.";

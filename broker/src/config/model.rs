@@ -240,6 +240,8 @@ pub struct MqttConfig {
     pub max_keep_alive: Duration,
     /// Subscriptions of one client.
     pub max_subscriptions: u32,
+    /// Replay subscriptions of one client.
+    pub max_replays: u16,
     /// User properties of one packet.
     pub max_user_properties: u16,
     /// Bytes of all user properties of one packet.
@@ -271,6 +273,7 @@ impl Default for MqttConfig {
             max_inflight_bytes: u64::from(MIB),
             max_keep_alive: Duration::from_secs(600),
             max_subscriptions: 1000,
+            max_replays: 8,
             max_user_properties: 64,
             max_user_properties_size: 16 * KIB,
             validate_payload_format: false,
@@ -333,11 +336,19 @@ pub struct LimitsConfig {
     /// Unsent bytes of a connection at which it is closed.
     #[serde(with = "size")]
     pub write_buffer_max: u32,
+    /// Replay subscriptions of connected clients of the node.
+    pub max_replays: u32,
 }
 
 impl Default for LimitsConfig {
     fn default() -> Self {
-        Self { max_connections: 0, memory: 0, write_buffer_high: MIB, write_buffer_max: 4 * MIB }
+        Self {
+            max_connections: 0,
+            memory: 0,
+            write_buffer_high: MIB,
+            write_buffer_max: 4 * MIB,
+            max_replays: 128,
+        }
     }
 }
 

@@ -96,6 +96,7 @@ impl Broker {
         let is_interrupted = end == End::Shutdown && session.will.is_some();
         self.set_presence(turn, id, 0);
         self.return_group_messages(turn, id);
+        self.pause_replays(turn, id);
         self.check_backlog_room(turn, id);
         if is_interrupted {
             // The log goes on saying that the client is connected, as after a kill: its will comes after

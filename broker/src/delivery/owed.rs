@@ -188,6 +188,21 @@ impl Broker {
         }
     }
 
+    /// Whether a session has room for a message that is not queued, and nothing goes before it.
+    pub(crate) fn takes_more(&self, turn: &Turn<'_>, id: SessionId) -> bool {
+        self.sessions.get(id).is_some_and(|session| {
+            session.outbound.is_in_step() && has_room(session, turn.sockets, &self.sizes)
+        })
+    }
+
+    /// Sends a message that was not queued to a session that takes more.
+    pub(crate) fn send_now(&mut self, turn: &mut Turn<'_>, id: SessionId, pending: Pending) {
+        match self.send_fresh(turn, id, pending) {
+            Step::Done(pending) | Step::Skipped(pending) => self.settle_ticket(turn, id, &pending),
+            Step::Sent | Step::Full | Step::Nothing => {}
+        }
+    }
+
     /// Sends a PUBLISH of an earlier connection again, with DUP [MQTT-3.3.1-1], [MQTT-4.4.0-1].
     fn resend(&mut self, turn: &mut Turn<'_>, id: SessionId) -> Step {
         let Self { sessions, metrics, upkeep, .. } = self;
@@ -236,6 +251,7 @@ impl Broker {
         for id in ready.drain(..) {
             self.pump(turn, id);
             self.resume_primings(turn, id);
+            self.replays.wake(id);
         }
         self.pump_ready = ready;
     }

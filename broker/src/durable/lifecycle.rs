@@ -187,6 +187,7 @@ impl Broker {
         for (filter, granted) in &suback.granted {
             self.record_subscription(turn, index, id, filter, *granted);
         }
+        self.record_replays(turn, id);
         self.wait_flushed(index, Wait::Suback(Box::new(suback)));
     }
 

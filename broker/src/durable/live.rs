@@ -64,6 +64,11 @@ impl Durable {
         }
     }
 
+    /// The epoch of everything that is appended in this run, on every core.
+    pub(crate) fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
     /// Appends what was matched since the last time, if anything was.
     pub(super) fn append_matched(&mut self, index: usize, log: &mut Log<'_>) {
         let Self { partitions, body, .. } = self;
@@ -145,7 +150,7 @@ impl Broker {
 
     /// Appends a record of a session that its log knows, and puts the client identifier in. Where
     /// its partition stands, or `None` if nothing was appended.
-    pub(super) fn record_of(
+    pub(crate) fn record_of(
         &mut self,
         turn: &Turn<'_>,
         id: SessionId,

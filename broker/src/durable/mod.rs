@@ -32,7 +32,7 @@ mod waits;
 
 pub(crate) use live::Durable;
 pub(crate) use model::PartitionState;
-pub(crate) use records::SubscriptionOptions;
+pub(crate) use records::{ReplayBody, StateRecord, SubscriptionOptions};
 pub(crate) use start::{CoreState, NodeState, Recovery};
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use super::postings::{Place, PostingList, PostingRange};
 use super::records::{Cursor, FilterPostings, Kind, StateRecord, SubscriptionOptions, WillBody};
 use super::session::{Presence, SessionState, SubscriptionState, WillState};
 use super::slab::{Named, Slab};
+use crate::replay::ReplayState;
 use std::collections::BTreeMap;
 
 /// A filter that some session of the partition subscribes to.
@@ -356,6 +357,12 @@ impl PartitionState {
             }
             StateRecord::Delivered { client_id, postings } => {
                 self.with_session(client_id, |s| s.exchanges().delivered.extend(postings));
+            }
+            StateRecord::Replay { client_id, name, replay } => {
+                self.with_session(client_id, |s| s.set_replay(ReplayState::new(name, replay)));
+            }
+            StateRecord::ReplayEnd { client_id, name } => {
+                self.with_session(client_id, |session| session.end_replay(name));
             }
             StateRecord::Retained { topic, retained } => {
                 self.apply_retained(topic, retained);

@@ -7,6 +7,7 @@
 
 use super::bytes::{Input, Output};
 use super::postings::{Place, PostingRange};
+use crate::replay::Position;
 use ringlane_dataplane::log::format::COUNT_MAX;
 
 /// The version of all bodies that this release writes, in their first byte.
@@ -35,10 +36,12 @@ pub(crate) enum Kind {
     Delivered = 30,
     Epochs = 31,
     PostingsPart = 32,
+    Replay = 33,
+    ReplayEnd = 34,
 }
 
 impl Kind {
-    const ALL: [Self; 17] = [
+    const ALL: [Self; 19] = [
         Self::SessionOpen,
         Self::SessionClosed,
         Self::SessionEnd,
@@ -56,6 +59,8 @@ impl Kind {
         Self::Delivered,
         Self::Epochs,
         Self::PostingsPart,
+        Self::Replay,
+        Self::ReplayEnd,
     ];
 
     fn from_u8(number: u8) -> Option<Self> {
@@ -130,6 +135,14 @@ pub(crate) struct RetainedBody<'a> {
     pub(crate) qos: u8,
     pub(crate) properties: &'a [u8],
     pub(crate) payload: &'a [u8],
+}
+
+/// A replay subscription.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct ReplayBody {
+    pub(crate) options: SubscriptionOptions,
+    /// How far the client is done with each partition, in rising order.
+    pub(crate) positions: Vec<Position>,
 }
 
 /// One state record.
@@ -216,6 +229,16 @@ pub(crate) enum StateRecord<'a> {
         client_id: &'a str,
         postings: Vec<u64>,
     },
+    /// A replay subscription, by its filter part, and how far it has come.
+    Replay {
+        client_id: &'a str,
+        name: &'a str,
+        replay: ReplayBody,
+    },
+    ReplayEnd {
+        client_id: &'a str,
+        name: &'a str,
+    },
     /// Checkpoints only: the epochs of this log, with the first offset of each.
     Epochs {
         epochs: Vec<(u64, u64)>,
@@ -254,6 +277,8 @@ impl<'a> StateRecord<'a> {
             Self::Delivered { .. } => Kind::Delivered,
             Self::Epochs { .. } => Kind::Epochs,
             Self::PostingsPart { .. } => Kind::PostingsPart,
+            Self::Replay { .. } => Kind::Replay,
+            Self::ReplayEnd { .. } => Kind::ReplayEnd,
         }
     }
 
@@ -271,7 +296,9 @@ impl<'a> StateRecord<'a> {
             | Self::Completed { client_id, .. }
             | Self::Release { client_id, .. }
             | Self::Incoming { client_id, .. }
-            | Self::Delivered { client_id, .. } => client_id,
+            | Self::Delivered { client_id, .. }
+            | Self::Replay { client_id, .. }
+            | Self::ReplayEnd { client_id, .. } => client_id,
             Self::Postings { .. }
             | Self::PostingsPart { .. }
             | Self::Positions { .. }
@@ -298,7 +325,9 @@ impl<'a> StateRecord<'a> {
             | StateRecord::Completed { client_id, .. }
             | StateRecord::Release { client_id, .. }
             | StateRecord::Incoming { client_id, .. }
-            | StateRecord::Delivered { client_id, .. } => *client_id = client,
+            | StateRecord::Delivered { client_id, .. }
+            | StateRecord::Replay { client_id, .. }
+            | StateRecord::ReplayEnd { client_id, .. } => *client_id = client,
             StateRecord::Postings { .. }
             | StateRecord::PostingsPart { .. }
             | StateRecord::Positions { .. }
@@ -313,6 +342,7 @@ impl<'a> StateRecord<'a> {
         match self {
             Self::Subscribe { filter, .. } | Self::Unsubscribe { filter, .. } => filter,
             Self::Retained { topic, .. } => topic,
+            Self::Replay { name, .. } | Self::ReplayEnd { name, .. } => name,
             _ => "",
         }
     }
@@ -334,7 +364,10 @@ impl<'a> StateRecord<'a> {
                 out.u32(*expiry_secs);
                 out.u64(*since_ms);
             }
-            Self::SessionEnd { .. } | Self::WillGone { .. } | Self::Unsubscribe { .. } => {}
+            Self::SessionEnd { .. }
+            | Self::WillGone { .. }
+            | Self::Unsubscribe { .. }
+            | Self::ReplayEnd { .. } => {}
             Self::Subscribe { options, since, .. } => {
                 out.u8(encode_options(options));
                 out.u32(options.id);
@@ -368,6 +401,11 @@ impl<'a> StateRecord<'a> {
             }
             Self::Delivered { postings, .. } => {
                 out.list(postings.iter(), |out, posting| out.u64(*posting));
+            }
+            Self::Replay { replay, .. } => {
+                out.u8(encode_options(&replay.options));
+                out.u32(replay.options.id);
+                out.list(replay.positions.iter(), encode_position);
             }
             Self::Epochs { epochs } => out.list(epochs.iter(), |out, (epoch, first)| {
                 out.u64(*epoch);
@@ -450,6 +488,13 @@ fn decode_body<'a>(
         Kind::Delivered => {
             StateRecord::Delivered { client_id, postings: input.list(8, |input| input.count())? }
         }
+        Kind::Replay => {
+            let options = decode_options(input)?;
+            let positions = input.list(20, decode_position)?;
+            let replay = ReplayBody { options, positions };
+            StateRecord::Replay { client_id, name: topic, replay }
+        }
+        Kind::ReplayEnd => StateRecord::ReplayEnd { client_id, name: topic },
         Kind::Epochs => {
             let epochs = input.list(16, |input| Some((input.count()?, input.count()?)))?;
             StateRecord::Epochs { epochs }
@@ -485,6 +530,16 @@ fn encode_place(out: &mut Output<'_>, place: &Place) {
 
 fn decode_place(input: &mut Input<'_>) -> Option<Place> {
     Some(Place { partition: input.u32()?, epoch: input.count()?, offset: input.count()? })
+}
+
+fn encode_position(out: &mut Output<'_>, position: &Position) {
+    out.u32(position.partition);
+    out.u64(position.epoch);
+    out.u64(position.next);
+}
+
+fn decode_position(input: &mut Input<'_>) -> Option<Position> {
+    Some(Position { partition: input.u32()?, epoch: input.count()?, next: input.count()? })
 }
 
 fn encode_options(options: &SubscriptionOptions) -> u8 {

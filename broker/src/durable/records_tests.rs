@@ -39,6 +39,8 @@ pub(crate) fn samples() -> Vec<StateRecord<'static>> {
         properties: &[],
         payload: b"on",
     };
+    let position = Position { partition: 2, epoch: 7, next: 103 };
+    let replay = ReplayBody { options, positions: vec![position] };
     vec![
         StateRecord::SessionOpen { client_id, clean: true, expiry_secs: 300, will: Some(will()) },
         StateRecord::SessionClosed {
@@ -68,6 +70,8 @@ pub(crate) fn samples() -> Vec<StateRecord<'static>> {
         StateRecord::PostingsPart {
             filters: vec![FilterPostings { filter: "a/+", ranges: vec![range] }],
         },
+        StateRecord::Replay { client_id, name: "$replay/-15m/a/+", replay },
+        StateRecord::ReplayEnd { client_id, name: "$replay/-15m/a/+" },
     ]
 }
 

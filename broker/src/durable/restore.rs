@@ -46,6 +46,8 @@ impl Broker {
             for (number, filter) in state.posted_filters() {
                 self.routes.set_posted(filter, index as u16, Some(number));
             }
+            // Nothing was appended in this run: its epoch begins where the log ends.
+            state.note_epoch(core.epoch, self.partitions[index].next_offset().0);
             let retained = core::mem::take(&mut state.retained);
             let again = core::mem::take(&mut state.retained_again);
             let ids: Vec<_> = state
@@ -99,6 +101,7 @@ impl Broker {
                 self.restore_subscription(turn, id, &filter.name, held.options);
             }
         }
+        self.restore_replays(id, &session.replays);
         let mut owed = Vec::new();
         for sent in session.sent() {
             let message = match self.stored(turn, messages, sent.sent.place) {

@@ -2,6 +2,7 @@
 
 use super::postings::Place;
 use super::records::{SentBody, SubscriptionOptions, WillBody};
+use crate::replay::ReplayState;
 use crate::session::PacketIds;
 use std::collections::{BTreeSet, VecDeque};
 
@@ -91,6 +92,7 @@ pub(crate) struct SessionState {
     pub(crate) subscriptions: Vec<SubscriptionState>,
     /// Every posting below was acknowledged, or is one of the exchanges.
     pub(crate) position: u64,
+    pub(crate) replays: Vec<ReplayState>,
     exchanges: Option<Box<Exchanges>>,
 }
 
@@ -103,6 +105,7 @@ impl SessionState {
             will: None,
             subscriptions: Vec::new(),
             position: 0,
+            replays: Vec::new(),
             exchanges: None,
         }
     }
@@ -180,6 +183,18 @@ impl SessionState {
     /// The records of other logs that are needed to send exchanges again.
     pub(super) fn pinned(&self) -> impl Iterator<Item = Place> {
         self.sent().filter(|state| !state.received).map(|state| state.sent.place)
+    }
+
+    /// A replay began, began anew, or has come further.
+    pub(super) fn set_replay(&mut self, replay: ReplayState) {
+        match self.replays.iter_mut().find(|held| held.is_same(&replay.name)) {
+            Some(held) => *held = replay,
+            None => self.replays.push(replay),
+        }
+    }
+
+    pub(super) fn end_replay(&mut self, name: &str) {
+        self.replays.retain(|held| !held.is_same(name));
     }
 
     fn release_idle(&mut self) {

@@ -77,6 +77,10 @@ impl PartitionState {
                 each(&StateRecord::Received { client_id, packet_id });
             }
         }
+        for replay in &session.replays {
+            let (name, replay) = (&*replay.name, replay.body());
+            each(&StateRecord::Replay { client_id, name, replay });
+        }
         let packet_ids = session.incoming();
         if !packet_ids.is_empty() {
             each(&StateRecord::Incoming { client_id, packet_ids });

@@ -51,6 +51,7 @@ impl Broker {
         self.arm_durable(turn);
         self.advance_own_cursors();
         self.mail_log_marks(turn);
+        self.record_all_replays(turn);
         let partitions = self.durable.as_ref().map_or(0, |durable| durable.partitions.len());
         for index in 0..partitions {
             self.record_positions(turn, index);

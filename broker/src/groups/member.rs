@@ -1,7 +1,8 @@
 //! The member's side of a group, within the broker: deliver, and answer for every message.
 
-use super::{GroupKey, MEMBER_WINDOW, Member, MemberKey, Ticket};
+use super::{Errand, GroupKey, MEMBER_WINDOW, Member, MemberKey, Ticket};
 use crate::mail::{GroupMail, Mail};
+use crate::replay::Replays;
 use crate::service::{Broker, Post, Turn};
 use crate::session::{NOT_POSTED, Outbound, Pending, SessionId, SubscriptionIds, SubscriptionKind};
 use ringlane_dataplane::message::Message;
@@ -70,7 +71,7 @@ impl Broker {
             id => SubscriptionIds::One(id),
         };
         let retain = ticket.retain;
-        let (ticket, posting) = (Some(Box::new(ticket)), NOT_POSTED);
+        let (ticket, posting) = (Some(Box::new(Errand::Group(ticket))), NOT_POSTED);
         let pending = Pending { message, qos, retain, ids, ticket, posting };
         self.owe(turn, id, pending);
     }
@@ -87,8 +88,8 @@ impl Broker {
         self.metrics.queued_bytes.sub((queued.1 - session.outbound.queue_bytes()) as u64);
         self.metrics.inflight_messages.sub((inflight - session.outbound.inflight_len()) as u64);
         for pending in taken {
-            if let Some(ticket) = pending.ticket {
-                self.return_message(turn, id, pending.message, &ticket);
+            if let Some(Errand::Group(ticket)) = pending.ticket.as_deref() {
+                self.return_message(turn, id, pending.message, ticket);
             }
         }
     }
@@ -107,22 +108,35 @@ impl Broker {
 
     /// Tells the owner that a message of its group is done with.
     pub(crate) fn settle_ticket(&mut self, turn: &mut Turn<'_>, id: SessionId, pending: &Pending) {
-        if let Some(ticket) = &pending.ticket {
-            let mail = Mail::GroupDone { group: ticket.group, member: self.member_key(id) };
-            self.send_mail(turn, ticket.owner, mail);
+        match pending.ticket.as_deref() {
+            Some(Errand::Group(ticket)) => {
+                let mail = Mail::GroupDone { group: ticket.group, member: self.member_key(id) };
+                self.send_mail(turn, ticket.owner, mail);
+            }
+            Some(Errand::Replay(ticket)) => self.replays.on_done(ticket),
+            None => {}
         }
     }
 
     /// As [`Broker::settle_ticket`], at the end of the turn.
     pub(crate) fn owe_ticket(&mut self, id: SessionId, pending: &Pending) {
         let member = self.member_key(id);
-        queue_ticket(&mut self.post, member, pending);
+        queue_ticket(&mut self.post, &mut self.replays, member, pending);
     }
 }
 
-/// Queues the answer for a message of a group, if it is one.
-pub(crate) fn queue_ticket(post: &mut Post, member: MemberKey, pending: &Pending) {
-    if let Some(ticket) = &pending.ticket {
-        post.queue(ticket.owner, Mail::GroupDone { group: ticket.group, member });
+/// Queues the answer for a message of a group, if it is one; a replay is told at once.
+pub(crate) fn queue_ticket(
+    post: &mut Post,
+    replays: &mut Replays,
+    member: MemberKey,
+    pending: &Pending,
+) {
+    match pending.ticket.as_deref() {
+        Some(Errand::Group(ticket)) => {
+            post.queue(ticket.owner, Mail::GroupDone { group: ticket.group, member });
+        }
+        Some(Errand::Replay(ticket)) => replays.on_done(ticket),
+        None => {}
     }
 }

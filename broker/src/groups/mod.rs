@@ -13,6 +13,7 @@ pub(crate) use group::{Dispatch, Group, Offered};
 pub(crate) use member::queue_ticket;
 pub(crate) use store::GroupStore;
 
+use crate::replay;
 use crate::session::SessionId;
 use ringlane_dataplane::ids::CoreId;
 use ringlane_mqtt::QoS;
@@ -72,6 +73,15 @@ pub struct Ticket {
     pub subscription_id: u32,
     /// The RETAIN flag to deliver with.
     pub retain: bool,
+}
+
+/// Who is told when a session is done with a message.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Errand {
+    /// The owner of a shared-subscription group.
+    Group(Ticket),
+    /// A replay of the session.
+    Replay(replay::Ticket),
 }
 
 /// Messages that a member may hold unanswered once it has answered as many: enough to cover a turn

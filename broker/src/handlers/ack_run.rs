@@ -48,7 +48,7 @@ impl Broker {
         kind: AckKind,
         ids: impl Iterator<Item = u16>,
     ) -> Option<usize> {
-        let Self { sessions, post, metrics, core, .. } = self;
+        let Self { sessions, post, replays, metrics, core, .. } = self;
         let held = sessions.get_mut(session)?;
         let member = MemberKey { core: *core, session };
         let (mut taken, mut ended) = (0, 0);
@@ -60,7 +60,7 @@ impl Broker {
             };
             let Some(pending) = pending else { continue };
             ended += 1;
-            queue_ticket(post, member, &pending);
+            queue_ticket(post, replays, member, &pending);
         }
         if ended > 0 {
             metrics.inflight_messages.sub(ended);

@@ -69,6 +69,7 @@ impl Broker {
         let window = self.member_window(session);
         self.set_presence(turn, session, window);
         self.resume_outbound(turn, session);
+        self.resume_replays(turn, session);
         self.resume_primings(turn, session);
         Flow::Next(bytes)
     }

@@ -5,6 +5,7 @@ use crate::connection::write_packet;
 use crate::delivery::{Subscriber, Target};
 use crate::durable::SubscriptionOptions;
 use crate::groups::{GroupKey, Member};
+use crate::replay::is_replay;
 use crate::retained::Priming;
 use crate::service::{Broker, PendingSuback, Turn};
 use crate::session::{SessionId, Subscription, SubscriptionKind};
@@ -49,6 +50,7 @@ impl Broker {
             session,
             packet_id: subscribe.packet_id,
             reasons: Vec::new(),
+            text: None,
             announced: 0,
             joins_left: 0,
             retained: Vec::new(),
@@ -61,6 +63,12 @@ impl Broker {
         let filters_max = if full { 0 } else { self.config.mqtt.max_subscriptions as usize };
         let mut taken = 0;
         for filter in subscribe.filters.iter() {
+            if is_replay(filter.filter) && taken < filters_max {
+                taken += 1;
+                let reason = self.subscribe_replay(turn, &filter, subscription_id, &mut pending);
+                pending.reasons.push(reason);
+                continue;
+            }
             // A packet may name one filter again and again: it may not name more than a client
             // may hold.
             let checked = match taken < filters_max {
@@ -118,6 +126,10 @@ impl Broker {
     ) -> Result<TopicFilter<'a>, ReasonCode> {
         let mqtt = &self.config.mqtt;
         let parsed = TopicFilter::parse(filter).map_err(|_| ReasonCode::TOPIC_FILTER_INVALID)?;
+        // A replay is not to be shared.
+        if parsed.share.is_some() && is_replay(parsed.filter) {
+            return Err(ReasonCode::TOPIC_FILTER_INVALID);
+        }
         if filter.len() > usize::from(mqtt.max_topic_length)
             || parsed.levels > usize::from(mqtt.max_topic_levels)
         {
@@ -241,11 +253,18 @@ impl Broker {
             connection.subacks_pending = connection.subacks_pending.saturating_sub(1);
             let version = connection.version;
             let websocket = connection.is_websocket();
+            let link = self.sessions.get(suback.session).and_then(|held| held.link.as_ref());
+            // Without the text the packet is as small as it can be [MQTT-3.9.2-1].
+            let text = suback.text.as_deref().filter(|text| {
+                let bytes = text.len() + suback.reasons.len() + 16;
+                link.is_some_and(|l| l.problem_information && bytes <= l.packet_bytes_max)
+            });
             write_packet(turn.sockets, suback.connection, websocket, |out| {
-                encode::suback(out, version, suback.packet_id, &suback.reasons, None);
+                encode::suback(out, version, suback.packet_id, &suback.reasons, text);
             });
             self.metrics.packets_sent.add(1);
         }
+        self.grant_replays(suback.session, suback.id);
         for filter in &suback.retained {
             self.start_priming(turn, suback.session, filter);
         }

@@ -1,6 +1,7 @@
 //! UNSUBSCRIBE from a client [MQTT5 §3.10].
 
 use super::Flow;
+use crate::replay::is_replay;
 use crate::service::{Broker, Turn};
 use crate::session::SessionId;
 use ringlane_dataplane::ids::ConnectionId;
@@ -25,16 +26,25 @@ impl Broker {
         self.commit_all(turn);
         let (mut reasons, mut recorded) = (Vec::new(), None);
         for filter in unsubscribe.filters.iter() {
+            if is_replay(filter) {
+                let (removed, index) = self.unsubscribe_replay(turn, session, filter);
+                recorded = index.or(recorded);
+                reasons.push(answer(removed));
+                continue;
+            }
             self.stop_priming(turn, session, filter);
             recorded = self.record_unsubscribe(turn, session, filter).or(recorded);
             let removed = self.remove_subscription(turn, session, filter);
-            reasons.push(if removed {
-                ReasonCode::SUCCESS
-            } else {
-                ReasonCode::NO_SUBSCRIPTION_EXISTED
-            });
+            reasons.push(answer(removed));
         }
         self.answer_unsubscribe(turn, recorded, id, unsubscribe.packet_id, reasons);
         Flow::Next(bytes)
+    }
+}
+
+fn answer(removed: bool) -> ReasonCode {
+    match removed {
+        true => ReasonCode::SUCCESS,
+        false => ReasonCode::NO_SUBSCRIPTION_EXISTED,
     }
 }

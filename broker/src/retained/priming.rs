@@ -229,6 +229,7 @@ impl Broker {
     ) {
         let Some(held) = self.connections.get(connection) else { return };
         let crate::connection::Phase::Connected(id) = held.phase else { return };
+        self.replays.wake(id);
         // With QoS 0 and acknowledgements nothing waits for room.
         let Some(session) = self.sessions.get_mut(id) else { return };
         let outbound = &session.outbound;

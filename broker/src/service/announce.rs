@@ -17,6 +17,8 @@ pub(crate) struct PendingSuback {
     pub(crate) session: SessionId,
     pub(crate) packet_id: u16,
     pub(crate) reasons: Vec<ReasonCode>,
+    /// What the client is told besides.
+    pub(crate) text: Option<String>,
     /// Every announcement below this must be installed everywhere.
     pub(crate) announced: u64,
     /// Groups that have not answered yet.
@@ -84,6 +86,13 @@ impl Announcer {
     pub(crate) fn on_joined(&mut self, suback: u64) {
         if let Some(pending) = self.subacks.iter_mut().find(|pending| pending.id == suback) {
             pending.joins_left = pending.joins_left.saturating_sub(1);
+        }
+    }
+
+    /// The client that waits for a SUBACK is told something, unless it is told something else.
+    pub(crate) fn note(&mut self, suback: u64, text: &str) {
+        if let Some(pending) = self.subacks.iter_mut().find(|pending| pending.id == suback) {
+            pending.text.get_or_insert_with(|| text.to_owned());
         }
     }
 
@@ -185,6 +194,7 @@ mod tests {
             session: SessionId { slot: 0, generation: 0 },
             packet_id: 1,
             reasons: Vec::new(),
+            text: None,
             announced,
             joins_left,
             retained: Vec::new(),

@@ -60,11 +60,12 @@ impl Broker {
     }
 
     /// Something that was asked of the disk has ended.
-    pub(super) fn on_disk_event(&mut self, turn: &mut Turn<'_>, event: &DiskEvent) {
+    pub(super) fn on_disk_event(&mut self, turn: &mut Turn<'_>, event: DiskEvent) {
         match DiskUser::of(event.token) {
-            (DiskUser::Log, index) => self.on_log_event(turn, index as usize, event),
+            (DiskUser::Log, index) => self.on_log_event(turn, index as usize, &event),
+            (DiskUser::Replay, number) => self.on_reading_event(turn, number, event),
             // Whoever asked has gone.
-            (DiskUser::Checkpoint | DiskUser::Fetch | DiskUser::Replay, _) => {}
+            (DiskUser::Checkpoint | DiskUser::Fetch, _) => {}
         }
     }
 
@@ -72,6 +73,7 @@ impl Broker {
         let flushed = self.partitions[index].on_disk(turn.now, event, turn.disk);
         if let Some(flushed) = flushed {
             self.count_flushed(flushed);
+            self.readings.on_flushed(index);
         }
         self.log_watch.dirty = true;
         self.look_at_log(turn, index);

@@ -19,6 +19,7 @@ mod streams;
 pub(crate) use announce::{Announcer, PendingSuback};
 pub(crate) use backlog::FullFilters;
 pub(crate) use commit::AckToken;
+pub(crate) use disk_user::{DISK_NUMBERS, DiskUser};
 pub(crate) use log::LogWatch;
 pub use log::log_tag;
 pub(crate) use post::{Post, VolatileSent};
@@ -35,11 +36,13 @@ use crate::durable::{CoreState, Durable, PartitionState};
 use crate::groups::GroupStore;
 use crate::mail::{ControlMail, Mail};
 use crate::metrics::CoreMetrics;
+use crate::replay::{Readings, Replays};
 use crate::retained::RetainedTasks;
 use crate::session::{SessionId, SessionStore};
 use ringlane_dataplane::batch::BatchPool;
 use ringlane_dataplane::disk::DiskEvent;
 use ringlane_dataplane::ids::{ConnectionId, CoreId, PartitionId};
+use ringlane_dataplane::log::record::checksum;
 use ringlane_dataplane::log::writer::Writer;
 use ringlane_dataplane::message::MessageMeter;
 use ringlane_dataplane::net::NetEvent;
@@ -127,6 +130,8 @@ pub enum Timer {
     Log,
     /// Positions and cursors go to the log.
     Durable,
+    /// Replays have something to do although nothing happens.
+    Replay,
     /// Clients have had their time to leave.
     DrainDeadline,
 }
@@ -164,6 +169,12 @@ pub struct Broker {
     pub(crate) retain_waits: commit::RetainWaits,
     retained_order: RetainedOrder,
     pub(crate) groups: GroupStore,
+    /// Subscriptions of this core's sessions that read again.
+    pub(crate) replays: Replays,
+    /// What is read again of this core's partitions.
+    pub(crate) readings: Readings,
+    /// What the checksums of resume tokens begin with.
+    pub(crate) replay_seed: u32,
     pub(crate) full_filters: FullFilters,
     /// Sessions of this core whose backlog is full.
     pub(crate) full_sessions: Vec<SessionId>,
@@ -208,6 +219,9 @@ impl Broker {
             announcer: Announcer::new(setup.core, setup.cores),
             log_watch: LogWatch::new(partitions.len()),
             retained_order: RetainedOrder::new(partitions.len()),
+            replays: Replays::default(),
+            readings: Readings::new(partitions.len()),
+            replay_seed: replay_seed(&partitions),
             partitions,
             has_logs,
             durable,
@@ -270,6 +284,7 @@ impl Broker {
             Mail::Group(mail) => self.on_group_mail(turn, from, *mail),
             Mail::BacklogFull { filter } => self.full_filters.add(&filter),
             Mail::BacklogFree { filter } => self.full_filters.remove(&filter),
+            Mail::Replay(mail) => self.on_replay_mail(turn, from, *mail),
             Mail::Control(mail) => self.on_control(turn, *mail),
         }
     }
@@ -300,6 +315,12 @@ impl Broker {
             self.take_mail(turn, own, mail);
         }
     }
+}
+
+/// What the checksums of resume tokens begin with: the same on every core of a data directory.
+fn replay_seed(partitions: &[Partition<AckToken>]) -> u32 {
+    let log = partitions.iter().find_map(Partition::log);
+    log.map_or(0, |log| checksum(&log.segments().setup().directory_id.0))
 }
 
 /// The partition of a core's own publishes. None of a node has this number.
@@ -347,7 +368,7 @@ impl Service for Broker {
     }
 
     fn on_disk(&mut self, turn: &mut Turn<'_>, event: DiskEvent) {
-        self.on_disk_event(turn, &event);
+        self.on_disk_event(turn, event);
     }
 
     fn on_timer(&mut self, turn: &mut Turn<'_>, key: Timer) {
@@ -362,6 +383,7 @@ impl Service for Broker {
             Timer::Upkeep => self.on_upkeep(turn),
             Timer::Log => self.on_log_timer(),
             Timer::Durable => self.on_durable_timer(turn),
+            Timer::Replay => self.on_replay_timer(),
             Timer::DrainDeadline => self.clients_have_left = true,
         }
     }
@@ -374,6 +396,7 @@ impl Service for Broker {
         self.flush_post(turn);
         self.resume_output_stalls(turn);
         self.pump_sessions(turn);
+        self.run_replays(turn);
         self.flush_acks(turn);
         self.acknowledge_filters(turn);
         self.metrics.sockets.set(turn.sockets.open_count() as u64);
@@ -387,6 +410,8 @@ impl Service for Broker {
             After::Stop
         } else if self.post.has_work()
             || self.has_settled_waits()
+            || self.readings.has_ready()
+            || self.replays.has_ready()
             || self.partitions.iter().any(|p| p.cursors().has_lag() || p.has_committable())
         {
             After::MoreWork

@@ -37,6 +37,7 @@ pub(crate) struct Sizes {
     pub(crate) backlog_bytes_max: usize,
     pub(crate) sessions_max: usize,
     pub(crate) retained_messages_max: usize,
+    pub(crate) replays_max: usize,
     pub(crate) retained_bytes_max: usize,
 }
 
@@ -58,6 +59,7 @@ impl Sizes {
             output_bytes_max: config.limits.write_buffer_max as usize,
             backlog_bytes_max: to_usize(config.session.max_backlog),
             sessions_max: share(config.session.max_sessions),
+            replays_max: share(u64::from(config.limits.max_replays)),
             retained_messages_max: share(config.retained.max_messages),
             retained_bytes_max: share(config.retained.max_bytes),
         }

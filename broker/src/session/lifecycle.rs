@@ -32,7 +32,9 @@ impl Broker {
     fn drop_subscriptions(&mut self, turn: &mut Turn<'_>, id: SessionId) {
         let Some(session) = self.sessions.get_mut(id) else { return };
         session.primings.reset();
-        for filter in session.subscriptions.filters() {
+        let filters = session.subscriptions.filters();
+        self.drop_replays(turn, id);
+        for filter in filters {
             self.remove_subscription(turn, id, &filter);
         }
     }

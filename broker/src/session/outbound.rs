@@ -2,7 +2,7 @@
 //!
 //! The order of both is the order in which messages matched; a resend keeps it [MQTT-4.6.0-1].
 
-use crate::groups::Ticket;
+use crate::groups::Errand;
 use crate::lazy::Empty;
 use ringlane_dataplane::message::Message;
 use ringlane_dataplane::time::Nanos;
@@ -46,8 +46,8 @@ pub(crate) struct Pending {
     pub(crate) qos: QoS,
     pub(crate) retain: bool,
     pub(crate) ids: SubscriptionIds,
-    /// Set if it comes from a shared-subscription group.
-    pub(crate) ticket: Option<Box<Ticket>>,
+    /// Set if somebody is told when the session is done with it.
+    pub(crate) ticket: Option<Box<Errand>>,
     /// Its posting number, or [`NOT_POSTED`].
     pub(crate) posting: u64,
 }
@@ -56,6 +56,11 @@ pub(crate) struct Pending {
 pub(crate) const NOT_POSTED: u64 = u64::MAX;
 
 impl Pending {
+    /// Whether it comes from a shared-subscription group.
+    fn is_of_group(&self) -> bool {
+        matches!(self.ticket.as_deref(), Some(Errand::Group(_)))
+    }
+
     /// What it counts against the bounds, in bytes.
     pub(crate) fn cost_bytes(&self) -> usize {
         self.message.memory_bytes() + size_of::<Self>()
@@ -336,7 +341,7 @@ impl Outbound {
     pub(crate) fn take_group_messages(&mut self) -> Vec<Pending> {
         let mut taken = Vec::new();
         for inflight in core::mem::take(&mut self.inflight) {
-            if inflight.pending.ticket.is_some() && inflight.pending.qos == QoS::AtLeastOnce {
+            if inflight.pending.is_of_group() && inflight.pending.qos == QoS::AtLeastOnce {
                 self.inflight_bytes -= inflight.pending.cost_bytes();
                 self.resend_left -= usize::from(inflight.phase == Phase::Resend);
                 taken.push(inflight.pending);
@@ -345,7 +350,7 @@ impl Outbound {
             }
         }
         for pending in core::mem::take(&mut self.queue) {
-            if pending.ticket.is_some() {
+            if pending.is_of_group() {
                 self.queue_bytes -= pending.cost_bytes();
                 taken.push(pending);
             } else {

@@ -1,6 +1,6 @@
 //! The little of base64 that the opening handshake and the tools need.
 //!
-//! Source: RFC 4648 section 4.
+//! Source: RFC 4648 sections 4 and 5.
 
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
@@ -43,6 +43,20 @@ pub(crate) fn decode(text: &str) -> Option<Vec<u8>> {
     Some(out)
 }
 
+/// The bytes in base64url without padding.
+pub(crate) fn encode_url(bytes: &[u8]) -> String {
+    let standard = text(bytes);
+    standard.trim_end_matches('=').replace('+', "-").replace('/', "_")
+}
+
+/// The bytes that `text` stands for, if it is base64url without padding in its one form: unused
+/// bits are zero.
+pub(crate) fn decode_url(text: &str) -> Option<Vec<u8>> {
+    let padding = "=".repeat(text.len().wrapping_neg() % 4);
+    let bytes = decode(&(text.replace('-', "+").replace('_', "/") + &padding))?;
+    (encode_url(&bytes) == text).then_some(bytes)
+}
+
 /// Whether `text` is base64 for exactly 16 bytes, as `Sec-WebSocket-Key` must be.
 ///
 /// The unused bits of the last letter are not looked at: clients exist that fill them.
@@ -68,6 +82,19 @@ mod tests {
         for (length, expected) in vectors.into_iter().enumerate() {
             assert_eq!(encoded(&b"foobar"[..length]), expected);
             assert_eq!(decode(expected).as_deref(), Some(&b"foobar"[..length]));
+        }
+    }
+
+    #[test]
+    fn the_form_for_names_comes_back() {
+        let bytes: Vec<u8> = (0..=255).rev().collect();
+        for from in 0..bytes.len() {
+            let text = encode_url(&bytes[from..]);
+            assert!(text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_'));
+            assert_eq!(decode_url(&text).as_deref(), Some(&bytes[from..]));
+        }
+        for bad in ["A", "AB", "Zg==", "Zm9v+", "Zm9/", "Zm9vYg\n"] {
+            assert_eq!(decode_url(bad), None, "{bad:?}");
         }
     }
 

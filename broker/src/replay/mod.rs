@@ -1,0 +1,27 @@
+//! Reading again: `SUBSCRIBE $replay/{from}/{filter}` (docs/replay.md).
+//!
+//! A replay is a tailing reader all its life. For each partition its owner holds a reader (`source`)
+//! that begins where the subscription says, comes to the flushed mark, and goes on as the mark moves:
+//! stored messages and then live ones, without a seam. What it reads it mails to the subscriber's core
+//! under credit (`owner`, `mail`). There `part` keeps count of one partition, `subscription` merges
+//! them, and `subscriber` hands messages to the client as fast as it takes them, behind all that its
+//! session is owed otherwise. `name` and `token` are what clients write and get, `durable` what
+//! outlives the broker.
+
+mod durable;
+pub(crate) mod mail;
+mod name;
+mod owner;
+mod part;
+mod properties;
+mod source;
+mod subscriber;
+mod subscription;
+mod table;
+mod token;
+
+pub(crate) use durable::ReplayState;
+pub(crate) use name::is_replay;
+pub(crate) use owner::Readings;
+pub(crate) use table::{Replays, Ticket};
+pub(crate) use token::Position;

@@ -1,0 +1,235 @@
+//! One partition of a replay, on the subscriber's side: what has come, what was handed to the client,
+//! what it has acknowledged.
+
+use super::mail::Stored;
+use super::token::Position;
+use ringlane_dataplane::ids::PartitionId;
+use ringlane_dataplane::time::Nanos;
+use std::collections::VecDeque;
+
+/// Messages and bytes of one partition that its owner may be ahead of the client by.
+pub(crate) const WINDOW_MESSAGES: u32 = 512;
+pub(crate) const WINDOW_BYTES: u64 = 128 * 1024;
+
+/// Messages and bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Amount {
+    pub(crate) messages: u32,
+    pub(crate) bytes: u64,
+}
+
+/// A message that was handed to the client.
+#[derive(Clone, Copy, Debug)]
+struct Handed {
+    offset: u64,
+    done: bool,
+}
+
+/// One partition of a replay.
+#[derive(Debug)]
+pub(crate) struct Part {
+    pub(crate) partition: PartitionId,
+    /// The epoch that offsets count in.
+    epoch: u64,
+    /// Below this all was handed to the client, or is not for it.
+    handed: u64,
+    /// Up to here the owner has read.
+    read: u64,
+    /// What was stored when the replay began ends here.
+    stored_end: u64,
+    /// Whether the owner has answered since reading began, or began again.
+    is_open: bool,
+    /// Whether the owner had nothing more when it last told something.
+    at_end: bool,
+    queue: VecDeque<Stored>,
+    /// Handed with QoS 1 or 2, in order; at the front is one that is not acknowledged.
+    inflight: VecDeque<Handed>,
+    /// Taken from the queue, and not given back to the owner as credit.
+    spent: Amount,
+    /// Since when nothing is known to come next.
+    silent_since: Nanos,
+}
+
+impl Part {
+    /// A partition whose owner is yet to say where reading begins.
+    pub(crate) fn new(partition: PartitionId, epoch: u64, next: u64) -> Self {
+        Self {
+            partition,
+            epoch,
+            handed: next,
+            read: next,
+            stored_end: next,
+            is_open: false,
+            at_end: false,
+            queue: VecDeque::new(),
+            inflight: VecDeque::new(),
+            spent: Amount::default(),
+            silent_since: Nanos::NEVER,
+        }
+    }
+
+    /// Reading begins anew where it came to: what came and was not handed is forgotten.
+    pub(crate) fn pause(&mut self) {
+        self.queue.clear();
+        self.spent = Amount::default();
+        (self.is_open, self.at_end) = (false, false);
+        self.silent_since = Nanos::NEVER;
+    }
+
+    /// Whether the owner has said where reading begins.
+    pub(crate) fn is_open(&self) -> bool {
+        self.is_open
+    }
+
+    /// The owner begins at this offset; what is stored now ends at `stored_end`.
+    pub(crate) fn on_opened(&mut self, now: Nanos, epoch: u64, next: u64, stored_end: u64) {
+        (self.epoch, self.handed, self.read, self.stored_end) = (epoch, next, next, stored_end);
+        (self.is_open, self.silent_since) = (true, now);
+    }
+
+    /// The owner has read up to `read`.
+    pub(crate) fn on_batch(&mut self, now: Nanos, stored: Vec<Stored>, read: u64, at_end: bool) {
+        self.queue.extend(stored);
+        (self.read, self.at_end) = (read, at_end);
+        self.settle(now);
+    }
+
+    /// What comes next.
+    pub(crate) fn head(&self) -> Option<&Stored> {
+        self.queue.front()
+    }
+
+    /// Hands out what comes next. `acknowledged` says whether its end will be told.
+    pub(crate) fn take(&mut self, now: Nanos, acknowledged: bool) -> Option<Stored> {
+        let stored = self.queue.pop_front()?;
+        self.handed = stored.offset + 1;
+        self.spent.messages += 1;
+        self.spent.bytes += stored.bytes();
+        if acknowledged {
+            self.inflight.push_back(Handed { offset: stored.offset, done: false });
+        }
+        self.settle(now);
+        Some(stored)
+    }
+
+    fn settle(&mut self, now: Nanos) {
+        if self.queue.is_empty() {
+            self.handed = self.handed.max(self.read);
+            self.silent_since = if self.at_end { Nanos::NEVER } else { now };
+        }
+    }
+
+    /// The client is done with a message.
+    pub(crate) fn on_done(&mut self, offset: u64) {
+        let at = self.inflight.partition_point(|handed| handed.offset < offset);
+        if let Some(handed) = self.inflight.get_mut(at).filter(|handed| handed.offset == offset) {
+            handed.done = true;
+        }
+        while self.inflight.front().is_some_and(|handed| handed.done) {
+            self.inflight.pop_front();
+        }
+    }
+
+    /// Credit for the owner, as soon as it is worth a mail.
+    pub(crate) fn take_spent(&mut self) -> Option<Amount> {
+        let half =
+            WINDOW_MESSAGES / 2 <= self.spent.messages || WINDOW_BYTES / 2 <= self.spent.bytes;
+        half.then(|| core::mem::take(&mut self.spent))
+    }
+
+    /// Whether something may come next that is older than the heads of others; and until when that
+    /// is waited for.
+    pub(crate) fn awaited_since(&self) -> Option<Nanos> {
+        (self.queue.is_empty() && self.silent_since != Nanos::NEVER).then_some(self.silent_since)
+    }
+
+    /// Whether a message is waiting here that was stored when the replay began.
+    pub(crate) fn has_stored(&self) -> bool {
+        self.queue.front().is_some_and(|stored| stored.offset < self.stored_end)
+    }
+
+    /// Whether an offset was stored when the replay began.
+    pub(crate) fn was_stored(&self, offset: u64) -> bool {
+        offset < self.stored_end
+    }
+
+    /// How far the client was handed everything.
+    pub(crate) fn handed(&self) -> Position {
+        Position { partition: self.partition.0, epoch: self.epoch, next: self.handed }
+    }
+
+    /// How far the client is done with everything.
+    pub(crate) fn done(&self) -> Position {
+        let next = self.inflight.front().map_or(self.handed, |handed| handed.offset);
+        Position { next, ..self.handed() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::mail::stored_for_tests as stored;
+    use super::*;
+
+    const NOW: Nanos = Nanos::from_secs(1);
+
+    fn open() -> Part {
+        let mut part = Part::new(PartitionId(3), 1, 0);
+        part.on_opened(NOW, 2, 10, 15);
+        part
+    }
+
+    #[test]
+    fn the_position_follows_what_the_client_is_done_with() {
+        let mut part = open();
+        assert_eq!((part.done().next, part.done().epoch), (10, 2));
+        part.on_batch(NOW, vec![stored(11, 0), stored(13, 0)], 14, false);
+        assert_eq!(part.handed().next, 10, "the one at 11 is not handed yet");
+        assert!(part.take(NOW, true).is_some_and(|stored| stored.offset == 11));
+        assert!(part.take(NOW, true).is_some());
+        assert_eq!((part.handed().next, part.done().next), (14, 11));
+        part.on_done(13);
+        assert_eq!(part.done().next, 11, "out of order");
+        part.on_done(11);
+        assert_eq!(part.done().next, 14);
+        part.on_batch(NOW, Vec::new(), 20, true);
+        assert_eq!(part.done().next, 20, "what is not for the client is passed over");
+    }
+
+    #[test]
+    fn a_pause_forgets_what_was_not_handed() {
+        let mut part = open();
+        part.on_batch(NOW, vec![stored(11, 0), stored(13, 0)], 14, false);
+        part.take(NOW, false);
+        part.pause();
+        assert!(part.head().is_none() && !part.is_open());
+        assert_eq!(part.done().next, 12);
+    }
+
+    #[test]
+    fn credit_goes_back_in_halves() {
+        let mut part = open();
+        let many = (0..u64::from(WINDOW_MESSAGES)).map(|n| stored(10 + n, 0)).collect();
+        part.on_batch(NOW, many, 10 + u64::from(WINDOW_MESSAGES), false);
+        let mut given = 0;
+        for taken in 1..=WINDOW_MESSAGES {
+            assert!(part.take(NOW, false).is_some());
+            given += part.take_spent().map_or(0, |amount| amount.messages);
+            assert!(taken - given < WINDOW_MESSAGES / 2, "half of the window is always free");
+        }
+        assert_eq!(given, WINDOW_MESSAGES);
+    }
+
+    #[test]
+    fn a_partition_that_is_at_its_end_is_not_waited_for() {
+        let mut part = open();
+        assert_eq!(part.awaited_since(), Some(NOW));
+        part.on_batch(NOW, vec![stored(11, 0)], 12, true);
+        assert!(part.has_stored() && part.awaited_since().is_none());
+        part.take(NOW, false);
+        assert!(part.awaited_since().is_none());
+        part.on_batch(NOW, vec![stored(20, 0)], 21, false);
+        assert!(!part.has_stored(), "it came since");
+        part.take(NOW, false);
+        assert_eq!(part.awaited_since(), Some(NOW));
+    }
+}
