@@ -184,13 +184,15 @@ fn subscriptions_are_listed(transport: Transport) {
     // No Local and Retain As Published [MQTT5 §3.8.3.1].
     client.subscribe_all(&[("a/+", 0x0c | 2)], &id);
     client.subscribe_all(&[("$share/group/a/#", 1)], &Properties::new());
+    client.subscribe("$replay/earliest/c/+", 1);
     let mut other = Client::plain(broker.tcp, Version::V311, "other");
     other.subscribe("b", 0);
     let of = |arguments: &[&str]| {
         let rows = rows(&broker, &[&["subscriptions"], arguments].concat());
         names(&rows, "filter")
     };
-    assert_eq!(of(&[]), ["$share/group/a/#", "a/+", "b"]);
+    assert_eq!(of(&[]), ["$replay/earliest/c/+", "$share/group/a/#", "a/+", "b"]);
+    assert_eq!(of(&["--topic", "c/d"]), ["$replay/earliest/c/+"]);
     assert_eq!(of(&["--client", "other"]), ["b"]);
     assert_eq!(of(&["--topic", "a/b"]), ["$share/group/a/#", "a/+"]);
     assert_eq!(of(&["--topic", "a"]), ["$share/group/a/#"]);

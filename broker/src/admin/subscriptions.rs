@@ -62,7 +62,32 @@ impl Broker {
         });
         *skip += looked_at;
         *budget -= looked_at;
-        session.subscriptions.len() <= *skip
+        let is_last = session.subscriptions.len() <= *skip;
+        if is_last {
+            rows.extend(self.replay_rows(session, choose));
+        }
+        is_last
+    }
+
+    /// Replay subscriptions of a session.
+    fn replay_rows(
+        &self,
+        session: &Session,
+        choose: &SubscriptionChoice,
+    ) -> impl Iterator<Item = SubscriptionRow> {
+        let topic = choose.topic.as_ref();
+        let replays = self.replays.listed(session.id);
+        let chosen =
+            replays.filter(move |(_, filter, _)| topic.is_none_or(|topic| matches(filter, topic)));
+        chosen.map(|(name, _, options)| SubscriptionRow {
+            client_id: session.client_id.as_str().to_owned(),
+            filter: name.to_owned(),
+            qos: options.qos,
+            no_local: options.no_local,
+            retain_as_published: options.retain_as_published,
+            id: Some(options.id).filter(|id| *id != 0),
+            group: None,
+        })
     }
 
     fn subscription_row(

@@ -2,6 +2,7 @@
 
 use super::mail::ReplayId;
 use super::subscription::Replay;
+use crate::durable::SubscriptionOptions;
 use crate::session::SessionId;
 use hashbrown::HashMap;
 use ringlane_dataplane::ids::PartitionId;
@@ -65,6 +66,16 @@ impl Replays {
     /// The replays of a session, the one that was made first first.
     pub(super) fn of(&self, session: SessionId) -> Vec<ReplayId> {
         self.by_session.get(&session).cloned().unwrap_or_default()
+    }
+
+    /// The replays of a session: what was subscribed to, its filter part, and the options.
+    pub(crate) fn listed(
+        &self,
+        session: SessionId,
+    ) -> impl Iterator<Item = (&str, &str, SubscriptionOptions)> {
+        let ids = self.by_session.get(&session).into_iter().flatten();
+        let replays = ids.filter_map(|id| self.by_id.get(id));
+        replays.map(|replay| (&*replay.name, &*replay.filter, replay.options))
     }
 
     pub(super) fn find(&self, session: SessionId, filter: &str) -> Option<ReplayId> {
