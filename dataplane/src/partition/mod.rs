@@ -124,8 +124,12 @@ pub struct Marks {
 pub struct Partition<A> {
     id: PartitionId,
     accepted: u64,
+    /// Behind the last publish that was accepted.
+    published: u64,
     /// Next offsets to be committed, of [`Level::Memory`] and [`Level::LocalDisk`].
     committed: [u64; 2],
+    /// The first record of a batch that was taken out and not given back.
+    taken: Option<u64>,
     /// Full or sealed, with records in memory that are not committed yet, or behind such.
     sealed: VecDeque<AcceptedBatch<A>>,
     /// Older than those: with records that have to be flushed.
@@ -144,7 +148,9 @@ impl<A> Partition<A> {
         Self {
             id,
             accepted: 0,
+            published: 0,
             committed: [0; 2],
+            taken: None,
             sealed: VecDeque::new(),
             waiting: VecDeque::new(),
             open: None,
@@ -160,7 +166,8 @@ impl<A> Partition<A> {
     pub fn with_log(id: PartitionId, writer: Writer) -> Self {
         let next = writer.marks().accepted.0;
         let writer = Some(Box::new(writer));
-        Self { accepted: next, committed: [next; 2], writer, ..Self::new(id) }
+        let committed = [next; 2];
+        Self { accepted: next, published: next, committed, writer, ..Self::new(id) }
     }
 
     /// The partition's number.
@@ -185,10 +192,32 @@ impl<A> Partition<A> {
         }
     }
 
-    /// Up to here every publish of a level is committed.
+    /// Up to here every publish of a level is committed. It goes on although the level is not used:
+    /// as far as there are publishes, and of [`Level::LocalDisk`] as far as they are flushed.
     #[must_use]
     pub fn committed(&self, level: Level) -> Offset {
-        Offset(self.committed[level as usize])
+        let open = self.open.iter().map(|batch| (self.accepted - batch.len() as u64, batch));
+        let sealed = self.sealed.iter().map(|accepted| (accepted.first, &accepted.batch));
+        let first = match level {
+            Level::Memory => {
+                let mut queued = sealed.chain(open);
+                queued.find(|(_, batch)| batch.memory_records() > 0).map(|(first, _)| first)
+            }
+            Level::LocalDisk => {
+                let waiting = self.waiting.front().map(|accepted| accepted.first);
+                let queued = sealed.chain(open).map(|(first, _)| first).next();
+                let flushed = self.marks().flushed.0;
+                waiting.into_iter().chain(queued).chain([flushed]).min()
+            }
+        };
+        let before = first.into_iter().chain(self.taken).fold(self.published, u64::min);
+        Offset(before.max(self.committed[level as usize]))
+    }
+
+    /// Behind the last publish that was accepted; what follows are records of state.
+    #[must_use]
+    pub fn published(&self) -> Offset {
+        Offset(self.published)
     }
 
     /// The log, if there is one.
@@ -284,6 +313,9 @@ impl<A> Partition<A> {
         }
         self.open_acks.push(ack);
         self.accepted += 1;
+        if kind == RecordKind::PUBLISH {
+            self.published = self.accepted;
+        }
         offset
     }
 
@@ -323,6 +355,12 @@ impl<A> Partition<A> {
     /// [`Partition::finish`] before the next are taken. Of a log that has ended also what waits in
     /// vain: none of it is committed.
     pub fn take_committed(&mut self) -> Option<AcceptedBatch<A>> {
+        let batch = self.take_next();
+        self.taken = batch.as_ref().map(|batch| batch.first);
+        batch
+    }
+
+    fn take_next(&mut self) -> Option<AcceptedBatch<A>> {
         if self.has_flushed() {
             let mut batch = self.waiting.pop_front()?;
             (batch.level, batch.at) = (Level::LocalDisk, 0);
@@ -398,6 +436,7 @@ impl<A> Partition<A> {
 
     /// Gives a batch back that was taken out: to its pool, or to where its other records wait.
     pub fn finish(&mut self, pool: &mut BatchPool, mut batch: AcceptedBatch<A>) {
+        self.taken = None;
         let still_waits = batch.batch.memory_records() < batch.batch.len() as u32;
         if batch.level == Level::Memory && still_waits {
             self.wait(batch);
@@ -518,6 +557,30 @@ mod tests {
         }
         assert_eq!(log.commit(|_| CoreSet::default()), expected);
         assert_eq!(log.append(&[1], None), Offset(200));
+    }
+
+    #[test]
+    fn a_level_that_is_not_used_is_committed_as_far_as_there_are_publishes() {
+        let mut log = Log::new();
+        log.append(&[1], None);
+        assert_eq!(log.partition.committed(Level::Memory), Offset(0), "it is not matched yet");
+        let batch = log.partition.take_committed().expect("one record");
+        assert_eq!(log.partition.committed(Level::LocalDisk), Offset(0), "nor now");
+        log.partition.finish(&mut log.pool, batch);
+        log.append(&[2], None);
+        log.commit(|_| CoreSet::default());
+        let state =
+            StateParts { kind: RecordKind(16), client_id: "c", topic: "", body: &[1], unix_ms: 0 };
+        log.partition.append_state(&mut log.pool, &state, None);
+        let batch = log.partition.take_committed().expect("one record");
+        log.partition.finish(&mut log.pool, batch);
+        for level in [Level::Memory, Level::LocalDisk] {
+            assert_eq!(log.partition.committed(level), Offset(2), "{level:?}");
+        }
+        assert_eq!(
+            (log.partition.published(), log.partition.next_offset()),
+            (Offset(2), Offset(3))
+        );
     }
 
     #[test]
