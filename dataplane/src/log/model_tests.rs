@@ -2,7 +2,8 @@
 //! nothing is there twice or was never appended.
 
 use super::reader::{Next, ReadFailure};
-use super::rig::{Rig, recovered};
+use super::recovery::{ReplayFrom, recover};
+use super::rig::{OWNER, Rig, recovered, setup};
 use super::writer::Admission;
 use crate::batch::Level;
 use crate::disk::EIO;
@@ -143,4 +144,40 @@ fn what_was_flushed_survives_every_crash() {
         committed += model.flushed;
     }
     assert!(committed > 1000 && sealed > 10, "the model says something: {committed} {sealed}");
+}
+
+/// Replay may begin wherever the writer says, in every turn: also while the last batch of a segment
+/// is written, or when the next segment is not there yet.
+#[test]
+fn replay_begins_at_a_batch_in_every_turn() {
+    let mut choices = Choices(5);
+    let mut rig = Rig::ready();
+    let mut places: Vec<ReplayFrom> = Vec::new();
+    for number in 0..600_u64 {
+        let bytes = if choices.below(10) == 0 { 200_000 } else { 9_000 };
+        rig.append(&vec![number as u8; bytes as usize], Level::LocalDisk);
+        for _ in 0..choices.below(3) {
+            rig.turn();
+            places.push(rig.log().replay_from());
+        }
+    }
+    rig.settle();
+    places.push(rig.log().replay_from());
+    places.dedup();
+    let end = rig.log().marks().flushed;
+    assert!(rig.log().segments().count() > 3);
+    let directory = setup(1).directory;
+    for from in places {
+        let from = ReplayFrom { flushed: end, ..from };
+        let mut offsets = Vec::new();
+        let found =
+            recover(&mut rig.memory.clone(), &directory, &OWNER, Some(&from), &mut |record| {
+                offsets.push(record.head.offset.0);
+            });
+        let next = found.map(|found| found.next_offset).map_err(|error| error.to_string());
+        assert_eq!(next, Ok(end), "{from:?}");
+        assert!(offsets.into_iter().eq(from.offset.0..end.0), "{from:?}");
+        let behind = rig.log().segments().bytes_behind(&from);
+        assert!(9_000 * (end.0 - from.offset.0) <= behind, "{from:?}: {behind}");
+    }
 }

@@ -7,6 +7,8 @@
 
 use super::format::{self, DirectoryId, SegmentHeader, SegmentId};
 use super::index::SegmentIndex;
+use super::recovery::ReplayFrom;
+use super::scan::LogOwner;
 use crate::disk::{Disk, DiskCommand, DiskError, DiskEvent, DiskToken, FileId, FileJob};
 use crate::ids::{Offset, PartitionId};
 use crate::time::Nanos;
@@ -14,7 +16,7 @@ use core::hash::Hasher;
 use core::time::Duration;
 use siphasher::sip128::{Hasher128, SipHasher13};
 use std::collections::VecDeque;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// The size of the first segment; each further one is twice as large, up to the configured size,
 /// so that a small installation stays small.
@@ -272,6 +274,28 @@ impl Segments {
     #[must_use]
     pub fn setup(&self) -> &LogSetup {
         &self.setup
+    }
+
+    /// The directory that they are in.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        &self.setup.directory
+    }
+
+    /// Whose they are.
+    #[must_use]
+    pub fn owner(&self) -> LogOwner {
+        LogOwner { directory: self.setup.directory_id, partition: self.setup.partition }
+    }
+
+    /// Bytes that were handed to the disk behind a place where replay may begin.
+    #[must_use]
+    pub fn bytes_behind(&self, from: &ReplayFrom) -> u64 {
+        let behind = self.sealed.iter().rev().take_while(|sealed| from.segment <= sealed.number);
+        let sealed: u64 = behind.map(|sealed| sealed.file_bytes).sum();
+        let newest = self.newest().filter(|active| from.segment <= active.number);
+        let begun = if sealed > 0 || newest.is_some() { from.position } else { 0 };
+        (sealed + newest.map_or(0, |active| active.position)).saturating_sub(begun)
     }
 
     /// A token that no other command of this log has had of late.

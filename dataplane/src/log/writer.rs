@@ -262,7 +262,9 @@ impl Writer {
     /// replayed although the checkpoint has them.
     #[must_use]
     pub fn replay_from(&self) -> ReplayFrom {
-        let (segment, position) = match self.segments.newest() {
+        // Behind the last batch of a segment nothing follows, also while that is being written.
+        let seals = self.round.as_ref().is_some_and(|round| round.seals);
+        let (segment, position) = match self.segments.newest().filter(|_| !seals) {
             Some(active) => (active.number, active.position),
             None => (self.segments.next_number(), format::SEGMENT_HEADER_BYTES),
         };

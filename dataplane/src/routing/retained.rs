@@ -151,6 +151,23 @@ impl RetainedStore {
         QueryProgress::Done
     }
 
+    /// Calls `each` for at most `limit` messages (at least one), by rising topic, beginning strictly
+    /// after the topic `from`. Returns where to go on, or `None` at the end.
+    pub fn walk(
+        &self,
+        from: Option<&str>,
+        limit: usize,
+        each: &mut impl FnMut(&Message, RecordId),
+    ) -> Option<Box<str>> {
+        let mut rest = range_from(&self.topics, from.map_or(Bound::Unbounded, Bound::Excluded));
+        let mut last = None;
+        for (topic, retained) in rest.by_ref().take(limit.max(1)) {
+            each(&retained.message, retained.source);
+            last = Some(topic);
+        }
+        rest.next().and(last).cloned()
+    }
+
     /// Drops messages that have expired at `now`, examining at most `limit` topics (at least one)
     /// strictly after `from`. Returns where to go on, or `None` at the end.
     pub fn sweep_expired(
