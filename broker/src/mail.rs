@@ -58,6 +58,13 @@ pub enum Mail {
         /// Partitions with changes.
         marks: Vec<LogMark>,
     },
+    /// What a partition of the sender needs of the logs of all partitions: the rest may go.
+    LogNeeds {
+        /// Which one.
+        partition: PartitionId,
+        /// The lowest offset that it needs, by partition.
+        needs: Vec<u64>,
+    },
     /// All announcements of the receiver below `seq` are installed at the sender.
     FilterAck {
         /// The first announcement that is not installed.

@@ -106,6 +106,12 @@ core_metrics! {
     log_flushed_bytes, Counter, "log_flushed_bytes_total", "Bytes written to this core's logs.";
     log_segments, Gauge, "log_segments", "Segments with records of this core's logs.";
     log_bytes, Gauge, "log_bytes", "Bytes of the segment files of this core's logs.";
+    log_segments_trimmed, Counter, "log_segments_trimmed_total", "Segments given up because nobody needs them and retention lets them go.";
+    checkpoints_written, Counter, "checkpoints_written_total", "Checkpoints of this core's partitions written while it ran.";
+    checkpoints_failed, Counter, "checkpoints_failed_total", "Checkpoints that could not be written, and are tried again.";
+    checkpoint_bytes, Gauge, "checkpoint_bytes", "Bytes of the newest checkpoints of this core's partitions.";
+    checkpoint_lag_bytes, Gauge, "checkpoint_lag_bytes", "Bytes of this core's logs behind their newest checkpoints: what a start reads.";
+    checkpoint_age_secs, Gauge, "checkpoint_age_seconds", "Seconds since this core wrote a checkpoint, or since its start.";
     log_full, Gauge, "log_full_partitions", "Partitions whose log finds no room on the disk: their publishers get 0x97 or wait.";
     log_poisoned, Gauge, "log_poisoned_partitions", "Partitions whose log has failed for good: their clients are turned away.";
     log_failed_jobs, Gauge, "log_failed_jobs", "Indexes not written and files not removed because of an error; made good at the next start.";

@@ -5,7 +5,7 @@
 //! how the program is shipped, nothing is compiled.
 
 /// All places.
-pub const NAMES: [&str; 25] = [
+pub const NAMES: [&str; 26] = [
     "epoch.before",
     "epoch.before-rename",
     "epoch.after",
@@ -20,6 +20,7 @@ pub const NAMES: [&str; 25] = [
     "segment.made",
     "file.before-rename",
     "file.after-rename",
+    "checkpoint.taken",
     "checkpoint.before-rename",
     "checkpoint.after-rename",
     "remove.before",

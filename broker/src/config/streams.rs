@@ -101,13 +101,22 @@ pub struct CommitLogConfig {
     /// Bytes of the largest segment file; the first ones of a partition are smaller.
     #[serde(with = "size")]
     pub segment_size: u64,
+    /// Bytes of a partition's log behind which a checkpoint is written: a start reads about that
+    /// much again.
+    #[serde(with = "size")]
+    pub checkpoint_size: u64,
     /// Who writes, syncs and reads its files.
     pub file_driver: FileDriverSetting,
 }
 
 impl Default for CommitLogConfig {
     fn default() -> Self {
-        Self { enabled: true, segment_size: 64 << 20, file_driver: FileDriverSetting::default() }
+        Self {
+            enabled: true,
+            segment_size: 64 << 20,
+            checkpoint_size: 32 << 20,
+            file_driver: FileDriverSetting::default(),
+        }
     }
 }
 

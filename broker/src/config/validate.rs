@@ -151,6 +151,8 @@ fn commit_log(config: &Config, rules: &mut Rules) {
     let key = "commit_log.segment_size";
     let bytes = config.commit_log.segment_size;
     rules.range(key, bytes, 1 << 20, 1 << 30);
+    let size = config.commit_log.checkpoint_size;
+    rules.range("commit_log.checkpoint_size", size, 64 << 10, 1 << 30);
     let least = 2 * u64::from(config.mqtt.max_packet_size) + (64 << 10);
     if bytes < least && (1 << 20) <= bytes {
         let message =

@@ -1,5 +1,5 @@
-//! The layout of a checkpoint (docs/formats/state.md): a header, and the state of a partition as the
-//! records that recovery would have read.
+//! The layout of a checkpoint (docs/formats/state.md): the state of a partition as the records that
+//! recovery would have read, and a trailer that says where replay goes on.
 
 use super::bytes::{Input, Output};
 use super::model::PartitionState;
@@ -17,16 +17,23 @@ use ringlane_dataplane::log::scan::LogOwner;
 
 const MAGIC: [u8; 8] = *b"RLNGCKP\x01";
 const VERSION: u16 = 1;
-/// Bytes of the header, its checksum included.
-const HEADER_BYTES: usize = 128;
-/// Where the checksum is: of everything before it.
-const CRC_AT: usize = HEADER_BYTES - 4;
+/// Bytes of the trailer, its checksum included.
+const TRAILER_BYTES: usize = 128;
+/// Where in it the checksum is: of everything in it before.
+const CRC_AT: usize = TRAILER_BYTES - 4;
+/// What the names of checkpoints end in.
+pub(crate) const SUFFIX: &str = ".checkpoint";
+
+/// The name of a checkpoint.
+pub(crate) fn file_name(from: &ReplayFrom) -> String {
+    format!("{:020}{SUFFIX}", from.offset.0)
+}
 
 /// Why a file is no checkpoint that can be used.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub(crate) enum CheckpointError {
-    #[error("its header is damaged")]
-    Header,
+    #[error("its end is damaged or missing")]
+    Trailer,
     #[error("it is of version {0}, which this release does not know")]
     Version(u16),
     #[error("it belongs to another data directory or partition")]
@@ -37,15 +44,28 @@ pub(crate) enum CheckpointError {
     Record,
 }
 
-/// Writes the state of a partition as it is where replay begins.
-pub(crate) fn encode(owner: &LogOwner, from: &ReplayFrom, state: &PartitionState) -> Vec<u8> {
-    let mut body = Vec::new();
-    let (seed, mut count, mut scratch) = (owner.seed(), 0_u64, Vec::new());
-    let mut append = |record: &StateRecord<'_>| {
+/// Writes a checkpoint: records from the front, and what it is behind them.
+#[derive(Debug)]
+pub(crate) struct Encoder {
+    owner: LogOwner,
+    records: u64,
+    /// Bytes of records that were taken out.
+    taken: u64,
+    body: Vec<u8>,
+    scratch: Vec<u8>,
+}
+
+impl Encoder {
+    pub(crate) fn new(owner: LogOwner) -> Self {
+        Self { owner, records: 0, taken: 0, body: Vec::new(), scratch: Vec::new() }
+    }
+
+    pub(crate) fn append(&mut self, record: &StateRecord<'_>) {
+        let Self { owner, records, body, scratch, .. } = self;
         scratch.clear();
-        record.encode(&mut scratch);
+        record.encode(scratch);
         let head = RecordHead {
-            offset: Offset(count),
+            offset: Offset(*records),
             unix_ms: 0,
             epoch: 0,
             kind: RecordKind(record.kind() as u8),
@@ -55,24 +75,56 @@ pub(crate) fn encode(owner: &LogOwner, from: &ReplayFrom, state: &PartitionState
         };
         let (client_id, topic, payload) = (record.client_id(), record.topic(), &scratch[..]);
         let record = Record { head, client_id, topic, properties: &[], payload };
-        record::encode(seed, &record, &mut body);
-        count += 1;
-    };
-    let mut piece = Piece::Head;
-    while piece != Piece::Done {
-        piece = state.snapshot(piece, u32::MAX, &mut append);
+        record::encode(owner.seed(), &record, body);
+        *records += 1;
     }
-    for (topic, retained) in &state.retained {
-        append(&StateRecord::Retained { topic, retained: retained.body() });
+
+    /// Whose state it is.
+    pub(crate) fn owner(&self) -> LogOwner {
+        self.owner
     }
-    let mut file = header(owner, from, count, body.len() as u64);
-    file.extend_from_slice(&body);
-    file
+
+    /// Bytes that can be taken out.
+    pub(crate) fn len(&self) -> usize {
+        self.body.len()
+    }
+
+    /// Takes out what is to be written next.
+    pub(crate) fn take(&mut self) -> Vec<u8> {
+        self.taken += self.body.len() as u64;
+        core::mem::take(&mut self.body)
+    }
+
+    /// Bytes of the whole so far.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.taken + self.body.len() as u64
+    }
+
+    /// The rest, after the last record.
+    pub(crate) fn finish(mut self, from: &ReplayFrom) -> Vec<u8> {
+        let trailer = trailer(&self.owner, from, self.records, self.bytes());
+        self.body.extend_from_slice(&trailer);
+        self.body
+    }
 }
 
-fn header(owner: &LogOwner, from: &ReplayFrom, records: u64, bytes: u64) -> Vec<u8> {
-    let mut header = MAGIC.to_vec();
-    let mut out = Output(&mut header);
+/// Writes the state of a partition as it is where replay begins.
+pub(crate) fn encode(owner: &LogOwner, from: &ReplayFrom, state: &PartitionState) -> Vec<u8> {
+    let mut encoder = Encoder::new(*owner);
+    let mut piece = Piece::Head;
+    while piece != Piece::Done {
+        piece = state.snapshot(piece, u32::MAX, &mut |record| encoder.append(record));
+    }
+    for (topic, retained) in &state.retained {
+        encoder.append(&StateRecord::Retained { topic, retained: retained.body() });
+    }
+    encoder.append(&StateRecord::RetainedCursors { cursors: state.retained_cursors() });
+    encoder.finish(from)
+}
+
+fn trailer(owner: &LogOwner, from: &ReplayFrom, records: u64, bytes: u64) -> Vec<u8> {
+    let mut trailer = MAGIC.to_vec();
+    let mut out = Output(&mut trailer);
     out.u16(VERSION);
     out.u16(0);
     out.u32(owner.partition.0);
@@ -80,10 +132,10 @@ fn header(owner: &LogOwner, from: &ReplayFrom, records: u64, bytes: u64) -> Vec<
     for number in [from.offset.0, from.segment, from.position, from.flushed.0, records, bytes] {
         out.u64(number);
     }
-    header.resize(CRC_AT, 0);
-    let crc = record::checksum(&header);
-    header.extend_from_slice(&crc.to_le_bytes());
-    header
+    trailer.resize(CRC_AT, 0);
+    let crc = record::checksum(&trailer);
+    trailer.extend_from_slice(&crc.to_le_bytes());
+    trailer
 }
 
 /// Reads a checkpoint: the state in it, and where replay goes on.
@@ -95,8 +147,8 @@ pub(crate) fn decode(
     partitions: u32,
     file: &[u8],
 ) -> Result<(ReplayFrom, Recovery), CheckpointError> {
-    let (header, body) = file.split_at_checked(HEADER_BYTES).ok_or(CheckpointError::Header)?;
-    let (from, records, bytes) = decode_header(owner, header)?;
+    let (body, trailer) = split(file)?;
+    let (from, records, bytes) = decode_trailer(owner, trailer)?;
     if body.len() as u64 != bytes {
         return Err(CheckpointError::Content);
     }
@@ -115,12 +167,17 @@ pub(crate) fn decode(
     Ok((from, recovery))
 }
 
-fn decode_header(
+fn split(file: &[u8]) -> Result<(&[u8], &[u8]), CheckpointError> {
+    let body = file.len().checked_sub(TRAILER_BYTES).ok_or(CheckpointError::Trailer)?;
+    Ok(file.split_at(body))
+}
+
+fn decode_trailer(
     owner: &LogOwner,
-    header: &[u8],
+    trailer: &[u8],
 ) -> Result<(ReplayFrom, u64, u64), CheckpointError> {
     let parsed = || {
-        let mut input = Input(header);
+        let mut input = Input(trailer);
         let magic = input.take(MAGIC.len())?;
         let (version, _) = (input.u16()?, input.u16()?);
         let partition = input.u32()?;
@@ -133,11 +190,11 @@ fn decode_header(
             flushed: Offset(number()?),
         };
         let (records, bytes) = (number()?, number()?);
-        let crc = Input(&header[CRC_AT..]).u32()?;
-        let good = magic == MAGIC && crc == record::checksum(&header[..CRC_AT]);
+        let crc = Input(&trailer[CRC_AT..]).u32()?;
+        let good = magic == MAGIC && crc == record::checksum(&trailer[..CRC_AT]);
         good.then_some((version, partition, directory, from, records, bytes))
     };
-    let parsed = parsed().ok_or(CheckpointError::Header)?;
+    let parsed = parsed().ok_or(CheckpointError::Trailer)?;
     let (version, partition, directory, from, records, bytes) = parsed;
     if version != VERSION {
         return Err(CheckpointError::Version(version));
@@ -148,23 +205,26 @@ fn decode_header(
     // What it stands for was durable when it was made: otherwise offsets could be left out.
     let highest = from.flushed.0.max(from.segment).max(from.position);
     if from.flushed < from.offset || COUNT_MAX < highest {
-        return Err(CheckpointError::Header);
+        return Err(CheckpointError::Trailer);
     }
     Ok((from, records, bytes))
 }
 
-/// Where replay goes on behind a checkpoint, whatever else is in it.
+/// Where replay goes on behind a checkpoint, whatever is in its records.
 ///
 /// # Errors
-/// [`CheckpointError`]: its header cannot be used.
+/// [`CheckpointError`]: its end cannot be used.
 pub(crate) fn place(owner: &LogOwner, file: &[u8]) -> Result<ReplayFrom, CheckpointError> {
-    let header = file.get(..HEADER_BYTES).ok_or(CheckpointError::Header)?;
-    decode_header(owner, header).map(|(from, ..)| from)
+    let (body, trailer) = split(file)?;
+    let (from, _, bytes) = decode_trailer(owner, trailer)?;
+    if body.len() as u64 == bytes { Ok(from) } else { Err(CheckpointError::Content) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::durable::postings::Place;
+    use crate::durable::records::RetainedBody;
     use ringlane_dataplane::ids::PartitionId;
 
     const OWNER: LogOwner = LogOwner { directory: DirectoryId([7; 16]), partition: PartitionId(1) };
@@ -178,6 +238,21 @@ mod tests {
         state.apply(&StateRecord::SessionOpen { client_id, clean: true, expiry_secs: 9, will });
         state.apply(&StateRecord::Incoming { client_id, packet_ids: vec![4] });
         state.note_epoch(3, 0);
+        // In the order of the log; the names are in another.
+        for (offset, topic) in [(5, "z"), (9, "m"), (12, "a")] {
+            let place = Place { partition: 1, epoch: 3, offset };
+            let retained = RetainedBody {
+                place,
+                memory: offset == 9,
+                publisher: 1,
+                accepted_ms: 2,
+                expiry_secs: None,
+                qos: 1,
+                properties: &[],
+                payload: topic.as_bytes(),
+            };
+            state.apply(&StateRecord::Retained { topic, retained });
+        }
         state
     }
 
@@ -187,6 +262,8 @@ mod tests {
         let (from, recovery) = decode(&OWNER, 2, &file).expect("as it was written");
         assert_eq!(from, FROM);
         let state = recovery.finish().expect("nothing unknown");
+        assert_eq!(state.retained, sample().retained);
+        assert_eq!(state.retained_cursors(), sample().retained_cursors());
         assert_eq!(encode(&OWNER, &FROM, &state), file);
         for index in 0..file.len() {
             let mut changed = file.clone();
@@ -206,7 +283,7 @@ mod tests {
             ReplayFrom { segment: u64::MAX, ..FROM },
             ReplayFrom { position: u64::MAX, ..FROM },
         ] {
-            assert_eq!(decoded(bad).err(), Some(CheckpointError::Header), "{bad:?}");
+            assert_eq!(decoded(bad).err(), Some(CheckpointError::Trailer), "{bad:?}");
         }
         assert!(decoded(ReplayFrom { flushed: Offset(12), ..FROM }).is_ok());
     }

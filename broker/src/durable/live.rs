@@ -1,11 +1,14 @@
 //! The durable state while the broker runs: every change is appended to the log of its partition and
 //! applied; and what was matched is appended before it.
 
+use super::checkpointing::Checkpoints;
 use super::model::PartitionState;
 use super::postings::Place;
-use super::records::{Cursor, Kind, StateRecord};
+use super::records::{Cursor, StateRecord};
 use super::sweep::Sweep;
+use super::trimming::{Needs, Trimming};
 use super::waits::Wait;
+use crate::config::Config;
 use crate::delivery::{PostedAs, View};
 use crate::mail::LogMark;
 use crate::service::{AckToken, Broker, Turn};
@@ -28,12 +31,20 @@ pub(crate) struct DurablePartition {
     /// Sessions whose position may have changed.
     pub(super) moved: Vec<SessionId>,
     pub(super) sweep: Sweep,
+    pub(super) needs: Needs,
+    pub(super) checkpoints: Checkpoints,
 }
 
 impl DurablePartition {
-    pub(crate) fn new(state: PartitionState) -> Self {
-        let (waits, moved) = (VecDeque::new(), Vec::new());
-        Self { state, waits, moved, sweep: Sweep::default() }
+    fn new(state: PartitionState) -> Self {
+        Self {
+            state,
+            waits: VecDeque::new(),
+            moved: Vec::new(),
+            sweep: Sweep::default(),
+            needs: Needs::default(),
+            checkpoints: Checkpoints::new(Vec::new(), Vec::new()),
+        }
     }
 }
 
@@ -49,18 +60,35 @@ pub(crate) struct Durable {
     pub(super) upkeep_armed: bool,
     /// What each core was told last of this one's logs.
     pub(super) told: Vec<Vec<LogMark>>,
+    pub(super) trimming: Trimming,
+    /// Whether the timer of the checkpoint in the making is armed.
+    pub(super) checkpoints_armed: bool,
+    /// When the last checkpoint of this core was made.
+    pub(super) checkpointed_at: Nanos,
+    /// Partitions that have had their last checkpoint, at the end.
+    pub(super) ended: usize,
 }
 
 impl Durable {
     /// For the partitions that a core of `cores` owns.
-    pub(crate) fn new(states: Vec<PartitionState>, epoch: u64, cores: u16) -> Self {
+    pub(crate) fn new(
+        states: Vec<PartitionState>,
+        config: &Config,
+        partitions: u32,
+        epoch: u64,
+        cores: u16,
+    ) -> Self {
         Self {
+            trimming: Trimming::new(config, states.len(), partitions),
             partitions: states.into_iter().map(DurablePartition::new).collect(),
             epoch,
             body: Vec::new(),
             openings: HashMap::new(),
             upkeep_armed: false,
             told: vec![Vec::new(); usize::from(cores)],
+            checkpoints_armed: false,
+            checkpointed_at: Nanos(0),
+            ended: 0,
         }
     }
 
@@ -82,8 +110,9 @@ impl Durable {
     /// Appends a record behind what was matched, and applies it. A retained message goes before
     /// what was matched, which may include it: a crash between the two must find it again.
     pub(super) fn append(&mut self, index: usize, log: &mut Log<'_>, record: &StateRecord<'_>) {
-        if record.kind() == Kind::Retained {
+        if let StateRecord::Retained { retained, .. } = record {
             // It has a store of its own while the broker runs.
+            self.partitions[index].state.note_retained(retained.place, retained.memory);
             return log.append(&mut self.body, record);
         }
         self.append_matched(index, log);
@@ -258,7 +287,8 @@ mod tests {
 
     #[test]
     fn a_retained_message_goes_before_the_cursor_behind_it() {
-        let mut durable = Durable::new(vec![PartitionState::new(1)], 1, 1);
+        let states = vec![PartitionState::new(1)];
+        let mut durable = Durable::new(states, &Config::default(), 1, 1, 1);
         let cursor = Cursor { partition: 0, memory: false, epoch: 1, next: 8 };
         durable.partitions[0].state.advance(cursor);
         let mut partition = Partition::new(PartitionId(0));

@@ -7,11 +7,12 @@
 //!
 //! While the broker runs, `live` appends and applies, `waits` are those who wait for the disk,
 //! `lifecycle`, `exchange` and `retained` say what is recorded when, and `upkeep` is what is done
-//! once a second. `start` makes the state of a node out of its logs, and `restore` a core's sessions
+//! once a second: `checkpointing` writes checkpoints and `trimming` lets go of what is behind them. `start` makes the state of a node out of its logs, and `restore` a core's sessions
 //! out of that.
 
 mod bytes;
 pub(crate) mod checkpoint;
+mod checkpointing;
 mod exchange;
 mod lifecycle;
 mod live;
@@ -27,9 +28,11 @@ mod slab;
 mod snapshot;
 mod start;
 mod sweep;
+mod trimming;
 mod upkeep;
 mod waits;
 
+pub(crate) use checkpointing::{Checkpoints, KEPT, Kept};
 pub(crate) use live::Durable;
 pub(crate) use model::PartitionState;
 pub(crate) use records::{ReplayBody, StateRecord, SubscriptionOptions};

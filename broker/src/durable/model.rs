@@ -72,7 +72,7 @@ pub(crate) struct PartitionState {
     pub(super) retained_again: Vec<(Box<str>, RetainedState)>,
     /// Parts whose whole has not been seen.
     parts: Vec<(Box<str>, Vec<PostingRange>)>,
-    /// Up to which epoch and offset retained messages of each partition were applied.
+    /// Up to which epoch and offset retained messages of each partition and level were applied.
     pub(super) retained_cursors: Vec<(u64, u64)>,
 }
 
@@ -364,10 +364,9 @@ impl PartitionState {
             StateRecord::ReplayEnd { client_id, name } => {
                 self.with_session(client_id, |session| session.end_replay(name));
             }
-            StateRecord::Retained { topic, retained } => {
-                self.apply_retained(topic, retained);
-            }
+            StateRecord::Retained { topic, retained } => self.set_retained(topic, retained),
             StateRecord::Epochs { epochs } => self.epochs.clone_from(epochs),
+            StateRecord::RetainedCursors { cursors } => self.set_retained_cursors(cursors),
         }
     }
 

@@ -92,6 +92,8 @@ struct Life {
     piece: Piece,
     replay_from: usize,
     sweep: Sweep,
+    /// What the last walk that was made in steps has found out.
+    walk: Option<Vec<u64>>,
 }
 
 impl Life {
@@ -109,6 +111,7 @@ impl Life {
             piece: Piece::Done,
             replay_from: 0,
             sweep: Sweep::default(),
+            walk: None,
         }
     }
 
@@ -141,7 +144,7 @@ impl Life {
             14 => self.answer(&client),
             15 => self.incoming(&client),
             16 => self.log_matched(),
-            17 => _ = self.state.sweep(&mut self.sweep, 2),
+            17 => self.sweep_on(),
             _ => self.write_piece(),
         }
     }
@@ -289,6 +292,26 @@ impl Life {
         }
     }
 
+    fn sweep_on(&mut self) {
+        if let Some(needed) = self.state.sweep(&mut self.sweep, 2, 3) {
+            self.log_matched();
+            self.walk = Some(needed);
+        }
+    }
+
+    /// What anybody needs lies at or above what was found to be needed: now, and after a crash.
+    fn check_needed(&mut self, needed: &[u64]) {
+        self.log_matched();
+        for state in [&self.state, &self.recover(false, 1)] {
+            for place in state.owed_places() {
+                assert!(needed[place.partition as usize] <= place.offset, "{place:?}");
+            }
+            for (cursors, needed) in state.cursors().chunks(2).zip(needed) {
+                assert!(cursors.iter().any(|cursor| *needed <= cursor.next), "{cursors:?}");
+            }
+        }
+    }
+
     /// Begins a checkpoint or goes on with it.
     fn write_piece(&mut self) {
         self.log_matched();
@@ -414,21 +437,26 @@ fn sweeping_drops_what_everybody_has_and_nothing_else() {
         for _ in 0..150 {
             life.step();
             let mut sweep = Sweep::default();
-            assert!(life.state.sweep(&mut sweep, u32::MAX));
+            let needed = life.state.sweep(&mut sweep, u32::MAX, usize::MAX).expect("a whole walk");
             life.check(&life.state);
+            life.check_needed(&needed);
+            if let Some(needed) = life.walk.take() {
+                life.check_needed(&needed);
+            }
         }
         let clients: Vec<String> = life.models.keys().cloned().collect();
         let position = life.state.next_posting();
         let positions = clients.iter().map(|client| (client.as_str(), position)).collect();
         life.record(&StateRecord::Positions { positions });
-        assert!(life.state.sweep(&mut Sweep::default(), u32::MAX));
+        let needed = life.state.sweep(&mut Sweep::default(), u32::MAX, usize::MAX);
+        let needed = needed.expect("a whole walk");
         let cursors = life.state.cursors().chunks(2);
         let cursors: Vec<u64> = cursors.map(|both| both[0].next.min(both[1].next)).collect();
         let owed = life.state.posted_filters().map(|(filter, _)| filter);
         assert!(
             owed.into_iter().all(|f| life.state.filter(f).is_some_and(|f| f.postings.is_empty()))
         );
-        assert!(life.state.needed().iter().zip(cursors).all(|(needed, cursor)| *needed <= cursor));
+        assert!(needed.iter().zip(cursors).all(|(needed, cursor)| *needed <= cursor));
     }
 }
 

@@ -38,10 +38,11 @@ pub(crate) enum Kind {
     PostingsPart = 32,
     Replay = 33,
     ReplayEnd = 34,
+    RetainedCursors = 35,
 }
 
 impl Kind {
-    const ALL: [Self; 19] = [
+    const ALL: [Self; 20] = [
         Self::SessionOpen,
         Self::SessionClosed,
         Self::SessionEnd,
@@ -61,6 +62,7 @@ impl Kind {
         Self::PostingsPart,
         Self::Replay,
         Self::ReplayEnd,
+        Self::RetainedCursors,
     ];
 
     fn from_u8(number: u8) -> Option<Self> {
@@ -243,6 +245,10 @@ pub(crate) enum StateRecord<'a> {
     Epochs {
         epochs: Vec<(u64, u64)>,
     },
+    /// Checkpoints only: up to where retained messages of each log were applied.
+    RetainedCursors {
+        cursors: Vec<Cursor>,
+    },
 }
 
 /// Why a state record cannot be read.
@@ -279,6 +285,7 @@ impl<'a> StateRecord<'a> {
             Self::PostingsPart { .. } => Kind::PostingsPart,
             Self::Replay { .. } => Kind::Replay,
             Self::ReplayEnd { .. } => Kind::ReplayEnd,
+            Self::RetainedCursors { .. } => Kind::RetainedCursors,
         }
     }
 
@@ -303,6 +310,7 @@ impl<'a> StateRecord<'a> {
             | Self::PostingsPart { .. }
             | Self::Positions { .. }
             | Self::Retained { .. }
+            | Self::RetainedCursors { .. }
             | Self::Epochs { .. } => "",
         }
     }
@@ -332,6 +340,7 @@ impl<'a> StateRecord<'a> {
             | StateRecord::PostingsPart { .. }
             | StateRecord::Positions { .. }
             | StateRecord::Retained { .. }
+            | StateRecord::RetainedCursors { .. }
             | StateRecord::Epochs { .. } => {}
         }
         record
@@ -379,6 +388,7 @@ impl<'a> StateRecord<'a> {
                 encode_filters(out, filters);
             }
             Self::PostingsPart { filters } => encode_filters(out, filters),
+            Self::RetainedCursors { cursors } => out.list(cursors.iter(), encode_cursor),
             Self::Positions { positions } => {
                 out.list(positions.iter(), |out, (client, posting)| {
                     out.text(client);
@@ -465,6 +475,9 @@ fn decode_body<'a>(
             cursors: input.list(21, decode_cursor)?,
             filters: decode_filters(input)?,
         },
+        Kind::RetainedCursors => {
+            StateRecord::RetainedCursors { cursors: input.list(21, decode_cursor)? }
+        }
         Kind::PostingsPart => StateRecord::PostingsPart { filters: decode_filters(input)? },
         Kind::Positions => {
             let positions = input.list(10, |input| Some((input.text()?, input.count()?)))?;

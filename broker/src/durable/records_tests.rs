@@ -72,6 +72,9 @@ pub(crate) fn samples() -> Vec<StateRecord<'static>> {
         },
         StateRecord::Replay { client_id, name: "$replay/-15m/a/+", replay },
         StateRecord::ReplayEnd { client_id, name: "$replay/-15m/a/+" },
+        StateRecord::RetainedCursors {
+            cursors: vec![Cursor { partition: 2, memory: false, epoch: 7, next: 6 }],
+        },
     ]
 }
 

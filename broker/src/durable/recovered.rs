@@ -45,7 +45,6 @@ impl PartitionState {
     }
 
     /// Forgets the epochs that ended before the first offset that is kept.
-    #[cfg_attr(not(test), expect(dead_code, reason = "checkpoints and trimming come next"))]
     pub(crate) fn trim_epochs(&mut self, log_start: u64) {
         let kept = self.epochs.partition_point(|(_, first)| *first <= log_start);
         self.epochs.drain(..kept.saturating_sub(1));
@@ -92,22 +91,55 @@ impl PartitionState {
         }
     }
 
-    /// Keeps, replaces or clears a retained message. A partition's messages of one level are applied
-    /// in the order of its log, so what lies below one that was applied was applied before it.
-    /// False if it was applied before.
-    pub(crate) fn apply_retained(&mut self, topic: &str, body: &RetainedBody<'_>) -> bool {
+    /// Keeps, replaces or clears a retained message that is found in the log of its publisher. A
+    /// partition's messages of one level are applied in the order of its log, so what lies below one
+    /// that was applied was applied before it. False if it was.
+    fn apply_retained(&mut self, topic: &str, body: &RetainedBody<'_>) -> bool {
         let Place { partition, epoch, offset } = body.place;
-        let applied = self.retained_cursors.get_mut(cursor_index(partition, body.memory));
-        let Some(applied) = applied.filter(|applied| **applied <= (epoch, offset)) else {
-            return false;
-        };
-        *applied = (epoch, offset + 1);
+        let applied = self.retained_cursors.get(cursor_index(partition, body.memory));
+        let is_new = applied.is_some_and(|applied| *applied <= (epoch, offset));
+        if is_new {
+            self.set_retained(topic, body);
+        }
+        is_new
+    }
+
+    /// Keeps, replaces or clears a retained message, as the log of this partition says.
+    pub(super) fn set_retained(&mut self, topic: &str, body: &RetainedBody<'_>) {
+        self.note_retained(body.place, body.memory);
         if body.payload.is_empty() {
             self.retained.remove(topic);
         } else {
             self.retained.insert(topic.into(), RetainedState::new(body));
         }
-        true
+    }
+
+    /// A retained message of a log was applied.
+    pub(super) fn note_retained(&mut self, place: Place, memory: bool) {
+        let Place { partition, epoch, offset } = place;
+        if let Some(applied) = self.retained_cursors.get_mut(cursor_index(partition, memory)) {
+            *applied = (epoch, offset + 1).max(*applied);
+        }
+    }
+
+    /// Up to where retained messages of each log were applied.
+    pub(super) fn retained_cursors(&self) -> Vec<Cursor> {
+        let known = (0..).zip(&self.retained_cursors).filter(|(_, known)| **known > (0, 0));
+        let cursor = |(index, (epoch, next)): (u32, &(u64, u64))| {
+            let (partition, memory) = (index / 2, index % 2 == 1);
+            Cursor { partition, memory, epoch: *epoch, next: *next }
+        };
+        known.map(cursor).collect()
+    }
+
+    /// The same, as a checkpoint says: whatever is in it was applied before.
+    pub(super) fn set_retained_cursors(&mut self, cursors: &[Cursor]) {
+        self.retained_cursors.fill((0, 0));
+        for Cursor { partition, memory, epoch, next } in cursors {
+            if let Some(known) = self.retained_cursors.get_mut(cursor_index(*partition, *memory)) {
+                *known = (*epoch, *next);
+            }
+        }
     }
 }
 

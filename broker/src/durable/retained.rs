@@ -22,19 +22,33 @@ impl Broker {
         else {
             return;
         };
+        let place = Place { partition: record.partition.0, epoch, offset: record.offset.0 };
+        let memory = record.level == Level::Memory;
+        let retained = RetainedBody::of(message, place, memory, |at| self.unix_ms(at));
+        self.record(turn, index, &StateRecord::Retained { topic: message.topic(), retained });
+    }
+}
+
+impl<'a> RetainedBody<'a> {
+    /// What is recorded of a message.
+    pub(super) fn of(
+        message: &'a Message,
+        place: Place,
+        memory: bool,
+        unix_ms: impl Fn(Nanos) -> u64,
+    ) -> Self {
         let head = message.head();
         let expires = Some(head.expires_at).filter(|expires_at| *expires_at != Nanos::NEVER);
         let secs = expires.map(|expires_at| expires_at.since(head.accepted_at).as_secs());
-        let retained = RetainedBody {
-            place: Place { partition: record.partition.0, epoch, offset: record.offset.0 },
-            memory: record.level == Level::Memory,
+        Self {
+            place,
+            memory,
             publisher: head.publisher,
-            accepted_ms: self.unix_ms(head.accepted_at),
+            accepted_ms: unix_ms(head.accepted_at),
             expiry_secs: secs.map(|secs| u32::try_from(secs).unwrap_or(u32::MAX - 1)),
             qos: head.qos,
             properties: message.properties(),
             payload: message.payload(),
-        };
-        self.record(turn, index, &StateRecord::Retained { topic: message.topic(), retained });
+        }
     }
 }

@@ -6,6 +6,7 @@
 //! to where the last piece was taken: then the log says again all that the pieces say too early.
 
 use super::model::PartitionState;
+use super::postings::PostingRange;
 use super::records::{FilterPostings, StateRecord};
 use super::session::{Presence, SessionState};
 
@@ -17,14 +18,20 @@ pub(crate) enum Piece {
     Head,
     /// Sessions from this slot on.
     Sessions(u32),
-    /// Postings of the filters from this number on.
-    Filters(u32),
+    /// Postings from this number on of the filter `number`, and all of those behind it.
+    Filters {
+        number: u32,
+        posting: u64,
+    },
     Done,
 }
 
 impl PartitionState {
-    /// Calls `each` with the records of a piece of about `size` sessions or filters; where the next
+    /// Calls `each` with the records of a piece of at most `size` sessions or filters; where the next
     /// piece begins.
+    ///
+    /// A number is used again when its filter has gone: what the new one has is behind `posting`,
+    /// because it was made later.
     pub(crate) fn snapshot(
         &self,
         piece: Piece,
@@ -42,14 +49,13 @@ impl PartitionState {
                 let end = from.saturating_add(size).min(self.sessions.slots());
                 let sessions = (from..end).filter_map(|slot| self.sessions.get(slot));
                 sessions.for_each(|session| self.snapshot_session(session, each));
-                if end < self.sessions.slots() { Piece::Sessions(end) } else { Piece::Filters(0) }
-            }
-            Piece::Filters(from) => {
-                let end = from.saturating_add(size).min(self.filters.slots());
-                for number in from..end {
-                    self.snapshot_filter(number, each);
+                match end < self.sessions.slots() {
+                    true => Piece::Sessions(end),
+                    false => Piece::Filters { number: 0, posting: 0 },
                 }
-                if end < self.filters.slots() { Piece::Filters(end) } else { Piece::Done }
+            }
+            Piece::Filters { number, posting } => {
+                self.snapshot_filters(number, posting, size, each)
             }
             Piece::Done => Piece::Done,
         }
@@ -91,16 +97,36 @@ impl PartitionState {
         }
     }
 
-    fn snapshot_filter(&self, number: u32, each: &mut impl FnMut(&StateRecord<'_>)) {
-        let Some(filter) = self.filters.get(number) else { return };
-        let ranges: Vec<_> = filter.postings.from(0).collect();
-        // A record is bounded: long lists are several.
-        for ranges in ranges.chunks(RANGES_PER_RECORD) {
-            let filters = vec![FilterPostings { filter: &filter.name, ranges: ranges.to_vec() }];
-            each(&StateRecord::Postings { next: 0, cursors: Vec::new(), filters });
+    fn snapshot_filters(
+        &self,
+        from: u32,
+        mut posting: u64,
+        size: u32,
+        each: &mut impl FnMut(&StateRecord<'_>),
+    ) -> Piece {
+        let end = from.saturating_add(size).min(self.filters.slots());
+        let mut left = RANGES_PER_PIECE;
+        for number in from..end {
+            let Some(filter) = self.filters.get(number) else { continue };
+            let ranges: Vec<_> = filter.postings.from(posting).take(left).collect();
+            left -= ranges.len();
+            let next = ranges.last().map_or(posting, PostingRange::end);
+            if !ranges.is_empty() {
+                let filters = vec![FilterPostings { filter: &filter.name, ranges }];
+                each(&StateRecord::Postings { next: 0, cursors: Vec::new(), filters });
+            }
+            if left == 0 {
+                return Piece::Filters { number, posting: next };
+            }
+            posting = 0;
+        }
+        if end < self.filters.slots() {
+            Piece::Filters { number: end, posting: 0 }
+        } else {
+            Piece::Done
         }
     }
 }
 
-/// Ranges in one record of a checkpoint: 32 KiB.
-const RANGES_PER_RECORD: usize = 1024;
+/// Ranges in one piece, and so in one record: 32 KiB.
+const RANGES_PER_PIECE: usize = 1024;

@@ -4,6 +4,7 @@
 //! lies behind its cursors, in all logs; then the messages that sessions are owed are read. That is
 //! done on the starting thread, and each core gets what it owns.
 
+use super::checkpointing::Checkpoints;
 use super::model::PartitionState;
 use super::postings::Place;
 use super::records::{RetainedBody, StateRecord, StateRecordError};
@@ -98,6 +99,8 @@ pub(crate) struct NodeState {
     pub(crate) partitions: Vec<PartitionState>,
     /// What their sessions are owed.
     pub(crate) messages: HashMap<Place, StoredMessage>,
+    /// The ends of their logs.
+    ends: Vec<Offset>,
 }
 
 /// Reads the records of a partition's log from an offset on, in order.
@@ -119,7 +122,7 @@ impl NodeState {
         set_back(&mut partitions, next_offsets);
         match_rest(&mut partitions, next_offsets, placement, read)?;
         let messages = read_owed(&partitions, placement, read)?;
-        Ok(Self { partitions, messages })
+        Ok(Self { partitions, messages, ends: next_offsets.to_vec() })
     }
 }
 
@@ -250,6 +253,8 @@ impl StoredMessage {
 pub(crate) struct CoreState {
     /// Of the partitions that it owns, in rising order.
     pub(crate) partitions: Vec<PartitionState>,
+    /// Their checkpoints, in the same order.
+    pub(crate) checkpoints: Vec<Checkpoints>,
     pub(crate) messages: Arc<HashMap<Place, StoredMessage>>,
     /// The filters of every core: each core knows those of the others before anybody connects.
     pub(crate) filters: Arc<Vec<Vec<Box<str>>>>,
@@ -262,7 +267,8 @@ impl NodeState {
     pub(crate) fn split(self, placement: &Placement, cores: u16, epoch: u64) -> Vec<CoreState> {
         let messages = Arc::new(self.messages);
         let mut partitions: Vec<Vec<PartitionState>> = (0..cores).map(|_| Vec::new()).collect();
-        for (number, state) in (0..).zip(self.partitions) {
+        for ((number, mut state), end) in (0..).zip(self.partitions).zip(self.ends) {
+            state.note_epoch(epoch, end.0);
             partitions[placement.owner(PartitionId(number)).index()].push(state);
         }
         let filters = partitions.iter().map(|owned| {
@@ -275,6 +281,7 @@ impl NodeState {
         let filters = Arc::new(filters.collect::<Vec<_>>());
         let split = partitions.into_iter().map(|partitions| CoreState {
             partitions,
+            checkpoints: Vec::new(),
             messages: Arc::clone(&messages),
             filters: Arc::clone(&filters),
             epoch,

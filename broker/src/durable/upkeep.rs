@@ -1,5 +1,6 @@
 //! What is done about the durable state once a second: positions and cursors go to the log, other
-//! cores are told how far this one is, and postings that nobody is owed are dropped.
+//! cores are told how far this one is and what it needs, postings that nobody is owed are dropped,
+//! logs are trimmed, and checkpoints are begun.
 
 use super::records::StateRecord;
 use crate::mail::Mail;
@@ -10,8 +11,6 @@ use std::time::Duration;
 
 /// How old a position or a cursor in the log may be.
 const EVERY: Duration = Duration::from_secs(1);
-/// Sessions that are looked at for postings that they are done with, each time and per partition.
-const SWEPT_SESSIONS: u32 = 8192;
 /// Bytes of one record of positions, about.
 const POSITIONS_BYTES: usize = 48 * 1024;
 
@@ -56,11 +55,10 @@ impl Broker {
         for index in 0..partitions {
             self.record_positions(turn, index);
             self.append_matched(turn, index);
-            if let Some(durable) = &mut self.durable {
-                let own = &mut durable.partitions[index];
-                own.state.sweep(&mut own.sweep, SWEPT_SESSIONS);
-            }
+            self.look_for_needs(turn, index);
         }
+        self.trim_logs(turn);
+        self.look_for_checkpoints(turn);
     }
 
     /// Tells the other cores how far this one is, if that has changed.

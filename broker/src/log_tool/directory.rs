@@ -57,6 +57,11 @@ impl Directory {
         Ok(all.map(|number| self.partition(number)).collect())
     }
 
+    /// How many partitions there are.
+    pub(super) fn count(&self) -> u32 {
+        self.manifest.partitions
+    }
+
     fn partition(&self, number: u32) -> PartitionLog {
         let partition = PartitionId(number);
         let directory = DirectoryId(self.manifest.id);
@@ -98,8 +103,8 @@ impl PartitionLog {
             return Ok(None);
         }
         let newest = checkpoints::newest(&self.path, &self.owner, self.partitions);
-        let recovery = newest.map_err(|error| ToolError::Failed(error.to_string()))?;
-        Ok(recovery.replay_from())
+        let replay = newest.map_err(|error| ToolError::Failed(error.to_string()))?;
+        Ok(replay.recovery.replay_from())
     }
 
     /// Looks at it as a start does.

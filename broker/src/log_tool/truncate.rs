@@ -5,20 +5,20 @@ use super::directory::{Directory, PartitionLog};
 use super::place::first_batch;
 use super::select::unix_ms_now;
 use super::walk::{At, Stop, walk};
-use crate::durable::checkpoint;
+use crate::durable::{PartitionState, checkpoint};
 use crate::startup::manifest;
 use ringlane_dataplane::disk::StartFiles;
 use ringlane_dataplane::ids::Offset;
-use ringlane_dataplane::log::format::{BATCH_HEADER_BYTES, BatchHeader, index_name, number_of};
-use ringlane_dataplane::log::recovery::RecoverError;
+use ringlane_dataplane::log::format::{
+    BATCH_HEADER_BYTES, BatchHeader, SEGMENT_HEADER_BYTES, index_name, number_of,
+};
+use ringlane_dataplane::log::recovery::{RecoverError, ReplayFrom};
 use ringlane_transport_uring::StdFiles;
 use std::fs;
 use std::io::{self, Write};
 use std::ops::ControlFlow;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-
-const CHECKPOINT_SUFFIX: &str = ".checkpoint";
 
 /// What is to be given up.
 struct Cut {
@@ -28,6 +28,8 @@ struct Cut {
     closing: Option<[u8; BATCH_HEADER_BYTES]>,
     next: Option<u64>,
     removed: Vec<PathBuf>,
+    /// A checkpoint of nothing that is needed then.
+    forgotten: Option<ReplayFrom>,
 }
 
 /// Cuts the log of a partition before `offset`, or at its first damage.
@@ -42,12 +44,17 @@ pub(super) fn run(
     let _lock = manifest::hold(data_dir).map_err(failed)?;
     let directory = Directory::open(data_dir)?;
     let log = directory.partitions(&[partition])?.remove(0);
-    let Some(cut) = find(&log, offset)? else {
+    let Some(cut) = find(&log, directory.count(), offset)? else {
         return say("nothing to give up: a start opens this log");
     };
     say(&cut.text(partition))?;
     if !yes {
         return say("nothing was changed; add --yes to do it");
+    }
+    if let Some(from) = &cut.forgotten {
+        let nothing = checkpoint::encode(&log.owner, from, &PartitionState::new(directory.count()));
+        let path = log.path.join(checkpoint::file_name(from));
+        StdFiles.replace(&path, &nothing).map_err(|error| ToolError::io("write", &path, &error))?;
     }
     // From the end to the front: after a crash in between the rest is still the end of a log.
     StdFiles.remove(&cut.removed).map_err(|error| ToolError::io("cut", &log.path, &error))?;
@@ -61,7 +68,47 @@ pub(super) fn run(
     say("done")
 }
 
-fn find(log: &PartitionLog, offset: Option<u64>) -> Result<Option<Cut>, ToolError> {
+fn find(
+    log: &PartitionLog,
+    partitions: u32,
+    offset: Option<u64>,
+) -> Result<Option<Cut>, ToolError> {
+    let cut = find_cut(log, offset)?;
+    let removed = cut.as_ref().map_or(&[][..], |cut| &cut.removed);
+    let forgotten = forgotten(log, partitions, removed)?;
+    let nothing =
+        || Cut { zeroed: None, closing: None, next: None, removed: Vec::new(), forgotten: None };
+    let cut = cut.or_else(|| forgotten.is_some().then(nothing));
+    Ok(cut.map(|cut| Cut { forgotten, ..cut }))
+}
+
+/// Where a log begins that was trimmed, if no checkpoint is left that says what came before.
+fn forgotten(
+    log: &PartitionLog,
+    partitions: u32,
+    removed: &[PathBuf],
+) -> Result<Option<ReplayFrom>, ToolError> {
+    let first = log.segments()?.first().copied();
+    let Some(segment) = first.filter(|first| !removed.contains(&log.segment_path(*first))) else {
+        return Ok(None);
+    };
+    let base = first_batch(&log.segment(segment)?)?.map_or(Offset(0), |header| header.base_offset);
+    let names =
+        StdFiles.list(&log.path).map_err(|error| ToolError::io("list", &log.path, &error))?;
+    let is_usable = |name: &String| {
+        let path = log.path.join(name);
+        number_of(name, checkpoint::SUFFIX).is_some()
+            && !removed.contains(&path)
+            && fs::read(&path)
+                .is_ok_and(|file| checkpoint::decode(&log.owner, partitions, &file).is_ok())
+    };
+    let is_forgotten = base.0 > 0 && !names.iter().any(is_usable);
+    let position = SEGMENT_HEADER_BYTES;
+    let from = ReplayFrom { offset: base, segment, position, flushed: base };
+    Ok(is_forgotten.then_some(from))
+}
+
+fn find_cut(log: &PartitionLog, offset: Option<u64>) -> Result<Option<Cut>, ToolError> {
     let numbers = log.files()?;
     let at = match offset {
         Some(_) if numbers.is_empty() => None,
@@ -84,13 +131,19 @@ fn find(log: &PartitionLog, offset: Option<u64>) -> Result<Option<Cut>, ToolErro
         .collect();
     removed.push(log.path.join(index_name(at.segment)));
     let is_stale = |name: &&String| {
-        number_of(name, CHECKPOINT_SUFFIX)
+        number_of(name, checkpoint::SUFFIX)
             .is_some_and(|replay| next.is_none_or(|n| n < known_flushed(log, name, replay)))
     };
     removed.extend(names.iter().filter(is_stale).map(|name| log.path.join(name)));
     removed.retain(|path| path.exists());
     let closing = if keeps { closing_batch(log, &at)? } else { None };
-    Ok(Some(Cut { zeroed: keeps.then_some((path, at.position)), closing, next, removed }))
+    Ok(Some(Cut {
+        zeroed: keeps.then_some((path, at.position)),
+        closing,
+        next,
+        removed,
+        forgotten: None,
+    }))
 }
 
 /// What was cut may have been all that named the log start offset of a log that was trimmed: a closing batch
@@ -196,6 +249,9 @@ impl Cut {
     fn text(&self, partition: u32) -> String {
         let mut text = match self.next {
             Some(next) => format!("partition {partition}: given up from offset {next}"),
+            None if self.removed.is_empty() => {
+                format!("partition {partition}: all records are kept")
+            }
             None => format!("partition {partition}: all records are given up"),
         };
         if let Some((path, position)) = &self.zeroed {
@@ -203,6 +259,13 @@ impl Cut {
         }
         for path in &self.removed {
             text.push_str(&format!("\n  removed: {}", path.display()));
+        }
+        if let Some(from) = &self.forgotten {
+            text.push_str(&format!(
+                "\n  no checkpoint can be used: what was known before offset {}, where the log \
+                 begins since it was trimmed, is given up as well: sessions and retained messages",
+                from.offset.0
+            ));
         }
         text
     }

@@ -25,11 +25,11 @@ impl Broker {
     }
 
     /// Stops once the last socket is closed, or the clients have had their time, and everything
-    /// that was accepted is on the disk.
-    pub(super) fn check_drained(&mut self, turn: &Turn<'_>) {
+    /// that was accepted is on the disk; and behind a checkpoint, if there is time for one.
+    pub(super) fn check_drained(&mut self, turn: &mut Turn<'_>) {
         let left = turn.sockets.open_count() == 0 && !self.post.has_work();
         if self.draining && (left || self.clients_have_left) && self.logs_are_quiet() {
-            self.stopping = true;
+            self.stopping = self.end_with_checkpoints(turn);
         }
     }
 }

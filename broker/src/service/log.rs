@@ -64,8 +64,11 @@ impl Broker {
         match DiskUser::of(event.token) {
             (DiskUser::Log, index) => self.on_log_event(turn, index as usize, &event),
             (DiskUser::Replay, number) => self.on_reading_event(turn, number, event),
+            (DiskUser::Checkpoint, index) => {
+                self.on_checkpoint_event(turn, index as usize, &event);
+            }
             // Whoever asked has gone.
-            (DiskUser::Checkpoint | DiskUser::Fetch, _) => {}
+            (DiskUser::Fetch, _) => {}
         }
     }
 

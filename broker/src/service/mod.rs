@@ -101,9 +101,12 @@ impl RestoredState {
     /// What empty logs say, on a node of one core with this many partitions.
     #[must_use]
     pub fn of_empty_logs(partitions: u32, epoch: u64) -> Self {
-        let states = (0..partitions).map(|_| PartitionState::new(partitions)).collect();
+        let states = (0..partitions).map(|_| PartitionState::new(partitions));
         let filters = Arc::new(vec![Vec::new()]);
-        Self(CoreState { partitions: states, messages: Arc::default(), filters, epoch })
+        let mut states: Vec<_> = states.collect();
+        states.iter_mut().for_each(|state: &mut PartitionState| state.note_epoch(epoch, 0));
+        let (messages, checkpoints) = (Arc::default(), Vec::new());
+        Self(CoreState { partitions: states, checkpoints, messages, filters, epoch })
     }
 }
 
@@ -132,6 +135,8 @@ pub enum Timer {
     Durable,
     /// Replays have something to do although nothing happens.
     Replay,
+    /// A checkpoint in the making goes on.
+    Checkpoint,
     /// Clients have had their time to leave.
     DrainDeadline,
 }
@@ -207,8 +212,9 @@ impl Broker {
                 routes.add_remote(core, filter);
             }
             let own = setup.placement.owned(setup.core);
-            let states = own.map(|_| PartitionState::new(setup.placement.partitions()));
-            Durable::new(states.collect(), state.epoch, setup.cores)
+            let partitions = setup.placement.partitions();
+            let states = own.map(|_| PartitionState::new(partitions));
+            Durable::new(states.collect(), &setup.config, partitions, state.epoch, setup.cores)
         });
         let partitions = partitions(setup.placement.owned(setup.core), setup.logs, setup.core);
         Self {
@@ -274,6 +280,7 @@ impl Broker {
             Mail::FilterAdd { seq, filter } => self.on_filter_add(from, seq, &filter),
             Mail::FilterRemove { filter } => self.routes.remove_remote(from, &filter),
             Mail::LogMarks { marks } => self.on_log_marks(&marks),
+            Mail::LogNeeds { partition, needs } => self.on_log_needs(partition, &needs),
             Mail::FilterAck { seq } => self.on_filter_ack(turn, from, seq),
             Mail::Adopt(adoption) => self.on_adopt(turn, *adoption),
             Mail::Retained(mail) => self.on_retained_mail(turn, from, *mail),
@@ -301,7 +308,8 @@ impl Broker {
 
     /// Nothing happens on a core before its sessions are there.
     fn restore_first(&mut self, turn: &mut Turn<'_>) {
-        if let Some(state) = self.restoring.take() {
+        if let Some(mut state) = self.restoring.take() {
+            self.take_checkpoints(core::mem::take(&mut state.checkpoints));
             self.restore(turn, *state);
             self.arm_durable(turn);
         }
@@ -384,6 +392,7 @@ impl Service for Broker {
             Timer::Log => self.on_log_timer(),
             Timer::Durable => self.on_durable_timer(turn),
             Timer::Replay => self.on_replay_timer(),
+            Timer::Checkpoint => self.on_checkpoint_timer(turn),
             Timer::DrainDeadline => self.clients_have_left = true,
         }
     }

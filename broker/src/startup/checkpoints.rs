@@ -2,10 +2,11 @@
 //! replays only what comes behind. The two newest are kept.
 
 use super::StartError;
-use crate::durable::{PartitionState, Recovery, checkpoint};
-use ringlane_dataplane::disk::temporary;
+use crate::durable::{Checkpoints, KEPT, Kept, PartitionState, Recovery, checkpoint};
+use ringlane_dataplane::disk::{StartFiles, temporary};
 use ringlane_dataplane::log::recovery::{Recovered, ReplayFrom};
 use ringlane_dataplane::log::scan::LogOwner;
+use ringlane_transport_uring::StdFiles;
 use ringlane_transport_uring::failpoint::hit;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -13,10 +14,32 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use tracing::warn;
 
-const SUFFIX: &str = ".checkpoint";
-const KEPT: usize = 2;
 /// Replay of fewer records takes no time worth a checkpoint.
 const RECORDS_MIN: u64 = 1000;
+
+/// The checkpoints of a partition, as a start finds and makes them.
+#[derive(Debug, Default)]
+pub(crate) struct Found {
+    /// Those that can be used, newest first.
+    usable: Vec<Kept>,
+    /// All others.
+    stale: Vec<PathBuf>,
+}
+
+impl Found {
+    /// What the running broker goes on with.
+    pub(crate) fn into_kept(mut self) -> Checkpoints {
+        self.usable.reverse();
+        Checkpoints::new(self.usable, self.stale)
+    }
+}
+
+/// What the records of a partition come to, and the checkpoints that replay may begin behind.
+#[derive(Debug)]
+pub(crate) struct PartitionReplay {
+    pub(crate) recovery: Recovery,
+    pub(crate) found: Found,
+}
 
 /// The newest checkpoint of a partition that can be used, or an empty state: then the whole log is
 /// read.
@@ -27,31 +50,69 @@ pub(crate) fn newest(
     directory: &Path,
     owner: &LogOwner,
     partitions: u32,
-) -> Result<Recovery, StartError> {
+) -> Result<PartitionReplay, StartError> {
+    let mut replay =
+        PartitionReplay { recovery: Recovery::new(partitions), found: Found::default() };
     for path in list(directory)? {
+        if replay.found.usable.len() == KEPT {
+            replay.found.stale.push(path);
+            continue;
+        }
         let read = fs::read(&path).map_err(|error| error.to_string());
         let decoded = read.and_then(|file| {
-            checkpoint::decode(owner, partitions, &file).map_err(|error| error.to_string())
+            let from = match replay.found.usable.is_empty() {
+                true => checkpoint::decode(owner, partitions, &file).map(|(from, recovery)| {
+                    replay.recovery = recovery.behind(from);
+                    from
+                }),
+                // Of an older one only the end is looked at.
+                false => checkpoint::place(owner, &file),
+            };
+            let bytes = file.len() as u64;
+            from.map(|from| (from, bytes)).map_err(|error| error.to_string())
         });
         match decoded {
-            Ok((from, recovery)) => return Ok(recovery.behind(from)),
-            Err(error) => warn!(
-                partition = owner.partition.0, file = %path.display(), error,
-                "a checkpoint cannot be used: an older one, or the whole log, is read instead"
-            ),
+            Ok((from, bytes)) => replay.found.usable.push(Kept { from, path, bytes }),
+            Err(error) => {
+                warn!(
+                    partition = owner.partition.0, file = %path.display(), error,
+                    "a checkpoint cannot be used: an older one, or the whole log, takes its place"
+                );
+                replay.found.stale.push(path);
+            }
         }
     }
-    Ok(Recovery::new(partitions))
+    Ok(replay)
 }
 
 /// Writes the state of a partition, if much of its log was read for it. What cannot be written is
 /// reported and done without: the log has it all.
-pub(super) fn write(directory: &Path, owner: &LogOwner, log: &Recovered, state: &PartitionState) {
+pub(super) fn write(
+    directory: &Path,
+    owner: &LogOwner,
+    log: &Recovered,
+    state: &PartitionState,
+    found: &mut Found,
+) {
     let Some(from) = replay_from(log).filter(|_| RECORDS_MIN <= log.records) else { return };
-    let path = directory.join(format!("{:020}{SUFFIX}", from.offset.0));
+    let path = directory.join(checkpoint::file_name(&from));
     let file = checkpoint::encode(owner, &from, state);
+    let bytes = file.len() as u64;
     if let Err(error) = publish(directory, &path, &file) {
         warn!(partition = owner.partition.0, %error, "no checkpoint was written");
+        return;
+    }
+    found.stale.retain(|stale| *stale != path);
+    found.usable.retain(|kept| kept.path != path);
+    found.usable.insert(0, Kept { from, path, bytes });
+    let gone = found.usable.drain(KEPT.min(found.usable.len())..);
+    found.stale.extend(gone.map(|kept| kept.path));
+    let mut files = StdFiles;
+    match files.remove(&found.stale) {
+        Ok(()) => found.stale.clear(),
+        Err(error) => {
+            warn!(partition = owner.partition.0, %error, "an old checkpoint cannot be removed");
+        }
     }
 }
 
@@ -73,10 +134,6 @@ fn publish(directory: &Path, path: &Path, content: &[u8]) -> io::Result<()> {
     fs::rename(&begun, path)?;
     File::open(directory)?.sync_all()?;
     hit("checkpoint.after-rename");
-    let newest_first = list(directory).map_err(io::Error::other)?;
-    for old in newest_first.iter().skip(KEPT) {
-        fs::remove_file(old)?;
-    }
     Ok(())
 }
 
@@ -86,7 +143,7 @@ fn list(directory: &Path) -> Result<Vec<PathBuf>, StartError> {
     let mut found = Vec::new();
     for entry in fs::read_dir(directory).map_err(failed)? {
         let path = entry.map_err(failed)?.path();
-        if path.to_str().is_some_and(|name| name.ends_with(SUFFIX)) {
+        if path.to_str().is_some_and(|name| name.ends_with(checkpoint::SUFFIX)) {
             found.push(path);
         }
     }

@@ -79,6 +79,22 @@ pub enum StartError {
         /// What is wrong.
         message: String,
     },
+    /// What a log says begins behind its beginning, and no checkpoint has what came before.
+    #[error(
+        "partition {partition}: {}: the log begins at offset {begins}, and no checkpoint can be \
+         used that says what came before: its sessions and retained messages are not known. Put a \
+         checkpoint of this log back from a backup, or give up what came before with `ringlane log \
+         truncate-tail`",
+        directory.display()
+    )]
+    NoCheckpoint {
+        /// The partition.
+        partition: u32,
+        /// Where checkpoints are looked for.
+        directory: std::path::PathBuf,
+        /// The first offset that the log has.
+        begins: u64,
+    },
     /// A log that was recovered could not be read again.
     #[error("partition {partition}: {}: {message}; check the disk", path.display())]
     Reread {
@@ -130,7 +146,7 @@ impl StartError {
             Self::Affinity(AffinityError::Kernel(_)) => false,
             Self::Affinity(_) | Self::Transport(TransportError::Config { .. }) => true,
             Self::DataDirectory(_) | Self::Log { .. } | Self::Transport(_) => false,
-            Self::State { .. } | Self::Reread { .. } => false,
+            Self::State { .. } | Self::Reread { .. } | Self::NoCheckpoint { .. } => false,
             Self::Control(_) | Self::Core { .. } | Self::Interrupted => false,
             Self::Stuck { .. } | Self::System { .. } => false,
         }
@@ -348,12 +364,15 @@ fn open_logs(
     for (setup, state) in setups.iter_mut().zip(states) {
         setup.state = Some(RestoredState(state));
     }
-    for RecoveredLog { partition, directory, log, .. } in recovered {
+    for RecoveredLog { partition, directory, log, replay } in recovered {
         let owner = setups[0].placement.owner(partition);
         let setup = &mut setups[owner.index()];
         setup.metrics.log_recovered_records.add(log.records);
         setup.metrics.log_torn_bytes.add(log.torn.as_ref().map_or(0, |torn| torn.bytes));
         let tag = log_tag(partition, setup.cores);
+        if let Some(RestoredState(state)) = &mut setup.state {
+            state.checkpoints.push(replay.into_kept());
+        }
         let writer: Writer = facts.writer(partition, directory, &log, tag);
         setup.logs.push(writer);
     }

@@ -1,9 +1,10 @@
 //! What the logs say of sessions, put together before a core runs.
 
+use super::checkpoints::{Found, PartitionReplay};
 use super::logs::{RecoveredLog, Replay};
 use super::manifest::DataDirectory;
 use super::{StartError, checkpoints};
-use crate::durable::{NodeState, Recovery};
+use crate::durable::NodeState;
 use ringlane_dataplane::ids::{Offset, PartitionId};
 use ringlane_dataplane::log::format::{DirectoryId, SEGMENT_HEADER_BYTES};
 use ringlane_dataplane::log::record::Record;
@@ -13,37 +14,43 @@ use ringlane_dataplane::routing::Placement;
 use ringlane_transport_uring::StdFiles;
 use std::path::PathBuf;
 
-impl Replay for Recovery {
+impl Replay for PartitionReplay {
     fn from(&self) -> Option<ReplayFrom> {
-        self.replay_from()
+        self.recovery.replay_from()
     }
 
     fn on_record(&mut self, record: &Record<'_>) {
-        Self::on_record(self, record);
+        self.recovery.on_record(record);
     }
 }
 
-/// A log that is not read as a whole any more.
-type OpenLog = RecoveredLog<()>;
+/// A log that is not read as a whole any more, with its checkpoints.
+type OpenLog = RecoveredLog<Found>;
 
 /// Puts the state of the node together, from the logs of all of its partitions in rising order.
 ///
 /// # Errors
-/// A record that this release cannot read, or a file that cannot be read again.
+/// A record that this release cannot read, a log without its beginning and without a checkpoint,
+/// or a file that cannot be read again.
 pub(super) fn build(
     data: &DataDirectory,
     placement: &Placement,
-    recovered: Vec<RecoveredLog<Recovery>>,
+    recovered: Vec<RecoveredLog<PartitionReplay>>,
 ) -> Result<(Vec<OpenLog>, NodeState), StartError> {
     let (mut logs, mut states) = (Vec::new(), Vec::new());
     for RecoveredLog { partition, directory, log, replay } in recovered {
-        let state = replay.finish().map_err(|(offset, error)| StartError::State {
+        let PartitionReplay { recovery, found } = replay;
+        if recovery.replay_from().is_none() && log.log_start.0 > 0 {
+            let begins = log.log_start.0;
+            return Err(StartError::NoCheckpoint { partition: partition.0, directory, begins });
+        }
+        let state = recovery.finish().map_err(|(offset, error)| StartError::State {
             partition: partition.0,
             offset,
             message: error.to_string(),
         })?;
         states.push(state);
-        logs.push(RecoveredLog { partition, directory, log, replay: () });
+        logs.push(RecoveredLog { partition, directory, log, replay: found });
     }
     let ends: Vec<Offset> = logs.iter().map(|log| log.log.next_offset).collect();
     let id = DirectoryId(data.manifest.id);
@@ -51,9 +58,9 @@ pub(super) fn build(
         read_from(id, &logs[partition.0 as usize], from, each)
     };
     let node = NodeState::build(states, &ends, placement, &mut read)?;
-    for (log, state) in logs.iter().zip(&node.partitions) {
+    for (log, state) in logs.iter_mut().zip(&node.partitions) {
         let owner = LogOwner { directory: id, partition: log.partition };
-        checkpoints::write(&log.directory, &owner, &log.log, state);
+        checkpoints::write(&log.directory, &owner, &log.log, state, &mut log.replay);
     }
     Ok((logs, node))
 }

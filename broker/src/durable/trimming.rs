@@ -1,0 +1,214 @@
+//! Trimming: how far the log of each partition of this core may go, once a second.
+//!
+//! A segment goes if retention lets it go, if both kept checkpoints are behind it, and if no partition
+//! of any core needs a record of it: to match it, to send it, or to send it again. What is needed
+//! is found out by a walk (`sweep`) and is told once the log that says so is flushed; before every
+//! partition has told, nothing goes.
+
+use super::live::Durable;
+use crate::config::{Config, StreamConfig};
+use crate::mail::Mail;
+use crate::service::{Broker, Turn};
+use ringlane_dataplane::ids::{CoreId, Offset, PartitionId};
+use ringlane_dataplane::log::retention::Retention;
+
+/// Sessions that are visited each time and per partition, and ranges of postings.
+const SWEPT_SESSIONS: u32 = 8192;
+const SWEPT_RANGES: usize = 64 * 1024;
+
+/// What a partition needs of all logs.
+#[derive(Debug, Default)]
+pub(super) struct Needs {
+    /// What a walk has found out; it holds once the log is flushed up to the offset.
+    found: Option<(Offset, Vec<u64>)>,
+    told: Vec<u64>,
+}
+
+/// What is known of the needs of all partitions of the node.
+#[derive(Debug)]
+pub(super) struct Trimming {
+    /// Of each log; what its streams share.
+    retention: Retention,
+    /// The lowest offset that each partition needs of each log of this core, as far as it has told.
+    needs: Vec<Vec<Option<u64>>>,
+}
+
+impl Trimming {
+    /// For a core that owns `own` of `partitions`.
+    pub(super) fn new(config: &Config, own: usize, partitions: u32) -> Self {
+        let needs = vec![vec![None; partitions as usize]; own];
+        Self { retention: retention(config, partitions), needs }
+    }
+
+    /// The lowest offset of a log that anybody needs, once all have told.
+    fn needed(&self, index: usize) -> Option<u64> {
+        self.needs[index].iter().copied().collect::<Option<Vec<_>>>()?.into_iter().min()
+    }
+}
+
+/// How long a partition keeps its records: as the longest of all streams says, because each may have
+/// some in it. Sizes are those of the node, and are shared out.
+fn retention(config: &Config, partitions: u32) -> Retention {
+    let of = |stream: &StreamConfig| Retention {
+        bytes: Some(stream.retention_size)
+            .filter(|bytes| *bytes > 0)
+            .map(|bytes| bytes / u64::from(partitions.max(1))),
+        age_ms: Some(stream.retention_age)
+            .filter(|age| !age.is_zero())
+            .map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),
+    };
+    let all = config.streams();
+    all.iter().map(of).reduce(Retention::widest).unwrap_or_default()
+}
+
+impl Durable {
+    /// What a partition of the node needs of the logs of this core.
+    fn note_needs(
+        &mut self,
+        logs: impl Iterator<Item = PartitionId>,
+        by: PartitionId,
+        needs: &[u64],
+    ) {
+        for (log, known) in logs.zip(&mut self.trimming.needs) {
+            if let Some(known) = known.get_mut(by.0 as usize) {
+                *known = needs.get(log.0 as usize).copied();
+            }
+        }
+    }
+}
+
+impl Broker {
+    /// Goes on with the walk of a partition, and tells what it has found out.
+    pub(super) fn look_for_needs(&mut self, turn: &mut Turn<'_>, index: usize) {
+        let Self { durable: Some(durable), partitions, .. } = self else { return };
+        let marks = partitions[index].marks();
+        let own = &mut durable.partitions[index];
+        if let Some(found) = own.state.sweep(&mut own.sweep, SWEPT_SESSIONS, SWEPT_RANGES)
+            // What waits to be flushed is not put off by what comes later.
+            && own.needs.found.is_none()
+        {
+            own.needs.found = Some((marks.accepted, found));
+        }
+        self.note_behind(index);
+        self.tell_needs(turn, index, marks.flushed);
+    }
+
+    /// Sessions that are sent nothing and acknowledge nothing have their positions recorded, too.
+    fn note_behind(&mut self, index: usize) {
+        let Some(durable) = &mut self.durable else { return };
+        for slot in durable.partitions[index].sweep.take_behind() {
+            let Some(durable) = &self.durable else { return };
+            let Some(session) = durable.partitions[index].state.session(slot) else { continue };
+            let hash = self.placement.client_hash(&session.client_id);
+            if let Some(id) = self.sessions.find(&session.client_id, hash) {
+                self.note_moved(id);
+            }
+        }
+    }
+
+    fn tell_needs(&mut self, turn: &mut Turn<'_>, index: usize, flushed: Offset) {
+        let partition = self.partitions[index].id();
+        let Some(durable) = &mut self.durable else { return };
+        let needs = &mut durable.partitions[index].needs;
+        let Some((_, found)) = needs.found.take_if(|(end, _)| *end <= flushed) else { return };
+        if needs.told == found {
+            return;
+        }
+        needs.told.clone_from(&found);
+        let own = self.core;
+        for to in (0..self.cores()).map(CoreId).filter(|to| *to != own) {
+            let needs = found.clone();
+            self.send_mail(turn, to, Mail::LogNeeds { partition, needs });
+        }
+        self.on_log_needs(partition, &found);
+    }
+
+    /// What a partition of another core, or of this one, needs of the logs of this core.
+    pub(crate) fn on_log_needs(&mut self, by: PartitionId, needs: &[u64]) {
+        let logs = self.placement.owned(self.core);
+        if let Some(durable) = &mut self.durable {
+            durable.note_needs(logs, by, needs);
+        }
+    }
+
+    /// Trims the logs of this core as far as they may be.
+    pub(super) fn trim_logs(&mut self, turn: &Turn<'_>) {
+        let partitions = self.durable.as_ref().map_or(0, |durable| durable.partitions.len());
+        for index in 0..partitions {
+            self.trim_log(turn, index);
+        }
+    }
+
+    fn trim_log(&mut self, turn: &Turn<'_>, index: usize) {
+        let unix_ms = self.unix_ms(turn.now);
+        let Self { durable: Some(durable), partitions, metrics, .. } = self else { return };
+        let Some(needed) = durable.trimming.needed(index) else { return };
+        let partition = &mut partitions[index];
+        // What comes behind the last publish are records of state: nobody else needs them.
+        let needed = if partition.published().0 <= needed { u64::MAX } else { needed };
+        let retention = durable.trimming.retention;
+        let own = &mut durable.partitions[index];
+        let Some(log) = partition.log_mut() else { return };
+        let marks = log.marks();
+        let sealed = log.segments().sealed();
+        let below = |needed| retention.trim_below(sealed.iter(), unix_ms, needed);
+        let needed = Offset(needed).min(marks.flushed);
+        let older = own.checkpoints.older().unwrap_or_default();
+        let (wanted, allowed) = (below(needed), below(needed.min(older)));
+        own.checkpoints.want(turn.now, allowed < wanted);
+        if allowed <= marks.start {
+            return;
+        }
+        let before = sealed.len();
+        log.trim(allowed);
+        let trimmed = before - log.segments().sealed().len();
+        own.state.trim_epochs(log.marks().start.0);
+        metrics.log_segments_trimmed.add(trimmed as u64);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn stream(name: &str, bytes: u64, secs: u64) -> StreamConfig {
+        let (retention_size, retention_age) = (bytes, Duration::from_secs(secs));
+        let filters = vec![name.to_owned()];
+        StreamConfig {
+            name: name.to_owned(),
+            filters,
+            retention_size,
+            retention_age,
+            ..StreamConfig::default()
+        }
+    }
+
+    #[test]
+    fn the_longest_of_all_streams_counts_and_sizes_are_shared_out() {
+        let of = |streams: Vec<StreamConfig>| {
+            let rest = StreamConfig {
+                retention_size: 400,
+                retention_age: Duration::from_secs(1),
+                ..StreamConfig::rest()
+            };
+            let stream = streams.into_iter().chain([rest]).collect();
+            retention(&Config { stream, ..Config::default() }, 4)
+        };
+        assert_eq!(of(vec![]), Retention { bytes: Some(100), age_ms: Some(1000) });
+        let wide = of(vec![stream("a", 800, 1), stream("b", 4, 60)]);
+        assert_eq!(wide, Retention { bytes: Some(200), age_ms: Some(60_000) });
+        let endless = of(vec![stream("a", 0, 1), stream("b", 4, 0)]);
+        assert_eq!(endless, Retention { bytes: None, age_ms: None });
+    }
+
+    #[test]
+    fn nothing_is_known_before_all_have_told() {
+        let mut trimming = Trimming::new(&Config::default(), 1, 2);
+        assert_eq!(trimming.needed(0), None);
+        trimming.needs[0][1] = Some(7);
+        assert_eq!(trimming.needed(0), None);
+        trimming.needs[0][0] = Some(9);
+        assert_eq!(trimming.needed(0), Some(7));
+    }
+}
