@@ -1,6 +1,7 @@
 //! Sessions and their subscriptions as they come and go: recorded before the client is told, where
 //! it is told something that must hold after a crash.
 
+use super::overdue::Ended;
 use super::records::{StateRecord, SubscriptionOptions, WillBody};
 use super::waits::Wait;
 use crate::connection::{Phase, write_packet};
@@ -49,21 +50,48 @@ impl Broker {
     /// Whether the log of a partition has no room for what a client would have to wait for.
     pub(crate) fn refuses_state(&self, partition: PartitionId) -> bool {
         let index = self.durable_index(partition);
-        index.is_some_and(|index| self.partitions[index].state_admission() == Admission::Full)
+        index.is_some_and(|index| self.state_admission(index) == Admission::Full)
     }
 
     /// Whether the log of a partition has too much before it to take records of state now.
     pub(crate) fn delays_state(&self, partition: PartitionId) -> bool {
         let index = self.durable_index(partition);
-        index.is_some_and(|index| self.partitions[index].state_admission() == Admission::Busy)
+        index.is_some_and(|index| self.state_admission(index) == Admission::Busy)
     }
 
     /// Whether what is recorded of a session has to wait for its log: it is busy, or full.
     pub(crate) fn state_waits(&self, session: SessionId) -> bool {
         let index = self.recorded_index(session);
         index.is_some_and(|index| {
-            matches!(self.partitions[index].state_admission(), Admission::Busy | Admission::Full)
+            matches!(self.state_admission(index), Admission::Busy | Admission::Full)
         })
+    }
+
+    /// Whether the log takes what a CONNECT records, be it that the session before is gone. What became of the client's earlier session comes before
+    /// that, and so does the will of a connection that is taken over.
+    pub(crate) fn connect_admission(
+        &self,
+        partition: PartitionId,
+        client_id: &str,
+        connect: &Connect<'_>,
+    ) -> Admission {
+        let Some(index) = self.durable_index(partition) else { return Admission::Open };
+        let known = self.sessions.find(client_id, self.placement.client_hash(client_id));
+        let known = known.and_then(|id| self.sessions.get(id));
+        let is_overdue = self.is_overdue(partition, client_id);
+        let is_known = is_overdue || known.is_some_and(|session| session.recorded);
+        if !is_known && connect.will.is_none() && self.granted_expiry(connect) == 0 {
+            return Admission::Open;
+        }
+        let has_will = known.is_some_and(|held| held.link.is_some() && held.will.is_some());
+        let admission = match self.state_admission(index) {
+            Admission::Open if has_will => self.partitions[index].admission(),
+            admission => admission,
+        };
+        match admission {
+            Admission::Open if is_overdue => Admission::Busy,
+            admission => admission,
+        }
     }
 
     /// Records a session that outlives its connection, or has a will: CONNECT is taken again once
@@ -92,7 +120,13 @@ impl Broker {
             expiry_secs,
             will: will.as_ref().map(WillMessage::body),
         };
+        let client_id = self.sessions.get(session).map(|held| held.client_id.as_str().to_owned());
+        let client_id = client_id.unwrap_or_default();
+        let filters = self.reopen_overdue(index, &client_id);
         self.record_of(turn, session, open);
+        for filter in filters {
+            self.sync_posted(index, &filter);
+        }
         if let Some(connection) = self.connections.get_mut(id) {
             connection.phase = Phase::Opening { session, present };
             connection.version = connect.version;
@@ -146,33 +180,22 @@ impl Broker {
     }
 
     /// A session lost its connection and goes on. Nobody waits for that record.
-    pub(crate) fn record_closed(&mut self, turn: &Turn<'_>, id: SessionId) {
+    pub(crate) fn record_closed(&mut self, turn: &mut Turn<'_>, id: SessionId) {
         self.record_position(turn, id);
         let since_ms = self.unix_ms(turn.now);
         let Some(session) = self.sessions.get(id) else { return };
         let (expiry_secs, will_gone) = (session.expiry_secs, session.will.is_none());
-        let client_id = "";
-        let closed = StateRecord::SessionClosed { client_id, since_ms, expiry_secs, will_gone };
-        self.record_of(turn, id, closed);
+        self.record_ended(turn, id, Ended::Connection { since_ms, expiry_secs, will_gone });
     }
 
     /// A will was published, or is not to be.
-    pub(crate) fn record_will_gone(&mut self, turn: &Turn<'_>, id: SessionId) {
-        self.record_of(turn, id, StateRecord::WillGone { client_id: "" });
+    pub(crate) fn record_will_gone(&mut self, turn: &mut Turn<'_>, id: SessionId) {
+        self.record_ended(turn, id, Ended::Will);
     }
 
     /// A session ends.
-    pub(crate) fn record_end(&mut self, turn: &Turn<'_>, id: SessionId) {
-        let Some(index) = self.recorded_index(id) else { return };
-        let Some(session) = self.sessions.get(id) else { return };
-        let filters = self.durable.as_ref().map_or_else(Vec::new, |durable| {
-            let state = &durable.partitions[index].state;
-            state.filters_of(session.client_id.as_str())
-        });
-        self.record_of(turn, id, StateRecord::SessionEnd { client_id: "" });
-        for filter in filters {
-            self.sync_posted(index, &filter);
-        }
+    pub(crate) fn record_end(&mut self, turn: &mut Turn<'_>, id: SessionId) {
+        self.record_ended(turn, id, Ended::Session);
     }
 
     /// Every core has the filters of a SUBSCRIBE: it is recorded, and SUBACK waits for that, if the

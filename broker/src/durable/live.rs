@@ -3,6 +3,7 @@
 
 use super::checkpointing::Checkpoints;
 use super::model::PartitionState;
+use super::overdue::Overdue;
 use super::postings::Place;
 use super::records::{Cursor, StateRecord};
 use super::sweep::Sweep;
@@ -33,6 +34,8 @@ pub(crate) struct DurablePartition {
     pub(super) sweep: Sweep,
     pub(super) needs: Needs,
     pub(super) checkpoints: Checkpoints,
+    /// What the log had no room for.
+    pub(super) overdue: Overdue,
 }
 
 impl DurablePartition {
@@ -44,6 +47,7 @@ impl DurablePartition {
             sweep: Sweep::default(),
             needs: Needs::default(),
             checkpoints: Checkpoints::new(Vec::new(), Vec::new()),
+            overdue: Overdue::default(),
         }
     }
 }
@@ -97,10 +101,15 @@ impl Durable {
         self.epoch
     }
 
-    /// Appends what was matched since the last time, if anything was.
+    /// Appends what was matched since the last time, if anything was, and before it the retained messages
+    /// that had to wait.
     pub(super) fn append_matched(&mut self, index: usize, log: &mut Log<'_>) {
         let Self { partitions, body, .. } = self;
-        let state = &mut partitions[index].state;
+        let DurablePartition { state, overdue, .. } = &mut partitions[index];
+        for copy in overdue.take_retained() {
+            state.note_retained(copy.place, copy.memory);
+            log.append(body, &copy.record());
+        }
         for record in state.unlogged(POSTINGS_BYTES) {
             log.append(body, &record);
         }
@@ -233,12 +242,13 @@ impl Broker {
         durable.append_matched(index, &mut log);
     }
 
-    /// End of turn: too much to be matched again after a crash goes to the log.
+    /// End of turn: too much to be matched again after a crash goes to the log, unless that is full.
     pub(crate) fn bound_unlogged(&mut self, turn: &Turn<'_>) {
         let partitions = self.durable.as_ref().map_or(0, |durable| durable.partitions.len());
         for index in 0..partitions {
             let own = self.durable.as_ref().map(|durable| &durable.partitions[index].state);
-            if own.is_some_and(|state| state.unlogged_count() >= UNLOGGED_MAX) {
+            let is_many = own.is_some_and(|state| state.unlogged_count() >= UNLOGGED_MAX);
+            if is_many && self.takes_state(index) {
                 self.append_matched(turn, index);
             }
         }

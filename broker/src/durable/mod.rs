@@ -5,7 +5,8 @@
 //! merges them for one session, `sweep` drops what nobody needs, `snapshot` writes the state into a
 //! checkpoint, `recovered` matches what lies behind the cursors after a crash. All of these are pure.
 //!
-//! While the broker runs, `live` appends and applies, `waits` are those who wait for the disk,
+//! While the broker runs, `live` appends and applies, `waits` are those who wait for the disk, `overdue` is what
+//! waits for room in the log,
 //! `lifecycle`, `exchange` and `retained` say what is recorded when, and `upkeep` is what is done
 //! once a second: `checkpointing` writes checkpoints and `trimming` lets go of what is behind them. `start` makes the state of a node out of its logs, and `restore` a core's sessions
 //! out of that.
@@ -17,6 +18,7 @@ mod exchange;
 mod lifecycle;
 mod live;
 mod model;
+mod overdue;
 mod pending;
 mod postings;
 mod records;
@@ -35,6 +37,7 @@ mod waits;
 pub(crate) use checkpointing::{Checkpoints, KEPT, Kept};
 pub(crate) use live::Durable;
 pub(crate) use model::PartitionState;
+pub(crate) use overdue::DueWill;
 pub(crate) use records::{ReplayBody, StateRecord, SubscriptionOptions};
 pub(crate) use start::{CoreState, NodeState, Recovery};
 

@@ -1,7 +1,8 @@
 //! Retained messages in the log of the partition that owns their topic.
 
+use super::overdue::RetainedCopy;
 use super::postings::Place;
-use super::records::{RetainedBody, StateRecord};
+use super::records::RetainedBody;
 use crate::service::{Broker, Turn};
 use ringlane_dataplane::batch::Level;
 use ringlane_dataplane::message::Message;
@@ -11,7 +12,12 @@ use ringlane_dataplane::time::Nanos;
 impl Broker {
     /// A retained message was kept, replaced or cleared. Its publisher does not wait for this: after
     /// a crash it is found again in the publisher's log, because the cursor comes behind it.
-    pub(crate) fn record_retained(&mut self, turn: &Turn<'_>, message: &Message, record: RecordId) {
+    pub(crate) fn record_retained(
+        &mut self,
+        turn: &mut Turn<'_>,
+        message: &Message,
+        record: RecordId,
+    ) {
         let Some(durable) = &self.durable else { return };
         // What the broker publishes itself is in no log, and is published again.
         if record.partition.0 >= self.placement.partitions() {
@@ -22,10 +28,13 @@ impl Broker {
         else {
             return;
         };
-        let place = Place { partition: record.partition.0, epoch, offset: record.offset.0 };
-        let memory = record.level == Level::Memory;
-        let retained = RetainedBody::of(message, place, memory, |at| self.unix_ms(at));
-        self.record(turn, index, &StateRecord::Retained { topic: message.topic(), retained });
+        let copy = RetainedCopy {
+            message: message.clone(),
+            place: Place { partition: record.partition.0, epoch, offset: record.offset.0 },
+            memory: record.level == Level::Memory,
+            accepted_ms: self.unix_ms(message.head().accepted_at),
+        };
+        self.record_copy(turn, index, copy);
     }
 }
 

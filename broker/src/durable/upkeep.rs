@@ -53,8 +53,11 @@ impl Broker {
         self.record_all_replays(turn);
         let partitions = self.durable.as_ref().map_or(0, |durable| durable.partitions.len());
         for index in 0..partitions {
-            self.record_positions(turn, index);
-            self.append_matched(turn, index);
+            // On a full disk all of this is later: a crash makes more be sent again.
+            if self.takes_state(index) {
+                self.record_positions(turn, index);
+                self.append_matched(turn, index);
+            }
             self.look_for_needs(turn, index);
         }
         self.trim_logs(turn);
@@ -77,7 +80,9 @@ impl Broker {
 
     /// Records the position of one session, if it has changed.
     pub(crate) fn record_position(&mut self, turn: &Turn<'_>, id: SessionId) {
-        let Some(index) = self.recorded_index(id) else { return };
+        let Some(index) = self.recorded_index(id).filter(|index| self.takes_state(*index)) else {
+            return;
+        };
         let (Some(durable), Some(session)) = (&self.durable, self.sessions.get(id)) else { return };
         let state = &durable.partitions[index].state;
         let position = session.owed_from().unwrap_or(state.next_posting());

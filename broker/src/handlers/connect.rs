@@ -5,6 +5,7 @@ use crate::connection::{AliasTable, End, Link, Phase, write_packet};
 use crate::service::{Broker, Timer, Turn};
 use crate::session::{SessionId, WillMessage};
 use ringlane_dataplane::ids::ConnectionId;
+use ringlane_dataplane::log::writer::Admission;
 use ringlane_dataplane::time::Nanos;
 use ringlane_mqtt::{ConnackProperties, Connect, ReasonCode, encode, topic};
 
@@ -29,14 +30,16 @@ impl Broker {
         if self.is_poisoned(partition) {
             return self.refuse(turn, id, connect.version, ReasonCode::SERVER_UNAVAILABLE);
         }
-        let recorded = connect.will.is_some() || self.granted_expiry(connect) > 0;
-        if recorded && self.refuses_state(partition) {
-            self.metrics.sessions_refused.add(1);
-            return self.refuse(turn, id, connect.version, ReasonCode::QUOTA_EXCEEDED);
-        }
-        if recorded && self.delays_state(partition) {
-            self.stall_for_retry(turn, id);
-            return Flow::Stall;
+        match self.connect_admission(partition, client_id, connect) {
+            Admission::Open | Admission::Poisoned => {}
+            Admission::Full => {
+                self.metrics.sessions_refused.add(1);
+                return self.refuse(turn, id, connect.version, ReasonCode::QUOTA_EXCEEDED);
+            }
+            Admission::Busy => {
+                self.stall_for_retry(turn, id);
+                return Flow::Stall;
+            }
         }
         let Some((session, present)) = self.open_session(turn, client_id, connect.clean_start)
         else {

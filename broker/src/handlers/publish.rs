@@ -35,7 +35,7 @@ pub(crate) struct Source {
 }
 
 impl Accepted<'_> {
-    pub(super) fn head(&self, now: Nanos) -> MessageHead {
+    pub(crate) fn head(&self, now: Nanos) -> MessageHead {
         let expires_at = match self.expiry_secs {
             Some(secs) => now + Duration::from_secs(u64::from(secs)),
             None => Nanos::NEVER,

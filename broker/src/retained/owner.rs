@@ -39,16 +39,22 @@ struct WaitingQuery {
 }
 
 impl Broker {
-    /// Keeps, replaces or clears a retained message. False if the store is at its bound.
+    /// Keeps, replaces or clears a retained message. False if the store is at its bound, or too many
+    /// wait for the log.
     pub(crate) fn apply_retained(
         &mut self,
         turn: &mut Turn<'_>,
         message: &Message,
         record: RecordId,
     ) -> bool {
-        let stored = self.keep_retained(turn, message, record);
+        if self.refuses_retained(message.topic()) {
+            self.metrics.retained_refused.add(1);
+            return false;
+        }
+        let message = self.maker.lasting(message);
+        let stored = self.keep_retained(turn, &message, record);
         if stored {
-            self.record_retained(turn, message, record);
+            self.record_retained(turn, &message, record);
         }
         stored
     }

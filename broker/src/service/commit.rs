@@ -41,8 +41,9 @@ impl Broker {
         let is_logged = self.partitions[index].log().is_some();
         if is_logged {
             parts.unix_ms = self.clock.unix_ms(parts.head.accepted_at);
-            let session = session_id.and_then(|session| self.sessions.get(session));
-            parts.client_id = session.map_or("", |session| session.client_id.as_str());
+            if let Some(session) = session_id.and_then(|session| self.sessions.get(session)) {
+                parts.client_id = session.client_id.as_str();
+            }
         }
         if is_logged {
             hit("append.before");

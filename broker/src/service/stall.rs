@@ -104,7 +104,7 @@ impl Broker {
         self.schedule_retry(turn);
     }
 
-    fn schedule_retry(&mut self, turn: &mut Turn<'_>) {
+    pub(crate) fn schedule_retry(&mut self, turn: &mut Turn<'_>) {
         if !self.stalls.retry_set {
             self.stalls.retry_set = true;
             turn.timers.schedule(turn.now + RETRY, Timer::Retry);
@@ -150,6 +150,7 @@ impl Broker {
         for session in core::mem::take(&mut self.stalls.pumps) {
             self.pump_at_end(session);
         }
+        self.retry_overdue(turn);
     }
 
     pub(super) fn resume_mailbox_stalls(&mut self, turn: &mut Turn<'_>) {

@@ -1,8 +1,8 @@
 //! The end of a session, and its will.
 
-use super::{Outbound, SessionId, WillMessage};
-use crate::handlers::{Accepted, Source};
-use crate::service::{Admission, Broker, Timer, Turn};
+use super::{Outbound, SessionId};
+use crate::durable::DueWill;
+use crate::service::{Broker, Timer, Turn};
 use std::time::Duration;
 
 impl Broker {
@@ -90,32 +90,13 @@ impl Broker {
         }
     }
 
-    /// Publishes the will, once: through the same path as any other message.
+    /// Publishes the will, once.
     fn publish_will(&mut self, turn: &mut Turn<'_>, id: SessionId) {
         let Some(session) = self.sessions.get_mut(id) else { return };
-        let Some(will) = session.will.take() else { return };
+        let Some(message) = session.will.take() else { return };
         let (publisher, partition) = (session.client_hash, session.partition);
-        let WillMessage { topic, payload, properties, qos, retain, message_expiry_secs, .. } =
-            *will;
-        let accepted = Accepted {
-            topic: &topic,
-            properties: &properties,
-            payload: &payload,
-            qos,
-            retain,
-            expiry_secs: message_expiry_secs,
-            publisher,
-            partition,
-        };
-        self.metrics.wills_published.add(1);
-        if self.is_volatile(&topic, qos, retain) {
-            self.route_volatile(turn, None, &accepted, 0);
-        } else if matches!(self.admit(&topic, partition), Admission::Refused | Admission::Failed) {
-            self.metrics.dropped_memory.add(1);
-        } else {
-            let source = Source { session: Some(id), packet_id: 0 };
-            self.log_accepted(turn, &accepted, source, None);
-        }
+        let client_id = session.client_id.as_str().to_owned();
+        self.publish_due_will(turn, &client_id, DueWill { message, publisher, partition });
         self.record_will_gone(turn, id);
     }
 }

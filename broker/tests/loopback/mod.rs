@@ -14,12 +14,14 @@ use ringlane_dataplane::ids::{ConnectionId, CoreId, ListenerId, PartitionId};
 use ringlane_dataplane::log::format::DirectoryId;
 use ringlane_dataplane::log::segments::{LogEnd, LogSetup};
 use ringlane_dataplane::log::writer::Writer;
-use ringlane_dataplane::net::{NetEvent, Sockets};
+use ringlane_dataplane::net::{Closure, NetEvent, Sockets};
 use ringlane_dataplane::routing::Placement;
 use ringlane_dataplane::runtime::{After, Endpoint, Mesh, Service, TimerWheel, Turn};
 use ringlane_dataplane::time::Nanos;
 use ringlane_mqtt::encode::{self, PublishHead};
-use ringlane_mqtt::{Connect, ConnectProperties, QoS, SubscribeFilter, Version};
+use ringlane_mqtt::{
+    Connect, ConnectProperties, PublishProperties, QoS, SubscribeFilter, Version, Will,
+};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -132,15 +134,45 @@ impl Loopback {
 
     /// A connected client.
     pub fn client(&mut self, client_id: &str, version: Version) -> ConnectionId {
-        self.connect(client_id, version, true)
+        self.connect(client_id, version, true, None)
     }
 
     /// A connected client that takes up the session it had.
     pub fn returning_client(&mut self, client_id: &str, version: Version) -> ConnectionId {
-        self.connect(client_id, version, false)
+        self.connect(client_id, version, false, None)
     }
 
-    fn connect(&mut self, client_id: &str, version: Version, clean_start: bool) -> ConnectionId {
+    /// The same, with a will of QoS 1.
+    pub fn client_with_will(
+        &mut self,
+        client_id: &str,
+        version: Version,
+        topic: &str,
+    ) -> ConnectionId {
+        let will = Will {
+            topic,
+            payload: b"gone",
+            qos: QoS::AtLeastOnce,
+            retain: false,
+            delay_secs: 0,
+            properties: PublishProperties::default(),
+        };
+        self.connect(client_id, version, false, Some(will))
+    }
+
+    /// The connection of a client is lost.
+    pub fn lose(&mut self, connection: ConnectionId) {
+        self.net(NetEvent::Closed { connection, cause: Closure::Peer });
+        self.end_turn();
+    }
+
+    fn connect(
+        &mut self,
+        client_id: &str,
+        version: Version,
+        clean_start: bool,
+        will: Option<Will<'_>>,
+    ) -> ConnectionId {
         let peer = SocketAddr::from(([127, 0, 0, 1], 1));
         let listener = ListenerId(0);
         let connection = self.sockets.open(listener, peer).expect("the table has room");
@@ -151,7 +183,7 @@ impl Loopback {
             clean_start,
             keep_alive_secs: 0,
             client_id,
-            will: None,
+            will,
             user_name: None,
             password: None,
             properties: ConnectProperties {

@@ -1,0 +1,403 @@
+//! What a log had no room for at its moment, and what nobody can be asked to repeat: wills that are due,
+//! ends of connections and of sessions, and retained messages. Each is kept, and tried again
+//! every few milliseconds until the log takes it. Until then the log says what was before, which
+//! is what a crash brings back: a will that was not published is published then.
+//!
+//! There is at most one entry per session of the log, and per retained topic up to a bound.
+
+use super::live::Durable;
+use super::postings::Place;
+use super::records::{RetainedBody, StateRecord};
+use crate::handlers::Accepted;
+use crate::service::{Admission, Broker, Turn};
+use crate::session::{SessionId, WillMessage};
+use hashbrown::HashMap;
+use ringlane_dataplane::batch::Parts;
+use ringlane_dataplane::ids::PartitionId;
+use ringlane_dataplane::log::writer;
+use ringlane_dataplane::message::Message;
+use std::collections::BTreeMap;
+
+/// Retained messages that wait for one log, at most. Beyond it they are refused with 0x97, as if
+/// there were no room for them at all.
+const RETAINED_MAX: usize = 65_536;
+/// Entries that are taken up at once.
+const PER_RETRY: usize = 1024;
+
+/// What waits for the log of one partition.
+#[derive(Debug, Default)]
+pub(crate) struct Overdue {
+    /// By client identifier: what is recorded as soon as there is room for records of state.
+    ended: HashMap<Box<str>, Ended>,
+    /// The same, behind a will: there has to be room for a publish.
+    wills: HashMap<Box<str>, (DueWill, Ended)>,
+    /// The latest of each topic, in the order of their records in each log: recovery takes those
+    /// before one that it finds for applied.
+    retained: BTreeMap<RetainedKey, RetainedCopy>,
+    topics: HashMap<Box<str>, RetainedKey>,
+}
+
+/// Partition, whether at the level `memory`, offset.
+type RetainedKey = (u32, bool, u64);
+
+/// A will that is to be published.
+#[derive(Debug)]
+pub(crate) struct DueWill {
+    pub(crate) message: Box<WillMessage>,
+    /// The keyed hash of its client identifier.
+    pub(crate) publisher: u64,
+    pub(crate) partition: PartitionId,
+}
+
+/// What is to be recorded of a session.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Ended {
+    /// Nothing: it has been opened again since, with another will or none.
+    Reopened,
+    /// Its will is gone.
+    Will,
+    /// It lost its connection.
+    Connection { since_ms: u64, expiry_secs: u32, will_gone: bool },
+    /// It is over.
+    Session,
+}
+
+/// A retained message as the log of its topic will have it.
+#[derive(Debug)]
+pub(crate) struct RetainedCopy {
+    pub(crate) message: Message,
+    pub(crate) place: Place,
+    pub(crate) memory: bool,
+    pub(crate) accepted_ms: u64,
+}
+
+impl RetainedCopy {
+    pub(super) fn record(&self) -> StateRecord<'_> {
+        let retained =
+            RetainedBody::of(&self.message, self.place, self.memory, |_| self.accepted_ms);
+        StateRecord::Retained { topic: self.message.topic(), retained }
+    }
+}
+
+impl Ended {
+    /// What is to be recorded if `later` happened after this.
+    fn then(self, later: Self) -> Self {
+        match (self, later) {
+            (Self::Session, _) | (_, Self::Session) => Self::Session,
+            (Self::Connection { since_ms, expiry_secs, .. }, Self::Will) => {
+                Self::Connection { since_ms, expiry_secs, will_gone: true }
+            }
+            (_, later) => later,
+        }
+    }
+
+    fn record(self, client_id: &str) -> Option<StateRecord<'_>> {
+        match self {
+            Self::Reopened => None,
+            Self::Will => Some(StateRecord::WillGone { client_id }),
+            Self::Connection { since_ms, expiry_secs, will_gone } => {
+                Some(StateRecord::SessionClosed { client_id, since_ms, expiry_secs, will_gone })
+            }
+            Self::Session => Some(StateRecord::SessionEnd { client_id }),
+        }
+    }
+}
+
+impl Overdue {
+    fn is_empty(&self) -> bool {
+        self.ended.is_empty() && self.wills.is_empty() && self.retained.is_empty()
+    }
+
+    /// Whether something of a session waits.
+    pub(super) fn has(&self, client_id: &str) -> bool {
+        self.ended.contains_key(client_id) || self.wills.contains_key(client_id)
+    }
+
+    fn add(&mut self, client_id: &str, later: Ended) {
+        match self.wills.get_mut(client_id) {
+            Some((_, ended)) => *ended = ended.then(later),
+            None => {
+                let ended = self.ended.entry(client_id.into()).or_insert(later);
+                *ended = ended.then(later);
+            }
+        }
+    }
+
+    fn add_will(&mut self, client_id: &str, will: DueWill) {
+        let before = self.ended.remove(client_id);
+        let ended = before.map_or(Ended::Will, |before| before.then(Ended::Will));
+        self.wills.insert(client_id.into(), (will, ended));
+    }
+
+    /// A record that opens the session anew stands for all that was to be recorded.
+    fn reopen(&mut self, client_id: &str) {
+        self.ended.remove(client_id);
+        if let Some((_, ended)) = self.wills.get_mut(client_id) {
+            *ended = Ended::Reopened;
+        }
+    }
+
+    /// All retained messages that wait, to be appended now.
+    pub(super) fn take_retained(&mut self) -> impl Iterator<Item = RetainedCopy> + use<> {
+        self.topics.clear();
+        core::mem::take(&mut self.retained).into_values()
+    }
+
+    fn add_retained(&mut self, copy: RetainedCopy) {
+        let key = (copy.place.partition, copy.memory, copy.place.offset);
+        if let Some(old) = self.topics.insert(copy.message.topic().into(), key) {
+            self.retained.remove(&old);
+        }
+        self.retained.insert(key, copy);
+    }
+
+    fn pop_retained(&mut self) -> Option<RetainedCopy> {
+        let (_, copy) = self.retained.pop_first()?;
+        self.topics.remove(copy.message.topic());
+        Some(copy)
+    }
+}
+
+fn takes(admission: writer::Admission) -> bool {
+    matches!(admission, writer::Admission::Open | writer::Admission::Poisoned)
+}
+
+/// A few keys of a map.
+fn some_keys<V>(map: &HashMap<Box<str>, V>) -> Vec<Box<str>> {
+    map.keys().take(PER_RETRY).cloned().collect()
+}
+
+impl Broker {
+    /// Whether the log of a partition takes records of state. Retained messages that had to wait come
+    /// first: the cursor is behind them, and goes with the next record.
+    pub(crate) fn state_admission(&self, index: usize) -> writer::Admission {
+        match self.partitions[index].state_admission() {
+            writer::Admission::Open if self.retained_overdue(index) > 0 => writer::Admission::Busy,
+            admission => admission,
+        }
+    }
+
+    /// Whether a record of state is appended now. A log that has failed takes them all, and keeps
+    /// none.
+    pub(super) fn takes_state(&self, index: usize) -> bool {
+        takes(self.state_admission(index))
+    }
+
+    /// Whether something of a client's earlier session waits for the log: it comes before all that
+    /// is recorded of a new one.
+    pub(crate) fn is_overdue(&self, partition: PartitionId, client_id: &str) -> bool {
+        let Some(index) = self.durable_index(partition) else { return false };
+        let durable = self.durable.as_ref();
+        durable.is_some_and(|durable| durable.partitions[index].overdue.has(client_id))
+    }
+
+    /// Records what became of a session, at once if its log takes it.
+    pub(super) fn record_ended(&mut self, turn: &mut Turn<'_>, id: SessionId, ended: Ended) {
+        let Some(index) = self.recorded_index(id) else { return };
+        let Some(session) = self.sessions.get(id) else { return };
+        let client_id = session.client_id.as_str().to_owned();
+        if self.takes_state(index) && !self.is_overdue(session.partition, &client_id) {
+            return self.append_ended(turn, index, &client_id, ended);
+        }
+        if let Some(durable) = &mut self.durable {
+            durable.partitions[index].overdue.add(&client_id, ended);
+        }
+        self.schedule_retry(turn);
+    }
+
+    fn append_ended(&mut self, turn: &Turn<'_>, index: usize, client_id: &str, ended: Ended) {
+        let Some(record) = ended.record(client_id) else { return };
+        let filters = match (&self.durable, ended) {
+            (Some(durable), Ended::Session) => {
+                durable.partitions[index].state.filters_of(client_id)
+            }
+            _ => Vec::new(),
+        };
+        self.record(turn, index, &record);
+        for filter in filters {
+            self.sync_posted(index, &filter);
+        }
+    }
+
+    /// A record that opens a session is about to be appended: whatever waits of the one before is
+    /// settled by it. The filters that nobody may hold any more.
+    pub(super) fn reopen_overdue(&mut self, index: usize, client_id: &str) -> Vec<Box<str>> {
+        let Some(durable) = &mut self.durable else { return Vec::new() };
+        let own = &mut durable.partitions[index];
+        if !own.overdue.has(client_id) {
+            return Vec::new();
+        }
+        own.overdue.reopen(client_id);
+        own.state.filters_of(client_id)
+    }
+
+    /// Publishes a will through the same path as any other message, or keeps it until the log of its
+    /// client takes it. What was to be recorded with it is recorded behind it.
+    pub(crate) fn publish_due_will(&mut self, turn: &mut Turn<'_>, client_id: &str, will: DueWill) {
+        let index = self.durable_index(will.partition);
+        let Err(will) = self.try_will(turn, client_id, will) else { return };
+        let (Some(durable), Some(index)) = (&mut self.durable, index) else {
+            return self.metrics.dropped_memory.add(1);
+        };
+        durable.partitions[index].overdue.add_will(client_id, will);
+        self.schedule_retry(turn);
+    }
+
+    /// Gives a will back that has to wait.
+    fn try_will(
+        &mut self,
+        turn: &mut Turn<'_>,
+        client_id: &str,
+        will: DueWill,
+    ) -> Result<(), DueWill> {
+        let message = &will.message;
+        let accepted = Accepted {
+            topic: &message.topic,
+            properties: &message.properties,
+            payload: &message.payload,
+            qos: message.qos,
+            retain: message.retain,
+            expiry_secs: message.message_expiry_secs,
+            publisher: will.publisher,
+            partition: will.partition,
+        };
+        if self.is_volatile(accepted.topic, accepted.qos, accepted.retain) {
+            self.metrics.wills_published.add(1);
+            self.route_volatile(turn, None, &accepted, 0);
+            return Ok(());
+        }
+        let is_full = self.log_admission(will.partition) == writer::Admission::Full;
+        match self.admit(accepted.topic, accepted.partition) {
+            Admission::Granted => {
+                self.metrics.wills_published.add(1);
+                let Accepted { topic, properties, payload, .. } = accepted;
+                let (head, packet_id, unix_ms) = (accepted.head(turn.now), 0, 0);
+                let parts =
+                    Parts { head, client_id, packet_id, unix_ms, topic, properties, payload };
+                self.append(will.partition, &parts, None, None);
+                Ok(())
+            }
+            Admission::Wait => Err(will),
+            Admission::Refused if is_full => Err(will),
+            // A memory or backlog bound that wills must not pass either, or a log that has failed:
+            // it has the will, and the next start publishes it.
+            Admission::Refused | Admission::Failed => {
+                self.metrics.dropped_memory.add(1);
+                Ok(())
+            }
+        }
+    }
+
+    /// Records a retained message in the log of its topic's partition, or keeps it until that takes
+    /// it.
+    pub(super) fn record_copy(&mut self, turn: &mut Turn<'_>, index: usize, copy: RetainedCopy) {
+        if self.takes_state(index) {
+            return self.record(turn, index, &copy.record());
+        }
+        if let Some(durable) = &mut self.durable {
+            durable.partitions[index].overdue.add_retained(copy);
+        }
+        self.schedule_retry(turn);
+    }
+
+    fn retained_overdue(&self, index: usize) -> usize {
+        let durable = self.durable.as_ref();
+        durable.map_or(0, |durable| durable.partitions[index].overdue.retained.len())
+    }
+
+    /// Whether too many retained messages wait for the log that a topic belongs to.
+    pub(crate) fn refuses_retained(&self, topic: &str) -> bool {
+        let index = self.durable_index(self.placement.topic_partition(topic));
+        index.is_some_and(|index| RETAINED_MAX <= self.retained_overdue(index))
+    }
+
+    /// Tries everything again that waits.
+    pub(crate) fn retry_overdue(&mut self, turn: &mut Turn<'_>) {
+        let partitions = self.durable.as_ref().map_or(0, |durable| durable.partitions.len());
+        for index in 0..partitions {
+            if !self.is_due(index) {
+                continue;
+            }
+            self.retry_retained(turn, index);
+            self.retry_wills(turn, index);
+            self.retry_ended(turn, index);
+            if self.is_due(index) {
+                self.schedule_retry(turn);
+            }
+        }
+    }
+
+    fn is_due(&self, index: usize) -> bool {
+        let durable = self.durable.as_ref();
+        durable.is_some_and(|durable| !durable.partitions[index].overdue.is_empty())
+    }
+
+    fn overdue(&mut self, index: usize) -> Option<&mut Overdue> {
+        let durable: &mut Durable = self.durable.as_mut()?;
+        Some(&mut durable.partitions[index].overdue)
+    }
+
+    fn retry_retained(&mut self, turn: &Turn<'_>, index: usize) {
+        for _ in 0..PER_RETRY {
+            if !takes(self.partitions[index].state_admission()) {
+                return;
+            }
+            let Some(copy) = self.overdue(index).and_then(Overdue::pop_retained) else { return };
+            self.record(turn, index, &copy.record());
+        }
+    }
+
+    fn retry_wills(&mut self, turn: &mut Turn<'_>, index: usize) {
+        let partition = self.partitions[index].id();
+        let keys = match self.log_admission(partition) {
+            writer::Admission::Busy | writer::Admission::Full => return,
+            writer::Admission::Open | writer::Admission::Poisoned => {
+                self.overdue(index).map_or_else(Vec::new, |overdue| some_keys(&overdue.wills))
+            }
+        };
+        for client_id in keys {
+            let due = self.overdue(index).and_then(|overdue| overdue.wills.remove(&client_id));
+            let Some((will, ended)) = due else { continue };
+            match self.try_will(turn, &client_id, will) {
+                Ok(()) => self.append_ended(turn, index, &client_id, ended),
+                Err(will) => {
+                    if let Some(overdue) = self.overdue(index) {
+                        overdue.wills.insert(client_id, (will, ended));
+                    }
+                    return;
+                }
+            }
+        }
+    }
+
+    fn retry_ended(&mut self, turn: &Turn<'_>, index: usize) {
+        if !self.takes_state(index) {
+            return;
+        }
+        let keys = self.overdue(index).map_or_else(Vec::new, |overdue| some_keys(&overdue.ended));
+        for client_id in keys {
+            let ended = self.overdue(index).and_then(|overdue| overdue.ended.remove(&client_id));
+            if let Some(ended) = ended {
+                self.append_ended(turn, index, &client_id, ended);
+            }
+            if !self.takes_state(index) {
+                return;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_comes_later_counts_with_what_came_before() {
+        let closed = |will_gone| Ended::Connection { since_ms: 7, expiry_secs: 9, will_gone };
+        assert_eq!(closed(false).then(Ended::Will), closed(true));
+        assert_eq!(closed(true).then(Ended::Session), Ended::Session);
+        assert_eq!(Ended::Session.then(closed(true)), Ended::Session);
+        assert_eq!(Ended::Will.then(closed(true)), closed(true));
+        assert_eq!(Ended::Reopened.then(closed(false)), closed(false));
+    }
+}
