@@ -27,13 +27,31 @@ fn options(seed: u64) -> Options {
     }
 }
 
+/// For brokers that lose nothing: a drain ends as soon as everything has come, so that a machine which is
+/// busy for a while makes nothing late.
+fn patient(seed: u64) -> Options {
+    let long = Duration::from_secs(10);
+    Options { silence: long, final_silence: long, will_wait: long / 2, ..options(seed) }
+}
+
 fn run(bug: Bug, options: &Options) -> Outcome {
     durability::run(options, &mut Planted::new(bug)).unwrap()
 }
 
 /// The checks that fail with a bug.
 fn found(bug: Bug) -> Vec<Check> {
-    let outcome = run(bug, &options(bug as u64 + 100));
+    found_with(bug, &options(bug as u64 + 100))
+}
+
+/// The only check that fails with a bug that loses nothing.
+fn only_found(bug: Bug) -> Check {
+    let failed = found_with(bug, &patient(bug as u64 + 100));
+    assert_eq!(failed.len(), 1, "{bug:?}: {failed:?}");
+    failed[0]
+}
+
+fn found_with(bug: Bug, options: &Options) -> Vec<Check> {
+    let outcome = run(bug, options);
     assert!(outcome.acknowledged > 50, "{outcome:?}");
     let failed = outcome.findings.failed();
     for check in &failed {
@@ -46,7 +64,7 @@ fn found(bug: Bug) -> Vec<Check> {
 #[test]
 fn a_broker_without_a_bug_passes_at_every_seed() {
     for seed in 1..=4 {
-        let outcome = run(Bug::None, &options(seed));
+        let outcome = run(Bug::None, &patient(seed));
         assert_eq!(outcome.findings.total(), 0, "seed {seed}: {:?}", outcome.findings);
         assert_eq!(outcome.cycles, 8);
         assert_eq!(outcome.restarts.len(), 8);
@@ -57,14 +75,14 @@ fn a_broker_without_a_bug_passes_at_every_seed() {
 #[test]
 fn one_quality_of_service_alone_passes_as_well() {
     for qos in [QoS::AtLeastOnce, QoS::ExactlyOnce] {
-        let outcome = run(Bug::None, &Options { qos: vec![qos], ..options(9) });
+        let outcome = run(Bug::None, &Options { qos: vec![qos], ..patient(9) });
         assert_eq!(outcome.findings.total(), 0, "{:?}", outcome.findings);
     }
 }
 
 #[test]
 fn cut_connections_without_a_fault_pass() {
-    let options = Options { fault: Fault::None, ..options(5) };
+    let options = Options { fault: Fault::None, ..patient(5) };
     let outcome = run(Bug::None, &options);
     assert_eq!(outcome.findings.total(), 0, "{:?}", outcome.findings);
     assert!(outcome.restarts.is_empty());
@@ -113,18 +131,18 @@ fn an_acknowledged_message_that_comes_back() {
 
 #[test]
 fn an_ended_subscription_that_comes_back() {
-    assert_eq!(found(Bug::BringBackFilter), [Check::Resurrection]);
+    assert_eq!(only_found(Bug::BringBackFilter), Check::Resurrection);
 }
 
 #[test]
 fn a_stale_retained_message() {
-    assert_eq!(found(Bug::StaleRetained), [Check::Retained]);
+    assert_eq!(only_found(Bug::StaleRetained), Check::Retained);
 }
 
 #[test]
 fn wills_that_are_missing_doubled_or_unwanted() {
     for bug in [Bug::WillMissing, Bug::WillTwice, Bug::WillAfterDisconnect] {
-        assert_eq!(found(bug), [Check::Will], "{bug:?}");
+        assert_eq!(only_found(bug), Check::Will, "{bug:?}");
     }
 }
 
@@ -136,7 +154,7 @@ fn a_damaged_message_is_a_phantom_and_lost() {
 
 #[test]
 fn a_repeat_in_one_connection() {
-    assert_eq!(found(Bug::Double), [Check::Qos1DupUnmarked]);
+    assert_eq!(only_found(Bug::Double), Check::Qos1DupUnmarked);
 }
 
 #[test]
