@@ -8,6 +8,8 @@
 #   disk.sh remount DIR       the power is back: unmount, mount, the journal is replayed
 #   disk.sh small DIR MIB     as make, and the size is the fault: a disk that is full after MIB
 #   disk.sh thin DIR MIB      a disk of 256 MiB of which only MIB can be written: real write-back errors (EIO)
+#   disk.sh starve DIR        on a thin disk: what is not written yet cannot be any more, zeros written ahead of use included
+#   disk.sh feed DIR          gives that back; a file system that has given up is mounted again
 #   disk.sh remove DIR        unmounts and removes everything
 #
 # Kill whoever uses DIR/mount between `cut` and `remount`.
@@ -18,7 +20,7 @@ die() {
     exit 1
 }
 
-[ "$#" -ge 2 ] || die "usage: disk.sh make|small|thin DIR MIB; disk.sh sync|cut|fill|free|remount|remove DIR"
+[ "$#" -ge 2 ] || die "usage: disk.sh make|small|thin DIR MIB; disk.sh sync|cut|fill|free|starve|feed|remount|remove DIR"
 step="$1" dir="$(cd "$2" && pwd)" mib="${3:-256}"
 image="$dir/disk.img"
 
@@ -87,6 +89,20 @@ fill)
     # The first goes as far as it can, the second takes the rest in single blocks.
     dd if=/dev/zero of="$dir/mount/filler" bs=1M 2>/dev/null || true
     dd if=/dev/zero of="$dir/mount/filler" bs=4K oflag=append conv=notrunc 2>/dev/null || true
+    ;;
+starve)
+    # Blocks of zeros become holes; nobody may write between the look and the hole.
+    fsfreeze -f "$dir/mount"
+    fallocate -d "$dir/thin/disk.img" || true
+    dd if=/dev/zero of="$dir/thin/ballast" bs=64K 2>/dev/null || true
+    fsfreeze -u "$dir/mount"
+    ;;
+feed)
+    rm -f "$dir/thin/ballast"
+    if ! { touch "$dir/mount/probe" && rm "$dir/mount/probe" && sync -f "$dir/mount"; } 2>/dev/null; then
+        unmount
+        mount_image noatime
+    fi
     ;;
 sync) sync -f "$dir/mount" ;;
 free) rm -f "$dir/mount/filler" ;;

@@ -5,7 +5,7 @@ use super::output::OutputArgs;
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 use ringlane_bench::compare::Recipe;
-use ringlane_bench::durability::{Fault, Options, PROOF_BYTES, RecipeHost};
+use ringlane_bench::durability::{DiskKind, Fault, Options, PROOF_BYTES, RecipeHost};
 use ringlane_mqtt::{QoS, Version};
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -22,6 +22,9 @@ pub(crate) enum FaultArg {
     /// The file system is full for a while, and the broker has to go on without a restart. Needs root
     /// and loop devices.
     FullDisk,
+    /// The disk takes writes and fails when they are written back; then kill -9, and a start on a
+    /// disk that is well. Needs root and loop devices.
+    WriteError,
     /// Nothing happens to the broker; the clients' connections are reset.
     None,
 }
@@ -96,7 +99,8 @@ pub(crate) struct LedgerArgs {
     /// Where the broker's directory is made. Default: the directory for temporary files.
     #[arg(long, value_name = "DIR")]
     directory: Option<PathBuf>,
-    /// Size of the file system for power loss and full-disk, in MiB.
+    /// Size of the file system for power-loss and full-disk, in MiB; for write-error what a disk of 256
+    /// MiB can hold.
     #[arg(long, default_value_t = 512)]
     disk_mib: u64,
     /// For power loss: start the broker once before, and make durable what that leaves. For brokers whose
@@ -150,8 +154,12 @@ impl LedgerArgs {
 
     /// The broker in a directory of its own below `room`, which must be gone at the end.
     pub(crate) fn host(&self, name: &str, recipe: Recipe, room: PathBuf) -> Result<RecipeHost> {
-        let needs_disk = matches!(self.fault(), Fault::PowerLoss | Fault::FullDisk);
-        let disk = needs_disk.then_some(self.disk_mib << 20);
+        let bytes = self.disk_mib << 20;
+        let disk = match self.fault() {
+            Fault::PowerLoss | Fault::FullDisk => Some((DiskKind::Whole, bytes)),
+            Fault::WriteError => Some((DiskKind::Thin, bytes)),
+            Fault::Kill | Fault::Term | Fault::None => None,
+        };
         RecipeHost::new(name, recipe, room, self.first_port, &self.broker_cpus, disk)
     }
 
@@ -167,6 +175,7 @@ impl LedgerArgs {
             FaultArg::PowerLoss => Fault::PowerLoss,
             FaultArg::Term => Fault::Term,
             FaultArg::FullDisk => Fault::FullDisk,
+            FaultArg::WriteError => Fault::WriteError,
             FaultArg::None => Fault::None,
         }
     }

@@ -150,7 +150,12 @@ impl<'a> Run<'a> {
         }
         self.host.weaken(fault)?;
         self.engine.is_weak = true;
-        if fault == Fault::FullDisk || (fault == Fault::PowerLoss && self.engine.choice.one_in(2)) {
+        let goes_on = match fault {
+            Fault::FullDisk | Fault::WriteError => true,
+            Fault::PowerLoss => self.engine.choice.one_in(2),
+            Fault::Kill | Fault::Term | Fault::None => false,
+        };
+        if goes_on {
             // What is acknowledged now is acknowledged without a disk that takes it.
             self.engine.until(&mut self.swarm, WEAK_TIME, |_| false)?;
         }

@@ -8,6 +8,15 @@ use std::process::Command;
 /// The script that also people use; this program needs no other file.
 const SCRIPT: &str = include_str!("../../../scripts/faults/disk.sh");
 
+/// What a file system lies on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum DiskKind {
+    /// A file.
+    Whole,
+    /// A file that can be kept from growing, so that writing back fails.
+    Thin,
+}
+
 /// A mounted file system. It is taken down when this is dropped.
 #[derive(Debug)]
 pub(super) struct Disk {
@@ -20,11 +29,12 @@ impl Disk {
     ///
     /// # Errors
     /// If this machine or user cannot: the text says what is missing.
-    pub(super) fn make(directory: &Path, bytes: u64) -> Result<Self> {
+    pub(super) fn make(directory: &Path, kind: DiskKind, bytes: u64) -> Result<Self> {
         let mount = directory.join("mount");
         let disk = Self { directory: directory.to_owned(), mount };
         let mebibytes = bytes.div_ceil(1 << 20).to_string();
-        disk.run("make", &[&mebibytes]).context("power loss needs a file system of its own")?;
+        let step = if kind == DiskKind::Thin { "thin" } else { "make" };
+        disk.run(step, &[&mebibytes]).context("this fault needs a file system of its own")?;
         Ok(disk)
     }
 
@@ -63,6 +73,22 @@ impl Disk {
     /// If that cannot be done.
     pub(super) fn free(&self) -> Result<()> {
         self.run("free", &[]).context("room on the disk")
+    }
+
+    /// From now on nothing can be written back that was not before: the disk must be thin.
+    ///
+    /// # Errors
+    /// If that cannot be done.
+    pub(super) fn starve(&self) -> Result<()> {
+        self.run("starve", &[]).context("starving the disk")
+    }
+
+    /// Ends that. Nobody may use the file system.
+    ///
+    /// # Errors
+    /// If somebody does, or it cannot be mounted again where it has given up.
+    pub(super) fn feed(&self) -> Result<()> {
+        self.run("feed", &[]).context("feeding the disk")
     }
 
     /// Gives the power back. Nobody may use the file system.

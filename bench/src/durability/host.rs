@@ -1,6 +1,6 @@
 //! What is crashed and started again: a broker of a recipe, on a directory or on a disk of its own.
 
-use super::disk::Disk;
+use super::disk::{Disk, DiskKind};
 use crate::compare::{Recipe, Running, Values};
 use anyhow::{Context, Result, bail};
 use std::fs;
@@ -20,6 +20,8 @@ pub enum Fault {
     Term,
     /// Its file system is full for a while; then it has room again, and the broker goes on.
     FullDisk,
+    /// Writing back fails under its file system, for good; then SIGKILL, and the disk is well again.
+    WriteError,
     /// Nothing; only the clients' connections are reset.
     None,
 }
@@ -33,6 +35,7 @@ impl Fault {
             Self::PowerLoss => "power-loss",
             Self::Term => "term",
             Self::FullDisk => "full-disk",
+            Self::WriteError => "write-error",
             Self::None => "none",
         }
     }
@@ -94,8 +97,8 @@ pub struct RecipeHost {
 }
 
 impl RecipeHost {
-    /// A broker on a fresh directory below `room`; with `disk_bytes` on a file system of its own
-    /// that can lose power.
+    /// A broker on a fresh directory below `room`; with `disk` on a file system of its own, of so
+    /// many bytes, that can lose power or fail.
     ///
     /// # Errors
     /// If its program is not installed, or there can be no such file system.
@@ -105,11 +108,11 @@ impl RecipeHost {
         room: PathBuf,
         port: u16,
         cpus: &str,
-        disk_bytes: Option<u64>,
+        disk: Option<(DiskKind, u64)>,
     ) -> Result<Self> {
         let program = recipe.find_program(name)?;
         fs::create_dir_all(&room).with_context(|| room.display().to_string())?;
-        let disk = disk_bytes.map(|bytes| Disk::make(&room, bytes)).transpose()?;
+        let disk = disk.map(|(kind, bytes)| Disk::make(&room, kind, bytes)).transpose()?;
         let parent = disk.as_ref().map_or(room, |disk| disk.mount().to_owned());
         let directory = parent.join(name);
         fs::create_dir_all(&directory).with_context(|| directory.display().to_string())?;
@@ -162,7 +165,10 @@ impl Host for RecipeHost {
         match (fault, &self.disk) {
             (Fault::PowerLoss, Some(disk)) => disk.cut(),
             (Fault::FullDisk, Some(disk)) => disk.fill(),
-            (Fault::PowerLoss | Fault::FullDisk, None) => bail!("{} has no disk", self.name),
+            (Fault::WriteError, Some(disk)) => disk.starve(),
+            (Fault::PowerLoss | Fault::FullDisk | Fault::WriteError, None) => {
+                bail!("{} has no disk", self.name)
+            }
             (Fault::Kill | Fault::Term | Fault::None, _) => Ok(()),
         }
     }
@@ -182,7 +188,11 @@ impl Host for RecipeHost {
                 running.reap()?;
                 disk.remount()
             }
-            (Fault::PowerLoss | Fault::FullDisk, _) => {
+            (Fault::WriteError, Some(disk)) => {
+                running.reap()?;
+                disk.feed()
+            }
+            (Fault::PowerLoss | Fault::FullDisk | Fault::WriteError, _) => {
                 bail!("{} has no disk of its own", self.name)
             }
         }

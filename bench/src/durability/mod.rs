@@ -23,6 +23,7 @@ mod session;
 mod track;
 mod wills;
 
+pub use disk::DiskKind;
 pub use findings::{Check, Findings};
 pub use host::{Fault, Host, RecipeHost};
 pub use proof::PROOF_BYTES;
