@@ -80,7 +80,7 @@ thin)
     mkdir -p "$dir/thin"
     mount -t tmpfs -o "size=${mib}m" tmpfs "$dir/thin"
     truncate -s 256M "$dir/thin/disk.img"
-    mkfs.ext4 -qF -E lazy_itable_init=0,lazy_journal_init=0,nodiscard -J size=4 "$dir/thin/disk.img" >/dev/null
+    mkfs.ext4 -qF -E lazy_itable_init=0,lazy_journal_init=0,nodiscard -b 4096 -J size=4 "$dir/thin/disk.img" >/dev/null
     ln -sfn "$dir/thin/disk.img" "$image"
     mount_image errors=continue
     ;;
@@ -95,6 +95,9 @@ starve)
     fsfreeze -f "$dir/mount"
     fallocate -d "$dir/thin/disk.img" || true
     dd if=/dev/zero of="$dir/thin/ballast" bs=64K 2>/dev/null || true
+    # The loop driver takes a write for whole of which a part found room: a page is all or nothing.
+    loop="$(findmnt -no SOURCE "$dir/mount")"
+    echo 4 >"/sys/block/${loop##*/}/queue/max_sectors_kb"
     fsfreeze -u "$dir/mount"
     ;;
 feed)
