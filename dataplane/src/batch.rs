@@ -152,7 +152,6 @@ pub(crate) struct Entry {
 /// A record's place in its log.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Logged {
-    pub(crate) seed: RecordSeed,
     pub(crate) offset: Offset,
     pub(crate) epoch: u64,
 }
@@ -240,8 +239,9 @@ impl Batch {
         self.record(index).kind
     }
 
-    /// Nothing comes behind what is in it: pads the body.
-    pub(crate) fn seal(&mut self) {
+    /// Nothing comes behind what is in it, all of which is in a log: checksums and pads the body.
+    pub(crate) fn seal(&mut self, seed: RecordSeed) {
+        record::put_checksums(seed, &mut self.bytes);
         self.body_bytes = self.bytes.len() as u32;
         self.bytes.resize(self.bytes.len().next_multiple_of(ALIGN), 0);
     }
@@ -290,7 +290,7 @@ impl Batch {
             expiry_secs: parts.expiry_secs(),
         };
         let record = record::Record { head, client_id, topic, properties, payload };
-        record::encode(logged.seed, &record, &mut self.bytes);
+        record::put(&record, &mut self.bytes);
     }
 
     fn record(&self, index: u32) -> &Record {

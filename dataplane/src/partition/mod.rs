@@ -303,7 +303,7 @@ impl<A> Partition<A> {
         }
         let entry = match &self.writer {
             Some(writer) => {
-                let logged = Logged { seed: writer.seed(), offset, epoch: writer.epoch() };
+                let logged = Logged { offset, epoch: writer.epoch() };
                 Entry { kind, level, logged: Some(logged) }
             }
             None => Entry { kind, level: Level::Memory, logged: None },
@@ -342,7 +342,7 @@ impl<A> Partition<A> {
         let first = self.accepted - acks.len() as u64;
         assert_eq!(batch.len(), acks.len(), "each record has its place for who waits");
         if let Some(writer) = &mut self.writer {
-            Arc::get_mut(&mut batch).expect("nobody reads what is open").seal();
+            Arc::get_mut(&mut batch).expect("nobody reads what is open").seal(writer.seed());
             writer.push(batch.clone(), Offset(first));
         }
         let memory = batch.memory_records() as usize;
