@@ -78,6 +78,20 @@ fn a_record_is_committed_after_one_write_and_one_sync() {
 }
 
 #[test]
+fn a_round_is_written_in_whole_blocks() {
+    let mut rig = Rig::ready();
+    rig.append(&[1; 5000], Level::LocalDisk);
+    rig.partition.end_turn(rig.now, UNIX_MS, &mut rig.disk);
+    let Some(DiskCommand::Write { position, batches, zeros, .. }) = rig.disk.take() else {
+        panic!("a round begins with a write")
+    };
+    let bytes: usize = batches.iter().map(BatchWrite::bytes).sum();
+    let end = position as usize + bytes + zeros as usize;
+    assert_eq!(end, 3 * BLOCK_BYTES, "the header's block and two more");
+    assert!(5000 < bytes && bytes < 2 * BLOCK_BYTES);
+}
+
+#[test]
 fn appends_are_taken_before_there_is_a_segment() {
     let mut rig = Rig::new(MemoryDisk::new());
     rig.append(b"early", Level::LocalDisk);

@@ -87,8 +87,8 @@ fn reserve(file: &File, bytes: u64) -> io::Result<()> {
     }
 }
 
-/// Writes zeros past the page cache (O_DIRECT, open(2)): a quarter of the CPU time, and pages of the
-/// cache are made when they hold messages. Up to where it came: not beyond `from` if that is no
+/// Writes zeros past the page cache (O_DIRECT, open(2)): half of the CPU time or less, and pages of
+/// the cache are made when they hold messages. Up to where it came: not beyond `from` if that is no
 /// multiple of a block, or if the file system cannot do it.
 fn zero_beside_cache(
     path: &Path,
