@@ -20,6 +20,8 @@ use std::time::Duration;
 const TURN_BYTES: usize = 96 * 1024;
 /// The same for one of them.
 const STEP_BYTES: usize = 64 * 1024;
+/// What looking after one of them costs, as bytes.
+const STEP_COST_BYTES: usize = 512;
 /// How often what was just flushed is read.
 const TAIL_EVERY: Duration = Duration::from_millis(5);
 
@@ -191,6 +193,7 @@ impl Broker {
             }
             let Some(number) = self.readings.ready.pop_front() else { break };
             self.step_reading(turn, number, &mut budget);
+            budget = budget.saturating_sub(STEP_COST_BYTES);
         }
         next
     }

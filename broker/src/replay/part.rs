@@ -76,6 +76,12 @@ impl Part {
         self.silent_since = Nanos::NEVER;
     }
 
+    /// What was handed and is not acknowledged is to be handed again: nobody else does it.
+    pub(crate) fn rewind(&mut self) {
+        self.handed = self.done().next;
+        self.inflight.clear();
+    }
+
     /// Whether the owner has said where reading begins.
     pub(crate) fn is_open(&self) -> bool {
         self.is_open
@@ -203,6 +209,18 @@ mod tests {
         part.pause();
         assert!(part.head().is_none() && !part.is_open());
         assert_eq!(part.done().next, 12);
+    }
+
+    #[test]
+    fn what_was_not_acknowledged_can_be_handed_again() {
+        let mut part = open();
+        part.on_batch(NOW, vec![stored(11, 0), stored(13, 0)], 14, false);
+        part.take(NOW, true);
+        part.take(NOW, true);
+        part.on_done(11);
+        part.pause();
+        part.rewind();
+        assert_eq!((part.handed().next, part.done().next), (13, 13));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 use super::mail::{Batch, Credit, Opened, Opening, ReplayId, ReplayMail, Source, Start, Wanted};
 use super::name::{self, From, Name};
+use super::part::Part;
 use super::properties;
 use super::subscription::{Merged, Outgoing, Replay};
 use super::table::Ticket;
@@ -246,10 +247,15 @@ impl Broker {
 
     /// The session has a connection again: its replays go on.
     pub(crate) fn resume_replays(&mut self, turn: &mut Turn<'_>, session: SessionId) {
+        let held = self.sessions.get(session);
+        let is_resent = held.is_some_and(|held| held.outbound.inflight_len() > 0);
         for id in self.replays.of(session) {
             let Some(replay) = self.replays.get_mut(id).filter(|replay| !replay.is_active) else {
                 continue;
             };
+            if !is_resent {
+                replay.parts.iter_mut().for_each(Part::rewind);
+            }
             replay.is_granted = true;
             let starts = replay.starts();
             self.replays.set_active(id, true);
