@@ -123,7 +123,8 @@ pub struct Reader {
     seed: RecordSeed,
     /// The offset that is wanted next.
     next: Offset,
-    /// What was sealed before this time (Unix time, ms) may be left out, until reading begins.
+    /// What was sealed before this time (Unix time, ms) may be left out, until a record of that time
+    /// has been read.
     since: Option<u64>,
     place: Place,
     segment: Option<segments::Place>,
@@ -263,6 +264,7 @@ impl Reader {
             self.batch = Some(batch);
             if self.next <= head.offset {
                 self.next = batch.next;
+                self.since = self.since.filter(|since| head.unix_ms < *since);
                 return Ok(Step::Record(range));
             }
         }
@@ -443,7 +445,7 @@ impl Reader {
     fn begin_at(&mut self, log: &Writer) {
         let Some(segment) = &self.segment else { return };
         let index = log.segments().index_of(segment.number).unwrap_or(&self.index);
-        if let Some(entry) = self.since.take().and_then(|unix_ms| index.find_time(unix_ms)) {
+        if let Some(entry) = self.since.and_then(|unix_ms| index.find_time(unix_ms)) {
             // What is not flushed is not read, however old.
             self.next = self.next.max(entry.offset.min(log.marks().flushed));
         }
