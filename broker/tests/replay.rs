@@ -26,6 +26,7 @@ on_both_transports!(
     a_replay_is_replaced_by_its_filter_and_ends_with_it,
     a_token_of_a_lost_tail_resumes_where_the_log_parts,
     what_cannot_be_read_is_named,
+    what_was_trimmed_is_said_to_be_gone,
 );
 
 const OK: u8 = 0;
@@ -567,6 +568,57 @@ fn what_cannot_be_read_is_named(transport: Transport) {
     assert_eq!(broker.metric("replay_lost_ranges_total"), 1);
     let log = broker.log();
     assert!(log.contains("00000000000000000001.log") && log.contains("cannot be read"), "{log}");
+    broker.stop();
+}
+
+/// Logs that keep two segments of 1 MiB each, beside what is needed.
+const TRIMMED: &str = r#"
+    [runtime]
+    partitions = 4
+    [mqtt]
+    max_packet_size = "64KiB"
+    [commit_log]
+    segment_size = "1MiB"
+    checkpoint_size = "256KiB"
+    [[stream]]
+    name = "default"
+    retention_size = "8MiB"
+"#;
+
+fn what_was_trimmed_is_said_to_be_gone(transport: Transport) {
+    let broker = Broker::start(&logged(transport, 2).config(TRIMMED));
+    let mut publisher = Client::plain(broker.tcp, Version::V5, "p0");
+    let mut client = reader(&broker, "reader");
+    assert_eq!(client.subscribe("$replay/latest/t", 1), 1);
+    publisher.publish("t", "p0/first", 1);
+    let first = place(&client.receive_and_acknowledge());
+    client.disconnect();
+    let mut number = 0;
+    let begins = format!("$replay/p{}@{}/t", first.partition, first.offset);
+    loop {
+        let before = broker.metric("log_segments_trimmed_total");
+        for _ in 0..100 {
+            publisher.publish("t", format!("p0/{number}/{}", "x".repeat(40_000)), 1);
+            number += 1;
+        }
+        if before > 0 {
+            break;
+        }
+        assert!(number < 10_000, "nothing is trimmed");
+    }
+    let mut client = reader(&broker, "reader");
+    let id = client.next_id();
+    client.send(&packets::subscribe(Version::V5, id, &[(&begins, 1)], &Properties::new()));
+    let suback = client.read_kind(Kind::Suback);
+    assert_eq!(suback.codes(), [1]);
+    let gone = suback_text(&suback).expect("the client is told");
+    let begins = format!("p{}@{}..", first.partition, first.offset);
+    assert!(gone.starts_with(&begins) && gone.contains("no longer kept"), "{gone}");
+    let received = client.receive_and_acknowledge();
+    assert_eq!(user_property(&received, "ringlane-note"), Some(gone.clone()));
+    // It goes on at the first record that is kept.
+    let kept = gone[begins.len()..].split(':').next().and_then(|to| to.parse::<u64>().ok());
+    assert!(kept.is_some_and(|kept| kept <= place(&received).offset), "{gone}");
     broker.stop();
 }
 
