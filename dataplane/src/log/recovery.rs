@@ -351,7 +351,7 @@ impl Listing {
             });
         }
         let paths =
-            self.stray.iter().flat_map(|&number| [segment_name(number), index_name(number)]);
+            self.stray.iter().flat_map(|&number| [index_name(number), segment_name(number)]);
         Ok(paths.map(|name| directory.join(name)).collect())
     }
 }

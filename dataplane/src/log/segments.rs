@@ -578,8 +578,9 @@ impl Segments {
     pub(super) fn remove_below(&mut self, said: Offset, disk: &mut Disk) {
         let mut paths = Vec::new();
         while let Some(segment) = self.leaving.pop_front_if(|segment| segment.end <= said) {
-            paths.push(self.setup.segment_path(segment.number));
+            // The index first: nobody would look for one without a segment after a crash.
             paths.push(self.setup.index_path(segment.number));
+            paths.push(self.setup.segment_path(segment.number));
         }
         if !paths.is_empty() {
             let token = self.token();
