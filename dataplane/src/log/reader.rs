@@ -195,9 +195,14 @@ impl Reader {
         self.next
     }
 
-    /// Goes on at another offset.
+    /// Goes on at another offset. What is in memory is used again if it is there.
     pub fn seek(&mut self, offset: Offset) {
         if offset != self.next {
+            if self.batch.is_some_and(|batch| offset < batch.next) {
+                self.batch = None;
+                // Where it begins is not known any more: the index says where to go on.
+                self.expected = Offset(u64::MAX);
+            }
             self.next = offset;
             self.since = None;
             self.is_placed = false;
@@ -332,7 +337,8 @@ impl Reader {
     }
 
     /// Asks the disk for what is missing, if there is anything below the flushed mark. To be called
-    /// after [`Next::Wait`], once a turn.
+    /// after [`Next::Wait`], once a turn. If it does not wait for the disk then
+    /// ([`Reader::is_waiting`]), there may be something in memory behind a [`Reader::seek`].
     pub fn ask(&mut self, log: &Writer, disk: &mut Disk) {
         if self.is_waiting() || self.is_closing || self.error.is_some() {
             return;
@@ -454,11 +460,14 @@ impl Reader {
             None => (segment.base, SEGMENT_HEADER_BYTES),
         };
         let goes_on = self.expected <= self.next && position <= self.position;
-        if !goes_on || self.batch.is_some() {
+        if !goes_on {
             (self.expected, self.position, self.batch) = (expected, position, None);
         }
         self.is_placed = true;
-        self.want = Some((self.position, WINDOW_BYTES));
+        let window = self.window_at..self.window_at + self.window.len() as u64;
+        if !window.contains(&self.position) || self.window_flushed <= self.next {
+            self.want = Some((self.position, WINDOW_BYTES));
+        }
     }
 
     fn read(&mut self, flushed: Offset, disk: &mut Disk) {

@@ -216,7 +216,7 @@ fn what_is_trimmed_is_told() {
 
 #[test]
 fn a_reader_that_is_closed_lets_go_of_its_file() {
-    let mut rig = Rig::filled(10, 100);
+    let mut rig = Rig::filled(10, 50_000);
     rig.read_all(0);
     let mut reader = rig.reader.take().expect("made");
     reader.seek(Offset(3));
@@ -227,4 +227,24 @@ fn a_reader_that_is_closed_lets_go_of_its_file() {
     rig.reader = Some(reader);
     rig.settle();
     assert!(rig.reader.as_ref().is_some_and(Reader::is_closed));
+}
+
+/// Who wants one record in three does not read each from the disk.
+#[test]
+fn a_seek_within_what_is_in_memory_asks_nobody() {
+    let mut rig = Rig::filled(40, 1000);
+    assert_eq!(rig.read_all(0).0.len(), 40);
+    let mut reader = rig.reader.take().expect("made");
+    for offset in [3, 4, 9, 10, 30, 8, 39, 0] {
+        reader.seek(Offset(offset));
+        while matches!(reader.next_record(), Next::Wait) {
+            reader.ask(rig.partition.log().expect("it has one"), &mut rig.disk);
+            assert!(!reader.is_waiting(), "all of it is in one window");
+            if let Next::Record(record) = reader.next_record() {
+                assert_eq!((record.head.offset.0, record.payload[0]), (offset, offset as u8));
+                break;
+            }
+        }
+        assert_eq!(reader.offset(), Offset(offset + 1));
+    }
 }
