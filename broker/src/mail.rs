@@ -106,8 +106,51 @@ pub enum Mail {
     },
     /// About subscriptions that read again.
     Replay(Box<ReplayMail>),
+    /// A session of the sending core wants records of a log of the receiver.
+    Fetch(Box<Fetch>),
+    /// What was found of them.
+    Fetched(Box<Fetched>),
     /// From the control thread.
     Control(Box<ControlMail>),
+}
+
+/// Records that a session is owed, or that are to be sent to it again.
+#[derive(Debug)]
+pub struct Fetch {
+    /// The session, on the asking core.
+    pub session: SessionId,
+    /// The asking core's number for it, which comes back.
+    pub request: u64,
+    /// Whose log.
+    pub partition: PartitionId,
+    /// Epochs and offsets of the records, in the order in which they are wanted.
+    pub places: Vec<(u64, Offset)>,
+    /// No more is read once the messages found take this much.
+    pub bytes_max: usize,
+}
+
+/// The answer to a [`Fetch`].
+#[derive(Debug)]
+pub struct Fetched {
+    /// As in the question.
+    pub session: SessionId,
+    /// As in the question.
+    pub request: u64,
+    /// As in the question.
+    pub partition: PartitionId,
+    /// What became of the first of the records, at least of one.
+    pub found: Vec<Found>,
+}
+
+/// What became of a record that was asked for.
+#[derive(Debug)]
+pub enum Found {
+    /// The message.
+    Message(Message),
+    /// It is not in the log any more, or never was flushed (level `memory`).
+    Gone,
+    /// It cannot be read.
+    Damaged,
 }
 
 /// How far one partition is committed, per level.

@@ -87,14 +87,16 @@ core_metrics! {
     dropped_mailbox, Counter, "messages_dropped_mailbox_total", "QoS 0 messages dropped because another core's mailbox stayed full for 10 ms.";
     dropped_backlog, Counter, "messages_dropped_backlog_total", "Messages dropped from a session's backlog at its bound (drop_oldest).";
     dropped_postings, Counter, "postings_dropped_total", "Messages that a session was owed and whose record was lost in a crash (level memory), or dropped since.";
+    dropped_damaged, Counter, "messages_dropped_damaged_total", "Messages that a session was owed and whose place in the log cannot be read.";
+    sessions_behind, Counter, "sessions_behind_total", "Times the messages of a connected client were more than its queue takes, and it went on from the log.";
     dropped_expired, Counter, "messages_dropped_expired_total", "Messages dropped because their expiry interval passed before delivery.";
     dropped_too_large, Counter, "messages_dropped_too_large_total", "Messages not delivered because of the subscriber's Maximum Packet Size.";
     dropped_memory, Counter, "messages_dropped_memory_total", "QoS 0 messages dropped because the memory budget was spent.";
     retained_messages, Gauge, "retained_messages", "Retained messages owned by this core.";
     retained_bytes, Gauge, "retained_bytes", "Bytes of retained messages owned by this core.";
     retained_refused, Counter, "retained_refused_total", "Retained messages refused at the bound.";
-    queued_messages, Gauge, "queued_messages", "Messages that wait in the backlogs of sessions.";
-    queued_bytes, Gauge, "queued_bytes", "Bytes that wait in the backlogs of sessions.";
+    queued_messages, Gauge, "queued_messages", "Messages that wait for their sessions in memory; what is in the log only does not count.";
+    queued_bytes, Gauge, "queued_bytes", "Bytes of those messages.";
     message_bytes, Gauge, "message_bytes", "Bytes of messages that the core keeps, whole batches counted: what limits.memory bounds.";
     inflight_messages, Gauge, "inflight_messages", "QoS 1 and 2 messages sent and not yet acknowledged.";
     backpressure_pauses, Counter, "backpressure_pauses_total", "Times a connection was not read from because of back-pressure.";

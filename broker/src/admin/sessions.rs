@@ -72,7 +72,8 @@ impl Broker {
             subscriptions: session.subscriptions.len() as u64,
             in_flight: session.outbound.inflight_len() as u64,
             pending,
-            pending_bytes: session.outbound.queue_bytes() as u64,
+            pending_bytes: session.outbound.queue_bytes() as u64
+                + self.log_backlog_bytes(session.id),
             oldest,
             will: session.will.as_deref().map(will_row),
         };
@@ -101,7 +102,8 @@ impl Broker {
         let Some(slot) = state.find(session.client_id.as_str()) else {
             return (queued, in_memory, 1);
         };
-        let from = session.owed_from().unwrap_or(state.next_posting());
+        let recorded = || state.session(slot).map(|session| session.position);
+        let from = session.position(state).or_else(recorded).unwrap_or(state.next_posting());
         let backlog = state.backlog(slot, from, RANGES_PER_SESSION);
         let sent = outbound.inflight_postings() as u64;
         let pending = queued.max(backlog.messages.saturating_sub(sent));

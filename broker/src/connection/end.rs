@@ -90,6 +90,8 @@ impl Broker {
             return;
         }
         session.link = None;
+        self.begin_lag(id);
+        let Some(session) = self.sessions.get_mut(id) else { return };
         if end == End::Clean || (end == End::Shutdown && !session.recorded) {
             session.will = None;
         }
@@ -112,6 +114,7 @@ impl Broker {
         }
         self.arm_expiry(turn, id);
         self.record_closed(turn, id);
+        self.leave_to_log(id);
         self.arm_will(turn, id);
         // Nobody is there to be paced.
         self.resume_primings(turn, id);

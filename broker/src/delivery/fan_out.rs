@@ -4,7 +4,7 @@ use super::owed::Owed;
 use super::qos0::{Qos0, send_qos0};
 use super::{Matched, PostedAs, Subscriber, Target, View};
 use crate::service::{Broker, Turn};
-use crate::session::{NOT_POSTED, Session};
+use crate::session::{IN_STEP, NOT_POSTED, Session};
 use ringlane_dataplane::routing::Placement;
 use ringlane_mqtt::QoS;
 
@@ -54,7 +54,14 @@ impl Broker {
         let Some(session) = sessions.at_mut(slot) else { return };
         let posting = posting_of(session, &scratch.postings, placement);
         let own = session.client_hash == view.publisher;
-        let Some(merged) = merge(subscribers, own, view, &mut scratch.ids) else { return };
+        let Some(merged) = merge(subscribers, own, view, &mut scratch.ids) else {
+            let id = session.id;
+            if posting != NOT_POSTED {
+                // It has this behind it like any other.
+                self.note_moved(id);
+            }
+            return;
+        };
         if merged.priming {
             let id = session.id;
             return self.hold(turn, id, view, merged.qos, merged.retain, posting);
@@ -71,6 +78,10 @@ impl Broker {
             send_qos0(link, turn.sockets, turn.now, view, how, tools);
             return;
         }
+        let id = session.id;
+        if session.leaves_to_log(posting) {
+            return self.on_left_to_log(turn, id);
+        }
         let owed = Owed { qos: merged.qos, retain: merged.retain, keep_form: many, posting };
         self.owe_match(turn, slot, view, owed);
     }
@@ -78,7 +89,9 @@ impl Broker {
 
 /// The number that the message in hand is posted under for a session.
 fn posting_of(session: &Session, postings: &[PostedAs], placement: &Placement) -> u64 {
-    if postings.is_empty() || !session.recorded || !session.is_persistent() {
+    // One that ends with this connection reads what it was owed before, and no more.
+    let in_log = session.is_persistent() || session.outbound.frontier() != IN_STEP;
+    if postings.is_empty() || !session.recorded || !in_log {
         return NOT_POSTED;
     }
     let partition = placement.index_on_core(session.partition);

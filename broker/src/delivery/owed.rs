@@ -82,6 +82,10 @@ impl Broker {
 
     /// Owes a message to a session. It is sent at the end of this turn, window permitting.
     pub(crate) fn owe(&mut self, turn: &mut Turn<'_>, id: SessionId, pending: Pending) {
+        let Some(session) = self.sessions.get(id) else { return };
+        if session.leaves_to_log(pending.posting) || self.falls_behind(id, &pending) {
+            return self.on_left_to_log(turn, id);
+        }
         let Some(session) = self.sessions.get_mut(id) else { return };
         self.metrics.queued_messages.add(1);
         self.metrics.queued_bytes.add(pending.cost_bytes() as u64);
@@ -123,13 +127,17 @@ impl Broker {
             match step {
                 Step::Sent => {}
                 Step::Done(pending) => self.settle_ticket(turn, id, &pending),
-                Step::Skipped(pending) => self.settle_ticket(turn, id, &pending),
+                Step::Skipped(pending) => {
+                    self.note_moved(id);
+                    self.settle_ticket(turn, id, &pending);
+                }
                 Step::Full | Step::Nothing => break,
             }
         }
         if let Some(session) = self.sessions.get_mut(id) {
             session.outbound.shrink();
         }
+        self.catch_up(turn, id);
         self.check_backlog_room(turn, id);
     }
 
@@ -140,7 +148,10 @@ impl Broker {
             return Step::Full;
         }
         if session.outbound.has_resends() {
-            return self.resend(turn, id);
+            return match session.outbound.next_resend_is_away() {
+                true => Step::Full,
+                false => self.resend(turn, id),
+            };
         }
         if session.outbound.next_is_recorded() && self.state_waits(id) {
             self.pump_at_retry(turn, id);
@@ -231,6 +242,7 @@ impl Broker {
 
     /// A session came back: PUBREL again for what was received, PUBLISH again for what was not.
     pub(crate) fn resume_outbound(&mut self, turn: &mut Turn<'_>, id: SessionId) {
+        self.begin_catch_up(id);
         let Some(session) = self.sessions.get_mut(id) else { return };
         let Some(outbound) = session.outbound.existing() else { return };
         outbound.begin_connection();
@@ -253,6 +265,8 @@ impl Broker {
             self.resume_primings(turn, id);
             self.replays.wake(id);
         }
+        // What came to be ready meanwhile has the next turn.
+        ready.append(&mut self.pump_ready);
         self.pump_ready = ready;
     }
 }

@@ -49,7 +49,7 @@ impl Broker {
             return;
         };
         let Some(pending) = outbound.on_recorded(packet_id) else { return };
-        let Some(link) = link else { return };
+        let Some(link) = link else { return self.leave_to_log(id) };
         let payload_bytes = pending.message.payload().len();
         match write_pending(link, turn, pending, packet_id, false) {
             Written::Sent | Written::Gone => {

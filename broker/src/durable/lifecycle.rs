@@ -168,6 +168,7 @@ impl Broker {
         }
         self.arm_expiry(turn, session);
         self.record_closed(turn, session);
+        self.leave_to_log(session);
     }
 
     /// A session without a connection ends after its expiry interval.

@@ -1,15 +1,16 @@
 //! The durable state while the broker runs: every change is appended to the log of its partition and
 //! applied; and what was matched is appended before it.
 
+use super::catch_up::CatchUps;
 use super::checkpointing::Checkpoints;
-use super::model::PartitionState;
+use super::model::{MatchedRecord, PartitionState};
 use super::overdue::Overdue;
 use super::postings::Place;
 use super::records::{Cursor, StateRecord};
 use super::sweep::Sweep;
 use super::trimming::{Needs, Trimming};
 use super::waits::Wait;
-use crate::config::Config;
+use crate::config::{Config, WhenFull};
 use crate::delivery::{PostedAs, View};
 use crate::mail::LogMark;
 use crate::service::{AckToken, Broker, Turn};
@@ -17,7 +18,7 @@ use crate::session::{SessionId, SessionStore};
 use hashbrown::HashMap;
 use ringlane_dataplane::batch::{BatchPool, Level};
 use ringlane_dataplane::ids::{ConnectionId, CoreId, PartitionId};
-use ringlane_dataplane::log::record::RecordKind;
+use ringlane_dataplane::log::record::{RECORD_HEAD_BYTES, RecordKind};
 use ringlane_dataplane::partition::{Partition, StateParts};
 use ringlane_dataplane::time::Nanos;
 use ringlane_mqtt::QoS;
@@ -71,6 +72,13 @@ pub(crate) struct Durable {
     pub(super) checkpointed_at: Nanos,
     /// Partitions that have had their last checkpoint, at the end.
     pub(super) ended: usize,
+    pub(super) catch_ups: CatchUps,
+    /// What all records that were posted in this run take in their logs, in bytes, once for each
+    /// partition that posted them: no backlog grows faster.
+    posted_bytes: u64,
+    /// By the slots of sessions: before so much is posted, the session's backlog is below its
+    /// bound. Those of an earlier session in a slot come too early, which does no harm.
+    backlog_looks: Vec<u64>,
 }
 
 impl Durable {
@@ -93,12 +101,30 @@ impl Durable {
             checkpoints_armed: false,
             checkpointed_at: Nanos(0),
             ended: 0,
+            catch_ups: CatchUps::new(),
+            posted_bytes: 0,
+            backlog_looks: Vec::new(),
         }
     }
 
     /// The epoch of everything that is appended in this run, on every core.
     pub(crate) fn epoch(&self) -> u64 {
         self.epoch
+    }
+
+    /// Whether a session's backlog may have come to its bound since it was looked at.
+    pub(crate) fn backlog_is_due(&self, session: SessionId) -> bool {
+        let look = self.backlog_looks.get(session.slot as usize);
+        look.is_none_or(|look| *look <= self.posted_bytes)
+    }
+
+    /// A session's backlog has room for so many bytes.
+    pub(crate) fn set_backlog_room(&mut self, session: SessionId, bytes: u64) {
+        let slot = session.slot as usize;
+        if self.backlog_looks.len() <= slot {
+            self.backlog_looks.resize(slot + 1, 0);
+        }
+        self.backlog_looks[slot] = self.posted_bytes + bytes;
     }
 
     /// Appends what was matched since the last time, if anything was, and before it the retained messages
@@ -212,7 +238,7 @@ impl Broker {
     /// Gives the record in hand a posting number in each partition with a durable session that it
     /// is for. They stay in the scratch for its deliveries.
     pub(crate) fn post(&mut self, view: &View<'_>) {
-        let Self { scratch, durable, .. } = self;
+        let Self { scratch, durable, streams, .. } = self;
         scratch.postings.clear();
         let (Some(durable), Some(record)) = (durable, view.record) else { return };
         if scratch.posted.is_empty() || view.qos == QoS::AtMostOnce {
@@ -220,11 +246,18 @@ impl Broker {
         }
         let (partition, offset) = (record.partition.0, record.offset.0);
         let place = Place { partition, epoch: durable.epoch, offset };
-        let memory = record.level == Level::Memory;
+        let bytes = RECORD_HEAD_BYTES + view.topic.len() + view.properties.len();
+        let matched = MatchedRecord {
+            place,
+            memory: record.level == Level::Memory,
+            bytes: (bytes + view.payload.len()) as u64,
+            droppable: streams.of(view.topic).when_full == WhenFull::DropOldest,
+        };
         for same in scratch.posted.chunk_by(|a, b| a.partition == b.partition) {
             let partition = same[0].partition;
             let state = &mut durable.partitions[usize::from(partition)].state;
-            let posting = state.post(place, memory, same.iter().map(|posted| posted.filter));
+            durable.posted_bytes += matched.bytes;
+            let posting = state.post(matched, same.iter().map(|posted| posted.filter));
             scratch.postings.push(PostedAs { partition, posting });
         }
     }

@@ -12,6 +12,7 @@
 //! out of that.
 
 mod bytes;
+mod catch_up;
 pub(crate) mod checkpoint;
 mod checkpointing;
 mod exchange;
@@ -20,6 +21,7 @@ mod live;
 mod model;
 mod overdue;
 mod pending;
+mod posting_block;
 mod postings;
 mod records;
 mod recovered;
@@ -39,7 +41,7 @@ pub(crate) use live::Durable;
 pub(crate) use model::PartitionState;
 pub(crate) use overdue::DueWill;
 pub(crate) use records::{ReplayBody, StateRecord, SubscriptionOptions};
-pub(crate) use start::{CoreState, NodeState, Recovery};
+pub(crate) use start::{CoreState, NodeState, Recovery, publisher_of};
 
 #[cfg(test)]
 mod model_tests;

@@ -7,7 +7,9 @@
 //! checkpoint may be written while records are appended.
 
 use super::postings::{Place, PostingList, PostingRange};
-use super::records::{Cursor, FilterPostings, Kind, StateRecord, SubscriptionOptions, WillBody};
+use super::records::{
+    Cursor, FilterPostings, Kind, RANGE_BYTES, StateRecord, SubscriptionOptions, WillBody,
+};
 use super::session::{Presence, SessionState, SubscriptionState, WillState};
 use super::slab::{Named, Slab};
 use crate::replay::ReplayState;
@@ -49,6 +51,18 @@ pub(crate) struct RetainedState {
     pub(crate) qos: u8,
     pub(crate) properties: Box<[u8]>,
     pub(crate) payload: Box<[u8]>,
+}
+
+/// A record that some filters matched.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct MatchedRecord {
+    pub(crate) place: Place,
+    /// Whether it is of the level `memory`.
+    pub(crate) memory: bool,
+    /// What it takes in its log, without the client identifier of its publisher.
+    pub(crate) bytes: u64,
+    /// Whether its stream lets go of the oldest where a backlog is full.
+    pub(crate) droppable: bool,
 }
 
 /// The durable state of one partition.
@@ -220,15 +234,16 @@ impl PartitionState {
     /// Posts a record for the filters that it matched, under the next posting number.
     pub(crate) fn post(
         &mut self,
-        place: Place,
-        memory: bool,
+        record: MatchedRecord,
         filters: impl IntoIterator<Item = u32>,
     ) -> u64 {
+        let MatchedRecord { place, memory, bytes, droppable } = record;
         let posting = self.next_posting;
         self.next_posting += 1;
         for number in filters {
             let Some(filter) = self.filters.get_mut(number) else { continue };
-            filter.postings.push(PostingRange { place, first: posting, count: 1 });
+            let range = PostingRange { place, first: posting, count: 1, bytes, droppable };
+            filter.postings.push(range);
             if !filter.unlogged {
                 filter.unlogged = true;
                 self.unlogged.push(number);
@@ -509,8 +524,7 @@ impl FilterState {
     }
 }
 
-/// Bytes of one range, and of a filter beside its name and ranges.
-const RANGE_BYTES: usize = 32;
+/// Bytes of a filter beside its name and ranges.
 const FILTER_BYTES: usize = 6;
 
 /// Where the cursor of a partition and level is.

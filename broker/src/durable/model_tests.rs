@@ -1,7 +1,7 @@
 //! Random lives of a partition, ended by a crash after any record: what recovery makes of the log,
 //! with and without a checkpoint that was written meanwhile, is what an independent model says.
 
-use super::model::PartitionState;
+use super::model::{MatchedRecord, PartitionState};
 use super::postings::Place;
 use super::records::{SentBody, StateRecord, SubscriptionOptions};
 use super::recovered::{Matcher, PublishFacts};
@@ -16,6 +16,19 @@ const TOPICS: [&str; 3] = ["a", "b", "c/d"];
 
 fn matches(filter: &str, topic: &str) -> bool {
     filter == "#" || filter == topic || (filter == "+" && !topic.contains('/'))
+}
+
+fn matched(place: Place, memory: bool) -> MatchedRecord {
+    MatchedRecord { place, memory, bytes: 100, droppable: false }
+}
+
+/// Where the messages lie that some session is owed, or has not acknowledged with PUBREC.
+fn owed_places(state: &PartitionState) -> Vec<Place> {
+    let sessions = state.sessions().flat_map(|(slot, session)| {
+        let owed = state.owed(slot, 0, usize::MAX).into_iter();
+        owed.map(|posting| posting.place).chain(session.pinned())
+    });
+    sessions.collect()
 }
 
 struct Random(u64);
@@ -62,7 +75,7 @@ struct Published {
 impl Published {
     fn facts(&self) -> PublishFacts<'static> {
         let Self { place, topic, memory } = *self;
-        PublishFacts { place, memory, topic, qos: 1, retained: None }
+        PublishFacts { record: matched(place, memory), topic, qos: 1, retained: None }
     }
 }
 
@@ -303,7 +316,7 @@ impl Life {
     fn check_needed(&mut self, needed: &[u64]) {
         self.log_matched();
         for state in [&self.state, &self.recover(false, 1)] {
-            for place in state.owed_places() {
+            for place in owed_places(state) {
                 assert!(needed[place.partition as usize] <= place.offset, "{place:?}");
             }
             for (cursors, needed) in state.cursors().chunks(2).zip(needed) {
@@ -468,10 +481,10 @@ fn a_cursor_behind_a_lost_tail_is_set_back_to_the_next_epoch() {
     log.note_epoch(3, 90);
     assert_eq!((log.epoch_end(1, 120), log.epoch_end(3, 120)), (90, 120));
     let mut state = PartitionState::new(PARTITIONS);
-    state.post(Place { partition: 2, epoch: 1, offset: 99 }, false, []);
+    state.post(matched(Place { partition: 2, epoch: 1, offset: 99 }, false), []);
     assert!(state.set_back(2, false, log.epoch_end(1, 120)));
     let place = Place { partition: 2, epoch: 3, offset: 90 };
-    let facts = PublishFacts { place, memory: false, topic: "a", qos: 1, retained: None };
+    let facts = PublishFacts { record: matched(place, false), topic: "a", qos: 1, retained: None };
     state.match_again(&mut Matcher::new(&state), &facts);
     assert_eq!((state.cursors()[4].epoch, state.cursors()[4].next), (3, 91));
     log.trim_epochs(95);
@@ -488,7 +501,7 @@ fn an_absent_session_with_a_million_messages_is_small() {
     state.apply(&StateRecord::Subscribe { client_id, filter: "a", options, since: 0 });
     let filter = state.find_filter("a").expect("subscribed");
     for offset in 0..1_000_000 {
-        state.post(Place { partition: 0, epoch: 1, offset }, false, [filter]);
+        state.post(matched(Place { partition: 0, epoch: 1, offset }, false), [filter]);
     }
     assert_eq!(state.filter(filter).map(|f| f.postings.range_count()), Some(1));
     let slot = state.find(client_id).expect("a session");

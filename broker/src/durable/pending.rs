@@ -1,16 +1,35 @@
 //! What a session is owed from the log: the postings of its filters, merged.
 
 use super::model::{PartitionState, is_posted};
-use super::postings::Place;
+use super::postings::{Amount, Place, PostingRange};
 use super::records::SubscriptionOptions;
+use core::cmp::Reverse;
+use std::collections::BinaryHeap;
 
 /// A message that a session is owed, and that is still to be fetched.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct OwedPosting {
     pub(crate) posting: u64,
     pub(crate) place: Place,
+    /// What the record takes in its log, once for each filter that matched.
+    pub(crate) bytes: u64,
+    /// Whether its stream lets go of the oldest where a backlog is full.
+    pub(crate) droppable: bool,
     /// The options of the subscriptions that matched, which are delivered as one.
     pub(crate) options: Vec<SubscriptionOptions>,
+}
+
+impl OwedPosting {
+    fn new(range: &PostingRange, options: SubscriptionOptions) -> Self {
+        let PostingRange { place, first: posting, bytes, droppable, .. } = *range;
+        Self { posting, place, bytes, droppable, options: vec![options] }
+    }
+
+    /// Another filter has it, too.
+    fn add(&mut self, range: &PostingRange, options: SubscriptionOptions) {
+        self.bytes += range.bytes;
+        self.options.push(options);
+    }
 }
 
 /// What a session is owed, counted.
@@ -64,28 +83,69 @@ impl PartitionState {
     /// exchange, or were, are left out.
     pub(crate) fn owed(&self, slot: u32, from: u64, max: usize) -> Vec<OwedPosting> {
         let Some(session) = self.sessions.get(slot) else { return Vec::new() };
-        let mut found = Vec::new();
+        let handled = session.last_handled();
+        let is_owed =
+            |posting: &PostingRange| posting.first > handled || !session.has_handled(posting.first);
+        // Of each filter the next one; the lowest goes first.
+        let (mut lists, mut next) = (Vec::new(), BinaryHeap::new());
         for subscription in &session.subscriptions {
             let Some(filter) = self.filters.get(subscription.filter) else { continue };
             if !is_posted(&filter.name, subscription.options) {
                 continue;
             }
             let start = from.max(session.owed_from(subscription));
-            // The first `max` of the whole are among the first `max` of each.
-            let postings = filter.postings.each_from(start);
-            let owed = postings.filter(|(posting, _)| !session.has_handled(*posting)).take(max);
-            found.extend(owed.map(|(posting, place)| (posting, place, subscription.options)));
+            let mut list = filter.postings.each_from(start).filter(is_owed).peekable();
+            if let Some(first) = list.peek() {
+                next.push(Reverse((first.first, lists.len())));
+                lists.push((list, subscription.options));
+            }
         }
-        found.sort_by_key(|(posting, ..)| *posting);
-        merge(found, max)
+        let mut owed: Vec<OwedPosting> = Vec::new();
+        while let Some(Reverse((posting, index))) = next.pop() {
+            let (list, options) = &mut lists[index];
+            let Some(range) = list.next() else { continue };
+            if let Some(first) = list.peek() {
+                next.push(Reverse((first.first, index)));
+            }
+            let is_full = owed.len() == max;
+            match owed.last_mut().filter(|last| last.posting == posting) {
+                Some(last) => last.add(&range, *options),
+                None if is_full => break,
+                None => owed.push(OwedPosting::new(&range, *options)),
+            }
+        }
+        owed
     }
 
-    /// Where the messages lie that some session is owed, or has not acknowledged with PUBREC.
-    pub(crate) fn owed_places(&self) -> impl Iterator<Item = Place> {
-        self.sessions.iter().flat_map(|(slot, session)| {
-            let owed = self.owed(slot, 0, usize::MAX).into_iter();
-            owed.map(|posting| posting.place).chain(session.pinned())
-        })
+    /// How much a session is owed at and above a posting number. What several of its filters match
+    /// counts for each of them.
+    pub(crate) fn amount(&self, slot: u32, from: u64) -> Amount {
+        let subscriptions = self.sessions.get(slot).into_iter().flat_map(|session| {
+            let all = session.subscriptions.iter();
+            all.map(|held| (held, from.max(session.owed_from(held))))
+        });
+        let amounts = subscriptions.filter_map(|(held, from)| {
+            let filter = self.filters.get(held.filter)?;
+            let posted = is_posted(&filter.name, held.options);
+            posted.then(|| filter.postings.amount_from(from))
+        });
+        amounts.fold(Amount::default(), Amount::and)
+    }
+
+    /// The first posting number that a session is left with if it lets go of its oldest postings at
+    /// and above `from` until at most `bytes_max` bytes are left, as far as their streams allow it;
+    /// and how many it lets go of.
+    pub(crate) fn without_oldest(&self, slot: u32, from: u64, bytes_max: u64) -> (u64, u64) {
+        let (mut next, mut dropped) = (from, 0);
+        let mut left = self.amount(slot, from).bytes;
+        while left > bytes_max
+            && let Some(oldest) = self.owed(slot, next, 1).pop()
+            && oldest.droppable
+        {
+            left = left.saturating_sub(oldest.bytes);
+            (next, dropped) = (oldest.posting + 1, dropped + 1);
+        }
+        (next, dropped)
     }
 
     /// Where a message lies that a session is owed.
@@ -93,21 +153,14 @@ impl PartitionState {
         let session = self.sessions.get(slot)?;
         session.subscriptions.iter().find_map(|subscription| {
             let filter = self.filters.get(subscription.filter)?;
-            let (first, place) = filter.postings.each_from(posting).next()?;
-            (first == posting).then_some(place)
+            let first = filter.postings.each_from(posting).next()?;
+            (first.first == posting).then_some(first.place)
         })
     }
-}
 
-fn merge(found: Vec<(u64, Place, SubscriptionOptions)>, max: usize) -> Vec<OwedPosting> {
-    let mut owed: Vec<OwedPosting> = Vec::new();
-    for (posting, place, options) in found {
-        let is_full = owed.len() == max;
-        match owed.last_mut() {
-            Some(last) if last.posting == posting => last.options.push(options),
-            _ if is_full => break,
-            _ => owed.push(OwedPosting { posting, place, options: vec![options] }),
-        }
+    /// Where the message of an open QoS 2 exchange lies.
+    pub(crate) fn exchange_place(&self, slot: u32, posting: u64) -> Option<Place> {
+        let sent = self.sessions.get(slot)?.sent().map(|state| &state.sent);
+        sent.filter(|sent| sent.posting == posting).map(|sent| sent.place).next()
     }
-    owed
 }

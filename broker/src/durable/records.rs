@@ -15,6 +15,11 @@ const VERSION: u8 = 1;
 /// An interval that never ends, and a time that never comes.
 const NEVER: u32 = u32::MAX;
 
+/// Bytes of one range of postings.
+pub(super) const RANGE_BYTES: usize = 41;
+/// What records of one range may take in their log, so that sums do not run over.
+const BYTES_MAX: u64 = 1 << 48;
+
 /// What kind of record it is; the number in its head. Below 16 are no state records.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
@@ -632,6 +637,8 @@ fn encode_filters(out: &mut Output<'_>, filters: &[FilterPostings<'_>]) {
             encode_place(out, &range.place);
             out.u64(range.first);
             out.u32(range.count);
+            out.u64(range.bytes);
+            out.u8(u8::from(range.droppable));
         });
     });
 }
@@ -639,7 +646,7 @@ fn encode_filters(out: &mut Output<'_>, filters: &[FilterPostings<'_>]) {
 fn decode_filters<'a>(input: &mut Input<'a>) -> Option<Vec<FilterPostings<'a>>> {
     input.list(6, |input| {
         let filter = input.text()?;
-        Some(FilterPostings { filter, ranges: input.list(32, decode_range)? })
+        Some(FilterPostings { filter, ranges: input.list(RANGE_BYTES, decode_range)? })
     })
 }
 
@@ -656,9 +663,10 @@ fn decode_cursor(input: &mut Input<'_>) -> Option<Cursor> {
 fn decode_range(input: &mut Input<'_>) -> Option<PostingRange> {
     let place = decode_place(input)?;
     let (first, count) = (input.count()?, input.u32()?);
+    let (bytes, droppable) = (input.u64()?, decode_bool(input)?);
     let fits = |start: u64| start + u64::from(count) <= COUNT_MAX;
-    let valid = count > 0 && fits(first) && fits(place.offset);
-    valid.then_some(PostingRange { place, first, count })
+    let valid = count > 0 && fits(first) && fits(place.offset) && bytes <= BYTES_MAX;
+    valid.then_some(PostingRange { place, first, count, bytes, droppable })
 }
 
 #[cfg(test)]

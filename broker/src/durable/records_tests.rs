@@ -21,7 +21,8 @@ fn will() -> WillBody<'static> {
 /// One record of each kind, in the order of the kinds.
 pub(crate) fn samples() -> Vec<StateRecord<'static>> {
     let client_id = "c1";
-    let range = PostingRange { place: place(2, 7, 100), first: 41, count: 3 };
+    let range =
+        PostingRange { place: place(2, 7, 100), first: 41, count: 3, bytes: 250, droppable: true };
     let options = SubscriptionOptions { qos: 2, no_local: true, retain_as_published: false, id: 9 };
     let sent = SentBody {
         posting: 43,
@@ -136,7 +137,13 @@ fn numbers_that_nobody_has_counted_to_are_refused() {
     let postings = |next, cursors| StateRecord::Postings { next, cursors, filters: Vec::new() };
     let cursor = |epoch, next| Cursor { partition: 7, memory: true, epoch, next };
     let part = |first, offset, count| {
-        let ranges = vec![PostingRange { place: place(1, offset), first, count }];
+        let ranges = vec![PostingRange {
+            place: place(1, offset),
+            first,
+            count,
+            bytes: 9,
+            droppable: false,
+        }];
         StateRecord::PostingsPart { filters: vec![FilterPostings { filter: "a", ranges }] }
     };
     let good = [

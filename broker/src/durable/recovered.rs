@@ -1,7 +1,7 @@
 //! What recovery does besides applying state records: epochs, cursors that point behind a lost
 //! tail, records that were not matched before the end, and retained messages.
 
-use super::model::{PartitionState, RetainedState, cursor_index};
+use super::model::{MatchedRecord, PartitionState, RetainedState, cursor_index};
 use super::postings::Place;
 use super::records::{Cursor, RetainedBody};
 use ringlane_dataplane::routing::FilterTree;
@@ -9,9 +9,7 @@ use ringlane_dataplane::routing::FilterTree;
 /// What recovery needs to know of a publish to match it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PublishFacts<'a> {
-    pub(crate) place: Place,
-    /// Whether it is of the level `memory`.
-    pub(crate) memory: bool,
+    pub(crate) record: MatchedRecord,
     pub(crate) topic: &'a str,
     pub(crate) qos: u8,
     /// The retained message that it is, if it is one and this partition owns its topic.
@@ -68,8 +66,8 @@ impl PartitionState {
 
     /// Matches a record that lies at or behind its log's cursor, once.
     pub(crate) fn match_again(&mut self, matcher: &mut Matcher, facts: &PublishFacts<'_>) {
-        let Place { partition, epoch, offset } = facts.place;
-        let memory = facts.memory;
+        let memory = facts.record.memory;
+        let Place { partition, epoch, offset } = facts.record.place;
         let cursor = self.cursors.get(cursor_index(partition, memory));
         if cursor.is_none_or(|cursor| offset < cursor.next) {
             return;
@@ -87,7 +85,7 @@ impl PartitionState {
         if matched.is_empty() {
             self.advance(Cursor { partition, memory, epoch, next: offset + 1 });
         } else {
-            self.post(facts.place, memory, matched.iter().copied());
+            self.post(facts.record, matched.iter().copied());
         }
     }
 

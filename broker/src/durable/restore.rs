@@ -1,22 +1,19 @@
 //! The first turn of a core: its sessions are there again, as they were before the start.
 
 use super::model::{PartitionState, RetainedState};
-use super::pending::OwedPosting;
-use super::postings::Place;
 use super::records::{StateRecord, SubscriptionOptions};
-use super::session::{Presence, SessionState, WillState};
-use super::start::{CoreState, StoredMessage};
+use super::session::{Presence, SentState, SessionState, WillState};
+use super::start::CoreState;
 use crate::delivery::{Subscriber, Target};
 use crate::groups::{GroupKey, Member};
 use crate::service::{Broker, Timer, Turn};
 use crate::session::{
     NEVER_EXPIRES, Pending, SessionId, Subscription, SubscriptionIds, SubscriptionKind, WillMessage,
 };
-use hashbrown::HashMap;
 use ringlane_dataplane::batch::Level;
 use ringlane_dataplane::ids::{Offset, PartitionId};
 use ringlane_dataplane::log::stored::Clocks;
-use ringlane_dataplane::message::{Message, MessageHead};
+use ringlane_dataplane::message::MessageHead;
 use ringlane_dataplane::routing::RecordId;
 use ringlane_dataplane::time::Nanos;
 use ringlane_mqtt::QoS;
@@ -27,19 +24,9 @@ use std::time::Duration;
 /// How long the wills of clients that were connected wait for them to return.
 const WILL_GRACE: Duration = Duration::from_secs(10);
 
-/// The messages of sessions, made once each.
-struct Messages<'a> {
-    stored: &'a HashMap<Place, StoredMessage>,
-    made: HashMap<Place, Message>,
-    /// Exchanges whose message was lost before PUBREC was seen.
-    lost: Vec<(SessionId, u16)>,
-}
-
 impl Broker {
     /// Takes over what the logs say, before anything else happens on this core.
     pub(crate) fn restore(&mut self, turn: &mut Turn<'_>, core: CoreState) {
-        let mut messages =
-            Messages { stored: &core.messages, made: HashMap::new(), lost: Vec::new() };
         let partitions: Vec<PartitionId> = self.placement.owned(self.core).collect();
         let restored: u64 = (core.partitions.iter()).map(|s| s.session_count() as u64).sum();
         for (index, mut state) in core.partitions.into_iter().enumerate() {
@@ -52,15 +39,7 @@ impl Broker {
             let again = core::mem::take(&mut state.retained_again);
             let ids: Vec<_> = state
                 .sessions()
-                .map(|(slot, session)| {
-                    self.restore_session(
-                        turn,
-                        partitions[index],
-                        (&state, slot),
-                        session,
-                        &mut messages,
-                    )
-                })
+                .map(|(_, session)| self.restore_session(turn, partitions[index], &state, session))
                 .collect();
             if let Some(durable) = &mut self.durable {
                 durable.partitions[index].state = state;
@@ -71,10 +50,6 @@ impl Broker {
             }
             for (topic, retained) in retained {
                 self.restore_retained(turn, &topic, &retained);
-            }
-            for (id, packet_id) in messages.lost.drain(..) {
-                self.metrics.dropped_postings.add(1);
-                self.record_completed(turn, id, packet_id);
             }
             for id in ids {
                 self.begin_absence(turn, index, id);
@@ -90,9 +65,8 @@ impl Broker {
         &mut self,
         turn: &mut Turn<'_>,
         partition: PartitionId,
-        (state, slot): (&PartitionState, u32),
+        state: &PartitionState,
         session: &SessionState,
-        messages: &mut Messages<'_>,
     ) -> SessionId {
         let hash = self.placement.client_hash(&session.client_id);
         let id = self.sessions.create(&session.client_id, hash, partition);
@@ -102,35 +76,6 @@ impl Broker {
             }
         }
         self.restore_replays(id, &session.replays);
-        let mut owed = Vec::new();
-        for sent in session.sent() {
-            let message = match self.stored(turn, messages, sent.sent.place) {
-                Some(message) => message,
-                None if sent.received => self.maker.make(no_message(), "", &[], &[]),
-                // Its record was lost with the end of a log, at the level `memory`.
-                None => {
-                    messages.lost.push((id, sent.packet_id));
-                    continue;
-                }
-            };
-            let ids = SubscriptionIds::from_slice(&sent.sent.subscription_ids);
-            let (posting, retain) = (sent.sent.posting, sent.sent.retain);
-            let qos = QoS::ExactlyOnce;
-            let pending = Pending { message, qos, retain, ids, ticket: None, posting };
-            owed.push((sent.packet_id, pending, sent.received));
-        }
-        let queue: Vec<Pending> = state
-            .owed(slot, 0, usize::MAX)
-            .into_iter()
-            .filter_map(|posting| {
-                let message = self.stored(turn, messages, posting.place);
-                if message.is_none() {
-                    // Its record was lost with the end of a log, at the level `memory`.
-                    self.metrics.dropped_postings.add(1);
-                }
-                deliver(hash, &posting, message?)
-            })
-            .collect();
         let Some(held) = self.sessions.get_mut(id) else { return id };
         held.recorded = true;
         held.expiry_secs = session.expiry_secs;
@@ -138,16 +83,28 @@ impl Broker {
         for packet_id in session.incoming() {
             held.received_qos2.insert(packet_id);
         }
-        self.metrics.inflight_messages.add(owed.len() as u64);
-        for (packet_id, pending, received) in owed {
-            held.outbound.restore(packet_id, pending, received);
-        }
-        for pending in queue {
-            self.metrics.queued_messages.add(1);
-            self.metrics.queued_bytes.add(pending.cost_bytes() as u64);
-            held.outbound.push_queue(pending);
-        }
+        self.restore_exchanges(id, session);
         id
+    }
+
+    /// QoS 2 goes on where it was; what has to be sent again is read from the log then.
+    fn restore_exchanges(&mut self, id: SessionId, session: &SessionState) {
+        let (Some(durable), Some(held)) = (&self.durable, self.sessions.get_mut(id)) else {
+            return;
+        };
+        for SentState { packet_id, received, sent } in session.sent() {
+            let pending = Pending {
+                message: durable.catch_ups.nothing(),
+                qos: QoS::ExactlyOnce,
+                retain: sent.retain,
+                ids: SubscriptionIds::from_slice(&sent.subscription_ids),
+                ticket: None,
+                posting: sent.posting,
+            };
+            held.outbound.restore(*packet_id, pending, *received);
+            held.outbound.set_frontier(session.position);
+            self.metrics.inflight_messages.add(1);
+        }
     }
 
     fn restore_subscription(
@@ -194,30 +151,8 @@ impl Broker {
         }
     }
 
-    /// A message that is owed to somebody, made at most once.
-    fn stored(
-        &mut self,
-        turn: &Turn<'_>,
-        messages: &mut Messages<'_>,
-        place: Place,
-    ) -> Option<Message> {
-        if let Some(message) = messages.made.get(&place) {
-            return Some(message.clone());
-        }
-        let stored = messages.stored.get(&place)?;
-        let head = MessageHead {
-            publisher: stored.publisher,
-            qos: stored.qos,
-            retain: stored.retain,
-            ..self.clocks(turn.now).head(stored.accepted_ms, stored.expiry_secs)
-        };
-        let message = self.maker.make(head, &stored.topic, &stored.properties, &stored.payload);
-        messages.made.insert(place, message.clone());
-        Some(message)
-    }
-
     /// This moment by the core's clock and by the time of day.
-    fn clocks(&self, now: Nanos) -> Clocks {
+    pub(crate) fn clocks(&self, now: Nanos) -> Clocks {
         Clocks { now, unix_ms: self.unix_ms(now) }
     }
 
@@ -267,25 +202,6 @@ impl Broker {
     }
 }
 
-/// What a session gets of a message, overlapping subscriptions as one; `None` if No Local keeps all
-/// of it away.
-fn deliver(client_hash: u64, posting: &OwedPosting, message: Message) -> Option<Pending> {
-    let own = message.head().publisher == client_hash;
-    let options = posting.options.iter().filter(|options| !(options.no_local && own));
-    let options: Vec<&SubscriptionOptions> = options.collect();
-    let qos = options.iter().map(|options| options.qos).max()?.min(message.head().qos);
-    let retain = message.head().retain && options.iter().any(|o| o.retain_as_published);
-    let ids: Vec<u32> = options.iter().map(|o| o.id).filter(|id| *id != 0).collect();
-    Some(Pending {
-        message,
-        qos: QoS::from_u8(qos)?,
-        retain,
-        ids: SubscriptionIds::from_slice(&ids),
-        ticket: None,
-        posting: posting.posting,
-    })
-}
-
 fn will_message(will: &WillState) -> WillMessage {
     WillMessage {
         topic: will.topic.clone(),
@@ -295,18 +211,5 @@ fn will_message(will: &WillState) -> WillMessage {
         retain: will.retain,
         delay_secs: will.delay_secs,
         message_expiry_secs: will.message_expiry_secs,
-    }
-}
-
-/// Stands for a message that is not needed any more: PUBREC was seen.
-fn no_message() -> MessageHead {
-    MessageHead {
-        publisher: 0,
-        accepted_at: Nanos(0),
-        expires_at: Nanos::NEVER,
-        topic_bytes: 0,
-        properties_bytes: 0,
-        qos: 2,
-        retain: false,
     }
 }

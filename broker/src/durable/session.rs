@@ -133,6 +133,12 @@ impl SessionState {
         })
     }
 
+    /// No later posting is in an exchange, or was.
+    pub(crate) fn last_handled(&self) -> u64 {
+        let sent = self.sent().map(|state| state.sent.posting);
+        sent.chain(self.delivered().last()).max().unwrap_or(0)
+    }
+
     /// The first posting that a subscription may still owe.
     pub(crate) fn owed_from(&self, subscription: &SubscriptionState) -> u64 {
         self.position.max(subscription.since)

@@ -1,17 +1,16 @@
-//! From the logs to sessions: what is done before a core runs, and in its first turn.
+//! From the logs to sessions: what is done before a core runs.
 //!
 //! Every record of every log is applied to its partition's state; then each partition matches what
-//! lies behind its cursors, in all logs; then the messages that sessions are owed are read. That is
-//! done on the starting thread, and each core gets what it owns.
+//! lies behind its cursors, in all logs. That is done on the starting thread, and each core gets what
+//! it owns. What sessions are owed stays in the logs until their clients are there.
 
 use super::checkpointing::Checkpoints;
-use super::model::PartitionState;
+use super::model::{MatchedRecord, PartitionState};
 use super::postings::Place;
 use super::records::{RetainedBody, StateRecord, StateRecordError};
 use super::recovered::{Matcher, PublishFacts};
-use hashbrown::HashMap;
 use ringlane_dataplane::ids::{CoreId, Offset, PartitionId};
-use ringlane_dataplane::log::record::{Record, RecordKind};
+use ringlane_dataplane::log::record::{RECORD_HEAD_BYTES, Record, RecordKind};
 use ringlane_dataplane::log::recovery::ReplayFrom;
 use ringlane_dataplane::log::stored::expiry_of;
 use ringlane_dataplane::routing::Placement;
@@ -78,27 +77,11 @@ impl Recovery {
     }
 }
 
-/// A message that some session is owed, as it was in its log.
-#[derive(Clone, Debug)]
-pub(crate) struct StoredMessage {
-    pub(crate) topic: Box<str>,
-    pub(crate) properties: Box<[u8]>,
-    pub(crate) payload: Box<[u8]>,
-    /// Keyed hash of the publisher's client identifier.
-    pub(crate) publisher: u64,
-    pub(crate) accepted_ms: u64,
-    pub(crate) expiry_secs: Option<u32>,
-    pub(crate) qos: u8,
-    pub(crate) retain: bool,
-}
-
 /// What a node's logs add up to.
 #[derive(Debug)]
 pub(crate) struct NodeState {
     /// By partition.
     pub(crate) partitions: Vec<PartitionState>,
-    /// What their sessions are owed.
-    pub(crate) messages: HashMap<Place, StoredMessage>,
     /// The ends of their logs.
     ends: Vec<Offset>,
 }
@@ -108,8 +91,8 @@ pub(crate) type ReadLog<'a, E> =
     dyn FnMut(PartitionId, Offset, &mut dyn FnMut(&Record<'_>)) -> Result<(), E> + 'a;
 
 impl NodeState {
-    /// Matches what lies behind the cursors, and reads what sessions are owed. `next_offsets` are
-    /// the ends of the logs.
+    /// Matches what lies behind the cursors. `next_offsets` are the ends of the logs; `is_droppable`
+    /// says of a topic whether its stream lets go of the oldest where a backlog is full.
     ///
     /// # Errors
     /// Of `read`.
@@ -117,12 +100,12 @@ impl NodeState {
         mut partitions: Vec<PartitionState>,
         next_offsets: &[Offset],
         placement: &Placement,
+        is_droppable: &mut dyn FnMut(&str) -> bool,
         read: &mut ReadLog<'_, E>,
     ) -> Result<Self, E> {
         set_back(&mut partitions, next_offsets);
-        match_rest(&mut partitions, next_offsets, placement, read)?;
-        let messages = read_owed(&partitions, placement, read)?;
-        Ok(Self { partitions, messages, ends: next_offsets.to_vec() })
+        match_rest(&mut partitions, next_offsets, placement, is_droppable, read)?;
+        Ok(Self { partitions, ends: next_offsets.to_vec() })
     }
 }
 
@@ -142,6 +125,7 @@ fn match_rest<E>(
     partitions: &mut [PartitionState],
     next_offsets: &[Offset],
     placement: &Placement,
+    is_droppable: &mut dyn FnMut(&str) -> bool,
     read: &mut ReadLog<'_, E>,
 ) -> Result<(), E> {
     let mut matchers: Vec<Matcher> = partitions.iter().map(Matcher::new).collect();
@@ -152,7 +136,8 @@ fn match_rest<E>(
             if record.head.kind != RecordKind::PUBLISH {
                 return;
             }
-            let stored = StoredFacts::new(PartitionId(log), record, placement);
+            let droppable = is_droppable(record.topic);
+            let stored = StoredFacts::new(PartitionId(log), record, placement, droppable);
             for (own, (state, matcher)) in (0..).zip(partitions.iter_mut().zip(&mut matchers)) {
                 state.match_again(matcher, &stored.facts(own));
             }
@@ -164,13 +149,18 @@ fn match_rest<E>(
 /// A publish, as each partition sees it.
 struct StoredFacts<'a> {
     record: &'a Record<'a>,
-    place: Place,
+    matched: MatchedRecord,
     /// Who keeps it, if it is to be retained.
     retained: Option<(PartitionId, RetainedBody<'a>)>,
 }
 
 impl<'a> StoredFacts<'a> {
-    fn new(log: PartitionId, record: &'a Record<'a>, placement: &Placement) -> Self {
+    fn new(
+        log: PartitionId,
+        record: &'a Record<'a>,
+        placement: &Placement,
+        droppable: bool,
+    ) -> Self {
         let head = record.head;
         let place = Place { partition: log.0, epoch: head.epoch, offset: head.offset.0 };
         let retained = head.flags.retain().then(|| {
@@ -186,65 +176,25 @@ impl<'a> StoredFacts<'a> {
             };
             (placement.topic_partition(record.topic), body)
         });
-        Self { record, place, retained }
+        let bytes = RECORD_HEAD_BYTES + record.topic.len() + record.properties.len();
+        let bytes = (bytes + record.payload.len()) as u64;
+        let matched = MatchedRecord { place, memory: head.flags.memory(), bytes, droppable };
+        Self { record, matched, retained }
     }
 
     fn facts(&self, partition: u32) -> PublishFacts<'_> {
         let flags = self.record.head.flags;
         let retained = self.retained.as_ref();
         let retained = retained.filter(|(owner, _)| owner.0 == partition).map(|(_, body)| body);
-        let (place, topic) = (self.place, self.record.topic);
-        PublishFacts { place, memory: flags.memory(), topic, qos: flags.qos(), retained }
+        PublishFacts { record: self.matched, topic: self.record.topic, qos: flags.qos(), retained }
     }
 }
 
-fn publisher_of(record: &Record<'_>, placement: &Placement) -> u64 {
+/// The keyed hash of a record's publisher; 0 for what the broker publishes itself.
+pub(crate) fn publisher_of(record: &Record<'_>, placement: &Placement) -> u64 {
     match record.client_id {
         "" => 0,
         client_id => placement.client_hash(client_id),
-    }
-}
-
-/// Reads every message that some session is owed, once.
-fn read_owed<E>(
-    partitions: &[PartitionState],
-    placement: &Placement,
-    read: &mut ReadLog<'_, E>,
-) -> Result<HashMap<Place, StoredMessage>, E> {
-    let mut wanted: HashMap<u32, Vec<(u64, u64)>> = HashMap::new();
-    for place in partitions.iter().flat_map(PartitionState::owed_places) {
-        wanted.entry(place.partition).or_default().push((place.offset, place.epoch));
-    }
-    let mut messages = HashMap::new();
-    for (partition, mut places) in wanted {
-        places.sort_unstable();
-        places.dedup();
-        let Some((first, _)) = places.first() else { continue };
-        read(PartitionId(partition), Offset(*first), &mut |record| {
-            let head = record.head;
-            let (epoch, offset) = (head.epoch, head.offset.0);
-            let is_publish = head.kind == RecordKind::PUBLISH;
-            if is_publish && places.binary_search(&(offset, epoch)).is_ok() {
-                let place = Place { partition, epoch, offset };
-                messages.insert(place, StoredMessage::new(record, placement));
-            }
-        })?;
-    }
-    Ok(messages)
-}
-
-impl StoredMessage {
-    fn new(record: &Record<'_>, placement: &Placement) -> Self {
-        Self {
-            topic: record.topic.into(),
-            properties: record.properties.into(),
-            payload: record.payload.into(),
-            publisher: publisher_of(record, placement),
-            accepted_ms: record.head.unix_ms,
-            expiry_secs: expiry_of(record),
-            qos: record.head.flags.qos(),
-            retain: record.head.flags.retain(),
-        }
     }
 }
 
@@ -255,7 +205,6 @@ pub(crate) struct CoreState {
     pub(crate) partitions: Vec<PartitionState>,
     /// Their checkpoints, in the same order.
     pub(crate) checkpoints: Vec<Checkpoints>,
-    pub(crate) messages: Arc<HashMap<Place, StoredMessage>>,
     /// The filters of every core: each core knows those of the others before anybody connects.
     pub(crate) filters: Arc<Vec<Vec<Box<str>>>>,
     /// The epoch of this run.
@@ -265,7 +214,6 @@ pub(crate) struct CoreState {
 impl NodeState {
     /// What each core takes over.
     pub(crate) fn split(self, placement: &Placement, cores: u16, epoch: u64) -> Vec<CoreState> {
-        let messages = Arc::new(self.messages);
         let mut partitions: Vec<Vec<PartitionState>> = (0..cores).map(|_| Vec::new()).collect();
         for ((number, mut state), end) in (0..).zip(self.partitions).zip(self.ends) {
             state.note_epoch(epoch, end.0);
@@ -282,7 +230,6 @@ impl NodeState {
         let split = partitions.into_iter().map(|partitions| CoreState {
             partitions,
             checkpoints: Vec::new(),
-            messages: Arc::clone(&messages),
             filters: Arc::clone(&filters),
             epoch,
         });

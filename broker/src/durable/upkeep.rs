@@ -2,6 +2,7 @@
 //! cores are told how far this one is and what it needs, postings that nobody is owed are dropped,
 //! logs are trimmed, and checkpoints are begun.
 
+use super::model::PartitionState;
 use super::records::StateRecord;
 use crate::mail::Mail;
 use crate::service::{Broker, Timer, Turn};
@@ -16,9 +17,15 @@ const POSITIONS_BYTES: usize = 48 * 1024;
 
 impl Session {
     /// The first posting that was neither acknowledged nor recorded as an exchange.
-    pub(crate) fn owed_from(&self) -> Option<u64> {
+    fn owed_from(&self) -> Option<u64> {
         let primings = self.primings.iter().filter_map(|priming| priming.owed_from());
         primings.chain(self.outbound.owed_from()).min()
+    }
+
+    /// The position that is to be recorded; `None` if the recorded one is all that is known of it.
+    pub(crate) fn position(&self, state: &PartitionState) -> Option<u64> {
+        let in_step = self.link.is_some().then(|| state.next_posting());
+        self.owed_from().or(in_step)
     }
 }
 
@@ -51,6 +58,7 @@ impl Broker {
         self.advance_own_cursors();
         self.mail_log_marks(turn);
         self.record_all_replays(turn);
+        self.close_idle_readers(turn);
         let partitions = self.durable.as_ref().map_or(0, |durable| durable.partitions.len());
         for index in 0..partitions {
             // On a full disk all of this is later: a crash makes more be sent again.
@@ -85,8 +93,8 @@ impl Broker {
         };
         let (Some(durable), Some(session)) = (&self.durable, self.sessions.get(id)) else { return };
         let state = &durable.partitions[index].state;
-        let position = session.owed_from().unwrap_or(state.next_posting());
         let client_id = session.client_id.as_str();
+        let Some(position) = session.position(state) else { return };
         if session.moved && state.position(client_id) != Some(position) {
             let client_id = client_id.to_owned();
             let positions = vec![(client_id.as_str(), position)];
@@ -94,15 +102,20 @@ impl Broker {
         }
     }
 
+    /// Records all positions that have changed, before an orderly end.
+    pub(crate) fn record_moved(&mut self, turn: &Turn<'_>) {
+        let partitions = self.durable.as_ref().map_or(0, |durable| durable.partitions.len());
+        (0..partitions).for_each(|index| self.record_positions(turn, index));
+    }
+
     fn record_positions(&mut self, turn: &Turn<'_>, index: usize) {
         let Self { durable: Some(durable), sessions, .. } = self else { return };
         let own = &mut durable.partitions[index];
-        let next = own.state.next_posting();
         let mut positions = Vec::new();
         for id in own.moved.drain(..) {
             let Some(session) = sessions.get_mut(id) else { continue };
             session.moved = false;
-            let position = session.owed_from().unwrap_or(next);
+            let Some(position) = session.position(&own.state) else { continue };
             let client_id = session.client_id.as_str();
             if own.state.position(client_id).is_some_and(|known| known != position) {
                 positions.push((client_id.to_owned(), position));

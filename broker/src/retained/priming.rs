@@ -249,6 +249,7 @@ impl Broker {
         retain: bool,
         posting: u64,
     ) {
+        let posting = if self.is_posted_for(id, posting) { posting } else { NOT_POSTED };
         let Self { sessions, maker, scratch, metrics, .. } = self;
         let ids = SubscriptionIds::from_slice(&scratch.ids);
         let Some(session) = sessions.get_mut(id) else { return };
@@ -283,6 +284,8 @@ impl Broker {
         let priming = take(session, index);
         self.clear_priming_mark(id, &priming.filter);
         self.release_held(turn, id, priming.held);
+        // What it is owed from the log has waited for this.
+        self.pump_at_end(id);
     }
 
     /// Live messages go out, or on behind another subscription that has not had its retained
@@ -310,6 +313,7 @@ impl Broker {
         let priming = take(session, index);
         self.clear_priming_mark(id, filter);
         self.release_held(turn, id, priming.held);
+        self.pump_at_end(id);
     }
 
     fn clear_priming_mark(&mut self, id: SessionId, filter: &str) {

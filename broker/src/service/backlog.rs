@@ -1,12 +1,14 @@
 //! Backlogs at their bound: the filters whose sessions can take no more.
 //!
-//! A session that is owed as much as its bound allows does not lose what it is owed; instead its
+//! What a session is owed counts in memory where it is in memory, and in bytes of the log where it is
+//! there. A session that is owed as much as its bound allows does not lose what it is owed; instead its
 //! filters are announced as full, and publishers to them get 0x97 or are not read from (policy
 //! `reject`). In a stream with `drop_oldest` the oldest message goes and is counted; a message of
 //! another stream is never dropped for it.
 
 use super::{Broker, Timer, Turn};
 use crate::config::WhenFull;
+use crate::durable::Durable;
 use crate::mail::Mail;
 use crate::session::{SessionId, SubscriptionKind};
 use ringlane_dataplane::routing::FilterTree;
@@ -59,6 +61,59 @@ impl Broker {
         }
     }
 
+    /// A message was left to the log: what a session is owed there is looked at before it can have
+    /// grown above its bound. What it has in memory besides is little.
+    pub(crate) fn on_left_to_log(&mut self, turn: &mut Turn<'_>, id: SessionId) {
+        let is_due = |durable: &&Durable| durable.backlog_is_due(id);
+        if self.durable.as_ref().filter(is_due).is_none() {
+            return;
+        }
+        let bound = self.sizes.backlog_bytes_max as u64;
+        let mut bytes = self.log_backlog_bytes(id);
+        if bytes > bound {
+            bytes = self.let_go_of_oldest(id, bound);
+        }
+        if let Some(durable) = &mut self.durable {
+            durable.set_backlog_room(id, bound.saturating_sub(bytes));
+        }
+        if bytes > bound {
+            self.set_backlog_full(turn, id, true);
+        }
+    }
+
+    /// What a session is owed that is in the log only, in bytes.
+    pub(crate) fn log_backlog_bytes(&self, id: SessionId) -> u64 {
+        let found = || {
+            let from = self.frontier(id)?;
+            let session = self.sessions.get(id)?;
+            let index = self.durable_index(session.partition)?;
+            let state = &self.durable.as_ref()?.partitions[index].state;
+            let slot = state.find(session.client_id.as_str())?;
+            Some(state.amount(slot, from).bytes)
+        };
+        found().unwrap_or(0)
+    }
+
+    /// Passes over the oldest messages in the log, as far as their streams allow it. What is left, in
+    /// bytes.
+    fn let_go_of_oldest(&mut self, id: SessionId, bound: u64) -> u64 {
+        let Some(from) = self.frontier(id) else { return 0 };
+        let partition = self.sessions.get(id).map(|session| session.partition);
+        let Some(index) = partition.and_then(|p| self.durable_index(p)) else { return 0 };
+        let (Some(durable), Some(session)) = (&self.durable, self.sessions.get_mut(id)) else {
+            return 0;
+        };
+        let state = &durable.partitions[index].state;
+        let Some(slot) = state.find(session.client_id.as_str()) else { return 0 };
+        let (next, dropped) = state.without_oldest(slot, from, bound);
+        if dropped > 0 {
+            session.outbound.set_frontier(next);
+            self.metrics.dropped_backlog.add(dropped);
+            self.note_moved(id);
+        }
+        self.log_backlog_bytes(id)
+    }
+
     /// Makes room as far as the oldest messages are of streams that allow it.
     fn drop_oldest(&mut self, id: SessionId, bound: usize) {
         while let Some(session) = self.sessions.get_mut(id)
@@ -98,6 +153,7 @@ impl Broker {
             if self.sessions.get(id).is_some_and(|session| session.backlog_full) {
                 self.full_sessions.push(id);
                 self.drop_expired(turn, id);
+                self.sweep_expired(turn, id);
                 self.check_backlog_room(turn, id);
             }
         }
@@ -108,10 +164,11 @@ impl Broker {
 
     /// Checks a session's backlog after it shrank: room is announced below 90 % of the bound.
     pub(crate) fn check_backlog_room(&mut self, turn: &mut Turn<'_>, id: SessionId) {
-        let Some(session) = self.sessions.get(id) else { return };
-        if session.backlog_full
-            && session.outbound.queue_bytes() < self.sizes.backlog_bytes_max / 10 * 9
-        {
+        let Some(session) = self.sessions.get(id).filter(|session| session.backlog_full) else {
+            return;
+        };
+        let low = self.sizes.backlog_bytes_max / 10 * 9;
+        if session.outbound.queue_bytes() < low && self.log_backlog_bytes(id) < low as u64 {
             self.set_backlog_full(turn, id, false);
         }
     }

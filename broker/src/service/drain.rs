@@ -21,6 +21,7 @@ impl Broker {
             self.send_disconnect(turn, id, reason, reference.as_deref());
             self.end_connection(turn, id, End::Shutdown);
         }
+        self.record_moved(turn);
         turn.timers.schedule(turn.now + self.config.mqtt.drain_timeout, Timer::DrainDeadline);
     }
 

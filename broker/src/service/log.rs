@@ -1,7 +1,8 @@
 //! The logs of a core's partitions: what their disks answer, what is due, and what happens when
 //! one is full or has failed.
 //!
-//! A command's token carries the place of its partition in this core's table ([`log_tag`]).
+//! A command's token carries who gave it in its upper half: the place of a partition in this core's
+//! table ([`log_tag`]), or another user of the disk ([`DiskUser`]).
 
 use super::disk_user::DiskUser;
 use super::{Broker, Timer, Turn};
@@ -63,12 +64,11 @@ impl Broker {
     pub(super) fn on_disk_event(&mut self, turn: &mut Turn<'_>, event: DiskEvent) {
         match DiskUser::of(event.token) {
             (DiskUser::Log, index) => self.on_log_event(turn, index as usize, &event),
+            (DiskUser::Fetch, reader) => self.on_fetch_event(turn, reader, event),
             (DiskUser::Replay, number) => self.on_reading_event(turn, number, event),
             (DiskUser::Checkpoint, index) => {
                 self.on_checkpoint_event(turn, index as usize, &event);
-            }
-            // Whoever asked has gone.
-            (DiskUser::Fetch, _) => {}
+            } // Whoever asked has gone.
         }
     }
 
@@ -77,6 +77,7 @@ impl Broker {
         if let Some(flushed) = flushed {
             self.count_flushed(flushed);
             self.readings.on_flushed(index);
+            self.serve_fetches(turn, index);
         }
         self.log_watch.dirty = true;
         self.look_at_log(turn, index);

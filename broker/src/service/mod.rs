@@ -9,6 +9,7 @@ mod backlog;
 mod commit;
 mod disk_user;
 mod drain;
+mod fetch;
 mod log;
 mod post;
 mod retained_order;
@@ -20,6 +21,7 @@ pub(crate) use announce::{Announcer, PendingSuback};
 pub(crate) use backlog::FullFilters;
 pub(crate) use commit::AckToken;
 pub(crate) use disk_user::{DISK_NUMBERS, DiskUser};
+use fetch::Fetches;
 pub(crate) use log::LogWatch;
 pub use log::log_tag;
 pub(crate) use post::{Post, VolatileSent};
@@ -105,8 +107,8 @@ impl RestoredState {
         let filters = Arc::new(vec![Vec::new()]);
         let mut states: Vec<_> = states.collect();
         states.iter_mut().for_each(|state: &mut PartitionState| state.note_epoch(epoch, 0));
-        let (messages, checkpoints) = (Arc::default(), Vec::new());
-        Self(CoreState { partitions: states, checkpoints, messages, filters, epoch })
+        let checkpoints = Vec::new();
+        Self(CoreState { partitions: states, checkpoints, filters, epoch })
     }
 }
 
@@ -166,6 +168,7 @@ pub struct Broker {
     /// What is taken over in the first turn.
     restoring: Option<Box<CoreState>>,
     pub(crate) log_watch: LogWatch,
+    fetches: Fetches,
     pub(crate) clock: WallClock,
     pub(crate) batches: BatchPool,
     pub(crate) upkeep: UpkeepList,
@@ -224,6 +227,7 @@ impl Broker {
             routes,
             announcer: Announcer::new(setup.core, setup.cores),
             log_watch: LogWatch::new(partitions.len()),
+            fetches: Fetches::new(partitions.len()),
             retained_order: RetainedOrder::new(partitions.len()),
             replays: Replays::default(),
             readings: Readings::new(partitions.len()),
@@ -292,6 +296,8 @@ impl Broker {
             Mail::BacklogFull { filter } => self.full_filters.add(&filter),
             Mail::BacklogFree { filter } => self.full_filters.remove(&filter),
             Mail::Replay(mail) => self.on_replay_mail(turn, from, *mail),
+            Mail::Fetch(fetch) => self.on_fetch(turn, from, *fetch),
+            Mail::Fetched(fetched) => self.on_fetched(turn, *fetched),
             Mail::Control(mail) => self.on_control(turn, *mail),
         }
     }
@@ -411,6 +417,7 @@ impl Service for Broker {
         self.metrics.sockets.set(turn.sockets.open_count() as u64);
         self.settle_retained_order();
         self.bound_unlogged(turn);
+        self.go_on_fetching(turn);
         self.write_logs(turn);
         self.check_drained(turn);
         self.take_back_batches(turn);
@@ -418,6 +425,8 @@ impl Service for Broker {
         if self.stopping {
             After::Stop
         } else if self.post.has_work()
+            || self.fetches.has_work()
+            || !self.pump_ready.is_empty()
             || self.has_settled_waits()
             || self.readings.has_ready()
             || self.replays.has_ready()

@@ -12,7 +12,7 @@ mod subscriptions;
 mod will;
 
 pub(crate) use client_id::ClientId;
-pub(crate) use outbound::{Inflight, NOT_POSTED, Outbound, Pending, SubscriptionIds};
+pub(crate) use outbound::{IN_STEP, Inflight, NOT_POSTED, Outbound, Pending, SubscriptionIds};
 pub(crate) use packet_ids::PacketIds;
 pub(crate) use store::SessionStore;
 pub(crate) use subscriptions::Subscriptions;
@@ -140,6 +140,14 @@ impl Session {
         if self.received_qos2.len() == 0 {
             self.received_qos2.reset();
         }
+    }
+
+    /// Whether a live message is left to the log, where it is posted: the session is away, or
+    /// behind.
+    pub(crate) fn leaves_to_log(&self, posting: u64) -> bool {
+        let frontier = self.outbound.frontier();
+        let away = self.link.is_none() && frontier == IN_STEP;
+        posting != NOT_POSTED && (away || frontier <= posting)
     }
 
     /// Whether messages are kept for the session while no connection is there.

@@ -1,6 +1,10 @@
 //! The way out of a session: the in-flight window and what waits behind it.
 //!
 //! The order of both is the order in which messages matched; a resend keeps it [MQTT-4.6.0-1].
+//!
+//! A session that is in the log keeps only so much of that in memory. It has a *frontier*: postings
+//! below it are here, were acknowledged, or are exchanges; all others are read from the log
+//! (`durable::catch_up`). Nothing is in memory of what comes at or behind it.
 
 use crate::groups::Errand;
 use crate::lazy::Empty;
@@ -67,6 +71,9 @@ impl Pending {
     }
 }
 
+/// The frontier of a session that has all that it is owed in memory.
+pub(crate) const IN_STEP: u64 = u64::MAX;
+
 /// How far an exchange has come.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Phase {
@@ -85,11 +92,13 @@ pub(crate) enum Phase {
 pub(crate) struct Inflight {
     pub(crate) packet_id: u16,
     pub(crate) phase: Phase,
+    /// Whether the message has to be read from the log before it is sent again.
+    pub(crate) away: bool,
     pub(crate) pending: Pending,
 }
 
 /// What a session is owed: in flight, then queued.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Outbound {
     inflight: VecDeque<Inflight>,
     inflight_bytes: usize,
@@ -100,28 +109,56 @@ pub(crate) struct Outbound {
     last_packet_id: u16,
     /// Exchanges in [`Phase::Resend`].
     resend_left: usize,
+    /// Postings at and above are read from the log, or [`IN_STEP`].
+    frontier: u64,
+}
+
+impl Outbound {
+    const fn new() -> Self {
+        Self {
+            inflight: VecDeque::new(),
+            inflight_bytes: 0,
+            unacknowledged: 0,
+            queue: VecDeque::new(),
+            queue_bytes: 0,
+            last_packet_id: 0,
+            resend_left: 0,
+            frontier: IN_STEP,
+        }
+    }
+}
+
+impl Default for Outbound {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl Empty for Outbound {
     fn empty() -> &'static Self {
-        const {
-            &Self {
-                inflight: VecDeque::new(),
-                inflight_bytes: 0,
-                unacknowledged: 0,
-                queue: VecDeque::new(),
-                queue_bytes: 0,
-                last_packet_id: 0,
-                resend_left: 0,
-            }
-        }
+        const { &Self::new() }
     }
 }
 
 impl Outbound {
     /// Whether nothing is owed: whatever is kept is only room for more.
     pub(crate) fn is_idle(&self) -> bool {
+        self.is_empty() && self.frontier == IN_STEP
+    }
+
+    /// Whether nothing is in memory.
+    pub(crate) fn is_empty(&self) -> bool {
         self.inflight.is_empty() && self.queue.is_empty()
+    }
+
+    /// From which posting on what is owed is in the log only, or [`IN_STEP`].
+    pub(crate) fn frontier(&self) -> u64 {
+        self.frontier
+    }
+
+    /// Moves the frontier: what lies below it is here now, or is not owed.
+    pub(crate) fn set_frontier(&mut self, frontier: u64) {
+        self.frontier = frontier;
     }
 
     pub(crate) fn inflight_len(&self) -> usize {
@@ -147,7 +184,8 @@ impl Outbound {
 
     /// When the oldest message was accepted, of those in memory.
     pub(crate) fn oldest_accepted_at(&self) -> Option<Nanos> {
-        let sent = self.inflight.front().map(|inflight| &inflight.pending);
+        let in_memory = self.inflight.iter().find(|inflight| !inflight.away);
+        let sent = in_memory.map(|inflight| &inflight.pending);
         let both = [sent, self.queue.front()];
         both.into_iter().flatten().map(|pending| pending.message.head().accepted_at).min()
     }
@@ -185,7 +223,7 @@ impl Outbound {
 
     /// Whether a new message may go out without passing another one.
     pub(crate) fn is_in_step(&self) -> bool {
-        self.queue.is_empty() && self.resend_left == 0
+        self.queue.is_empty() && self.resend_left == 0 && self.frontier == IN_STEP
     }
 
     /// Whether messages of an earlier connection wait to be sent again.
@@ -213,13 +251,13 @@ impl Outbound {
         Some(&inflight.pending)
     }
 
-    /// Puts an exchange back that was open before a restart: the message, or `None` if PUBREC was
-    /// seen.
+    /// Puts an exchange back that was open before a restart. Its message is in the log, and not
+    /// needed any more if PUBREC was seen.
     pub(crate) fn restore(&mut self, packet_id: u16, pending: Pending, received: bool) {
         self.inflight_bytes += pending.cost_bytes();
         self.last_packet_id = packet_id;
         let phase = if received { Phase::Released } else { Phase::Sent };
-        self.inflight.push_back(Inflight { packet_id, phase, pending });
+        self.inflight.push_back(Inflight { packet_id, phase, away: !received, pending });
     }
 
     /// The lowest posting number that was neither acknowledged nor recorded as an exchange.
@@ -228,7 +266,9 @@ impl Outbound {
         let sent = sent.map(|inflight| inflight.pending.posting).min();
         let queued = self.queue.iter().map(|pending| pending.posting);
         let queued = queued.filter(|posting| *posting != NOT_POSTED).min();
-        sent.into_iter().chain(queued).min().filter(|posting| *posting != NOT_POSTED)
+        let lowest = sent.into_iter().chain(queued).chain([self.frontier]).min();
+        // `NOT_POSTED` and `IN_STEP` are above all numbers.
+        lowest.filter(|posting| *posting != NOT_POSTED)
     }
 
     /// Puts a message into the window under a fresh packet identifier, of
@@ -236,7 +276,7 @@ impl Outbound {
     pub(crate) fn begin(&mut self, packet_id: u16, pending: Pending) {
         self.inflight_bytes += pending.cost_bytes();
         self.unacknowledged += 1;
-        self.inflight.push_back(Inflight { packet_id, phase: Phase::Sent, pending });
+        self.inflight.push_back(Inflight { packet_id, phase: Phase::Sent, away: false, pending });
     }
 
     /// The next exchange to be sent again, from now on in flight on this connection.
@@ -250,6 +290,83 @@ impl Outbound {
         let inflight = resends.find(|inflight| inflight.phase == Phase::Resend)?;
         inflight.phase = Phase::Sent;
         Some(inflight)
+    }
+
+    /// Whether the next exchange to be sent again waits for its message.
+    pub(crate) fn next_resend_is_away(&self) -> bool {
+        let next = self.inflight.iter().find(|inflight| inflight.phase == Phase::Resend);
+        self.resend_left > 0 && next.is_some_and(|inflight| inflight.away)
+    }
+
+    /// The first exchanges to be sent again whose messages are in the log, at most `max`: packet
+    /// identifiers and posting numbers.
+    pub(crate) fn away(&self, max: usize) -> Vec<(u16, QoS, u64)> {
+        let away = self.inflight.iter().filter(|i| i.phase == Phase::Resend && i.away);
+        let facts = away.map(|i| (i.packet_id, i.pending.qos, i.pending.posting));
+        facts.take(max).collect()
+    }
+
+    /// The message of an exchange was read.
+    pub(crate) fn bring_back(&mut self, packet_id: u16, message: Message) {
+        let Some(index) = self.position(packet_id) else { return };
+        let inflight = &mut self.inflight[index];
+        if inflight.away {
+            inflight.away = false;
+            self.inflight_bytes -= inflight.pending.cost_bytes();
+            inflight.pending.message = message;
+            self.inflight_bytes += inflight.pending.cost_bytes();
+        }
+    }
+
+    /// Takes an exchange out whose message cannot be read.
+    pub(crate) fn give_up(&mut self, packet_id: u16) -> Option<Pending> {
+        let index = self.position(packet_id).filter(|index| self.inflight[*index].away)?;
+        let inflight = self.inflight.remove(index)?;
+        self.inflight_bytes -= inflight.pending.cost_bytes();
+        self.resend_left -= usize::from(inflight.phase == Phase::Resend);
+        Some(inflight.pending)
+    }
+
+    /// The session has no connection for a while: what the log has goes out of memory, and the
+    /// frontier moves back to it. `is_in_log` says so of a posting or an exchange; `nothing` takes
+    /// the place of messages.
+    pub(crate) fn leave_to_log(&mut self, is_in_log: impl Fn(&Pending) -> bool, nothing: &Message) {
+        for pending in core::mem::take(&mut self.queue) {
+            if pending.posting != NOT_POSTED && is_in_log(&pending) {
+                self.queue_bytes -= pending.cost_bytes();
+                self.frontier = self.frontier.min(pending.posting);
+            } else {
+                self.queue.push_back(pending);
+            }
+        }
+        for inflight in &mut self.inflight {
+            let sent = matches!(inflight.phase, Phase::Sent | Phase::Resend) && !inflight.away;
+            let leaves = match inflight.phase {
+                Phase::Released => true,
+                Phase::Sent | Phase::Resend => sent && is_in_log(&inflight.pending),
+                Phase::Recording => false,
+            };
+            if leaves {
+                self.inflight_bytes -= inflight.pending.cost_bytes();
+                inflight.pending.message = nothing.clone();
+                self.inflight_bytes += inflight.pending.cost_bytes();
+                inflight.away |= sent;
+            }
+        }
+        self.queue.shrink_to_fit();
+        self.inflight.shrink_to_fit();
+    }
+
+    /// Whether a posting is in flight: only if it came behind later ones, from a subscription that
+    /// waited for its retained messages.
+    pub(crate) fn has_in_flight(&self, posting: u64) -> bool {
+        self.inflight.iter().any(|inflight| inflight.pending.posting == posting)
+    }
+
+    /// The highest posting number in flight, 0 if there is none.
+    pub(crate) fn last_in_flight(&self) -> u64 {
+        let postings = self.inflight.iter().map(|inflight| inflight.pending.posting);
+        postings.filter(|posting| *posting != NOT_POSTED).max().unwrap_or(0)
     }
 
     /// Replaces the handles on messages accepted before `before` that keep more than the message.

@@ -358,7 +358,7 @@ fn open_logs(
     let highest = recovered.iter().map(|log| log.log.epoch).max().unwrap_or(0);
     let placement = setups[0].placement;
     let cores = cores_u16(setups.len());
-    let (recovered, node) = state::build(data, &placement, recovered)?;
+    let (recovered, node) = state::build(data, &placement, recovered, config)?;
     let facts = LogFacts::begin(config, data, highest)?;
     let states = node.split(&placement, cores, facts.epoch());
     for (setup, state) in setups.iter_mut().zip(states) {

@@ -4,7 +4,9 @@ use super::checkpoints::{Found, PartitionReplay};
 use super::logs::{RecoveredLog, Replay};
 use super::manifest::DataDirectory;
 use super::{StartError, checkpoints};
+use crate::config::{Config, WhenFull};
 use crate::durable::NodeState;
+use crate::service::Streams;
 use ringlane_dataplane::ids::{Offset, PartitionId};
 use ringlane_dataplane::log::format::{DirectoryId, SEGMENT_HEADER_BYTES};
 use ringlane_dataplane::log::record::Record;
@@ -36,6 +38,7 @@ pub(super) fn build(
     data: &DataDirectory,
     placement: &Placement,
     recovered: Vec<RecoveredLog<PartitionReplay>>,
+    config: &Config,
 ) -> Result<(Vec<OpenLog>, NodeState), StartError> {
     let (mut logs, mut states) = (Vec::new(), Vec::new());
     for RecoveredLog { partition, directory, log, replay } in recovered {
@@ -57,7 +60,9 @@ pub(super) fn build(
     let mut read = |partition: PartitionId, from, each: &mut dyn FnMut(&Record<'_>)| {
         read_from(id, &logs[partition.0 as usize], from, each)
     };
-    let node = NodeState::build(states, &ends, placement, &mut read)?;
+    let mut streams = Streams::new(config);
+    let mut is_droppable = |topic: &str| streams.of(topic).when_full == WhenFull::DropOldest;
+    let node = NodeState::build(states, &ends, placement, &mut is_droppable, &mut read)?;
     for (log, state) in logs.iter_mut().zip(&node.partitions) {
         let owner = LogOwner { directory: id, partition: log.partition };
         checkpoints::write(&log.directory, &owner, &log.log, state, &mut log.replay);

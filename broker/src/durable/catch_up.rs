@@ -1,0 +1,496 @@
+//! Sessions that read what they are owed from the log: those that come back, and those whose client
+//! is slower than its messages.
+//!
+//! What a persistent session is owed lies in the postings of its filters. A session in step has all of
+//! it in memory. One that is away, or behind, has a *frontier*: live messages posted at or above it
+//! are not queued, because they are in the log; and the postings from there on are read in
+//! windows, which move the frontier. Posting numbers order both, and a posting is made and delivered
+//! in one piece: as soon as nothing is posted for the session at or above the frontier, it is in step
+//! again, and no message was missed, doubled or overtaken.
+//!
+//! A window is asked of the owners of the partitions it lies in (`service::fetch`), and delivered in
+//! the order of its postings.
+
+use super::pending::OwedPosting;
+use super::postings::Place;
+use super::records::SubscriptionOptions;
+use crate::mail::{Fetch, Fetched, Found, Mail};
+use crate::service::{Broker, Turn};
+use crate::session::{IN_STEP, NOT_POSTED, Pending, SessionId, SubscriptionIds};
+use hashbrown::{HashMap, HashSet};
+use ringlane_dataplane::ids::{Offset, PartitionId};
+use ringlane_dataplane::message::{Message, MessageHead};
+use ringlane_dataplane::time::Nanos;
+use ringlane_mqtt::QoS;
+use std::collections::VecDeque;
+
+/// Messages of one window, and about what they may take in memory.
+const WINDOW_MESSAGES: usize = 256;
+const WINDOW_BYTES: usize = 256 * 1024;
+/// With no more than this in its queue a session asks for the next window.
+const REFILL: usize = 64;
+/// Windows that the sessions of a core have open at a time; others wait for their turn.
+const WINDOWS_MAX: usize = 128;
+
+/// What a connected session keeps in memory behind its in-flight window: beyond that it is behind.
+pub(crate) const QUEUE_MESSAGES_MAX: usize = 1024;
+/// In bytes.
+pub(crate) const QUEUE_BYTES_MAX: usize = 256 * 1024;
+
+/// The windows of a core.
+#[derive(Debug)]
+pub(crate) struct CatchUps {
+    open: HashMap<SessionId, Window>,
+    /// Sessions that wait for a window, each once.
+    waiting: VecDeque<SessionId>,
+    is_waiting: HashSet<SessionId>,
+    /// The number of the next request.
+    next: u64,
+    /// Takes the place of messages that were left to the log.
+    nothing: Message,
+}
+
+/// Messages on their way to one session.
+#[derive(Debug)]
+struct Window {
+    request: u64,
+    entries: VecDeque<Entry>,
+    /// Answers that have not come.
+    missing: usize,
+    /// Whether only expired messages are looked for: the session is away.
+    is_sweep: bool,
+}
+
+#[derive(Debug)]
+struct Entry {
+    place: Place,
+    what: What,
+    found: Option<Found>,
+}
+
+/// What a message is for.
+#[derive(Debug)]
+enum What {
+    /// To be sent again, under this packet identifier.
+    Again(u16),
+    Owed(OwedPosting),
+}
+
+impl CatchUps {
+    pub(super) fn new() -> Self {
+        let head = MessageHead {
+            publisher: 0,
+            accepted_at: Nanos(0),
+            expires_at: Nanos::NEVER,
+            topic_bytes: 0,
+            properties_bytes: 0,
+            qos: 2,
+            retain: false,
+        };
+        Self {
+            open: HashMap::new(),
+            waiting: VecDeque::new(),
+            is_waiting: HashSet::new(),
+            next: 0,
+            nothing: Message::new(head, "", &[], &[], &mut Vec::new()),
+        }
+    }
+
+    /// Stands for a message that is in the log.
+    pub(super) fn nothing(&self) -> Message {
+        self.nothing.clone()
+    }
+}
+
+impl Window {
+    fn new(entries: impl Iterator<Item = (Place, What)>, is_sweep: bool) -> Self {
+        let entries = entries.map(|(place, what)| Entry { place, what, found: None });
+        Self { request: 0, entries: entries.collect(), missing: 0, is_sweep }
+    }
+
+    /// Puts an answer to the entries that it is for.
+    fn take_in(&mut self, partition: PartitionId, found: Vec<Found>) {
+        let same =
+            |entry: &&mut Entry| entry.place.partition == partition.0 && entry.found.is_none();
+        for (entry, found) in self.entries.iter_mut().filter(same).zip(found) {
+            entry.found = Some(found);
+        }
+        self.missing = self.missing.saturating_sub(1);
+    }
+
+    /// The entries in front that have been found.
+    fn take_found(&mut self) -> Vec<(What, Found)> {
+        let mut taken = Vec::new();
+        while let Some(entry) = self.entries.pop_front_if(|entry| entry.found.is_some()) {
+            taken.extend(entry.found.map(|found| (entry.what, found)));
+        }
+        taken
+    }
+
+    /// What has to be asked of whom.
+    fn wanted(&self) -> Vec<(PartitionId, Vec<(u64, Offset)>)> {
+        let mut wanted: Vec<(PartitionId, Vec<(u64, Offset)>)> = Vec::new();
+        for Entry { place, .. } in self.entries.iter().filter(|entry| entry.found.is_none()) {
+            let what = (place.epoch, Offset(place.offset));
+            match wanted.iter_mut().find(|(partition, _)| partition.0 == place.partition) {
+                Some((_, places)) => places.push(what),
+                None => wanted.push((PartitionId(place.partition), vec![what])),
+            }
+        }
+        wanted
+    }
+}
+
+impl Broker {
+    /// A session in the log loses its connection: from now on its messages are left to the log.
+    pub(crate) fn begin_lag(&mut self, id: SessionId) {
+        let Some(index) = self.recorded_index(id) else { return };
+        let (Some(durable), Some(session)) = (&self.durable, self.sessions.get_mut(id)) else {
+            return;
+        };
+        if session.is_persistent() && session.outbound.frontier() == IN_STEP {
+            session.outbound.set_frontier(durable.partitions[index].state.next_posting());
+        }
+    }
+
+    /// The session is away and its position is recorded: nothing stays in memory that the log has.
+    pub(crate) fn leave_to_log(&mut self, id: SessionId) {
+        let Some(index) = self.recorded_index(id) else { return };
+        self.close_window(id);
+        let Self { durable: Some(durable), sessions, metrics, .. } = self else { return };
+        let Some(session) = sessions.get_mut(id) else { return };
+        let state = &durable.partitions[index].state;
+        let Some(slot) = state.find(session.client_id.as_str()) else { return };
+        let Some(outbound) = session.outbound.existing() else { return };
+        let is_in_log = |pending: &Pending| match pending.qos {
+            QoS::ExactlyOnce if state.exchange_place(slot, pending.posting).is_some() => true,
+            _ => state.place_of(slot, pending.posting).is_some(),
+        };
+        let (messages, bytes) = (outbound.queue_len(), outbound.queue_bytes());
+        outbound.leave_to_log(is_in_log, &durable.catch_ups.nothing);
+        metrics.queued_messages.sub((messages - outbound.queue_len()) as u64);
+        metrics.queued_bytes.sub((bytes - outbound.queue_bytes()) as u64);
+        if outbound.is_empty() {
+            // Its recorded position says all.
+            session.outbound.reset();
+        }
+    }
+
+    /// The session has a connection again: it is behind if something is posted for it.
+    pub(crate) fn begin_catch_up(&mut self, id: SessionId) {
+        let Some(index) = self.recorded_index(id) else { return };
+        let Self { durable: Some(durable), sessions, .. } = self else { return };
+        let Some(session) = sessions.get_mut(id) else { return };
+        let state = &durable.partitions[index].state;
+        let Some(slot) = state.find(session.client_id.as_str()) else { return };
+        let frontier = match session.outbound.frontier() {
+            IN_STEP => state.session(slot).map_or(0, |session| session.position),
+            frontier => frontier,
+        };
+        let is_behind = !state.owed(slot, frontier, 1).is_empty();
+        if is_behind {
+            session.outbound.set_frontier(frontier);
+        } else if let Some(outbound) = session.outbound.existing() {
+            outbound.set_frontier(IN_STEP);
+        }
+    }
+
+    /// Whether the log has a posting for a session. Another session may be why a message is posted,
+    /// while the subscription that matched it is not recorded yet.
+    pub(crate) fn is_posted_for(&self, id: SessionId, posting: u64) -> bool {
+        let found = || {
+            let index = self.recorded_index(id)?;
+            let (durable, session) = (self.durable.as_ref()?, self.sessions.get(id)?);
+            let state = &durable.partitions[index].state;
+            state.place_of(state.find(session.client_id.as_str())?, posting)
+        };
+        posting != NOT_POSTED && found().is_some()
+    }
+
+    /// A message does not fit into a session's queue. True if it is left to the log.
+    pub(crate) fn falls_behind(&mut self, id: SessionId, pending: &Pending) -> bool {
+        let Some(session) = self.sessions.get(id) else { return false };
+        let outbound = &session.outbound;
+        let full =
+            QUEUE_MESSAGES_MAX <= outbound.queue_len() || QUEUE_BYTES_MAX <= outbound.queue_bytes();
+        if !full || !self.is_posted_for(id, pending.posting) {
+            return false;
+        }
+        if let Some(session) = self.sessions.get_mut(id) {
+            session.outbound.set_frontier(pending.posting);
+            self.metrics.sessions_behind.add(1);
+        }
+        true
+    }
+
+    /// Asks for the next window of a session that is behind, if it has room for one.
+    pub(crate) fn catch_up(&mut self, turn: &mut Turn<'_>, id: SessionId) {
+        let Some(session) = self.sessions.get_mut(id) else { return };
+        let outbound = &session.outbound;
+        let needs_log = outbound.frontier() != IN_STEP || outbound.next_resend_is_away();
+        if !needs_log || session.link.is_none() {
+            return;
+        }
+        let Some(durable) = &self.durable else { return };
+        if durable.catch_ups.open.contains_key(&id) {
+            return;
+        }
+        let again = session.outbound.away(WINDOW_MESSAGES);
+        if !again.is_empty() {
+            return self.fetch_again(turn, id, &again);
+        }
+        let frontier = session.outbound.frontier();
+        let room = session.primings.is_empty() && session.outbound.queue_len() <= REFILL;
+        if frontier == IN_STEP || !room {
+            return;
+        }
+        let entries = self.owed_entries(id, frontier);
+        if entries.is_empty() {
+            if let Some(session) = self.sessions.get_mut(id) {
+                session.outbound.set_frontier(IN_STEP);
+                self.replays.wake(id);
+            }
+            return;
+        }
+        self.open_window(turn, id, Window::new(entries.into_iter(), false));
+    }
+
+    /// The next messages that a session is owed.
+    fn owed_entries(&self, id: SessionId, frontier: u64) -> Vec<(Place, What)> {
+        let Some(index) = self.recorded_index(id) else { return Vec::new() };
+        let (Some(durable), Some(session)) = (&self.durable, self.sessions.get(id)) else {
+            return Vec::new();
+        };
+        let state = &durable.partitions[index].state;
+        let Some(slot) = state.find(session.client_id.as_str()) else { return Vec::new() };
+        let last = session.outbound.last_in_flight();
+        let owed = state.owed(slot, frontier, WINDOW_MESSAGES).into_iter();
+        let owed = owed
+            .filter(|owed| last < owed.posting || !session.outbound.has_in_flight(owed.posting));
+        owed.map(|owed| (owed.place, What::Owed(owed))).collect()
+    }
+
+    /// Asks for messages that are to be sent again.
+    fn fetch_again(&mut self, turn: &mut Turn<'_>, id: SessionId, again: &[(u16, QoS, u64)]) {
+        let (mut entries, mut lost) = (Vec::new(), Vec::new());
+        for (packet_id, qos, posting) in again {
+            match self.place_again(id, *qos, *posting) {
+                Some(place) => entries.push((place, What::Again(*packet_id))),
+                None => lost.push(*packet_id),
+            }
+        }
+        for packet_id in lost {
+            self.give_up(turn, id, packet_id);
+        }
+        if !entries.is_empty() {
+            self.open_window(turn, id, Window::new(entries.into_iter(), false));
+        }
+    }
+
+    fn place_again(&self, id: SessionId, qos: QoS, posting: u64) -> Option<Place> {
+        let index = self.recorded_index(id)?;
+        let (durable, session) = (self.durable.as_ref()?, self.sessions.get(id)?);
+        let state = &durable.partitions[index].state;
+        let slot = state.find(session.client_id.as_str())?;
+        let exchange = (qos == QoS::ExactlyOnce).then(|| state.exchange_place(slot, posting));
+        exchange.flatten().or_else(|| state.place_of(slot, posting))
+    }
+
+    /// The message of an exchange is not there any more.
+    fn give_up(&mut self, turn: &Turn<'_>, id: SessionId, packet_id: u16) {
+        let Some(session) = self.sessions.get_mut(id) else { return };
+        let Some(pending) = session.outbound.give_up(packet_id) else { return };
+        self.metrics.inflight_messages.sub(1);
+        self.metrics.dropped_postings.add(1);
+        if pending.qos == QoS::ExactlyOnce {
+            self.record_completed(turn, id, packet_id);
+        }
+        self.note_moved(id);
+        self.pump_at_end(id);
+    }
+
+    fn open_window(&mut self, turn: &mut Turn<'_>, id: SessionId, window: Window) {
+        let Some(durable) = &mut self.durable else { return };
+        let CatchUps { open, waiting, is_waiting, .. } = &mut durable.catch_ups;
+        if WINDOWS_MAX <= open.len() {
+            if is_waiting.insert(id) {
+                waiting.push_back(id);
+            }
+            return;
+        }
+        open.insert(id, window);
+        self.ask_owners(turn, id);
+    }
+
+    fn ask_owners(&mut self, turn: &mut Turn<'_>, id: SessionId) {
+        let Some(durable) = &mut self.durable else { return };
+        let CatchUps { open, next, .. } = &mut durable.catch_ups;
+        let Some(window) = open.get_mut(&id) else { return };
+        let wanted = window.wanted();
+        *next += 1;
+        (window.request, window.missing) = (*next, wanted.len());
+        let (request, bytes_max) = (*next, WINDOW_BYTES / wanted.len().max(1));
+        for (partition, places) in wanted {
+            let owner = self.placement.owner(partition);
+            let fetch = Fetch { session: id, request, partition, places, bytes_max };
+            self.send_mail(turn, owner, Mail::Fetch(Box::new(fetch)));
+        }
+    }
+
+    /// A window, or a part of it, is there.
+    pub(crate) fn on_fetched(&mut self, turn: &mut Turn<'_>, fetched: Fetched) {
+        let Fetched { session: id, request, partition, found } = fetched;
+        let Some(durable) = &mut self.durable else { return };
+        let window = durable.catch_ups.open.get_mut(&id);
+        let Some(window) = window.filter(|window| window.request == request) else { return };
+        window.take_in(partition, found);
+        let (missing, is_sweep) = (window.missing, window.is_sweep);
+        let taken = window.take_found();
+        if is_sweep {
+            self.sweep_window(turn, id, taken);
+        } else {
+            self.deliver_window(turn, id, taken);
+        }
+        if missing == 0 {
+            self.end_round(turn, id);
+        }
+        self.pump(turn, id);
+    }
+
+    /// All have answered: what is left is asked for again, and a window that is done makes room.
+    fn end_round(&mut self, turn: &mut Turn<'_>, id: SessionId) {
+        let Some(durable) = &self.durable else { return };
+        let window = durable.catch_ups.open.get(&id);
+        let is_done = window.is_none_or(|window| window.entries.is_empty());
+        if is_done || self.sessions.get(id).is_none() {
+            self.close_window(id);
+        } else {
+            self.ask_owners(turn, id);
+        }
+    }
+
+    /// A window makes room for the next one. Those of the waiting that are gone, or in step, leave
+    /// it to others.
+    fn close_window(&mut self, id: SessionId) {
+        let Some(durable) = &mut self.durable else { return };
+        let CatchUps { open, waiting, is_waiting, .. } = &mut durable.catch_ups;
+        if open.remove(&id).is_none() {
+            return;
+        }
+        let room = WINDOWS_MAX.saturating_sub(open.len()).min(waiting.len());
+        for next in waiting.drain(..room) {
+            is_waiting.remove(&next);
+            self.pump_ready.push(next);
+        }
+    }
+
+    fn deliver_window(&mut self, turn: &mut Turn<'_>, id: SessionId, taken: Vec<(What, Found)>) {
+        for (what, found) in taken {
+            match (what, found) {
+                (What::Again(packet_id), Found::Message(message)) => {
+                    if let Some(session) = self.sessions.get_mut(id) {
+                        session.outbound.bring_back(packet_id, message);
+                    }
+                }
+                (What::Again(packet_id), Found::Gone | Found::Damaged) => {
+                    self.give_up(turn, id, packet_id);
+                }
+                (What::Owed(owed), found) => self.deliver_owed(turn, id, &owed, found),
+            }
+        }
+    }
+
+    /// The next message of a session that is behind.
+    fn deliver_owed(&mut self, turn: &Turn<'_>, id: SessionId, owed: &OwedPosting, found: Found) {
+        let Self { sessions, metrics, .. } = self;
+        let Some(session) = sessions.get_mut(id) else { return };
+        if owed.posting < session.outbound.frontier() {
+            // It was let go of meanwhile.
+            return;
+        }
+        session.outbound.set_frontier(owed.posting + 1);
+        match found {
+            Found::Message(message) if message.head().expires_at <= turn.now => {
+                metrics.dropped_expired.add(1);
+            }
+            Found::Message(message) => {
+                if let Some(pending) = pending_of(session.client_hash, owed, message) {
+                    metrics.queued_messages.add(1);
+                    metrics.queued_bytes.add(pending.cost_bytes() as u64);
+                    session.outbound.push_queue(pending);
+                    return;
+                }
+            }
+            Found::Gone => metrics.dropped_postings.add(1),
+            Found::Damaged => metrics.dropped_damaged.add(1),
+        }
+        self.note_moved(id);
+    }
+
+    /// The oldest messages of a session that is away: those that have expired are let go of.
+    fn sweep_window(&mut self, turn: &mut Turn<'_>, id: SessionId, taken: Vec<(What, Found)>) {
+        let Some(session) = self.sessions.get_mut(id) else { return };
+        for (what, found) in taken {
+            let What::Owed(owed) = what else { continue };
+            let alive = matches!(&found, Found::Message(m) if turn.now < m.head().expires_at);
+            if alive || session.link.is_some() {
+                self.close_window(id);
+                break;
+            }
+            session.outbound.set_frontier(owed.posting + 1);
+            match found {
+                Found::Message(_) => self.metrics.dropped_expired.add(1),
+                Found::Gone => self.metrics.dropped_postings.add(1),
+                Found::Damaged => self.metrics.dropped_damaged.add(1),
+            }
+        }
+        self.note_moved(id);
+        self.check_backlog_room(turn, id);
+    }
+
+    /// Looks for expired messages at the front of what a session is owed that is away and full.
+    pub(crate) fn sweep_expired(&mut self, turn: &mut Turn<'_>, id: SessionId) {
+        let Some(durable) = &self.durable else { return };
+        let is_away = self.sessions.get(id).is_some_and(|session| session.link.is_none());
+        if !is_away || durable.catch_ups.open.contains_key(&id) {
+            return;
+        }
+        let entries = self.owed_entries(id, self.frontier(id).unwrap_or(IN_STEP));
+        if !entries.is_empty() {
+            self.open_window(turn, id, Window::new(entries.into_iter(), true));
+        }
+    }
+
+    /// From which posting on what a session is owed is in the log only; `None` if it is in step.
+    pub(crate) fn frontier(&self, id: SessionId) -> Option<u64> {
+        let session = self.sessions.get(id)?;
+        match session.outbound.frontier() {
+            IN_STEP if session.link.is_some() => None,
+            IN_STEP => {
+                let index = self.recorded_index(id)?;
+                let state = &self.durable.as_ref()?.partitions[index].state;
+                state.position(session.client_id.as_str())
+            }
+            frontier => Some(frontier),
+        }
+    }
+}
+
+/// What a session gets of a message, overlapping subscriptions as one; `None` if No Local keeps all
+/// of it away.
+fn pending_of(client_hash: u64, owed: &OwedPosting, message: Message) -> Option<Pending> {
+    let own = message.head().publisher == client_hash;
+    let options = owed.options.iter().filter(|options| !(options.no_local && own));
+    let options: Vec<&SubscriptionOptions> = options.collect();
+    let qos = options.iter().map(|options| options.qos).max()?.min(message.head().qos);
+    let retain = message.head().retain && options.iter().any(|o| o.retain_as_published);
+    let ids: Vec<u32> = options.iter().map(|o| o.id).filter(|id| *id != 0).collect();
+    Some(Pending {
+        message,
+        qos: QoS::from_u8(qos)?,
+        retain,
+        ids: SubscriptionIds::from_slice(&ids),
+        ticket: None,
+        posting: owed.posting,
+    })
+}
