@@ -212,7 +212,7 @@ pub struct BatchHeader {
     /// First offset that was not yet known to be flushed when the batch was sealed: the durable
     /// watermark. What recovery does not find below it is damage, not a torn tail.
     pub watermark: Offset,
-    /// When the batch was sealed (Unix time, ms).
+    /// When the batch was sealed (Unix time, ms), and no earlier than any batch before it.
     pub sealed_unix_ms: u64,
     /// The checksum field of the batch before it in this segment, or of the segment's header.
     pub previous_crc: u32,

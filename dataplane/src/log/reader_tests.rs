@@ -1,7 +1,8 @@
 //! Reading again, beside a writer, on a disk in memory.
 
 use super::super::format::{index_name, segment_name};
-use super::super::rig::{READER_TAG, Rig, UNIX_MS, setup};
+use super::super::recovery::{ReplayFrom, recover};
+use super::super::rig::{OWNER, READER_TAG, Rig, UNIX_MS, setup};
 use super::*;
 use crate::batch::Level;
 use crate::disk::EIO;
@@ -184,6 +185,32 @@ fn reading_begins_at_a_time() {
     assert!(rig.read_on().0.len() < 400, "at most the segment that is written");
     rig.reader = Some(Reader::since(rig.log(), READER_TAG, 0));
     assert_eq!(rig.read_on().0, expected(0, 1000));
+}
+
+/// A clock that was ahead and is set back hides nothing of what was accepted before, neither beside
+/// the writer nor after a start that reads only the last segment.
+#[test]
+fn a_clock_that_is_set_back_hides_nothing() {
+    let mut rig = Rig::ready();
+    for n in 0..1000 {
+        rig.unix_ms = UNIX_MS + if n < 100 { 3_600_000 } else { n };
+        rig.append(&[n as u8; 7_000], Level::LocalDisk);
+        rig.turn();
+        rig.turn();
+    }
+    rig.settle();
+    let begin = |rig: &Rig, after| Reader::since(rig.log(), READER_TAG, UNIX_MS + after).offset();
+    assert_eq!(begin(&rig, 1_800_000), Offset(0));
+    let sealed = rig.log().segments().sealed();
+    assert_eq!(sealed.len(), 2);
+    let (offset, flushed) = (sealed[1].end, rig.partition.marks().flushed);
+    let from = ReplayFrom { offset, segment: 2, position: SEGMENT_HEADER_BYTES, flushed };
+    let directory = setup(1).directory;
+    let found = recover(&mut rig.memory.clone(), &directory, &OWNER, Some(&from), &mut |_| {});
+    let end = found.expect("a good log").log_end();
+    assert!(end.sealed.iter().all(|segment| UNIX_MS + 3_600_000 <= segment.last_unix_ms));
+    let rig = Rig::open(rig.memory, end, 6);
+    assert_eq!(begin(&rig, 1_800_000), Offset(0));
 }
 
 #[test]

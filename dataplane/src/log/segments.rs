@@ -92,7 +92,7 @@ pub struct Sealed {
     pub end: Offset,
     /// Bytes of the file.
     pub file_bytes: u64,
-    /// When its last batch was sealed (Unix time, ms).
+    /// When its last batch was sealed, or a later time (Unix time, ms).
     pub last_unix_ms: u64,
 }
 
@@ -186,6 +186,16 @@ pub struct LogEnd {
     pub prepared: Option<Prepared>,
     /// Number of the next segment that is made.
     pub next_number: u64,
+}
+
+impl LogEnd {
+    /// The latest time at which a batch was sealed, or a later one (Unix time, ms); 0 if there is
+    /// none.
+    pub(super) fn last_unix_ms(&self) -> u64 {
+        let sealed = self.sealed.iter().map(|segment| segment.last_unix_ms);
+        let active = self.active.iter().map(|segment| segment.last_unix_ms);
+        sealed.chain(active).max().unwrap_or(0)
+    }
 }
 
 #[derive(Debug)]

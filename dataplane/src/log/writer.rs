@@ -160,6 +160,8 @@ pub struct Writer {
     /// Whether something has happened since the end of the last turn.
     is_touched: bool,
     fault: Option<Fault>,
+    /// The latest time at which a batch was sealed, or a later one (Unix time, ms).
+    sealed_unix_ms: u64,
 }
 
 impl Writer {
@@ -169,6 +171,7 @@ impl Writer {
     pub fn new(setup: LogSetup, end: LogEnd) -> Self {
         let progress = Progress::at(end.next, end.watermark);
         let unsaid = end.watermark < end.next;
+        let sealed_unix_ms = end.last_unix_ms();
         Self {
             seed: RecordSeed::new(&setup.directory_id, setup.partition),
             epoch: setup.epoch,
@@ -183,6 +186,7 @@ impl Writer {
             hurries: false,
             is_touched: true,
             fault: None,
+            sealed_unix_ms,
         }
     }
 
@@ -422,13 +426,15 @@ impl Writer {
 
     /// Gives a batch its place in the active segment; a closing one if there is none.
     fn put(&mut self, batch: Option<Arc<Batch>>, is_last: bool, unix_ms: u64) -> BatchWrite {
+        // A clock that is set back stands still here: what comes first is never found to be newer.
+        self.sealed_unix_ms = self.sealed_unix_ms.max(unix_ms);
         let mut header = BatchHeader {
             body_bytes: batch.as_ref().map_or(0, |batch| batch.body_bytes()),
             records: batch.as_ref().map_or(0, |batch| batch.len() as u32),
             base_offset: self.progress.submitted(),
             epoch: self.epoch,
             watermark: self.progress.flushed(),
-            sealed_unix_ms: unix_ms,
+            sealed_unix_ms: self.sealed_unix_ms,
             previous_crc: 0,
             is_last,
             log_start: self.segments.start(),
@@ -439,7 +445,7 @@ impl Writer {
         active.index.push(active.position, &header);
         active.previous_crc = BatchHeader::crc_of(&encoded);
         active.position += header.bytes();
-        active.last_unix_ms = unix_ms;
+        active.last_unix_ms = header.sealed_unix_ms;
         BatchWrite { header: encoded, batch }
     }
 
