@@ -410,6 +410,17 @@ fn twenty_thousand_sessions_are_listed_and_ended(transport: Transport) {
     broker.stop();
 }
 
+/// The whole answer to a request.
+fn post(socket: &Path, request: &str) -> String {
+    let mut stream = UnixStream::connect(socket).expect("the socket");
+    let length = request.len();
+    let head = format!("POST /ctl HTTP/1.1\r\nHost: x\r\nContent-Length: {length}");
+    write!(stream, "{head}\r\nConnection: close\r\n\r\n{request}").expect("a request");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("an answer");
+    answer
+}
+
 fn what_makes_no_sense_is_refused(transport: Transport) {
     let (mut broker, _) = start(transport);
     let socket = broker.data_dir().join("ctl.sock");
@@ -432,6 +443,12 @@ fn what_makes_no_sense_is_refused(transport: Transport) {
     }
     let (error, _) = fails(&broker, &["sessions", "end"]);
     assert!(error.contains("which sessions?"), "{error}");
+    // A time that nobody has been absent for.
+    absent(&broker, "meter", "m");
+    let answer =
+        post(&socket, r#"{"ask":"sessions","choose":{"absent_secs":18446744073709551615}}"#);
+    assert!(answer.starts_with("HTTP/1.1 200") && !answer.contains("meter"), "{answer}");
+    assert_eq!(rows(&broker, &["sessions", "--absent"]).len(), 1);
     for wrong in [
         &["sessions", "--absent-for", "long"][..],
         &["sessions", "--absent", "--connected"],

@@ -122,7 +122,8 @@ impl Broker {
         let is_connected = session.link.is_some();
         let is_absent_for = |least: u64| {
             let since = self.absent_since_ms(session.partition, session).filter(|_| !is_connected);
-            since.is_some_and(|since| self.unix_ms(turn.now).saturating_sub(since) >= least * 1000)
+            let least_ms = least.saturating_mul(1000);
+            since.is_some_and(|since| self.unix_ms(turn.now).saturating_sub(since) >= least_ms)
         };
         connected.is_none_or(|wanted| wanted == is_connected)
             && clients.as_ref().is_none_or(|p| glob::matches(p, session.client_id.as_str()))
