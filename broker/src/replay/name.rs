@@ -2,6 +2,7 @@
 
 use super::token::{self, Position};
 use ringlane_mqtt::topic::TopicFilter;
+use std::borrow::Cow;
 use std::time::Duration;
 
 /// What the filters of replay subscriptions begin with.
@@ -45,6 +46,15 @@ pub(crate) fn filter_of(name: &str) -> Option<&str> {
     name.strip_prefix(PREFIX)?.split_once('/').map(|(_, filter)| filter)
 }
 
+/// What is kept of a name: with the word `token` for a token, which may be long, and says nothing once
+/// reading has begun.
+pub(crate) fn kept<'a>(name: &'a str, parsed: &Name<'_>) -> Cow<'a, str> {
+    match parsed.from {
+        From::Token(_) => format!("{PREFIX}token/{}", parsed.filter).into(),
+        _ => name.into(),
+    }
+}
+
 /// Takes a name apart. Tokens are checked against the `seed` of this node.
 ///
 /// # Errors
@@ -80,9 +90,13 @@ fn parse_from(text: &str, seed: u32) -> Option<From> {
     token::decode(text, seed).map(From::Token)
 }
 
-/// Digits alone: no sign, no space.
+/// Digits of the largest number.
+const DIGITS_MAX: usize = 20;
+
+/// Digits alone: no sign, no space, and no more of them than a number has.
 fn number(text: &str) -> Option<u64> {
-    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let digits =
+        (1..=DIGITS_MAX).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit());
     text.parse().ok().filter(|_| digits)
 }
 
@@ -123,6 +137,10 @@ mod tests {
         assert_eq!(from(&token), Ok(From::Token(positions)));
         assert_eq!(parse("$replay/latest/+/b", 7).map(|name| name.filter), Ok("+/b"));
         assert_eq!(filter_of("$replay/anything/+/b"), Some("+/b"));
+        let kept = |name: &str| kept(name, &parse(name, 7).expect("a name")).into_owned();
+        assert_eq!(kept(&format!("$replay/{token}/a/#")), "$replay/token/a/#");
+        assert_eq!(kept("$replay/p3@123/a/#"), "$replay/p3@123/a/#");
+        assert_eq!(from("@18446744073709551615"), Ok(From::Time(u64::MAX)));
     }
 
     #[test]
@@ -147,6 +165,8 @@ mod tests {
             "#",
             "AAAA",
             "-5m ",
+            "@000000000000000000001",
+            "-000000000000000000001m",
         ] {
             assert_eq!(from(bad), Err(FROM_HELP), "{bad:?}");
         }

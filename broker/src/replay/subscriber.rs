@@ -32,14 +32,15 @@ impl Broker {
         pending: &mut PendingSuback,
     ) -> ReasonCode {
         match self.check_replay(turn.now, pending.session, filter.filter) {
-            Ok((Name { filter: part, .. }, starts)) => {
+            Ok((parsed, starts)) => {
                 let options = SubscriptionOptions {
                     qos: filter.qos as u8,
                     no_local: filter.no_local,
                     retain_as_published: false,
                     id: subscription_id,
                 };
-                let names = (filter.filter, part);
+                let kept = name::kept(filter.filter, &parsed);
+                let names = (&*kept, parsed.filter);
                 self.begin_replay(turn, names, options, &starts, pending);
                 ReasonCode(filter.qos as u8)
             }
