@@ -19,6 +19,11 @@ use ringlane_dataplane::time::Nanos;
 use ringlane_mqtt::topic::level_count;
 use ringlane_mqtt::{QoS, ReasonCode, SubscribeFilter};
 
+/// The highest QoS that is granted. What a replay sends is not recorded before it goes out, as exactly
+/// once asks for: after a crash the packet identifier of an exchange that is half done could be that
+/// of another message, which its client would take for the one it has [MQTT-4.3.3-10].
+const QOS_MAX: QoS = QoS::AtLeastOnce;
+
 /// Why a replay subscription is refused, and what the client is told.
 type Refusal = (ReasonCode, &'static str);
 
@@ -33,8 +38,9 @@ impl Broker {
     ) -> ReasonCode {
         match self.check_replay(turn.now, pending.session, filter.filter) {
             Ok((parsed, starts)) => {
+                let qos = filter.qos.min(QOS_MAX);
                 let options = SubscriptionOptions {
-                    qos: filter.qos as u8,
+                    qos: qos as u8,
                     no_local: filter.no_local,
                     retain_as_published: false,
                     id: subscription_id,
@@ -42,7 +48,7 @@ impl Broker {
                 let kept = name::kept(filter.filter, &parsed);
                 let names = (&*kept, parsed.filter);
                 self.begin_replay(turn, names, options, &starts, pending);
-                ReasonCode(filter.qos as u8)
+                ReasonCode(qos as u8)
             }
             Err((reason, text)) => {
                 pending.text.get_or_insert_with(|| text.to_owned());
