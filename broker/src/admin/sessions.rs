@@ -54,7 +54,7 @@ impl Broker {
 
     /// With how many ranges of postings were looked at.
     fn session_row(&self, turn: &Turn<'_>, session: &Session) -> (SessionRow, usize) {
-        let connected = session.link.is_some();
+        let connected = self.has_client(session);
         let absent_since_ms =
             if connected { None } else { self.absent_since_ms(session.partition, session) };
         let expiry_secs = Some(session.expiry_secs).filter(|secs| *secs != NEVER_EXPIRES);
@@ -116,10 +116,15 @@ impl Broker {
         (pending, oldest.or(in_memory), backlog.ranges + 1)
     }
 
+    /// Whether a session has a connection, or one whose CONNACK waits for the log.
+    fn has_client(&self, session: &Session) -> bool {
+        session.link.is_some() || self.is_opening(session.id)
+    }
+
     /// Whether a session is among those that were chosen, leaving aside what it is owed.
     fn is_chosen(&self, turn: &Turn<'_>, session: &Session, choose: &SessionChoice) -> bool {
         let SessionChoice { clients, connected, absent_secs, owed: _ } = choose;
-        let is_connected = session.link.is_some();
+        let is_connected = self.has_client(session);
         let is_absent_for = |least: u64| {
             let since = self.absent_since_ms(session.partition, session).filter(|_| !is_connected);
             let least_ms = least.saturating_mul(1000);
@@ -165,8 +170,12 @@ impl Broker {
         }
         *ended_subscriptions += session.subscriptions.len();
         let link = session.link.as_ref().map(|link| link.connection);
-        let opening = self.take_opening(id);
-        if let Some(connection) = opening.or(link) {
+        if let Some(opening) = self.take_opening(id)
+            && let Some(version) = self.connections.get(opening).map(|found| found.version)
+        {
+            self.refuse(turn, opening, version, ReasonCode::ADMINISTRATIVE_ACTION);
+        }
+        if let Some(connection) = link {
             self.send_disconnect(turn, connection, ReasonCode::ADMINISTRATIVE_ACTION, None);
             self.end_connection(turn, connection, End::Unclean);
         }

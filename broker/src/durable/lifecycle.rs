@@ -144,6 +144,11 @@ impl Broker {
         self.end_stall(turn, id);
     }
 
+    /// Whether a connection's CONNACK waits for the record of a session.
+    pub(crate) fn is_opening(&self, session: SessionId) -> bool {
+        self.durable.as_ref().is_some_and(|durable| durable.openings.contains_key(&session))
+    }
+
     /// The connection whose CONNACK a session waits for is the session's now, or is gone.
     pub(crate) fn take_opening(&mut self, session: SessionId) -> Option<ConnectionId> {
         self.durable.as_mut()?.openings.remove(&session)
