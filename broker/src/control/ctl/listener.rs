@@ -17,10 +17,13 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net;
 use tokio::net::unix::SocketAddr;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::sleep;
+use tokio::time::{Sleep, sleep};
 
 /// Connections at once; further ones wait in the kernel's queue.
 const CONNECTIONS_MAX: usize = 8;
+
+/// How long an answer may wait for whoever asked to read on: others wait for the connection.
+const UNREAD_MAX: Duration = Duration::from_secs(30);
 
 /// How long accepting rests after it failed, for lack of descriptors mostly.
 const ACCEPT_REST: Duration = Duration::from_millis(200);
@@ -109,7 +112,7 @@ impl Listener for BoundedListener {
         };
         loop {
             match self.listener.accept().await {
-                Ok((stream, peer)) => return (BoundedStream { stream, _permit: permit }, peer),
+                Ok((stream, peer)) => return (BoundedStream::new(stream, permit), peer),
                 Err(error) => {
                     tracing::warn!(%error, "the operator's socket cannot accept a connection");
                     sleep(ACCEPT_REST).await;
@@ -123,10 +126,32 @@ impl Listener for BoundedListener {
     }
 }
 
-/// A connection that counts while it lives.
+/// A connection that counts while it lives, and ends if it takes nothing for [`UNREAD_MAX`].
 pub(super) struct BoundedStream {
     stream: net::UnixStream,
     _permit: OwnedSemaphorePermit,
+    /// Set while it takes nothing.
+    patience: Option<Pin<Box<Sleep>>>,
+}
+
+impl BoundedStream {
+    fn new(stream: net::UnixStream, permit: OwnedSemaphorePermit) -> Self {
+        Self { stream, _permit: permit, patience: None }
+    }
+
+    /// What came of writing, or an error if nothing has for too long.
+    fn patiently(
+        &mut self,
+        context: &mut Context<'_>,
+        written: Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        if written.is_ready() {
+            self.patience = None;
+            return written;
+        }
+        let patience = self.patience.get_or_insert_with(|| Box::pin(sleep(UNREAD_MAX)));
+        patience.as_mut().poll(context).map(|()| Err(io::ErrorKind::TimedOut.into()))
+    }
 }
 
 impl AsyncRead for BoundedStream {
@@ -145,7 +170,8 @@ impl AsyncWrite for BoundedStream {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
+        let written = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.patiently(context, written)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

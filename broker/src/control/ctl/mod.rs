@@ -23,11 +23,13 @@ use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
+use http_body_util::BodyExt;
 use http_body_util::channel::{Channel, Sender};
 use ringlane_dataplane::routing::Placement;
 use serde::Serialize;
 use std::convert::Infallible;
 use std::sync::Arc;
+use tokio::sync::oneshot;
 
 /// Pieces of an answer that wait for the operator to read on.
 const PIECES_WAITING: usize = 2;
@@ -90,12 +92,23 @@ async fn answer(Shared(answerer): Shared<Answerer>, body: Bytes) -> Response {
         }
     };
     let (sender, body) = Channel::new(PIECES_WAITING);
+    let (connection, gone) = oneshot::channel::<Infallible>();
     tokio::spawn(async move {
         let mut lines = Lines(sender);
-        if let Err(failed) = answerer.answer(request, &mut lines).await {
+        let answered = tokio::select! {
+            answered = answerer.answer(request, &mut lines) => answered,
+            // Nothing more is asked for somebody who has hung up.
+            _ = gone => return,
+        };
+        if let Err(failed) = answered {
             // Whoever asked may have gone; that is one of the failures.
             let _ = lines.send(&[ErrorRow { error: failed.to_string() }]).await;
         }
+    });
+    // The body goes with its connection, and this with the body.
+    let body = body.map_frame(move |frame| {
+        let _ = &connection;
+        frame
     });
     ([(CONTENT_TYPE, "application/x-ndjson")], Body::new(body)).into_response()
 }
