@@ -26,6 +26,9 @@ on_both_transports!(
     a_replay_is_replaced_by_its_filter_and_ends_with_it,
     a_token_of_a_lost_tail_resumes_where_the_log_parts,
     what_cannot_be_read_is_named,
+    what_fits_without_more_is_delivered,
+    a_replay_that_has_not_begun_replaces_none,
+    what_was_in_flight_is_read_again,
     what_was_trimmed_is_said_to_be_gone,
 );
 
@@ -270,7 +273,7 @@ fn the_seam_to_live_messages_has_no_gap_and_no_duplicate(transport: Transport) {
         let mut readers: Vec<Client> =
             (0..3).map(|index| reader(&broker, &format!("reader-{index}"))).collect();
         for (qos, client) in (0..).zip(&mut readers) {
-            assert_eq!(client.subscribe("$replay/earliest/t/#", qos), qos);
+            assert_eq!(client.subscribe("$replay/earliest/t/#", qos), qos.min(1));
         }
         for (qos, client) in (0..).zip(&mut readers) {
             let received = take(client, 4 * EACH);
@@ -625,4 +628,87 @@ fn what_was_trimmed_is_said_to_be_gone(transport: Transport) {
 fn has_record(path: &std::path::Path) -> bool {
     let bytes = std::fs::read(path).expect("a segment");
     bytes[4096..].iter().any(|byte| *byte != 0)
+}
+
+/// A client with a Maximum Packet Size gets what it would get live, without user properties where
+/// they have no room, and is told of what it would not.
+fn what_fits_without_more_is_delivered(transport: Transport) {
+    let broker = Broker::start(&logged(transport, 1));
+    let mut publisher = reader(&broker, "publisher");
+    let fits = "f".repeat(165);
+    for payload in ["first", &fits, &"l".repeat(400), "last"] {
+        publisher.publish("t/a", payload, 1);
+    }
+    for qos in [0, 1] {
+        let limit = Properties::new().four(MAXIMUM_PACKET_SIZE, 190);
+        let connect = Connect::new(Version::V5, "small").properties(limit);
+        let mut client = Client::connect(broker.tcp, &connect);
+        assert_eq!(client.subscribe("$replay/earliest/t/#", qos), qos);
+        let [first, bare, last] = [(); 3].map(|()| client.receive_and_acknowledge());
+        assert_eq!([first.text(), bare.text(), last.text()], ["first", &*fits, "last"]);
+        assert!(token(&first).is_some() && place(&first).offset < place(&last).offset);
+        assert!(user_properties(&bare).is_empty(), "they have no room");
+        let note = user_property(&last, "ringlane-note").expect("of the large one");
+        assert!(note.ends_with("larger than the Maximum Packet Size"), "{note}");
+        assert!(token(&last).is_none(), "it has no room beside the note");
+        publisher.publish("t/a", "live", 1);
+        let live = client.receive_and_acknowledge();
+        assert_eq!(live.text(), "live");
+        assert!(token(&live).is_some(), "it comes as soon as there is room");
+        client.disconnect();
+    }
+    broker.stop();
+}
+
+/// A connection that ends before SUBACK leaves the replay that was there.
+fn a_replay_that_has_not_begun_replaces_none(transport: Transport) {
+    let options = logged(transport, 2);
+    let mut broker = Broker::start(&options);
+    publish_all(&broker, "t/a", 0..5);
+    let durable = Connect::new(Version::V5, "durable").durable();
+    let mut client = Client::connect(broker.tcp, &durable);
+    assert_eq!(client.subscribe("$replay/earliest/t/#", 1), 1);
+    take(&mut client, 20);
+    for number in 5..8 {
+        let anew = [("$replay/-1h/t/#", 1)];
+        let mut bytes = packets::subscribe(Version::V5, 77, &anew, &Properties::new());
+        bytes.extend(packets::disconnect());
+        client.send(&bytes);
+        client.expect_closed();
+        if number == 7 {
+            broker.kill();
+            broker.restart(&options);
+        }
+        publish(&broker, "p0", "t/a", number..number + 1, 1);
+        client = Client::connect(broker.tcp, &durable);
+        assert!(client.connack().session_present());
+        take_until(&mut client, &format!("p0/{number}"));
+        assert_eq!(broker.metric("replays"), 1);
+    }
+    assert_eq!(client.unsubscribe("$replay/earliest/t/#").codes(), [0]);
+    assert_eq!(client.unsubscribe("$replay/earliest/t/#").codes(), [0x11], "there is one");
+    broker.stop();
+}
+
+/// What a client has not acknowledged takes no memory while it is away, and comes again.
+fn what_was_in_flight_is_read_again(transport: Transport) {
+    let broker = Broker::start(&logged(transport, 2));
+    publish_all(&broker, "t/a", 0..10);
+    let durable = Connect::new(Version::V5, "durable").durable();
+    let mut client = Client::connect(broker.tcp, &durable);
+    assert_eq!(client.subscribe("$replay/earliest/t/#", 1), 1);
+    for _ in 0..40 {
+        client.receive();
+    }
+    assert_eq!(broker.metric("inflight_messages"), 40);
+    client.disconnect();
+    broker.wait_until("nothing is kept", |broker| broker.metric("inflight_messages") == 0);
+    let mut client = Client::connect(broker.tcp, &durable);
+    let again = take(&mut client, 40);
+    expect_all(&again, 0..10);
+    client.expect_nothing();
+    client.disconnect();
+    let mut client = Client::connect(broker.tcp, &durable);
+    client.expect_nothing();
+    broker.stop();
 }

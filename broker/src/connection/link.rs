@@ -92,19 +92,7 @@ impl Link {
         now: Nanos,
         delivery: &Delivery<'_>,
     ) -> Written {
-        let mut head = PublishHead {
-            version: self.version,
-            dup: delivery.dup,
-            qos: delivery.qos,
-            retain: delivery.retain,
-            topic: delivery.topic,
-            topic_alias: None,
-            packet_id: delivery.packet_id,
-            message_expiry_secs: remaining_secs(delivery.expires_at, now),
-            subscription_ids: delivery.ids,
-            forwarded: delivery.properties,
-            payload_bytes: delivery.payload.len(),
-        };
+        let mut head = self.head(now, delivery);
         let given = self.choose_alias(&mut head, delivery.topic);
         if self.is_too_large(&head) {
             // A new alias makes the packet longer; it may fit without.
@@ -130,6 +118,28 @@ impl Link {
 }
 
 impl Link {
+    /// Whether a PUBLISH is not above the client's Maximum Packet Size.
+    pub(crate) fn takes(&self, now: Nanos, delivery: &Delivery<'_>) -> bool {
+        !self.is_too_large(&self.head(now, delivery))
+    }
+
+    /// The head of a PUBLISH without a topic alias.
+    fn head<'a>(&self, now: Nanos, delivery: &Delivery<'a>) -> PublishHead<'a> {
+        PublishHead {
+            version: self.version,
+            dup: delivery.dup,
+            qos: delivery.qos,
+            retain: delivery.retain,
+            topic: delivery.topic,
+            topic_alias: None,
+            packet_id: delivery.packet_id,
+            message_expiry_secs: remaining_secs(delivery.expires_at, now),
+            subscription_ids: delivery.ids,
+            forwarded: delivery.properties,
+            payload_bytes: delivery.payload.len(),
+        }
+    }
+
     fn is_too_large(&self, head: &PublishHead<'_>) -> bool {
         self.packet_bytes_max < usize::MAX && encode::publish_bytes(head) > self.packet_bytes_max
     }

@@ -11,6 +11,7 @@ use crate::service::sizes::SHARE_PAYLOAD_BYTES;
 use crate::service::{Broker, Sizes, Turn};
 use crate::session::{Inflight, NOT_POSTED, Pending, Session, SessionId, SubscriptionIds};
 use ringlane_dataplane::net::Sockets;
+use ringlane_dataplane::time::Nanos;
 use ringlane_mqtt::{QoS, encode};
 
 /// What came of trying to send the next message.
@@ -206,6 +207,12 @@ impl Broker {
         })
     }
 
+    /// Whether a message is small enough for the client of a session [MQTT-3.1.2-24].
+    pub(crate) fn is_small_enough(&self, now: Nanos, id: SessionId, pending: &Pending) -> bool {
+        let link = self.sessions.get(id).and_then(|session| session.link.as_ref());
+        link.is_none_or(|link| link.takes(now, &delivery(pending, 1, false)))
+    }
+
     /// Sends a message that was not queued to a session that takes more.
     pub(crate) fn send_now(&mut self, turn: &mut Turn<'_>, id: SessionId, pending: Pending) {
         match self.send_fresh(turn, id, pending) {
@@ -333,9 +340,13 @@ pub(crate) fn write_pending(
     packet_id: u16,
     dup: bool,
 ) -> Written {
+    link.write_publish(turn.sockets, turn.now, &delivery(pending, packet_id, dup))
+}
+
+fn delivery(pending: &Pending, packet_id: u16, dup: bool) -> Delivery<'_> {
     let message = &pending.message;
     let large = message.payload().len() >= SHARE_PAYLOAD_BYTES;
-    let delivery = Delivery {
+    Delivery {
         topic: message.topic(),
         properties: message.properties(),
         payload: message.payload(),
@@ -346,6 +357,5 @@ pub(crate) fn write_pending(
         packet_id,
         ids: pending.ids.as_slice(),
         shared: large.then_some(message),
-    };
-    link.write_publish(turn.sockets, turn.now, &delivery)
+    }
 }

@@ -264,7 +264,7 @@ impl Broker {
             });
             self.metrics.packets_sent.add(1);
         }
-        self.grant_replays(suback.session, suback.id);
+        self.grant_replays(turn, suback.session, suback.id);
         for filter in &suback.retained {
             self.start_priming(turn, suback.session, filter);
         }

@@ -44,9 +44,10 @@ impl Broker {
             return;
         }
         for id in self.replays.of(session) {
-            let Some(replay) = self.replays.get_mut(id).filter(|replay| replay.is_placed()) else {
+            let Some(replay) = self.replays.get_mut(id) else { continue };
+            if !replay.is_placed() || replay.is_replaced {
                 continue;
-            };
+            }
             if replay.take_moved() {
                 let body = ReplayBody { options: replay.options, positions: replay.done() };
                 let name = replay.name.clone();

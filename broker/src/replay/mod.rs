@@ -11,6 +11,7 @@
 mod durable;
 pub(crate) mod mail;
 mod name;
+mod outgoing;
 mod owner;
 mod part;
 mod properties;

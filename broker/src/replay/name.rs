@@ -55,6 +55,11 @@ pub(crate) fn kept<'a>(name: &'a str, parsed: &Name<'_>) -> Cow<'a, str> {
     }
 }
 
+/// Whether `$replay/{token}/{filter}` is short enough for a client to subscribe to (MQTT5 §1.5.4).
+pub(crate) fn has_room_for(token: &str, filter: &str) -> bool {
+    PREFIX.len() + token.len() + 1 + filter.len() <= usize::from(u16::MAX)
+}
+
 /// Takes a name apart. Tokens are checked against the `seed` of this node.
 ///
 /// # Errors

@@ -1,7 +1,6 @@
 //! The user properties that tell a client of MQTT 5 what it is reading (docs/replay.md).
 
 use ringlane_dataplane::ids::PartitionId;
-use ringlane_dataplane::log::record::RecordHead;
 use ringlane_mqtt::encode::user_property;
 
 /// The number of the partition.
@@ -16,10 +15,19 @@ const TOKEN: &str = "ringlane-token";
 const NOTE: &str = "ringlane-note";
 
 /// Where a message lies.
-pub(super) fn put_place(out: &mut Vec<u8>, partition: PartitionId, head: &RecordHead) {
+pub(super) fn put_place(out: &mut Vec<u8>, partition: PartitionId, offset: u64, unix_ms: u64) {
     user_property(out, PARTITION, &partition.0.to_string());
-    user_property(out, OFFSET, &head.offset.0.to_string());
-    user_property(out, TIME, &head.unix_ms.to_string());
+    user_property(out, OFFSET, &offset.to_string());
+    user_property(out, TIME, &unix_ms.to_string());
+}
+
+/// Takes the place off again, which is the last thing there.
+pub(super) fn cut_place(from: &mut Vec<u8>, partition: PartitionId, offset: u64, unix_ms: u64) {
+    let mut place = Vec::new();
+    put_place(&mut place, partition, offset, unix_ms);
+    if from.ends_with(&place) {
+        from.truncate(from.len() - place.len());
+    }
 }
 
 pub(super) fn put_token(out: &mut Vec<u8>, token: &str) {
@@ -28,4 +36,23 @@ pub(super) fn put_token(out: &mut Vec<u8>, token: &str) {
 
 pub(super) fn put_note(out: &mut Vec<u8>, note: &str) {
     user_property(out, NOTE, note);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_place_is_put_and_cut() {
+        let mut properties = b"own".to_vec();
+        put_place(&mut properties, PartitionId(3), 7, 1_700_000_000_000);
+        let with_place = properties.clone();
+        cut_place(&mut properties, PartitionId(3), 7, 1_700_000_000_000);
+        assert_eq!(properties, b"own");
+        cut_place(&mut properties, PartitionId(3), 7, 1_700_000_000_000);
+        assert_eq!(properties, b"own", "it is there once");
+        properties.clone_from(&with_place);
+        cut_place(&mut properties, PartitionId(3), 8, 1_700_000_000_000);
+        assert_eq!(properties, with_place, "another one");
+    }
 }

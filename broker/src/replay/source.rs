@@ -291,6 +291,7 @@ fn make(
     };
     scratch.clear();
     scratch.extend_from_slice(record.properties);
-    properties::put_place(scratch, partition, &record.head);
+    let RecordHead { offset, unix_ms, .. } = record.head;
+    properties::put_place(scratch, partition, offset.0, unix_ms);
     tools.maker.make(head, record.topic, scratch, record.payload)
 }

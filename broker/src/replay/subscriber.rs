@@ -1,20 +1,16 @@
 //! The subscriber's side: replays begin and end with their subscriptions, sleep while their session
 //! has no connection, and hand out messages as fast as the client takes them.
 
-use super::mail::{Batch, Credit, Opened, Opening, ReplayId, ReplayMail, Source, Start, Wanted};
+use super::mail::{Batch, Opened, Opening, ReplayId, ReplayMail, Source, Start, Wanted};
 use super::name::{self, From, Name};
 use super::part::Part;
-use super::properties;
-use super::subscription::{Merged, Outgoing, Replay};
-use super::table::Ticket;
-use super::token::{self, Position};
+use super::subscription::{Merged, Replay};
+use super::token::Position;
 use crate::durable::SubscriptionOptions;
-use crate::groups::Errand;
 use crate::mail::Mail;
 use crate::service::{Broker, PendingSuback, Timer, Turn};
-use crate::session::{NOT_POSTED, Pending, SessionId, SubscriptionIds};
+use crate::session::SessionId;
 use ringlane_dataplane::ids::PartitionId;
-use ringlane_dataplane::message::Message;
 use ringlane_dataplane::time::Nanos;
 use ringlane_mqtt::topic::level_count;
 use ringlane_mqtt::{QoS, ReasonCode, SubscribeFilter};
@@ -79,7 +75,7 @@ impl Broker {
         let starts = starts.ok_or_else(|| invalid("there is no such partition"))?;
         if self.replays.find(session, parsed.filter).is_none() {
             let quota = |text| (ReasonCode::QUOTA_EXCEEDED, text);
-            if self.replays.of(session).len() >= usize::from(mqtt.max_replays) {
+            if self.replays.listed(session).count() >= usize::from(mqtt.max_replays) {
                 return Err(quota("this client has as many replays as mqtt.max_replays allows"));
             }
             if self.replays.active_count() >= self.sizes.replays_max {
@@ -127,15 +123,8 @@ impl Broker {
         pending: &mut PendingSuback,
     ) {
         let session = pending.session;
-        if let Some(old) = self.replays.find(session, filter) {
-            let named_before = self.replays.get_mut(old).filter(|r| r.suback == Some(pending.id));
-            if let Some(old) = named_before {
-                // In the same packet.
-                old.suback = None;
-                pending.joins_left -= 1;
-            }
-            self.remove_replay(turn, old);
-        }
+        let old = self.replays.find(session, filter);
+        let replaces = old.and_then(|old| self.set_aside(turn, old, pending));
         let id = self.replays.fresh_id();
         let nowhere = |(partition, _): &(PartitionId, Start)| Position {
             partition: partition.0,
@@ -144,13 +133,51 @@ impl Broker {
         };
         let positions = starts.iter().map(nowhere);
         let mut replay = Replay::new(id, session, (name, filter), options, positions);
-        replay.suback = Some(pending.id);
+        (replay.suback, replay.is_awaited, replay.replaces) = (Some(pending.id), true, replaces);
         replay.set_moved();
         pending.joins_left += 1;
         self.replays.insert(replay);
         self.replays.set_active(id, true);
         self.open_parts(turn, id, starts);
         self.show_replays();
+    }
+
+    /// A replay of the same filter begins. This one sleeps until that one is granted, and goes on if
+    /// that never is; if this one has not begun yet itself, what it was to replace does so.
+    fn set_aside(
+        &mut self,
+        turn: &mut Turn<'_>,
+        id: ReplayId,
+        pending: &mut PendingSuback,
+    ) -> Option<ReplayId> {
+        let old = self.replays.get_mut(id)?;
+        if old.suback == Some(pending.id) && core::mem::take(&mut old.is_awaited) {
+            // In the same packet.
+            pending.joins_left -= 1;
+        }
+        let before = old.replaces.take();
+        if !old.is_granted && !old.is_open() {
+            self.remove_replay(turn, id);
+            return before;
+        }
+        (old.is_granted, old.is_replaced) = (true, true);
+        self.put_to_sleep(turn, id);
+        if let Some(before) = before {
+            self.remove_replay(turn, before);
+        }
+        Some(id)
+    }
+
+    /// Nothing is read for a replay any more until it is woken.
+    fn put_to_sleep(&mut self, turn: &mut Turn<'_>, id: ReplayId) {
+        let Some(replay) = self.replays.get_mut(id) else { return };
+        let (sources, was_active) = (replay.sources(), replay.is_active);
+        replay.pause();
+        replay.set_moved();
+        self.replays.set_active(id, false);
+        if was_active {
+            self.close_parts(turn, &sources);
+        }
     }
 
     /// Asks the owners of partitions to read.
@@ -173,7 +200,12 @@ impl Broker {
         }
     }
 
-    fn send_to_owner(&mut self, turn: &mut Turn<'_>, partition: PartitionId, mail: ReplayMail) {
+    pub(super) fn send_to_owner(
+        &mut self,
+        turn: &mut Turn<'_>,
+        partition: PartitionId,
+        mail: ReplayMail,
+    ) {
         let owner = self.placement.owner(partition);
         self.send_mail(turn, owner, Mail::Replay(Box::new(mail)));
     }
@@ -184,14 +216,17 @@ impl Broker {
         }
     }
 
-    /// Ends a replay. A SUBACK that waits for it does so no more.
+    /// Ends a replay, and the one that it was to replace. A SUBACK that waits for it does so no more.
     pub(super) fn remove_replay(&mut self, turn: &mut Turn<'_>, id: ReplayId) -> Option<Replay> {
         let replay = self.replays.remove(id)?;
         if replay.is_active {
             self.close_parts(turn, &replay.sources());
         }
-        if let Some(suback) = replay.suback {
+        if let Some(suback) = replay.suback.filter(|_| replay.is_awaited) {
             self.announcer.on_joined(suback);
+        }
+        if let Some(replaced) = replay.replaces {
+            self.remove_replay(turn, replaced);
         }
         self.show_replays();
         Some(replay)
@@ -217,52 +252,66 @@ impl Broker {
     }
 
     /// SUBACK goes out: messages may follow.
-    pub(crate) fn grant_replays(&mut self, session: SessionId, suback: u64) {
+    pub(crate) fn grant_replays(&mut self, turn: &mut Turn<'_>, session: SessionId, suback: u64) {
         for id in self.replays.of(session) {
-            if let Some(replay) = self.replays.get_mut(id).filter(|r| r.suback == Some(suback)) {
-                (replay.suback, replay.is_granted) = (None, true);
+            let granted = self.replays.get_mut(id).filter(|replay| replay.suback == Some(suback));
+            let Some(replay) = granted else { continue };
+            (replay.suback, replay.is_granted) = (None, true);
+            if let Some(replaced) = replay.replaces.take() {
+                self.remove_replay(turn, replaced);
             }
         }
         self.replays.wake(session);
     }
 
-    /// The session lost its connection: nothing is read for it meanwhile. What was not granted is
-    /// no subscription.
+    /// The session lost its connection: nothing is read for it meanwhile, and what it did not
+    /// acknowledge is read again. What has not begun is no subscription, and replaces none.
     pub(crate) fn pause_replays(&mut self, turn: &mut Turn<'_>, session: SessionId) {
         let ids = self.replays.of(session);
         if ids.is_empty() {
             return;
         }
+        self.take_back_replayed(session);
         for id in ids {
             let Some(replay) = self.replays.get_mut(id) else { continue };
-            if !replay.is_granted && !replay.is_open() {
-                if let Some(replay) = self.remove_replay(turn, id) {
-                    self.record_replay_end(turn, session, &replay.name);
+            let replaced = replay.replaces.take();
+            if replay.is_granted || replay.is_open() {
+                replay.parts.iter_mut().for_each(Part::rewind);
+                self.put_to_sleep(turn, id);
+                if let Some(replaced) = replaced {
+                    self.remove_replay(turn, replaced);
                 }
                 continue;
             }
-            let sources = replay.sources();
-            replay.pause();
-            replay.set_moved();
-            self.replays.set_active(id, false);
-            self.close_parts(turn, &sources);
+            let removed = self.remove_replay(turn, id);
+            if let Some(old) = replaced.and_then(|old| self.replays.get_mut(old)) {
+                old.is_replaced = false;
+            } else if let Some(replay) = removed {
+                self.record_replay_end(turn, session, &replay.name);
+            }
         }
         self.record_replays(turn, session);
         self.settle_announcements(turn);
         self.show_replays();
     }
 
+    /// Messages of replays that were sent and not acknowledged go out of memory: they are read again.
+    /// Those of replays that have ended since stay, and are sent again [MQTT-3.10.4-3].
+    fn take_back_replayed(&mut self, session: SessionId) {
+        let Self { sessions, replays, metrics, .. } = self;
+        let held = sessions.get_mut(session).and_then(|held| held.outbound.existing());
+        let Some(outbound) = held else { return };
+        let before = outbound.inflight_len();
+        outbound.drop_read_again(|ticket| replays.get(ticket.replay).is_some());
+        metrics.inflight_messages.sub((before - outbound.inflight_len()) as u64);
+    }
+
     /// The session has a connection again: its replays go on.
     pub(crate) fn resume_replays(&mut self, turn: &mut Turn<'_>, session: SessionId) {
-        let held = self.sessions.get(session);
-        let is_resent = held.is_some_and(|held| held.outbound.inflight_len() > 0);
         for id in self.replays.of(session) {
             let Some(replay) = self.replays.get_mut(id).filter(|replay| !replay.is_active) else {
                 continue;
             };
-            if !is_resent {
-                replay.parts.iter_mut().for_each(Part::rewind);
-            }
             replay.is_granted = true;
             let starts = replay.starts();
             self.replays.set_active(id, true);
@@ -295,11 +344,12 @@ impl Broker {
             replay.note(note.clone());
         }
         let (suback, is_open) = (replay.suback, replay.is_open());
+        let was_awaited = is_open && core::mem::take(&mut replay.is_awaited);
         let Some(suback) = suback else { return };
         if let Some(note) = note {
             self.announcer.note(suback, &note);
         }
-        if is_open {
+        if was_awaited {
             self.announcer.on_joined(suback);
             self.settle_announcements(turn);
         }
@@ -375,41 +425,5 @@ impl Broker {
             }
         }
         next
-    }
-
-    fn send_replayed(&mut self, turn: &mut Turn<'_>, id: ReplayId, outgoing: Outgoing) {
-        let Some(replay) = self.replays.get_mut(id) else { return };
-        let (session, qos, partition) = (replay.session, outgoing.qos, outgoing.partition);
-        let ids = match replay.options.id {
-            0 => SubscriptionIds::None,
-            id => SubscriptionIds::One(id),
-        };
-        let source = replay.source(partition);
-        let credit = replay.part_mut(partition).and_then(|part| part.take_spent());
-        let token = outgoing.with_token.then(|| token::encode(&replay.handed(), self.replay_seed));
-        let offset = outgoing.stored.offset;
-        let message = self.extended(outgoing.stored.message, token.as_deref(), &outgoing.notes);
-        let ticket = Ticket { replay: id, partition, offset };
-        let ticket = (qos != QoS::AtMostOnce).then(|| Box::new(Errand::Replay(ticket)));
-        let (retain, posting) = (false, NOT_POSTED);
-        self.send_now(turn, session, Pending { message, qos, retain, ids, ticket, posting });
-        if let Some(amount) = credit {
-            self.send_to_owner(turn, partition, ReplayMail::Credit(Credit { source, amount }));
-        }
-    }
-
-    /// A message with more user properties, if there are any.
-    fn extended(&mut self, message: Message, token: Option<&str>, notes: &[String]) -> Message {
-        if token.is_none() && notes.is_empty() {
-            return message;
-        }
-        let mut properties = message.properties().to_vec();
-        if let Some(token) = token {
-            properties::put_token(&mut properties, token);
-        }
-        for note in notes {
-            properties::put_note(&mut properties, note);
-        }
-        self.maker.make(*message.head(), message.topic(), &properties, message.payload())
     }
 }

@@ -4,6 +4,7 @@
 //! shows no message is waited for only briefly.
 
 use super::mail::{ReplayId, Source, Start, Stored};
+use super::outgoing::Form;
 use super::part::Part;
 use super::token::Position;
 use crate::durable::SubscriptionOptions;
@@ -11,7 +12,6 @@ use crate::session::SessionId;
 use ringlane_dataplane::ids::PartitionId;
 use ringlane_dataplane::time::Nanos;
 use ringlane_mqtt::QoS;
-use std::collections::VecDeque;
 use std::time::Duration;
 
 /// How long the merge waits for a partition of which nothing is known.
@@ -32,7 +32,6 @@ pub(super) struct Outgoing {
     pub(super) partition: PartitionId,
     pub(super) qos: QoS,
     pub(super) with_token: bool,
-    pub(super) notes: Vec<String>,
 }
 
 /// What the merge has.
@@ -56,13 +55,19 @@ pub(crate) struct Replay {
     pub(super) filter: Box<str>,
     pub(super) options: SubscriptionOptions,
     pub(super) parts: Vec<Part>,
-    /// The SUBACK that waits until all partitions are open.
+    /// The SUBACK that grants it, as long as that has not gone out.
     pub(super) suback: Option<u64>,
+    /// Whether that waits until all partitions are open.
+    pub(super) is_awaited: bool,
+    /// The replay of the same filter whose place it takes once it is granted.
+    pub(super) replaces: Option<ReplayId>,
+    /// Whether another one is about to take its place.
+    pub(super) is_replaced: bool,
     /// Whether SUBACK has gone out, or was in an earlier connection.
     pub(super) is_granted: bool,
     /// Whether partitions are being read for it.
     pub(super) is_active: bool,
-    notes: VecDeque<String>,
+    notes: Vec<String>,
     notes_left_out: u64,
     since_token: u32,
     token_at: Nanos,
@@ -91,9 +96,12 @@ impl Replay {
             options,
             parts,
             suback: None,
+            is_awaited: false,
+            replaces: None,
+            is_replaced: false,
             is_granted: false,
             is_active: false,
-            notes: VecDeque::new(),
+            notes: Vec::new(),
             notes_left_out: 0,
             since_token: 0,
             token_at: Nanos::NEVER,
@@ -148,16 +156,28 @@ impl Replay {
 
     pub(super) fn note(&mut self, note: String) {
         if self.notes.len() < NOTES_MAX {
-            self.notes.push_back(note);
+            self.notes.push(note);
         } else {
             self.notes_left_out += 1;
         }
     }
 
-    pub(super) fn take_notes(&mut self) -> Vec<String> {
-        let left_out = core::mem::take(&mut self.notes_left_out);
-        let more = (left_out > 0).then(|| format!("{left_out} more: see the log of the broker"));
-        self.notes.drain(..).chain(more).collect()
+    /// What the client is to know.
+    pub(super) fn notes(&self) -> Vec<String> {
+        let left_out = self.notes_left_out;
+        let more = (left_out > 0).then(|| format!("{left_out} more that are not named here"));
+        self.notes.iter().cloned().chain(more).collect()
+    }
+
+    /// A message goes out in this form, or does not go out at all: what did not fit comes later.
+    pub(super) fn on_formed(&mut self, form: Option<Form>) {
+        if form.is_some_and(|form| form <= Form::Notes) {
+            self.notes.clear();
+            self.notes_left_out = 0;
+        }
+        if form != Some(Form::Whole) {
+            self.token_at = Nanos::NEVER;
+        }
     }
 
     /// Which partition has what comes next.
@@ -197,7 +217,7 @@ impl Replay {
         if with_token {
             (self.since_token, self.token_at) = (0, now);
         }
-        Some(Outgoing { stored, partition, qos, with_token, notes: self.take_notes() })
+        Some(Outgoing { stored, partition, qos, with_token })
     }
 
     /// How far the client was handed everything: what a token says.
@@ -320,9 +340,14 @@ mod tests {
         (0..20).for_each(|n| replay.note(format!("note {n}")));
         feed(&mut replay, 0, &[(0, 1)], 10, true);
         feed(&mut replay, 3, &[(0, 2)], 10, true);
-        let notes = replay.take(0, NOW).expect("a head").notes;
-        assert_eq!((notes.len(), &*notes[8]), (9, "12 more: see the log of the broker"));
-        assert!(replay.take(1, NOW).expect("a head").notes.is_empty());
+        assert!(replay.take(0, NOW).is_some_and(|outgoing| outgoing.with_token));
+        let notes = replay.notes();
+        assert_eq!((notes.len(), &*notes[8]), (9, "12 more that are not named here"));
+        replay.on_formed(Some(Form::Place));
+        assert_eq!(replay.notes(), notes, "they did not fit, nor did the token");
+        assert!(replay.take(1, NOW).is_some_and(|outgoing| outgoing.with_token));
+        replay.on_formed(Some(Form::Whole));
+        assert!(replay.notes().is_empty());
     }
 
     #[test]

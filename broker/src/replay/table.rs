@@ -74,13 +74,15 @@ impl Replays {
         session: SessionId,
     ) -> impl Iterator<Item = (&str, &str, SubscriptionOptions)> {
         let ids = self.by_session.get(&session).into_iter().flatten();
-        let replays = ids.filter_map(|id| self.by_id.get(id));
+        let replays = ids.filter_map(|id| self.by_id.get(id)).filter(|replay| !replay.is_replaced);
         replays.map(|replay| (&*replay.name, &*replay.filter, replay.options))
     }
 
+    /// The replay of a filter, unless another one is about to take its place.
     pub(super) fn find(&self, session: SessionId, filter: &str) -> Option<ReplayId> {
         let mut ids = self.by_session.get(&session)?.iter().copied();
-        ids.find(|id| self.by_id.get(id).is_some_and(|replay| *replay.filter == *filter))
+        let is_it = |replay: &Replay| *replay.filter == *filter && !replay.is_replaced;
+        ids.find(|id| self.by_id.get(id).is_some_and(is_it))
     }
 
     /// Whether a replay is read, or sleeps.

@@ -8,6 +8,7 @@
 
 use crate::groups::Errand;
 use crate::lazy::Empty;
+use crate::replay::Ticket as ReplayTicket;
 use ringlane_dataplane::message::Message;
 use ringlane_dataplane::time::Nanos;
 use ringlane_mqtt::QoS;
@@ -475,6 +476,22 @@ impl Outbound {
             }
         }
         taken
+    }
+
+    /// Drops what was sent of replays that read it again.
+    pub(crate) fn drop_read_again(&mut self, is_read_again: impl Fn(&ReplayTicket) -> bool) {
+        let Self { inflight, inflight_bytes, resend_left, .. } = self;
+        inflight.retain(|inflight| {
+            let Some(Errand::Replay(ticket)) = inflight.pending.ticket.as_deref() else {
+                return true;
+            };
+            let stays = inflight.pending.qos != QoS::AtLeastOnce || !is_read_again(ticket);
+            if !stays {
+                *inflight_bytes -= inflight.pending.cost_bytes();
+                *resend_left -= usize::from(inflight.phase == Phase::Resend);
+            }
+            stays
+        });
     }
 
     /// Takes out the queued messages whose interval has passed.
