@@ -156,7 +156,7 @@ impl Broker {
             pending.joins_left -= 1;
         }
         let before = old.replaces.take();
-        if !old.is_granted && !old.is_open() {
+        if !old.has_begun() {
             self.remove_replay(turn, id);
             return before;
         }
@@ -271,28 +271,34 @@ impl Broker {
         if ids.is_empty() {
             return;
         }
+        ids.iter().for_each(|id| self.end_replacing(turn, *id));
         self.take_back_replayed(session);
         for id in ids {
             let Some(replay) = self.replays.get_mut(id) else { continue };
-            let replaced = replay.replaces.take();
-            if replay.is_granted || replay.is_open() {
+            if replay.has_begun() {
                 replay.parts.iter_mut().for_each(Part::rewind);
                 self.put_to_sleep(turn, id);
-                if let Some(replaced) = replaced {
-                    self.remove_replay(turn, replaced);
-                }
-                continue;
-            }
-            let removed = self.remove_replay(turn, id);
-            if let Some(old) = replaced.and_then(|old| self.replays.get_mut(old)) {
-                old.is_replaced = false;
-            } else if let Some(replay) = removed {
+            } else if let Some(replay) = self.remove_replay(turn, id) {
                 self.record_replay_end(turn, session, &replay.name);
             }
         }
         self.record_replays(turn, session);
         self.settle_announcements(turn);
         self.show_replays();
+    }
+
+    /// Of a replay and the one that it is to replace one stays: the old one if this has not begun.
+    fn end_replacing(&mut self, turn: &mut Turn<'_>, id: ReplayId) {
+        let Some(replay) = self.replays.get_mut(id) else { return };
+        let Some(replaced) = replay.replaces.take() else { return };
+        if replay.has_begun() {
+            self.remove_replay(turn, replaced);
+            return;
+        }
+        self.remove_replay(turn, id);
+        if let Some(old) = self.replays.get_mut(replaced) {
+            old.is_replaced = false;
+        }
     }
 
     /// Messages of replays that were sent and not acknowledged go out of memory: they are read again.

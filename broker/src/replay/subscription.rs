@@ -139,6 +139,11 @@ impl Replay {
         self.run > 0 || self.suback.is_none() || self.is_open()
     }
 
+    /// Whether it is a subscription of its session, even if SUBACK never goes out.
+    pub(super) fn has_begun(&self) -> bool {
+        self.is_granted || self.is_open()
+    }
+
     /// Whether the owner of every partition has said where it begins.
     pub(super) fn is_open(&self) -> bool {
         self.parts.iter().all(Part::is_open)
