@@ -139,11 +139,24 @@ pub struct Reader {
     batch: Option<InBatch>,
     window: Vec<u8>,
     window_at: u64,
+    /// Bytes that were asked for.
+    window_wanted: u32,
+    /// Fewer came: the file ends there.
+    is_cut: bool,
     /// The flushed mark when the window was asked for: below it all is in the window, or behind it.
     window_flushed: Offset,
     failure: Option<(u64, ReadFailure)>,
     error: Option<ReadError>,
+    is_put_off: bool,
     is_closing: bool,
+}
+
+/// Errors of a host that is short of something just now: EINTR, EAGAIN, ENOMEM, ENFILE, EMFILE
+/// (errno(3)). They say nothing of what is on the disk.
+const TRANSIENT: [i32; 5] = [4, 11, 12, 23, 24];
+
+fn is_transient(error: &DiskError) -> bool {
+    TRANSIENT.contains(&error.errno)
 }
 
 impl Reader {
@@ -166,9 +179,12 @@ impl Reader {
             batch: None,
             window: Vec::new(),
             window_at: 0,
+            window_wanted: 0,
+            is_cut: false,
             window_flushed: Offset(0),
             failure: None,
             error: None,
+            is_put_off: false,
             is_closing: false,
         }
     }
@@ -227,6 +243,24 @@ impl Reader {
         self.error.is_some()
     }
 
+    /// Whether the host was short of descriptors or memory for what was asked last: nothing is
+    /// lost, and it is to be asked again, best after a while. Told once.
+    pub fn take_put_off(&mut self) -> bool {
+        core::mem::take(&mut self.is_put_off)
+    }
+
+    /// Lets go of what was read and not handed out: it is read again when it is wanted.
+    pub fn forget_window(&mut self) {
+        self.window = Vec::new();
+        self.is_cut = false;
+    }
+
+    /// Bytes of the file that are in memory.
+    #[must_use]
+    pub fn window_bytes(&self) -> usize {
+        self.window.len()
+    }
+
     /// The record that comes next, as far as it is in memory.
     pub fn next_record(&mut self) -> Next<'_> {
         if let Some(error) = self.error.take() {
@@ -277,22 +311,30 @@ impl Reader {
     }
 
     /// The bytes at `position` that are in memory; if there are fewer, they are wanted.
-    fn loaded(&mut self, bytes: usize) -> Option<usize> {
+    ///
+    /// # Errors
+    ///
+    /// `at_end` if the file ends before them.
+    fn loaded(&mut self, bytes: usize, at_end: ReadFailure) -> Result<Option<usize>, ReadFailure> {
         let at = self.position.checked_sub(self.window_at).map(|at| at as usize);
-        if let Some(at) = at
-            && at + bytes <= self.window.len()
-        {
-            return Some(at);
+        if let Some(at) = at {
+            if at + bytes <= self.window.len() {
+                return Ok(Some(at));
+            }
+            if self.is_cut {
+                return Err(at_end);
+            }
         }
         self.want = Some((self.position, WINDOW_BYTES.max(bytes as u32)));
-        None
+        Ok(None)
     }
 
     /// Reads the header of the next batch. Whether it was there.
     fn begin_batch(&mut self) -> Result<bool, ReadFailure> {
         let Some(segment) = &self.segment else { return Ok(false) };
         let id = segment.id;
-        let Some(at) = self.loaded(BATCH_HEADER_BYTES) else { return Ok(false) };
+        let short = ReadFailure::Header(HeaderError::Short);
+        let Some(at) = self.loaded(BATCH_HEADER_BYTES, short)? else { return Ok(false) };
         let header = BatchHeader::decode(&self.window[at..], &id).map_err(ReadFailure::Header)?;
         if header.base_offset != self.expected {
             return Err(ReadFailure::Misplaced);
@@ -328,12 +370,12 @@ impl Reader {
         if left < RECORD_HEAD_BYTES as u64 {
             return Err(length);
         }
-        let Some(at) = self.loaded(RECORD_HEAD_BYTES) else { return Ok(None) };
+        let Some(at) = self.loaded(RECORD_HEAD_BYTES, length)? else { return Ok(None) };
         let bytes = u32_at(&self.window, at + 4) as usize;
         if bytes < RECORD_HEAD_BYTES || left < bytes as u64 {
             return Err(length);
         }
-        Ok(self.loaded(bytes).map(|at| at..at + bytes))
+        Ok(self.loaded(bytes, length)?.map(|at| at..at + bytes))
     }
 
     /// Asks the disk for what is missing, if there is anything below the flushed mark. To be called
@@ -358,12 +400,23 @@ impl Reader {
         if self.is_placed {
             if self.window_flushed <= self.next {
                 // The window may be older than what lies there now.
-                self.want = Some((self.position, WINDOW_BYTES));
+                self.want = Some((self.position, self.unread_bytes(log)));
             }
         } else {
             self.go_to(log, disk);
         }
         self.read(marks.flushed, disk);
+    }
+
+    /// What there is to read behind `position`, as far as it is worth one read: at the end of the
+    /// log that is what was written since.
+    fn unread_bytes(&self, log: &Writer) -> u32 {
+        let newest = log.segments().newest();
+        let newest = newest.filter(|newest| self.segment.is_some_and(|at| at.id == newest.id));
+        let Some(newest) = newest else { return WINDOW_BYTES };
+        let unread = newest.position.saturating_sub(self.position);
+        let unread = u32::try_from(unread).unwrap_or(WINDOW_BYTES);
+        unread.clamp(BATCH_HEADER_BYTES as u32, WINDOW_BYTES)
     }
 
     /// Records up to `to` are lost.
@@ -419,7 +472,7 @@ impl Reader {
         self.close_file(disk);
         self.segment = Some(segment);
         self.index = SegmentIndex::new();
-        self.window.clear();
+        self.forget_window();
         if log.segments().index_of(segment.number).is_some() {
             self.open_segment(log, disk);
         } else {
@@ -466,7 +519,7 @@ impl Reader {
         self.is_placed = true;
         let window = self.window_at..self.window_at + self.window.len() as u64;
         if !window.contains(&self.position) || self.window_flushed <= self.next {
-            self.want = Some((self.position, WINDOW_BYTES));
+            self.want = Some((self.position, self.unread_bytes(log)));
         }
     }
 
@@ -476,8 +529,8 @@ impl Reader {
         let token = self.token();
         disk.push(DiskCommand::Read { token, file, position, bytes });
         self.place = Place::Segment(file, Asked::Read(token));
-        self.window.clear();
-        (self.window_at, self.window_flushed) = (position, flushed);
+        self.forget_window();
+        (self.window_at, self.window_wanted, self.window_flushed) = (position, bytes, flushed);
     }
 
     /// Something that this reader asked for has ended.
@@ -485,7 +538,7 @@ impl Reader {
         let result = event.result;
         match self.place {
             Place::Index(file, Asked::Open(token)) if token == event.token => {
-                self.on_index_open(log, file, result.is_ok(), disk);
+                self.on_index_open(log, file, result, disk);
             }
             Place::Index(_, Asked::Read(token)) if token == event.token => {
                 if let (Ok(DiskDone::Read(bytes)), Some(segment)) = (result, &self.segment) {
@@ -497,7 +550,7 @@ impl Reader {
                 self.place = Place::Segment(file, Asked::Nothing);
                 match result {
                     Ok(_) => self.begin_at_first(log),
-                    Err(error) => self.failure = Some((0, ReadFailure::Disk(error))),
+                    Err(error) => self.on_not_open(error, disk),
                 }
             }
             Place::Segment(file, Asked::Read(token)) if token == event.token => {
@@ -512,8 +565,29 @@ impl Reader {
         }
     }
 
-    fn on_index_open(&mut self, log: &Writer, file: FileId, is_open: bool, disk: &mut Disk) {
-        let segment = self.segment.filter(|_| is_open && !self.is_closing);
+    /// A file could not be opened: there is nothing that could be read.
+    fn on_not_open(&mut self, error: DiskError, disk: &mut Disk) {
+        self.close_file(disk);
+        if is_transient(&error) {
+            self.is_put_off = true;
+        } else {
+            self.failure = Some((0, ReadFailure::Disk(error)));
+        }
+    }
+
+    fn on_index_open(
+        &mut self,
+        log: &Writer,
+        file: FileId,
+        result: Result<DiskDone, DiskError>,
+        disk: &mut Disk,
+    ) {
+        if let Err(error) = result
+            && is_transient(&error)
+        {
+            return self.on_not_open(error, disk);
+        }
+        let segment = self.segment.filter(|_| result.is_ok() && !self.is_closing);
         let Some(segment) = segment else {
             // Without an index the segment is read from its beginning.
             self.end_index(log, disk);
@@ -543,14 +617,12 @@ impl Reader {
     fn on_window(&mut self, result: Result<DiskDone, DiskError>) {
         match result {
             Ok(DiskDone::Read(bytes)) => {
-                let is_short = bytes.len() < BATCH_HEADER_BYTES;
+                self.is_cut = bytes.len() < self.window_wanted as usize;
                 self.window = bytes;
-                if is_short && self.is_placed {
-                    let failure = ReadFailure::Header(HeaderError::Short);
-                    self.failure = Some((self.window_at, failure));
-                }
             }
             Ok(DiskDone::Done) => {}
+            // The window is not there, and is wanted again.
+            Err(error) if is_transient(&error) => self.is_put_off = true,
             Err(error) => self.failure = Some((self.window_at, ReadFailure::Disk(error))),
         }
     }

@@ -231,6 +231,82 @@ fn an_error_of_the_disk_costs_a_range_and_not_the_reader() {
 }
 
 #[test]
+fn a_lack_of_descriptors_or_memory_costs_nothing() {
+    const EMFILE: i32 = 24;
+    let mut rig = Rig::filled(1000, 7_000);
+    for part in [index_name(0), segment_name(0), segment_name(1), segment_name(2)] {
+        rig.memory.fail(Operation::Open, &part, EMFILE);
+    }
+    rig.memory.fail(Operation::Read, ".log", 12);
+    assert_eq!(rig.read_all(0), (expected(0, 1000), vec![]));
+    let reader = rig.reader.as_mut().expect("it has read");
+    assert!(reader.take_put_off() && !reader.take_put_off(), "told once");
+}
+
+#[test]
+fn behind_an_error_at_opening_the_written_segment_is_opened_anew() {
+    let mut rig = Rig::filled(10, 100);
+    rig.memory.fail(Operation::Open, ".log", EIO);
+    let (records, lost) = rig.read_all(0);
+    assert_eq!((records, lost.len()), (vec![], 1));
+    for n in 10..20 {
+        rig.append(&[n; 100], Level::LocalDisk);
+    }
+    rig.settle();
+    assert_eq!(rig.read_on(), (expected(10, 20), vec![]));
+}
+
+#[test]
+fn a_segment_that_ends_too_early_is_told() {
+    for cut in [300_000, 300_040, 300_100, 299_000] {
+        let mut rig = Rig::filled(1000, 7_000);
+        let path = setup(5).directory.join(segment_name(0));
+        rig.memory.damage(&path, |bytes| bytes.truncate(cut));
+        let (records, lost) = rig.read_all(0);
+        let end = rig.log().segments().sealed()[0].end;
+        let mut left = expected(0, 1000);
+        left.retain(|(offset, _)| !lost.iter().any(|lost| lost.lost.contains(&Offset(*offset))));
+        assert_eq!(records, left);
+        assert!((35..=45).contains(&lost[0].lost.start.0), "{lost:?}");
+        assert_eq!(lost.last().map(|lost| lost.lost.end), Some(end), "{lost:?}");
+    }
+}
+
+#[test]
+fn at_the_end_of_a_log_only_what_is_new_is_read() {
+    let mut rig = Rig::filled(200, 7_000);
+    rig.read_all(0);
+    rig.append(&[200; 100], Level::LocalDisk);
+    rig.settle();
+    assert_eq!(rig.read_on().0, expected(200, 201));
+    let reader = rig.reader.as_mut().expect("it has read");
+    assert!(reader.window_bytes() < 1_000, "{}", reader.window_bytes());
+    reader.forget_window();
+    rig.append(&[201; 100], Level::LocalDisk);
+    rig.settle();
+    assert_eq!(rig.read_on(), (expected(201, 202), vec![]));
+}
+
+#[test]
+fn a_window_that_was_let_go_is_read_again() {
+    let mut rig = Rig::filled(100, 700);
+    rig.read_from(0);
+    for _ in 0..4 {
+        let mut reader = rig.reader.take().expect("made");
+        reader.ask(rig.partition.log().expect("it has one"), &mut rig.disk);
+        rig.reader = Some(reader);
+        rig.turn();
+    }
+    let reader = rig.reader.as_mut().expect("put there");
+    for _ in 0..7 {
+        assert!(matches!(reader.next_record(), Next::Record(_)));
+    }
+    reader.forget_window();
+    assert_eq!(reader.window_bytes(), 0);
+    assert_eq!(rig.read_on(), (expected(7, 100), vec![]));
+}
+
+#[test]
 fn what_is_trimmed_is_told() {
     let mut rig = Rig::filled(1000, 7_000);
     let end = rig.log().segments().sealed()[0].end;
