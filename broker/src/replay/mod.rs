@@ -9,12 +9,14 @@
 //! outlives the broker.
 
 mod durable;
+mod line;
 pub(crate) mod mail;
 mod name;
 mod outgoing;
 mod owner;
 mod part;
 mod properties;
+mod room;
 mod source;
 mod subscriber;
 mod subscription;
@@ -24,5 +26,6 @@ mod token;
 pub(crate) use durable::ReplayState;
 pub(crate) use name::is_replay;
 pub(crate) use owner::Readings;
+pub(crate) use room::{READINGS_MAX, Room};
 pub(crate) use table::{Replays, Ticket};
 pub(crate) use token::Position;

@@ -1,8 +1,10 @@
 //! The owner's side: the partitions of this core that are read again for subscriptions of any core.
 //!
 //! All of it together takes a bounded part of a turn, and what is read at the end of a log is read at
-//! most every few milliseconds: live traffic comes first.
+//! most every few milliseconds, less often the more there are: live traffic comes first. A bounded
+//! number are read at a time; who comes beyond waits in line.
 
+use super::line::Line;
 use super::mail::{Batch, Credit, Opening, ReplayMail, Source};
 use super::source::{Reading, Step, Told, Tools};
 use crate::mail::Mail;
@@ -13,7 +15,7 @@ use ringlane_dataplane::ids::CoreId;
 use ringlane_dataplane::log::reader::ReadFailure;
 use ringlane_dataplane::log::stored::Clocks;
 use ringlane_dataplane::time::Nanos;
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 /// Bytes of records that are looked at in one turn, for all replays together.
@@ -24,6 +26,10 @@ const STEP_BYTES: usize = 64 * 1024;
 const STEP_COST_BYTES: usize = 512;
 /// How often what was just flushed is read.
 const TAIL_EVERY: Duration = Duration::from_millis(5);
+/// And so much less often for each that waits at the end of a log: 20,000 looks a second at most.
+const TAIL_EACH: Duration = Duration::from_micros(50);
+/// How soon is tried again what the host was too short of descriptors or memory for.
+const LATER: Duration = Duration::from_secs(1);
 
 /// The readings of a core.
 #[derive(Debug, Default)]
@@ -32,8 +38,15 @@ pub(crate) struct Readings {
     /// By the number in their tokens.
     by_number: HashMap<u32, Reading>,
     by_source: HashMap<(CoreId, Source), u32>,
-    /// Those with something to do, each once.
+    /// How many there may be, those that are being closed among them.
+    room: usize,
+    /// Those that there is no room for yet.
+    line: Line<(CoreId, Source), Opening>,
+    /// Those with something to do; some have gone since.
     ready: VecDeque<u32>,
+    /// Those that try again at a time.
+    later: BTreeSet<u32>,
+    later_at: Nanos,
     /// Those that have read all that is flushed, by the place of their partition.
     tails: Vec<Tail>,
 }
@@ -41,20 +54,21 @@ pub(crate) struct Readings {
 /// Who waits at the end of one log.
 #[derive(Debug, Default)]
 struct Tail {
-    waiting: Vec<u32>,
+    waiting: BTreeSet<u32>,
     /// Whether more was flushed since they were looked at.
     is_due: bool,
     looked_at: Nanos,
 }
 
 impl Readings {
-    pub(crate) fn new(partitions: usize) -> Self {
+    /// Those of a core with so many partitions, at most `room` of them at a time.
+    pub(crate) fn new(partitions: usize, room: usize) -> Self {
         let tails = (0..partitions).map(|_| Tail::default()).collect();
-        Self { tails, ..Self::default() }
+        Self { tails, room: room.max(1), ..Self::default() }
     }
 
     pub(super) fn is_idle(&self) -> bool {
-        self.by_number.is_empty()
+        self.by_number.is_empty() && self.line.is_empty()
     }
 
     pub(crate) fn has_ready(&self) -> bool {
@@ -87,16 +101,48 @@ impl Readings {
     fn wake_tails(&mut self, now: Nanos) -> Nanos {
         let Self { tails, ready, .. } = self;
         let mut next = Nanos::NEVER;
+        let waiting = tails.iter().map(|tail| tail.waiting.len()).sum::<usize>();
+        let every = TAIL_EVERY + TAIL_EACH * u32::try_from(waiting).unwrap_or(u32::MAX);
         for tail in tails.iter_mut().filter(|tail| tail.is_due) {
-            let due = tail.looked_at + TAIL_EVERY;
+            let due = tail.looked_at + every;
             if due <= now {
-                ready.extend(tail.waiting.drain(..));
+                ready.extend(core::mem::take(&mut tail.waiting));
                 (tail.is_due, tail.looked_at) = (false, now);
             } else {
                 next = next.min(due);
             }
         }
         next
+    }
+
+    /// Has those try again that the host was too short of something for; when that is due.
+    fn wake_later(&mut self, now: Nanos) -> Nanos {
+        if self.later.is_empty() {
+            return Nanos::NEVER;
+        }
+        if now < self.later_at {
+            return self.later_at;
+        }
+        self.ready.extend(core::mem::take(&mut self.later));
+        Nanos::NEVER
+    }
+
+    /// Tries a reading again after a while. Whether it is the first of those that do.
+    fn put_off(&mut self, now: Nanos, number: u32) -> bool {
+        let is_first = self.later.is_empty();
+        if is_first {
+            self.later_at = now + LATER;
+        }
+        self.later.insert(number);
+        is_first
+    }
+
+    /// One that waits in line, if there is room for it.
+    fn next_in_line(&mut self) -> Option<(CoreId, Opening)> {
+        if self.room <= self.by_number.len() {
+            return None;
+        }
+        self.line.pop().map(|((subscriber, _), opening)| (subscriber, opening))
     }
 
     fn forget(&mut self, number: u32) {
@@ -107,7 +153,10 @@ impl Readings {
 impl Broker {
     pub(crate) fn on_replay_mail(&mut self, turn: &mut Turn<'_>, from: CoreId, mail: ReplayMail) {
         match mail {
-            ReplayMail::Open(opening) => self.open_reading(from, *opening),
+            // Begun at the end of this turn, if there is room.
+            ReplayMail::Open(opening) => {
+                self.readings.line.push((from, opening.source), *opening);
+            }
             ReplayMail::Credit(Credit { source, amount }) => {
                 let readings = &mut self.readings;
                 let Some(number) = readings.by_source.get(&(from, source)).copied() else { return };
@@ -153,12 +202,13 @@ impl Broker {
 
     fn close_reading(&mut self, turn: &mut Turn<'_>, subscriber: CoreId, source: Source) {
         let readings = &mut self.readings;
+        readings.line.remove(&(subscriber, source));
         let Some(number) = readings.by_source.remove(&(subscriber, source)) else { return };
-        readings.ready.retain(|other| *other != number);
-        for tail in &mut readings.tails {
-            tail.waiting.retain(|other| *other != number);
-        }
         let Some(reading) = readings.by_number.get_mut(&number) else { return };
+        if let Some(tail) = readings.tails.get_mut(reading.index) {
+            tail.waiting.remove(&number);
+        }
+        readings.later.remove(&number);
         reading.close(turn.disk);
         if reading.is_closed() {
             readings.forget(number);
@@ -185,7 +235,10 @@ impl Broker {
 
     /// End of turn: reads on. When there is more to do although nothing happens.
     pub(super) fn run_readings(&mut self, turn: &mut Turn<'_>) -> Nanos {
-        let next = self.readings.wake_tails(turn.now);
+        while let Some((subscriber, opening)) = self.readings.next_in_line() {
+            self.open_reading(subscriber, opening);
+        }
+        let next = self.readings.wake_tails(turn.now).min(self.readings.wake_later(turn.now));
         let mut budget = TURN_BYTES;
         for _ in 0..self.readings.ready.len() {
             if budget == 0 {
@@ -201,7 +254,8 @@ impl Broker {
     fn step_reading(&mut self, turn: &mut Turn<'_>, number: u32, budget: &mut usize) {
         let unix_ms = self.unix_ms(turn.now);
         let Self { readings, partitions, maker, .. } = self;
-        let Some(reading) = readings.by_number.get_mut(&number) else { return };
+        let reading = readings.by_number.get_mut(&number).filter(|reading| !reading.is_closing());
+        let Some(reading) = reading else { return };
         let (index, subscriber) = (reading.index, reading.subscriber);
         let Some(log) = partitions.get(index).and_then(|partition| partition.log()) else { return };
         let clocks = Clocks { now: turn.now, unix_ms };
@@ -212,8 +266,14 @@ impl Broker {
         *budget += share;
         match step {
             Step::Busy => readings.ready.push_back(number),
-            Step::Tail => readings.tails[index].waiting.push(number),
-            Step::Disk | Step::Credit => {}
+            Step::Tail => {
+                readings.tails[index].waiting.insert(number);
+            }
+            Step::Later if readings.put_off(turn.now, number) => {
+                let core = self.core.0;
+                tracing::warn!(core, "replays wait: too few descriptors, or too little memory");
+            }
+            Step::Later | Step::Disk | Step::Credit => {}
         }
         self.tell_subscriber(turn, subscriber, told);
     }

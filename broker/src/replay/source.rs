@@ -9,7 +9,7 @@ use super::properties;
 use crate::delivery::MessageMaker;
 use ringlane_dataplane::disk::{Disk, DiskEvent};
 use ringlane_dataplane::ids::{CoreId, Offset, PartitionId};
-use ringlane_dataplane::log::reader::{Next, ReadError, ReadFailure, Reader};
+use ringlane_dataplane::log::reader::{self, Next, ReadError, ReadFailure, Reader};
 use ringlane_dataplane::log::record::{Record, RecordHead, RecordKind};
 use ringlane_dataplane::log::stored::{Clocks, expiry_of};
 use ringlane_dataplane::log::writer::Writer;
@@ -30,6 +30,8 @@ pub(super) enum Step {
     Credit,
     /// Nothing before more is flushed.
     Tail,
+    /// The host was short of something: again after a while.
+    Later,
 }
 
 /// What a step needs besides the source.
@@ -68,6 +70,7 @@ pub(super) struct Reading {
     /// Below zero behind a message that is larger than what was left.
     bytes_left: i64,
     waits_for_credit: bool,
+    is_closing: bool,
     /// What the subscriber was told last.
     told: (u64, bool),
     scratch: Vec<u8>,
@@ -124,6 +127,7 @@ impl Reading {
             messages_left: WINDOW_MESSAGES,
             bytes_left: WINDOW_BYTES as i64,
             waits_for_credit: false,
+            is_closing: false,
             told: (from.0, false),
             scratch: Vec::new(),
         };
@@ -155,7 +159,13 @@ impl Reading {
     }
 
     pub(super) fn close(&mut self, disk: &mut Disk) {
+        self.is_closing = true;
         self.reader.close(disk);
+    }
+
+    /// Whether nobody wants it any more.
+    pub(super) fn is_closing(&self) -> bool {
+        self.is_closing
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -191,9 +201,11 @@ impl Reading {
                     self.lost.push(format!("p{partition}@{from}..{to}: {}", error.failure));
                     told.lost.push(error);
                 }
+                Taken::Nothing if self.reader.take_put_off() => break Step::Later,
                 Taken::Nothing => {
                     self.reader.ask(tools.log, tools.disk);
                     if self.reader.is_waiting() {
+                        *budget = budget.saturating_sub(ASK_COST_BYTES);
                         break Step::Disk;
                     }
                     if !self.reader.has_failed() {
@@ -202,6 +214,7 @@ impl Reading {
                 }
             }
         };
+        self.let_go(step);
         let next = self.reader.offset().0;
         if self.opening.is_some() && step == Step::Tail {
             told.opened = Some(self.open(next, tools.log));
@@ -213,6 +226,15 @@ impl Reading {
             told.batch = Some(Batch { source: self.source, stored, read: next, at_end, lost });
         }
         (step, told)
+    }
+
+    /// What is not needed soon is not kept: at the end of the log it is read anew in any case, and
+    /// for a client that takes nothing a large record can be.
+    fn let_go(&mut self, step: Step) {
+        let is_large = self.reader.window_bytes() > reader::WINDOW_BYTES as usize;
+        if step == Step::Tail || (step == Step::Credit && is_large) {
+            self.reader.forget_window();
+        }
     }
 
     /// Takes the next record, and puts it with those `stored` if it is wanted.
@@ -270,6 +292,8 @@ enum Taken {
 
 /// What looking at a record costs, as bytes of the budget.
 const RECORD_COST_BYTES: usize = 128;
+/// What asking the disk costs.
+const ASK_COST_BYTES: usize = 4 * 1024;
 
 fn is_wanted(wanted: &Wanted, record: &Record<'_>, clocks: &Clocks) -> bool {
     record.head.kind == RecordKind::PUBLISH

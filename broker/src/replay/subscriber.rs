@@ -20,6 +20,15 @@ use ringlane_mqtt::{QoS, ReasonCode, SubscribeFilter};
 /// of another message, which its client would take for the one it has [MQTT-4.3.3-10].
 const QOS_MAX: QoS = QoS::AtLeastOnce;
 
+/// Bytes that are handed out in one turn, to all clients together; what is left comes in the next.
+const TURN_BYTES: usize = 256 * 1024;
+/// The same for one session, before others have their part.
+const SESSION_BYTES: usize = 32 * 1024;
+/// What looking for the next message of a replay costs, as bytes of the budget, and what it costs
+/// for each of its partitions.
+const LOOK_BYTES: usize = 256;
+const PART_BYTES: usize = 16;
+
 /// Why a replay subscription is refused, and what the client is told.
 type Refusal = (ReasonCode, &'static str);
 
@@ -73,14 +82,14 @@ impl Broker {
         }
         let starts = self.starts(now, &parsed.from);
         let starts = starts.ok_or_else(|| invalid("there is no such partition"))?;
-        if self.replays.find(session, parsed.filter).is_none() {
-            let quota = |text| (ReasonCode::QUOTA_EXCEEDED, text);
-            if self.replays.listed(session).count() >= usize::from(mqtt.max_replays) {
-                return Err(quota("this client has as many replays as mqtt.max_replays allows"));
-            }
-            if self.replays.active_count() >= self.sizes.replays_max {
-                return Err(quota("there are as many replays as limits.max_replays allows"));
-            }
+        let quota = |text| (ReasonCode::QUOTA_EXCEEDED, text);
+        let old = self.replays.find(session, parsed.filter);
+        let held = self.replays.listed(session).count();
+        if old.is_none() && held >= usize::from(mqtt.max_replays) {
+            return Err(quota("this client has as many replays as mqtt.max_replays allows"));
+        }
+        if !self.replays.has_room(starts.len(), old) {
+            return Err(quota("there are as many replays as limits.max_replays allows"));
         }
         Ok((parsed, starts))
     }
@@ -137,7 +146,7 @@ impl Broker {
         replay.set_moved();
         pending.joins_left += 1;
         self.replays.insert(replay);
-        self.replays.set_active(id, true);
+        self.replays.set_active(id);
         self.open_parts(turn, id, starts);
         self.show_replays();
     }
@@ -171,11 +180,10 @@ impl Broker {
     /// Nothing is read for a replay any more until it is woken.
     fn put_to_sleep(&mut self, turn: &mut Turn<'_>, id: ReplayId) {
         let Some(replay) = self.replays.get_mut(id) else { return };
-        let (sources, was_active) = (replay.sources(), replay.is_active);
+        let sources = replay.sources();
         replay.pause();
         replay.set_moved();
-        self.replays.set_active(id, false);
-        if was_active {
+        if self.replays.set_asleep(id) {
             self.close_parts(turn, &sources);
         }
     }
@@ -312,18 +320,26 @@ impl Broker {
         metrics.inflight_messages.sub((before - outbound.inflight_len()) as u64);
     }
 
-    /// The session has a connection again: its replays go on.
+    /// The session has a connection again: its replays go on, as soon as there is room for them.
     pub(crate) fn resume_replays(&mut self, turn: &mut Turn<'_>, session: SessionId) {
         for id in self.replays.of(session) {
             let Some(replay) = self.replays.get_mut(id).filter(|replay| !replay.is_active) else {
                 continue;
             };
             replay.is_granted = true;
-            let starts = replay.starts();
-            self.replays.set_active(id, true);
-            self.open_parts(turn, id, &starts);
+            self.replays.set_waiting(id);
         }
-        self.show_replays();
+        self.begin_waiting(turn);
+    }
+
+    /// Reads for those that wait, as far as there is room.
+    fn begin_waiting(&mut self, turn: &mut Turn<'_>) {
+        while let Some(id) = self.replays.next_waiting() {
+            let Some(starts) = self.replays.get(id).map(Replay::starts) else { continue };
+            self.replays.set_active(id);
+            self.open_parts(turn, id, &starts);
+            self.show_replays();
+        }
     }
 
     /// The session ends, and its replays with it.
@@ -375,12 +391,22 @@ impl Broker {
     /// End of turn: clients get what they take.
     pub(crate) fn run_replays(&mut self, turn: &mut Turn<'_>) {
         if self.replays.is_idle() && self.readings.is_idle() {
-            self.replays.take_ready();
+            while self.replays.pop_ready().is_some() {}
             return;
         }
+        self.begin_waiting(turn);
         let mut next = self.run_readings(turn);
-        for session in self.replays.take_ready() {
-            next = next.min(self.hand_out(turn, session));
+        let mut left = TURN_BYTES;
+        while left > 0
+            && let Some(session) = self.replays.pop_ready()
+        {
+            let share = SESSION_BYTES.min(left);
+            let mut budget = share;
+            next = next.min(self.hand_out(turn, session, &mut budget));
+            left -= share - budget;
+            if budget == 0 {
+                self.replays.wake(session);
+            }
         }
         self.arm_replays(turn, next);
     }
@@ -405,23 +431,26 @@ impl Broker {
         }
     }
 
-    /// Hands messages of a session's replays to its client, each replay in turn; until when nothing
-    /// more comes by itself.
-    fn hand_out(&mut self, turn: &mut Turn<'_>, session: SessionId) -> Nanos {
+    /// Hands messages of a session's replays to its client, each replay in turn, and takes them off
+    /// `budget` bytes; until when nothing more comes by itself, if that is not used up.
+    fn hand_out(&mut self, turn: &mut Turn<'_>, session: SessionId, budget: &mut usize) -> Nanos {
         let mut next = Nanos::NEVER;
         let ids = self.replays.of(session);
         let mut idle = 0;
         for id in ids.iter().copied().cycle() {
-            if idle == ids.len() || !self.takes_more(turn, session) {
+            if idle == ids.len() || *budget == 0 || !self.takes_more(turn, session) {
                 break;
             }
             idle += 1;
             let Some(replay) = self.replays.get_mut(id).filter(|replay| replay.is_granted) else {
                 continue;
             };
+            *budget = budget.saturating_sub(LOOK_BYTES + PART_BYTES * replay.parts.len());
             match replay.merged(turn.now) {
                 Merged::Message(index) => {
                     if let Some(outgoing) = replay.take(index, turn.now) {
+                        let bytes = usize::try_from(outgoing.stored.bytes()).unwrap_or(usize::MAX);
+                        *budget = budget.saturating_sub(bytes);
                         self.send_replayed(turn, id, outgoing);
                         idle = 0;
                     }

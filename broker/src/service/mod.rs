@@ -38,7 +38,7 @@ use crate::durable::{CoreState, Durable, PartitionState};
 use crate::groups::GroupStore;
 use crate::mail::{ControlMail, Mail};
 use crate::metrics::CoreMetrics;
-use crate::replay::{Readings, Replays};
+use crate::replay::{Readings, Replays, Room};
 use crate::retained::RetainedTasks;
 use crate::session::{SessionId, SessionStore};
 use ringlane_dataplane::batch::BatchPool;
@@ -87,6 +87,8 @@ pub struct CoreSetup {
     pub memory_bytes: u64,
     /// Connections that this core may hold.
     pub connections_max: usize,
+    /// Partitions that this core may read at a time for replays of any core.
+    pub readings_max: usize,
     /// The time of day.
     pub clock: WallClock,
     /// The logs of the partitions that this core owns, in rising order; none if nothing is logged.
@@ -229,8 +231,13 @@ impl Broker {
             log_watch: LogWatch::new(partitions.len()),
             fetches: Fetches::new(partitions.len()),
             retained_order: RetainedOrder::new(partitions.len()),
-            replays: Replays::default(),
-            readings: Readings::new(partitions.len()),
+            replays: Replays::new(Room::new(
+                sizes.replays_max,
+                setup.readings_max,
+                setup.placement.partitions(),
+                setup.cores,
+            )),
+            readings: Readings::new(partitions.len(), setup.readings_max),
             replay_seed: replay_seed(&partitions),
             partitions,
             has_logs,

@@ -1,6 +1,7 @@
 //! What the host gives: descriptors, locked memory, RAM; and what the node makes of it.
 
 use crate::config::LimitsConfig;
+use crate::replay::READINGS_MAX;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::fs;
 
@@ -9,6 +10,8 @@ const DESCRIPTORS_RESERVED: u64 = 64;
 const DESCRIPTORS_RESERVED_PER_CORE: u64 = 16;
 /// The segment that is written, the next one, one that is read, a checkpoint.
 const DESCRIPTORS_RESERVED_PER_PARTITION: u64 = 4;
+/// What replays have open gets one part in so many.
+const READINGS_SHARE: u64 = 4;
 
 /// A limit after it was raised as far as the hard limit allows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -47,13 +50,23 @@ pub fn connections_per_core(
     partitions: u32,
 ) -> usize {
     let cores_count = cores.max(1) as u64;
-    let reserved = descriptors_reserved(cores, partitions);
+    let replays = u64::from(limits.max_replays).saturating_mul(u64::from(partitions));
+    let readings = replays.min(cores_count * readings_per_core(descriptors, cores) as u64);
+    let reserved = descriptors_reserved(cores, partitions) + readings;
     let available = descriptors.unwrap_or(u64::from(u32::MAX)).saturating_sub(reserved).max(1);
     let per_core = match limits.max_connections {
         0 => available,
         asked => u64::from(asked).div_ceil(cores_count).min(available),
     };
     usize::try_from(per_core.min(u64::from(u32::MAX))).unwrap_or(usize::MAX)
+}
+
+/// Partitions that one core may read at a time for replays: each has a file open.
+#[must_use]
+pub fn readings_per_core(descriptors: Option<u64>, cores: usize) -> usize {
+    let share = descriptors.map(|all| all / READINGS_SHARE / cores.max(1) as u64);
+    let share = share.and_then(|share| usize::try_from(share).ok());
+    share.unwrap_or(usize::MAX).clamp(1, READINGS_MAX)
 }
 
 /// Descriptors that `max_connections` needs; what a warning names when there are fewer.
@@ -127,6 +140,19 @@ mod tests {
         }
         assert_eq!(descriptors_wanted(&asked(1000), 2, 0), 1096);
         assert_eq!(descriptors_wanted(&asked(1000), 2, 8), 1128);
+    }
+
+    #[test]
+    fn readings_have_a_bound_and_a_quarter_of_the_descriptors() {
+        let cases =
+            [(None, 2, READINGS_MAX), (Some(1 << 20), 2, READINGS_MAX), (Some(1024), 2, 128)];
+        for (descriptors, cores, expected) in cases {
+            assert_eq!(readings_per_core(descriptors, cores), expected);
+        }
+        assert_eq!(readings_per_core(Some(2), 64), 1);
+        let limits = LimitsConfig::default();
+        let reserved = (1 << 20) - connections_per_core(&limits, Some(1 << 20), 2, 4);
+        assert_eq!(reserved, 96 + 4 * 4 + 128 * 4);
     }
 
     #[test]

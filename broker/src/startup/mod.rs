@@ -19,7 +19,8 @@ use crate::control::{self, Control, ControlError, CoreView, Doors, ListenerView,
 use crate::logging::Logging;
 use crate::mail::Mail;
 use crate::metrics::CoreMetrics;
-use crate::service::{CoreSetup, ListenerKind, RestoredState, log_tag};
+use crate::replay::Room;
+use crate::service::{CoreSetup, ListenerKind, RestoredState, Sizes, log_tag};
 use affinity::AffinityError;
 use logs::{LogFacts, RecoveredLog, recover_all};
 use manifest::{DataDirectory, ManifestError};
@@ -317,7 +318,9 @@ fn setups(
     let partitions = data.manifest.partitions;
     let connections_max =
         limits::connections_per_core(&config.limits, descriptors, cores, partitions);
+    let readings_max = limits::readings_per_core(descriptors, cores);
     warn_of_few_descriptors(&config, descriptors, cores, partitions);
+    warn_of_many_replays(&config, readings_max, partitions, cores_count);
     info!(
         message_bytes_per_core = memory,
         connections_max_per_core = connections_max,
@@ -336,6 +339,7 @@ fn setups(
                 seed,
                 memory_bytes: memory,
                 connections_max,
+                readings_max,
                 clock: clock.clone(),
                 logs: Vec::new(),
                 state: None,
@@ -533,6 +537,20 @@ fn warn_of_few_descriptors(
             wanted,
             "RLIMIT_NOFILE is too low for limits.max_connections; raise it (LimitNOFILE= in \
              the unit, or ulimit -n)"
+        );
+    }
+}
+
+/// Says so if fewer replays can be read at a time than `limits.max_replays`, and that is asked for.
+fn warn_of_many_replays(config: &Config, readings_max: usize, partitions: u32, cores: u16) {
+    let replays_max = Sizes::new(config, cores).replays_max;
+    let fewer = Room::new(replays_max, readings_max, partitions, cores).fewer();
+    if let Some(replays) = fewer.filter(|_| config.commit_log.enabled) {
+        warn!(
+            replays_per_core = replays,
+            partitions_read_per_core = readings_max,
+            "limits.max_replays is more than this node can read at a time with so many partitions \
+             (and, if RLIMIT_NOFILE is low, so few descriptors): further replays get 0x97"
         );
     }
 }
