@@ -83,6 +83,10 @@ impl FileOperation {
         Self { token, id, open, work, position, bytes, done: 0, syncs: false, put_off: 0 }
     }
 
+    pub(super) fn is_read(&self) -> bool {
+        matches!(self.work, Work::Read { .. })
+    }
+
     /// What to do next.
     pub(super) fn step(&mut self) -> Step<'_> {
         let position = self.position + self.done as u64;

@@ -1,4 +1,5 @@
-//! The threads of a core's files: some that write, sync and read, and one for jobs.
+//! The threads of a core's files: some that write and sync, one that reads, and one for jobs. Reads
+//! stand in a line of their own, because a slow one would hold up a sync that publishers wait for.
 //!
 //! Queues in both directions are channels; what is in them is bounded by what the core has under
 //! way, which `Files` counts. A thread
@@ -51,6 +52,8 @@ impl Reporter {
 pub(super) struct Threads {
     /// Empty where the ring does it.
     workers: Vec<Sender<FileOperation>>,
+    /// Of the thread that reads; `None` where the ring does it.
+    reads: Option<Sender<FileOperation>>,
     jobs: Option<Sender<(DiskToken, FileJob)>>,
     reports: Receiver<Report>,
     /// Set by a thread behind its report, cleared by the core before it looks.
@@ -62,7 +65,7 @@ pub(super) struct Threads {
 }
 
 impl Threads {
-    /// Starts `workers` I/O threads and the job thread.
+    /// Starts `workers` I/O threads and one that reads, if there are to be any, and the job thread.
     pub(super) fn start(
         core: CoreId,
         config: &FileConfig,
@@ -75,14 +78,24 @@ impl Threads {
             Reporter { reports: sender, signalled: Arc::clone(&signalled), wakers, core };
         let more = false;
         let (workers_made, handles) = (Vec::new(), Vec::new());
-        let mut threads =
-            Self { workers: workers_made, jobs: None, reports, signalled, more, stopped, handles };
+        let mut threads = Self {
+            workers: workers_made,
+            reads: None,
+            jobs: None,
+            reports,
+            signalled,
+            more,
+            stopped,
+            handles,
+        };
         for number in 0..workers {
-            let (sender, operations) = channel();
-            let (reporter, stopped) = (reporter.clone(), Arc::clone(&threads.stopped));
             let name = format!("ringlane-io-{core}.{number}");
-            threads.spawn(name, config, move || work(&operations, &reporter, &stopped))?;
+            let sender = threads.spawn_worker(name, config, &reporter)?;
             threads.workers.push(sender);
+        }
+        if workers > 0 {
+            let name = format!("ringlane-read-{core}");
+            threads.reads = Some(threads.spawn_worker(name, config, &reporter)?);
         }
         let (sender, jobs) = channel();
         let state = Jobs::new(Arc::clone(&threads.stopped));
@@ -91,6 +104,19 @@ impl Threads {
         threads.spawn(name, config, move || do_jobs(state, &jobs, &reporter, &stopped))?;
         threads.jobs = Some(sender);
         Ok(threads)
+    }
+
+    /// Starts a thread that carries out operations.
+    fn spawn_worker(
+        &mut self,
+        name: String,
+        config: &FileConfig,
+        reporter: &Reporter,
+    ) -> io::Result<Sender<FileOperation>> {
+        let (sender, operations) = channel();
+        let (reporter, stopped) = (reporter.clone(), Arc::clone(&self.stopped));
+        self.spawn(name, config, move || work(&operations, &reporter, &stopped))?;
+        Ok(sender)
     }
 
     /// Starts a thread, and waits until it runs where it should.
@@ -120,10 +146,11 @@ impl Threads {
         !self.workers.is_empty()
     }
 
-    /// Gives an operation to the thread of its file.
+    /// Gives a read to the thread that reads, and a write to the thread of its file.
     pub(super) fn operate(&self, operation: FileOperation) {
-        let worker = operation.id.index() % self.workers.len();
-        let sent = self.workers[worker].send(operation);
+        let worker = &self.workers[operation.id.index() % self.workers.len()];
+        let reads = self.reads.as_ref().filter(|_| operation.is_read());
+        let sent = reads.unwrap_or(worker).send(operation);
         assert!(sent.is_ok(), "an I/O thread ends when the core does, not before");
     }
 
@@ -160,6 +187,7 @@ impl Drop for Threads {
     fn drop(&mut self) {
         self.stopped.store(true, Ordering::Relaxed);
         self.workers.clear();
+        self.reads = None;
         self.jobs = None;
         for handle in self.handles.drain(..) {
             // A panic was reported by the thread.
