@@ -18,6 +18,7 @@ use support::{
 on_both_transports!(
     each_from_begins_where_it_says,
     names_that_are_wrong_are_told_what_is_right,
+    those_that_come_back_wait_for_room,
     the_seam_to_live_messages_has_no_gap_and_no_duplicate,
     a_client_that_does_not_take_them_holds_up_nobody,
     a_replay_goes_on_after_kill_9,
@@ -250,6 +251,45 @@ fn names_that_are_wrong_are_told_what_is_right(transport: Transport) {
     let mut client = reader(&broker, "reader");
     assert_eq!(refused(&mut client, "$replay/earliest/#").0, 0x83, "without a log");
     broker.stop();
+}
+
+/// However many clients come back, no more replays are read at a time than may be.
+fn those_that_come_back_wait_for_room(transport: Transport) {
+    let options = logged(transport, 1).config("[limits]\nmax_replays = 1");
+    let broker = Broker::start(&options);
+    let connect = |name: &str| {
+        let connect = Connect::new(Version::V5, name).durable();
+        Client::connect(broker.tcp, &connect)
+    };
+    for name in ["one", "two", "three"] {
+        let mut client = connect(name);
+        assert_eq!(client.subscribe("$replay/earliest/t/#", 1), 1, "{name}: there is room");
+        assert_eq!(client.subscribe("$replay/latest/t/#", 1), 1, "{name}: in place of its own");
+        client.disconnect();
+    }
+    publish(&broker, "p0", "t/a", 0..3, 1);
+    let (mut one, mut two, three) = (connect("one"), connect("two"), connect("three"));
+    expect_all_of(&take(&mut one, 3), "p0", 0..3);
+    two.expect_nothing();
+    assert_eq!(broker.metric("replays"), 1);
+    let mut other = reader(&broker, "other");
+    let (code, text) = refused(&mut other, "$replay/latest/t/#");
+    assert_eq!(code, QUOTA, "others wait");
+    assert!(text.is_some_and(|text| text.contains("limits.max_replays")));
+    three.disconnect();
+    one.disconnect();
+    expect_all_of(&take(&mut two, 3), "p0", 0..3);
+    assert_eq!(broker.metric("replays"), 1);
+    two.unsubscribe("$replay/latest/t/#");
+    assert_eq!(other.subscribe("$replay/earliest/t/#", 1), 1, "who waited has gone");
+    expect_all_of(&take(&mut other, 3), "p0", 0..3);
+    broker.stop();
+}
+
+fn expect_all_of(received: &[Received], publisher: &str, numbers: Range<usize>) {
+    let found: Vec<String> = received.iter().map(Received::text).collect();
+    let expected: Vec<String> = numbers.map(|n| format!("{publisher}/{n}")).collect();
+    assert_eq!(found, expected);
 }
 
 fn the_seam_to_live_messages_has_no_gap_and_no_duplicate(transport: Transport) {

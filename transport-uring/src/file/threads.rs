@@ -1,5 +1,5 @@
-//! The threads of a core's files: some that write and sync, one that reads, and one for jobs. Reads
-//! stand in a line of their own, because a slow one would hold up a sync that publishers wait for.
+//! The threads of a core's files: some that write and sync, as many that read, and one for jobs.
+//! Reads stand in lines of their own, because a slow one would hold up a sync that publishers wait for.
 //!
 //! Queues in both directions are channels; what is in them is bounded by what the core has under
 //! way, which `Files` counts. A thread
@@ -52,8 +52,8 @@ impl Reporter {
 pub(super) struct Threads {
     /// Empty where the ring does it.
     workers: Vec<Sender<FileOperation>>,
-    /// Of the thread that reads; `None` where the ring does it.
-    reads: Option<Sender<FileOperation>>,
+    /// Of those that read; likewise.
+    readers: Vec<Sender<FileOperation>>,
     jobs: Option<Sender<(DiskToken, FileJob)>>,
     reports: Receiver<Report>,
     /// Set by a thread behind its report, cleared by the core before it looks.
@@ -65,7 +65,7 @@ pub(super) struct Threads {
 }
 
 impl Threads {
-    /// Starts `workers` I/O threads and one that reads, if there are to be any, and the job thread.
+    /// Starts `workers` threads that write, as many that read, and the job thread.
     pub(super) fn start(
         core: CoreId,
         config: &FileConfig,
@@ -80,7 +80,7 @@ impl Threads {
         let (workers_made, handles) = (Vec::new(), Vec::new());
         let mut threads = Self {
             workers: workers_made,
-            reads: None,
+            readers: Vec::new(),
             jobs: None,
             reports,
             signalled,
@@ -92,10 +92,9 @@ impl Threads {
             let name = format!("ringlane-io-{core}.{number}");
             let sender = threads.spawn_worker(name, config, &reporter)?;
             threads.workers.push(sender);
-        }
-        if workers > 0 {
-            let name = format!("ringlane-read-{core}");
-            threads.reads = Some(threads.spawn_worker(name, config, &reporter)?);
+            let name = format!("ringlane-rd-{core}.{number}");
+            let sender = threads.spawn_worker(name, config, &reporter)?;
+            threads.readers.push(sender);
         }
         let (sender, jobs) = channel();
         let state = Jobs::new(Arc::clone(&threads.stopped));
@@ -146,11 +145,10 @@ impl Threads {
         !self.workers.is_empty()
     }
 
-    /// Gives a read to the thread that reads, and a write to the thread of its file.
+    /// Gives an operation to the thread of its file that does such.
     pub(super) fn operate(&self, operation: FileOperation) {
-        let worker = &self.workers[operation.id.index() % self.workers.len()];
-        let reads = self.reads.as_ref().filter(|_| operation.is_read());
-        let sent = reads.unwrap_or(worker).send(operation);
+        let threads = if operation.is_read() { &self.readers } else { &self.workers };
+        let sent = threads[operation.id.index() % threads.len()].send(operation);
         assert!(sent.is_ok(), "an I/O thread ends when the core does, not before");
     }
 
@@ -187,7 +185,7 @@ impl Drop for Threads {
     fn drop(&mut self) {
         self.stopped.store(true, Ordering::Relaxed);
         self.workers.clear();
-        self.reads = None;
+        self.readers.clear();
         self.jobs = None;
         for handle in self.handles.drain(..) {
             // A panic was reported by the thread.
