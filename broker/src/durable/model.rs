@@ -76,6 +76,8 @@ pub(crate) struct PartitionState {
     /// Postings below are in the log, and so are the cursors unless they are marked.
     logged_posting: u64,
     cursors_unlogged: bool,
+    /// The cursors as the log has them: a crash goes back to those.
+    pub(super) logged_cursors: Vec<Cursor>,
     unlogged: Vec<u32>,
     /// Epochs of this partition's log, with the first offset of each.
     pub(super) epochs: Vec<(u64, u64)>,
@@ -97,10 +99,12 @@ impl PartitionState {
             let (partition, memory) = (index / 2, index % 2 == 1);
             Cursor { partition, memory, epoch: 0, next: 0 }
         });
+        let cursors: Vec<_> = cursors.collect();
         Self {
             sessions: Slab::new(),
             filters: Slab::new(),
-            cursors: cursors.collect(),
+            logged_cursors: cursors.clone(),
+            cursors,
             next_posting: 0,
             logged_posting: 0,
             cursors_unlogged: false,
@@ -311,6 +315,7 @@ impl PartitionState {
             }
         }
         self.logged_posting = self.next_posting;
+        self.logged_cursors.clone_from(&self.cursors);
         self.cursors_unlogged = false;
     }
 
@@ -481,9 +486,11 @@ impl PartitionState {
             self.push_postings(filter, ranges);
         }
         for cursor in cursors {
-            if let Some(known) = self.cursors.get_mut(cursor_index(cursor.partition, cursor.memory))
-            {
-                *known = *cursor;
+            let index = cursor_index(cursor.partition, cursor.memory);
+            for cursors in [&mut self.cursors, &mut self.logged_cursors] {
+                if let Some(known) = cursors.get_mut(index) {
+                    *known = *cursor;
+                }
             }
         }
         self.next_posting = self.next_posting.max(next);

@@ -62,8 +62,8 @@ impl Sweep {
 impl PartitionState {
     /// Visits up to `sessions` sessions, or up to `ranges` ranges of postings. When a walk has ended:
     /// the first offset of each log that this partition needs, to match it, to send it, or to send
-    /// it again. That holds, also after a crash, once the log of this partition has everything that
-    /// was matched and is flushed as far as it goes now. Postings that every session has behind it are
+    /// it again. That holds, also after a crash, once the log of this partition is flushed as far
+    /// as it goes now. Postings that every session has behind it are
     /// dropped in between.
     pub(crate) fn sweep(
         &mut self,
@@ -121,9 +121,11 @@ impl PartitionState {
         }
     }
 
-    /// What is posted from now on lies at or behind the cursors.
+    /// What is matched from now on lies at or behind the cursors, and what is matched again after
+    /// a crash lies at or behind those that the log has. A full log has old ones, and lacks the
+    /// retained messages in between.
     fn need_cursors(&self, sweep: &mut Sweep) {
-        for Cursor { partition, next, .. } in &self.cursors {
+        for Cursor { partition, next, .. } in self.cursors.iter().chain(&self.logged_cursors) {
             sweep.need(*partition, *next);
         }
     }
