@@ -19,7 +19,7 @@ use ringlane_dataplane::disk::{
 use ringlane_dataplane::ids::Offset;
 use ringlane_dataplane::log::format::SEGMENT_HEADER_BYTES;
 use ringlane_dataplane::log::recovery::ReplayFrom;
-use ringlane_dataplane::log::writer::Writer;
+use ringlane_dataplane::log::writer::{self, Writer};
 use ringlane_dataplane::message::Message;
 use ringlane_dataplane::routing::RecordId;
 use ringlane_dataplane::time::Nanos;
@@ -249,6 +249,9 @@ impl Broker {
         let is_free = own.clone().all(|own| own.making.is_none());
         let due = own.zip(&self.partitions).enumerate().filter_map(|(index, (own, partition))| {
             let log = partition.log().filter(|log| own.is_due(turn.now, log, bytes_max))?;
+            if !self.takes_state(index) {
+                return None;
+            }
             Some((log.segments().bytes_behind(&own.newest()), index))
         });
         // Who has gone on furthest comes first, so that nobody is left out.
@@ -293,9 +296,16 @@ impl Broker {
         durable.checkpoints_armed = false;
         let is_made = |own: &super::live::DurablePartition| own.checkpoints.making.is_some();
         let Some(index) = durable.partitions.iter().position(is_made) else { return };
+        let checkpoints = &mut durable.partitions[index].checkpoints;
         if self.partitions[index].log().is_none_or(|log| log.fault().is_some()) {
             // What is taken of a log that has ended is never valid.
-            durable.partitions[index].checkpoints.let_go(index, turn.disk);
+            checkpoints.let_go(index, turn.disk);
+            return;
+        }
+        if self.partitions[index].state_admission() == writer::Admission::Full {
+            // Nobody knows when it is flushed as far as this needs: other logs come first.
+            checkpoints.let_go(index, turn.disk);
+            checkpoints.not_before = turn.now + PAUSE;
             return;
         }
         self.step_checkpoint(turn, index);
@@ -305,6 +315,7 @@ impl Broker {
         let flushed = self.partitions[index].marks().flushed;
         let bounds = if self.draining { LAST_TURN } else { TURN };
         self.take_pieces(turn, index, bounds);
+        let takes_state = self.takes_state(index);
         let Some(durable) = &mut self.durable else { return };
         let checkpoints = &mut durable.partitions[index].checkpoints;
         let Some(making) = &checkpoints.making else { return };
@@ -320,13 +331,14 @@ impl Broker {
             _ if CHUNK_BYTES <= making.encoder.len() => {
                 return checkpoints.write_taken(index, turn.disk);
             }
-            _ => PIECE_EVERY,
+            _ if takes_state => PIECE_EVERY,
+            _ => LOOK_EVERY,
         };
         self.arm_checkpoints(turn, after);
     }
 
-    /// Takes pieces up to a number and about so many bytes, as far as something is left to be taken
-    /// and the disk has taken what was taken before.
+    /// Takes pieces up to a number and about so many bytes, as far as something is left to be taken,
+    /// the disk has taken what was taken before, and the log takes what goes before each.
     fn take_pieces(&mut self, turn: &Turn<'_>, index: usize, (pieces, bytes): (u32, usize)) {
         let mut bytes_max = None;
         for _ in 0..pieces {
@@ -336,6 +348,9 @@ impl Broker {
             let taken = making.encoder.len();
             let bytes_max = *bytes_max.get_or_insert(CHUNK_BYTES.min(taken + bytes));
             if making.asked.is_some() || !is_taking || bytes_max <= taken {
+                return;
+            }
+            if !self.takes_state(index) {
                 return;
             }
             self.append_matched(turn, index);
@@ -423,24 +438,31 @@ impl Broker {
     /// At the end, when the logs are quiet: writes a checkpoint of each partition that has gone on
     /// much since its last one. Whether that is done, or there is no time for it.
     pub(crate) fn end_with_checkpoints(&mut self, turn: &mut Turn<'_>) -> bool {
-        let Self { durable: Some(durable), partitions, .. } = self else { return true };
+        let Some(durable) = &self.durable else { return true };
         if self.clients_have_left
             || durable.partitions.iter().any(|own| own.checkpoints.making.is_some())
         {
             return self.clients_have_left;
         }
-        while durable.ended < durable.partitions.len() {
+        while let Some(durable) = &mut self.durable
+            && durable.ended < durable.partitions.len()
+        {
             let index = durable.ended;
             durable.ended += 1;
-            let newest = durable.partitions[index].checkpoints.newest().offset;
-            let log = partitions[index].log().filter(|log| log.fault().is_none());
-            let is_worth = |log: &Writer| newest.0 + RECORDS_MIN <= log.replay_from().offset.0;
-            if log.is_some_and(is_worth) {
+            if self.is_worth_a_last(index) {
                 self.begin_checkpoint(turn, index);
                 return false;
             }
         }
         true
+    }
+
+    fn is_worth_a_last(&self, index: usize) -> bool {
+        let Some(durable) = &self.durable else { return false };
+        let newest = durable.partitions[index].checkpoints.newest().offset;
+        let log = self.partitions[index].log().filter(|log| log.fault().is_none());
+        let is_worth = |log: &Writer| newest.0 + RECORDS_MIN <= log.replay_from().offset.0;
+        self.takes_state(index) && log.is_some_and(is_worth)
     }
 }
 
