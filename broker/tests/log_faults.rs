@@ -382,3 +382,50 @@ fn what_is_recorded_of_sessions_waits_for_a_full_disk() {
     }
     assert_eq!(broker.take_sent(client).first(), Some(&0xB0), "what waited is taken");
 }
+
+/// What a session waits for that a failed log never writes is let go of, and the rest follows.
+#[test]
+fn a_failed_log_holds_up_no_session_of_another() {
+    let names: Vec<String> = (0..8).map(|number| format!("client-{number}")).collect();
+    let of_failed = |broker: &mut Loopback, files: &MemoryDisk, clients: &[ConnectionId]| {
+        files.fail(Operation::Write, "/d/1/", EIO);
+        for id in clients {
+            broker.receive(*id, &publish(Version::V5, "other", QoS::AtLeastOnce, 9, b"x"));
+        }
+        broker.end_turn();
+        broker.pass(1);
+        broker.settle_disk();
+        let is_away =
+            |id: &ConnectionId| kinds(&broker.take_sent(*id)).contains(&(DISCONNECT, 0x83));
+        clients.iter().map(is_away).collect::<Vec<bool>>()
+    };
+    let (mut first, files) = durable_broker(&memory());
+    let clients: Vec<_> = names.iter().map(|n| connected(&mut first, n, Version::V5)).collect();
+    let away = of_failed(&mut first, &files, &clients);
+    let failed = away.iter().position(|away| *away).expect("one is of partition 1");
+    let sound = away.iter().position(|away| !*away).expect("one is not");
+
+    let (mut broker, files) = durable_broker(&memory());
+    let subscriber = broker.returning_client(&names[sound], Version::V5);
+    broker.settle_disk();
+    broker.subscribe(subscriber, Version::V5, "t", QoS::AtLeastOnce);
+    broker.settle_disk();
+    broker.lose(subscriber);
+    broker.settle_disk();
+    let publisher = connected(&mut broker, &names[failed], Version::V5);
+    broker.receive(publisher, &publish(Version::V5, "t", QoS::AtLeastOnce, 1, b"x"));
+    broker.end_turn();
+    let subscriber = broker.returning_client(&names[sound], Version::V5);
+    broker.end_turn();
+    assert_eq!(broker.metrics.dropped_postings.get(), 0, "it waits for the record");
+    of_failed(&mut broker, &files, &[publisher]);
+    broker.end_turn();
+    assert_eq!(broker.metrics.dropped_postings.get(), 1, "it waits no more");
+    let other = connected(&mut broker, "other", Version::V5);
+    broker.take_sent(subscriber);
+    broker.receive(other, &publish(Version::V5, "t", QoS::AtLeastOnce, 1, b"after"));
+    broker.pass(1);
+    broker.settle_disk();
+    let sent = broker.take_sent(subscriber);
+    assert!(sent.windows(5).any(|bytes| bytes == b"after"), "the rest follows");
+}

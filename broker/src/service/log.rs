@@ -77,6 +77,10 @@ impl Broker {
         if let Some(flushed) = flushed {
             self.count_flushed(flushed);
             self.readings.on_flushed(index);
+        }
+        let failed = self.partitions[index].log().is_some_and(|log| log.fault().is_some());
+        if flushed.is_some() || failed {
+            // What waits for a record hears of it, or that it never comes.
             self.serve_fetches(turn, index);
         }
         self.log_watch.dirty = true;
