@@ -454,7 +454,81 @@ fn what_memory_accepted_is_read_once_it_is_flushed(transport: Transport) {
     broker.stop();
 }
 
+/// Retained messages, more than the window takes.
+const RETAINED: usize = 330;
+/// Live messages of this size end the waiting for retained ones.
+const LARGE: usize = 60_000;
+
+/// A session whose second subscription waits for its retained messages, because its client takes none,
+/// while one live message is held back behind them.
+fn waiting_for_retained(broker: &Broker, publisher: &mut Client, window: u16, qos: u8) -> Client {
+    for number in 0..RETAINED {
+        let retained = Publish::new(&format!("a/{number}"), format!("{number}")).qos(1, 0);
+        publisher.publish_packet(retained.retain());
+    }
+    let mut client = with_window(broker, "c", window);
+    assert_eq!(client.subscribe("b", qos), qos);
+    assert_eq!(client.subscribe("a/#", qos), qos);
+    broker.wait_until("the window is full", |broker| 0 < broker.metric("queued_messages"));
+    flood(publisher, "a/x", 0..1, qos);
+    client
+}
+
+/// So much is held back that the retained messages wait for the client no longer.
+fn end_waiting(publisher: &mut Client, qos: u8) {
+    flood_with(publisher, 1..21, qos, |number| Publish::new("a/x", format!("{number:0LARGE$}")));
+}
+
+/// What was held back comes when the queue is full of later ones: none of those comes twice.
+fn what_was_held_back_finds_a_full_queue(transport: Transport) {
+    const COUNT: usize = 3000;
+    let broker = Broker::start(&Options::new(transport).logged().cores(1));
+    let mut publisher = Client::plain(broker.tcp, Version::V5, "p");
+    let client = waiting_for_retained(&broker, &mut publisher, 10, 2);
+    flood(&mut publisher, "b", 0..COUNT, 2);
+    assert!(0 < broker.metric("sessions_behind_total"));
+    end_waiting(&mut publisher, 2);
+    let mut reader = Reader::new(client);
+    reader.read(RETAINED + 21 + COUNT);
+    reader.assert_all("b", COUNT);
+    reader.assert_all("a/x", 21);
+    while !reader.open.is_empty() {
+        reader.step();
+    }
+    reader.client.expect_nothing();
+    broker.stop();
+}
+
+/// More than a window of messages is in flight behind one that is not: what follows them is read.
+fn what_follows_a_window_in_flight_is_read(transport: Transport) {
+    const WINDOW: usize = 300;
+    const COUNT: usize = 2600;
+    let broker = Broker::start(&Options::new(transport).logged().cores(1));
+    let mut publisher = Client::plain(broker.tcp, Version::V5, "p");
+    let client = waiting_for_retained(&broker, &mut publisher, WINDOW as u16, 1);
+    flood(&mut publisher, "b", 0..600, 1);
+    let mut reader = Reader::new(client);
+    reader.read(WINDOW);
+    end_waiting(&mut publisher, 1);
+    reader.client.reset();
+    broker.wait_until("it is gone", |broker| broker.metric("connections") == 1);
+    flood(&mut publisher, "b", 600..COUNT, 1);
+    let before = broker.metric("queued_messages");
+    let mut client = with_window(&broker, "c", WINDOW as u16);
+    let again: Vec<_> = (0..WINDOW).map(|_| client.read()).collect();
+    broker.wait_until("it reads on", |broker| before < broker.metric("queued_messages"));
+    let mut reader = Reader::new(client);
+    again.iter().for_each(|packet| reader.answer(packet));
+    reader.read(RETAINED - WINDOW + 21 + COUNT);
+    reader.assert_all("b", COUNT);
+    reader.assert_all("a/x", 21);
+    reader.client.expect_nothing();
+    broker.stop();
+}
+
 on_both_transports!(
+    what_was_held_back_finds_a_full_queue,
+    what_follows_a_window_in_flight_is_read,
     a_slow_client_goes_on_from_the_log_and_comes_in_step_again,
     an_absent_session_reads_all_of_its_backlog_after_a_crash,
     each_session_reads_at_its_own_pace,

@@ -87,6 +87,20 @@ impl Broker {
         if session.leaves_to_log(pending.posting) || self.falls_behind(id, &pending) {
             return self.on_left_to_log(turn, id);
         }
+        self.queue(turn, id, pending);
+    }
+
+    /// Owes a message that was held back while later ones went on. Nobody falls behind at it: what
+    /// is posted behind it may be in the queue already, or acknowledged.
+    fn owe_late(&mut self, turn: &mut Turn<'_>, id: SessionId, pending: Pending) {
+        let Some(session) = self.sessions.get(id) else { return };
+        if session.leaves_to_log(pending.posting) {
+            return self.on_left_to_log(turn, id);
+        }
+        self.queue(turn, id, pending);
+    }
+
+    fn queue(&mut self, turn: &mut Turn<'_>, id: SessionId, pending: Pending) {
         let Some(session) = self.sessions.get_mut(id) else { return };
         self.metrics.queued_messages.add(1);
         self.metrics.queued_bytes.add(pending.cost_bytes() as u64);
@@ -100,9 +114,26 @@ impl Broker {
     /// Delivers a message that is already merged and kept: at once with QoS 0 (or it is dropped
     /// and counted when the client is slow), owed otherwise.
     pub(crate) fn owe_or_send(&mut self, turn: &mut Turn<'_>, id: SessionId, pending: Pending) {
-        if pending.qos != QoS::AtMostOnce {
-            return self.owe(turn, id, pending);
+        match pending.qos {
+            QoS::AtMostOnce => self.send_kept(turn, id, &pending),
+            QoS::AtLeastOnce | QoS::ExactlyOnce => self.owe(turn, id, pending),
         }
+    }
+
+    /// The same with one that was held back while later ones went on.
+    pub(crate) fn owe_or_send_late(
+        &mut self,
+        turn: &mut Turn<'_>,
+        id: SessionId,
+        pending: Pending,
+    ) {
+        match pending.qos {
+            QoS::AtMostOnce => self.send_kept(turn, id, &pending),
+            QoS::AtLeastOnce | QoS::ExactlyOnce => self.owe_late(turn, id, pending),
+        }
+    }
+
+    fn send_kept(&mut self, turn: &mut Turn<'_>, id: SessionId, pending: &Pending) {
         let Self { sessions, scratch, maker, metrics, sizes, .. } = self;
         let Some(session) = sessions.get_mut(id) else { return };
         let Some(link) = session.link.as_mut() else { return };

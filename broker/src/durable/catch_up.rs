@@ -207,10 +207,15 @@ impl Broker {
         posting != NOT_POSTED && found().is_some()
     }
 
-    /// A message does not fit into a session's queue. True if it is left to the log.
+    /// A message that comes behind all others does not fit into a session's queue. True if it is
+    /// left to the log. The frontier of a session that is behind already is never moved back: what
+    /// lies between may be in memory.
     pub(crate) fn falls_behind(&mut self, id: SessionId, pending: &Pending) -> bool {
         let Some(session) = self.sessions.get(id) else { return false };
         let outbound = &session.outbound;
+        if outbound.frontier() != IN_STEP {
+            return false;
+        }
         let full =
             QUEUE_MESSAGES_MAX <= outbound.queue_len() || QUEUE_BYTES_MAX <= outbound.queue_bytes();
         if !full || !self.is_posted_for(id, pending.posting) {
@@ -255,7 +260,7 @@ impl Broker {
         self.open_window(turn, id, Window::new(entries.into_iter(), false));
     }
 
-    /// The next messages that a session is owed.
+    /// The next messages that a session is owed and that are not in flight; none if it is in step.
     fn owed_entries(&self, id: SessionId, frontier: u64) -> Vec<(Place, What)> {
         let Some(index) = self.recorded_index(id) else { return Vec::new() };
         let (Some(durable), Some(session)) = (&self.durable, self.sessions.get(id)) else {
@@ -263,11 +268,18 @@ impl Broker {
         };
         let state = &durable.partitions[index].state;
         let Some(slot) = state.find(session.client_id.as_str()) else { return Vec::new() };
-        let last = session.outbound.last_in_flight();
-        let owed = state.owed(slot, frontier, WINDOW_MESSAGES).into_iter();
-        let owed = owed
-            .filter(|owed| last < owed.posting || !session.outbound.has_in_flight(owed.posting));
-        owed.map(|owed| (owed.place, What::Owed(owed))).collect()
+        let in_flight = session.outbound.in_flight_from(frontier);
+        let mut from = frontier;
+        // None is left out that lies behind a whole window of those in flight.
+        loop {
+            let mut owed = state.owed(slot, from, WINDOW_MESSAGES);
+            let Some(last) = owed.last() else { return Vec::new() };
+            from = last.posting + 1;
+            owed.retain(|owed| !in_flight.contains(&owed.posting));
+            if !owed.is_empty() {
+                return owed.into_iter().map(|owed| (owed.place, What::Owed(owed))).collect();
+            }
+        }
     }
 
     /// Asks for messages that are to be sent again.

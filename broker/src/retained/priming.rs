@@ -300,7 +300,7 @@ impl Broker {
                     priming.held_bytes += held.pending.cost_bytes();
                     priming.held.push(held);
                 }
-                None => self.owe_or_send(turn, id, held.pending),
+                None => self.owe_or_send_late(turn, id, held.pending),
             }
         }
     }

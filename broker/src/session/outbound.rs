@@ -9,6 +9,7 @@
 use crate::groups::Errand;
 use crate::lazy::Empty;
 use crate::replay::Ticket as ReplayTicket;
+use hashbrown::HashSet;
 use ringlane_dataplane::message::Message;
 use ringlane_dataplane::time::Nanos;
 use ringlane_mqtt::QoS;
@@ -358,16 +359,11 @@ impl Outbound {
         self.inflight.shrink_to_fit();
     }
 
-    /// Whether a posting is in flight: only if it came behind later ones, from a subscription that
-    /// waited for its retained messages.
-    pub(crate) fn has_in_flight(&self, posting: u64) -> bool {
-        self.inflight.iter().any(|inflight| inflight.pending.posting == posting)
-    }
-
-    /// The highest posting number in flight, 0 if there is none.
-    pub(crate) fn last_in_flight(&self) -> u64 {
+    /// The postings in flight at and above a frontier: only those that went out before an earlier one
+    /// came, from a subscription that waited for its retained messages.
+    pub(crate) fn in_flight_from(&self, frontier: u64) -> HashSet<u64> {
         let postings = self.inflight.iter().map(|inflight| inflight.pending.posting);
-        postings.filter(|posting| *posting != NOT_POSTED).max().unwrap_or(0)
+        postings.filter(|posting| (frontier..NOT_POSTED).contains(posting)).collect()
     }
 
     /// Replaces the handles on messages accepted before `before` that keep more than the message.
