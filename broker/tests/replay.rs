@@ -374,7 +374,9 @@ fn a_replay_goes_on_after_kill_9(transport: Transport) {
         // At least once: what was acknowledged since the position was recorded comes again.
         while {
             let found = by_publisher(&seen);
-            ["p0", "p1", "p2", "p3"].iter().any(|name| !found[*name].contains(&59))
+            ["p0", "p1", "p2", "p3"]
+                .iter()
+                .any(|name| found.get(*name).is_none_or(|seen| !seen.contains(&59)))
         } {
             seen.push(client.receive_and_acknowledge());
         }
