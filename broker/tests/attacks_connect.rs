@@ -89,8 +89,9 @@ fn silent_clients_give_their_slots_back(transport: Transport) {
         assert_eq!((last.kind(), last.reason()), (Kind::Disconnect, 0x8d), "client {index}");
         accepted += 1;
     }
-    // Slots are counted per core: a core may be full a little before the node is.
-    assert!(accepted >= count * 9 / 10, "{accepted} of {count} got a slot");
+    // Slots are counted per core, and the kernel shares connections out by their hash: a core may be
+    // full before the node is.
+    assert!(accepted >= count * 3 / 4, "{accepted} of {count} got a slot");
     memory.assert_growth(count as u64 * SOCKET_BYTES_MAX + SLACK, "silent clients");
     broker.wait_until("the slots are free", |broker| broker.metric("sockets") == 2);
     let mut others = Crowd::new(broker.tcp);
