@@ -152,6 +152,7 @@ impl Durable {
         }
         self.append_matched(index, log);
         log.append(&mut self.body, record);
+        self.partitions[index].sweep.note(record);
         self.partitions[index].state.apply(record);
     }
 }

@@ -132,6 +132,7 @@ impl Life {
     fn record(&mut self, record: &StateRecord<'_>) {
         self.log_matched();
         self.log.push(Logged::new(record));
+        self.sweep.note(record);
         self.state.apply(record);
     }
 
@@ -470,6 +471,36 @@ fn sweeping_drops_what_everybody_has_and_nothing_else() {
         );
         assert!(needed.iter().zip(cursors).all(|(needed, cursor)| *needed <= cursor));
     }
+}
+
+#[test]
+fn an_exchange_that_begins_behind_a_walk_is_needed() {
+    let mut life = Life::new(1);
+    let place = Place { partition: 0, epoch: 1, offset: 5 };
+    let options =
+        SubscriptionOptions { qos: 2, no_local: false, retain_as_published: false, id: 0 };
+    for client_id in ["first", "second"] {
+        life.record(&StateRecord::SessionOpen {
+            client_id,
+            clean: true,
+            expiry_secs: 60,
+            will: None,
+        });
+    }
+    let client_id = "first";
+    life.record(&StateRecord::Subscribe { client_id, filter: "a", options, since: 0 });
+    let filter = life.state.find_filter("a").expect("subscribed");
+    let posting = life.state.post(matched(place, false), [filter]);
+    for memory in [false, true] {
+        life.state.advance(Cursor { partition: 0, memory, epoch: 1, next: 9 });
+    }
+    life.log_matched();
+    assert_eq!(life.state.sweep(&mut life.sweep, 1, 1), None, "the first was visited");
+    let sent = SentBody { posting, place, retain: false, subscription_ids: Vec::new() };
+    life.record(&StateRecord::Sent { client_id, packet_id: 1, sent });
+    life.record(&StateRecord::Unsubscribe { client_id, filter: "a" });
+    let needed = (0..9).find_map(|_| life.state.sweep(&mut life.sweep, 1, 1));
+    assert_eq!(needed.expect("the end of the walk")[0], 5);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use super::model::PartitionState;
 use super::postings::Place;
-use super::records::Cursor;
+use super::records::{Cursor, StateRecord};
 use super::session::Presence;
 use hashbrown::HashMap;
 
@@ -50,6 +50,14 @@ impl Sweep {
 
     fn need_place(&mut self, place: Place) {
         self.need(place.partition, place.offset);
+    }
+
+    /// A record is appended while a walk is under way: an exchange that begins now may be of a
+    /// session that was visited, and its filter may go before its postings are gone through.
+    pub(crate) fn note(&mut self, record: &StateRecord<'_>) {
+        if let StateRecord::Sent { sent, .. } = record {
+            self.need_place(sent.place);
+        }
     }
 
     /// Takes out sessions that were visited and whose recorded position may be too old, although
