@@ -106,9 +106,9 @@ impl Checkpoints {
     }
 
     /// Where replay begins if the newest cannot be used any more; `None` if it is all there is.
-    pub(super) fn older(&self) -> Option<Offset> {
+    pub(super) fn older(&self) -> Option<ReplayFrom> {
         let older = self.kept.len().checked_sub(KEPT).and_then(|index| self.kept.get(index));
-        older.map(|kept| kept.from.offset)
+        older.map(|kept| kept.from)
     }
 
     fn newest(&self) -> ReplayFrom {

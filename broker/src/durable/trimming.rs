@@ -10,7 +10,9 @@ use crate::config::{Config, StreamConfig};
 use crate::mail::Mail;
 use crate::service::{Broker, Turn};
 use ringlane_dataplane::ids::{CoreId, Offset, PartitionId};
+use ringlane_dataplane::log::recovery::ReplayFrom;
 use ringlane_dataplane::log::retention::Retention;
+use ringlane_dataplane::log::segments::Sealed;
 
 /// Sessions that are visited each time and per partition, and ranges of postings.
 const SWEPT_SESSIONS: u32 = 8192;
@@ -153,8 +155,8 @@ impl Broker {
         let sealed = log.segments().sealed();
         let below = |needed| retention.trim_below(sealed.iter(), unix_ms, needed);
         let needed = Offset(needed).min(marks.flushed);
-        let older = own.checkpoints.older().unwrap_or_default();
-        let (wanted, allowed) = (below(needed), below(needed.min(older)));
+        let kept = own.checkpoints.older().map(|older| replayed_from(&older, sealed.iter()));
+        let (wanted, allowed) = (below(needed), below(needed.min(kept.unwrap_or_default())));
         own.checkpoints.want(turn.now, allowed < wanted);
         if allowed <= marks.start {
             return;
@@ -167,9 +169,17 @@ impl Broker {
     }
 }
 
+/// The first offset that replay of a checkpoint needs. The segment that it begins in stays, also if
+/// it begins at the end of that one, behind all its records.
+fn replayed_from<'a>(from: &ReplayFrom, mut sealed: impl Iterator<Item = &'a Sealed>) -> Offset {
+    let segment = sealed.find(|segment| segment.number == from.segment);
+    segment.map_or(from.offset, |segment| segment.base.min(from.offset))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ringlane_dataplane::log::format::SegmentId;
     use std::time::Duration;
 
     fn stream(name: &str, bytes: u64, secs: u64) -> StreamConfig {
@@ -210,5 +220,28 @@ mod tests {
         assert_eq!(trimming.needed(0), None);
         trimming.needs[0][0] = Some(9);
         assert_eq!(trimming.needed(0), Some(7));
+    }
+
+    #[test]
+    fn the_segment_that_replay_begins_in_is_kept() {
+        let segment = |number| Sealed {
+            number,
+            id: SegmentId([0; 16]),
+            base: Offset(number * 10),
+            end: Offset(number * 10 + 10),
+            file_bytes: 100,
+            last_unix_ms: 0,
+        };
+        let sealed: Vec<_> = (0..3).map(segment).collect();
+        let kept = |segment, offset| {
+            let from =
+                ReplayFrom { offset: Offset(offset), segment, position: 99, flushed: Offset(0) };
+            let needed = replayed_from(&from, sealed.iter());
+            Retention { bytes: Some(0), age_ms: None }.trim_below(sealed.iter(), 0, needed).0
+        };
+        assert_eq!(kept(1, 15), 10, "in the midst of it");
+        assert_eq!(kept(1, 20), 10, "behind all its records");
+        assert_eq!(kept(2, 20), 20);
+        assert_eq!(kept(3, 30), 30, "not sealed yet");
     }
 }
