@@ -526,7 +526,35 @@ fn what_follows_a_window_in_flight_is_read(transport: Transport) {
     broker.stop();
 }
 
+/// Delivery that was begun ends, also without the subscription [MQTT-3.10.4-3].
+fn what_was_sent_comes_again_after_unsubscribe(transport: Transport) {
+    const COUNT: usize = 900;
+    let broker = Broker::start(&Options::new(transport).logged().cores(2));
+    let mut publisher = Client::plain(broker.tcp, Version::V5, "p");
+    let mut client = with_window(&broker, "c", COUNT as u16);
+    assert_eq!(client.subscribe("t", 1), 1);
+    flood(&mut publisher, "t", 0..COUNT, 1);
+    (0..COUNT).for_each(|_| assert_eq!(client.receive().topic, "t"));
+    client.reset();
+    broker.wait_until("it is gone", |broker| broker.metric("connections") == 1);
+    let mut client = with_window(&broker, "c", COUNT as u16);
+    let id = client.next_id();
+    client.send(&support::packets::unsubscribe(Version::V5, id, &["t"]));
+    let mut numbers = Vec::new();
+    while numbers.len() < COUNT {
+        let packet = client.read();
+        if packet.kind() == Kind::Publish {
+            let message = packet.publish();
+            numbers.push(message.text().parse::<usize>().expect("a number"));
+            client.acknowledge(Kind::Puback, message.id);
+        }
+    }
+    assert!(numbers.into_iter().eq(0..COUNT));
+    broker.stop();
+}
+
 on_both_transports!(
+    what_was_sent_comes_again_after_unsubscribe,
     what_was_held_back_finds_a_full_queue,
     what_follows_a_window_in_flight_is_read,
     a_slow_client_goes_on_from_the_log_and_comes_in_step_again,

@@ -162,15 +162,21 @@ impl Broker {
         let state = &durable.partitions[index].state;
         let Some(slot) = state.find(session.client_id.as_str()) else { return };
         let Some(outbound) = session.outbound.existing() else { return };
-        let is_in_log = |pending: &Pending| match pending.qos {
-            QoS::ExactlyOnce if state.exchange_place(slot, pending.posting).is_some() => true,
-            _ => state.place_of(slot, pending.posting).is_some(),
+        let place_of = |pending: &Pending| {
+            let exchange = pending.qos == QoS::ExactlyOnce;
+            let exchange = exchange.then(|| state.exchange_place(slot, pending.posting));
+            exchange.flatten().or_else(|| state.place_of(slot, pending.posting))
         };
         let (messages, bytes) = (outbound.queue_len(), outbound.queue_bytes());
-        outbound.leave_to_log(is_in_log, &durable.catch_ups.nothing);
+        outbound.leave_to_log(place_of, &durable.catch_ups.nothing);
         metrics.queued_messages.sub((messages - outbound.queue_len()) as u64);
         metrics.queued_bytes.sub((bytes - outbound.queue_bytes()) as u64);
-        if outbound.is_empty() {
+        // A full disk takes no record of a position.
+        let recorded = state.session(slot).map_or(0, |session| session.position);
+        let owed = state.owed(slot, recorded, 1);
+        if outbound.is_empty()
+            && owed.first().is_none_or(|owed| outbound.frontier() <= owed.posting)
+        {
             // Its recorded position says all.
             session.outbound.reset();
         }
@@ -242,7 +248,8 @@ impl Broker {
         }
         let again = session.outbound.away(WINDOW_MESSAGES);
         if !again.is_empty() {
-            return self.fetch_again(turn, id, &again);
+            let again = again.into_iter().map(|(packet_id, place)| (place, What::Again(packet_id)));
+            return self.open_window(turn, id, Window::new(again, false));
         }
         let frontier = session.outbound.frontier();
         let room = session.primings.is_empty() && session.outbound.queue_len() <= REFILL;
@@ -280,32 +287,6 @@ impl Broker {
                 return owed.into_iter().map(|owed| (owed.place, What::Owed(owed))).collect();
             }
         }
-    }
-
-    /// Asks for messages that are to be sent again.
-    fn fetch_again(&mut self, turn: &mut Turn<'_>, id: SessionId, again: &[(u16, QoS, u64)]) {
-        let (mut entries, mut lost) = (Vec::new(), Vec::new());
-        for (packet_id, qos, posting) in again {
-            match self.place_again(id, *qos, *posting) {
-                Some(place) => entries.push((place, What::Again(*packet_id))),
-                None => lost.push(*packet_id),
-            }
-        }
-        for packet_id in lost {
-            self.give_up(turn, id, packet_id);
-        }
-        if !entries.is_empty() {
-            self.open_window(turn, id, Window::new(entries.into_iter(), false));
-        }
-    }
-
-    fn place_again(&self, id: SessionId, qos: QoS, posting: u64) -> Option<Place> {
-        let index = self.recorded_index(id)?;
-        let (durable, session) = (self.durable.as_ref()?, self.sessions.get(id)?);
-        let state = &durable.partitions[index].state;
-        let slot = state.find(session.client_id.as_str())?;
-        let exchange = (qos == QoS::ExactlyOnce).then(|| state.exchange_place(slot, posting));
-        exchange.flatten().or_else(|| state.place_of(slot, posting))
     }
 
     /// The message of an exchange is not there any more.
@@ -381,18 +362,27 @@ impl Broker {
         }
     }
 
-    /// A window makes room for the next one. Those of the waiting that are gone, or in step, leave
-    /// it to others.
+    /// A window makes room for the next one.
     fn close_window(&mut self, id: SessionId) {
         let Some(durable) = &mut self.durable else { return };
+        durable.catch_ups.open.remove(&id);
+    }
+
+    /// End of turn: while there is room for windows, those that wait for one have their turn. The
+    /// gone and the absent are passed over, and whoever does not take its room leaves it to others
+    /// in the next turn.
+    pub(crate) fn open_waiting(&mut self) {
+        let Self { durable: Some(durable), sessions, pump_ready, .. } = self else { return };
         let CatchUps { open, waiting, is_waiting, .. } = &mut durable.catch_ups;
-        if open.remove(&id).is_none() {
-            return;
-        }
-        let room = WINDOWS_MAX.saturating_sub(open.len()).min(waiting.len());
-        for next in waiting.drain(..room) {
+        let mut room = WINDOWS_MAX.saturating_sub(open.len());
+        while room > 0
+            && let Some(next) = waiting.pop_front()
+        {
             is_waiting.remove(&next);
-            self.pump_ready.push(next);
+            if sessions.get(next).is_some_and(|session| session.link.is_some()) {
+                pump_ready.push(next);
+                room -= 1;
+            }
         }
     }
 

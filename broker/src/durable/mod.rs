@@ -40,6 +40,7 @@ pub(crate) use checkpointing::{Checkpoints, KEPT, Kept};
 pub(crate) use live::Durable;
 pub(crate) use model::PartitionState;
 pub(crate) use overdue::DueWill;
+pub(crate) use postings::Place;
 pub(crate) use records::{ReplayBody, StateRecord, SubscriptionOptions};
 pub(crate) use start::{CoreState, NodeState, Recovery, publisher_of};
 

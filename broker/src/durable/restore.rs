@@ -101,7 +101,7 @@ impl Broker {
                 ticket: None,
                 posting: sent.posting,
             };
-            held.outbound.restore(*packet_id, pending, *received);
+            held.outbound.restore(*packet_id, pending, (!*received).then_some(sent.place));
             held.outbound.set_frontier(session.position);
             self.metrics.inflight_messages.add(1);
         }

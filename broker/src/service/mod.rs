@@ -425,6 +425,7 @@ impl Service for Broker {
         self.settle_retained_order();
         self.bound_unlogged(turn);
         self.go_on_fetching(turn);
+        self.open_waiting();
         self.write_logs(turn);
         self.check_drained(turn);
         self.take_back_batches(turn);

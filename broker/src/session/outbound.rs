@@ -6,6 +6,7 @@
 //! below it are here, were acknowledged, or are exchanges; all others are read from the log
 //! (`durable::catch_up`). Nothing is in memory of what comes at or behind it.
 
+use crate::durable::Place;
 use crate::groups::Errand;
 use crate::lazy::Empty;
 use crate::replay::Ticket as ReplayTicket;
@@ -94,8 +95,9 @@ pub(crate) enum Phase {
 pub(crate) struct Inflight {
     pub(crate) packet_id: u16,
     pub(crate) phase: Phase,
-    /// Whether the message has to be read from the log before it is sent again.
-    pub(crate) away: bool,
+    /// Where the message has to be read before it is sent again. Kept here, because the
+    /// subscription that it came from may end before that.
+    pub(crate) away: Option<Place>,
     pub(crate) pending: Pending,
 }
 
@@ -186,7 +188,7 @@ impl Outbound {
 
     /// When the oldest message was accepted, of those in memory.
     pub(crate) fn oldest_accepted_at(&self) -> Option<Nanos> {
-        let in_memory = self.inflight.iter().find(|inflight| !inflight.away);
+        let in_memory = self.inflight.iter().find(|inflight| inflight.away.is_none());
         let sent = in_memory.map(|inflight| &inflight.pending);
         let both = [sent, self.queue.front()];
         both.into_iter().flatten().map(|pending| pending.message.head().accepted_at).min()
@@ -253,13 +255,13 @@ impl Outbound {
         Some(&inflight.pending)
     }
 
-    /// Puts an exchange back that was open before a restart. Its message is in the log, and not
-    /// needed any more if PUBREC was seen.
-    pub(crate) fn restore(&mut self, packet_id: u16, pending: Pending, received: bool) {
+    /// Puts an exchange back that was open before a restart. Its message lies `away`, or is not needed
+    /// any more because PUBREC was seen.
+    pub(crate) fn restore(&mut self, packet_id: u16, pending: Pending, away: Option<Place>) {
         self.inflight_bytes += pending.cost_bytes();
         self.last_packet_id = packet_id;
-        let phase = if received { Phase::Released } else { Phase::Sent };
-        self.inflight.push_back(Inflight { packet_id, phase, away: !received, pending });
+        let phase = if away.is_some() { Phase::Sent } else { Phase::Released };
+        self.inflight.push_back(Inflight { packet_id, phase, away, pending });
     }
 
     /// The lowest posting number that was neither acknowledged nor recorded as an exchange.
@@ -278,7 +280,7 @@ impl Outbound {
     pub(crate) fn begin(&mut self, packet_id: u16, pending: Pending) {
         self.inflight_bytes += pending.cost_bytes();
         self.unacknowledged += 1;
-        self.inflight.push_back(Inflight { packet_id, phase: Phase::Sent, away: false, pending });
+        self.inflight.push_back(Inflight { packet_id, phase: Phase::Sent, away: None, pending });
     }
 
     /// The next exchange to be sent again, from now on in flight on this connection.
@@ -297,23 +299,21 @@ impl Outbound {
     /// Whether the next exchange to be sent again waits for its message.
     pub(crate) fn next_resend_is_away(&self) -> bool {
         let next = self.inflight.iter().find(|inflight| inflight.phase == Phase::Resend);
-        self.resend_left > 0 && next.is_some_and(|inflight| inflight.away)
+        self.resend_left > 0 && next.is_some_and(|inflight| inflight.away.is_some())
     }
 
     /// The first exchanges to be sent again whose messages are in the log, at most `max`: packet
-    /// identifiers and posting numbers.
-    pub(crate) fn away(&self, max: usize) -> Vec<(u16, QoS, u64)> {
-        let away = self.inflight.iter().filter(|i| i.phase == Phase::Resend && i.away);
-        let facts = away.map(|i| (i.packet_id, i.pending.qos, i.pending.posting));
-        facts.take(max).collect()
+    /// identifiers and places.
+    pub(crate) fn away(&self, max: usize) -> Vec<(u16, Place)> {
+        let resends = self.inflight.iter().filter(|i| i.phase == Phase::Resend);
+        resends.filter_map(|i| Some((i.packet_id, i.away?))).take(max).collect()
     }
 
     /// The message of an exchange was read.
     pub(crate) fn bring_back(&mut self, packet_id: u16, message: Message) {
         let Some(index) = self.position(packet_id) else { return };
         let inflight = &mut self.inflight[index];
-        if inflight.away {
-            inflight.away = false;
+        if inflight.away.take().is_some() {
             self.inflight_bytes -= inflight.pending.cost_bytes();
             inflight.pending.message = message;
             self.inflight_bytes += inflight.pending.cost_bytes();
@@ -322,7 +322,8 @@ impl Outbound {
 
     /// Takes an exchange out whose message cannot be read.
     pub(crate) fn give_up(&mut self, packet_id: u16) -> Option<Pending> {
-        let index = self.position(packet_id).filter(|index| self.inflight[*index].away)?;
+        let index =
+            self.position(packet_id).filter(|index| self.inflight[*index].away.is_some())?;
         let inflight = self.inflight.remove(index)?;
         self.inflight_bytes -= inflight.pending.cost_bytes();
         self.resend_left -= usize::from(inflight.phase == Phase::Resend);
@@ -330,11 +331,15 @@ impl Outbound {
     }
 
     /// The session has no connection for a while: what the log has goes out of memory, and the
-    /// frontier moves back to it. `is_in_log` says so of a posting or an exchange; `nothing` takes
-    /// the place of messages.
-    pub(crate) fn leave_to_log(&mut self, is_in_log: impl Fn(&Pending) -> bool, nothing: &Message) {
+    /// frontier moves back to it. `place_of` says where a posting or an exchange lies; `nothing`
+    /// takes the place of messages.
+    pub(crate) fn leave_to_log(
+        &mut self,
+        place_of: impl Fn(&Pending) -> Option<Place>,
+        nothing: &Message,
+    ) {
         for pending in core::mem::take(&mut self.queue) {
-            if pending.posting != NOT_POSTED && is_in_log(&pending) {
+            if pending.posting != NOT_POSTED && place_of(&pending).is_some() {
                 self.queue_bytes -= pending.cost_bytes();
                 self.frontier = self.frontier.min(pending.posting);
             } else {
@@ -342,17 +347,17 @@ impl Outbound {
             }
         }
         for inflight in &mut self.inflight {
-            let sent = matches!(inflight.phase, Phase::Sent | Phase::Resend) && !inflight.away;
-            let leaves = match inflight.phase {
-                Phase::Released => true,
-                Phase::Sent | Phase::Resend => sent && is_in_log(&inflight.pending),
-                Phase::Recording => false,
+            let away = match inflight.phase {
+                Phase::Sent | Phase::Resend if inflight.away.is_none() => {
+                    place_of(&inflight.pending)
+                }
+                _ => None,
             };
-            if leaves {
+            if away.is_some() || inflight.phase == Phase::Released {
                 self.inflight_bytes -= inflight.pending.cost_bytes();
                 inflight.pending.message = nothing.clone();
                 self.inflight_bytes += inflight.pending.cost_bytes();
-                inflight.away |= sent;
+                inflight.away = away;
             }
         }
         self.queue.shrink_to_fit();
