@@ -454,15 +454,18 @@ fn what_memory_accepted_is_read_once_it_is_flushed(transport: Transport) {
     broker.stop();
 }
 
-/// Retained messages, more than the window takes.
-const RETAINED: usize = 330;
+/// Retained messages that an owner hands out at a time.
+const BATCH: usize = 256;
+/// Retained messages that are left for the last time.
+const REST: usize = 10;
 /// Live messages of this size end the waiting for retained ones.
 const LARGE: usize = 60_000;
 
 /// A session whose second subscription waits for its retained messages, because its client takes none,
 /// while one live message is held back behind them.
 fn waiting_for_retained(broker: &Broker, publisher: &mut Client, window: u16, qos: u8) -> Client {
-    for number in 0..RETAINED {
+    let batches = 1 + usize::from(window) / BATCH;
+    for number in 0..batches * BATCH + REST {
         let retained = Publish::new(&format!("a/{number}"), format!("{number}")).qos(1, 0);
         publisher.publish_packet(retained.retain());
     }
@@ -489,7 +492,7 @@ fn what_was_held_back_finds_a_full_queue(transport: Transport) {
     assert!(0 < broker.metric("sessions_behind_total"));
     end_waiting(&mut publisher, 2);
     let mut reader = Reader::new(client);
-    reader.read(RETAINED + 21 + COUNT);
+    reader.read(BATCH + REST + 21 + COUNT);
     reader.assert_all("b", COUNT);
     reader.assert_all("a/x", 21);
     while !reader.open.is_empty() {
@@ -508,7 +511,8 @@ fn what_follows_a_window_in_flight_is_read(transport: Transport) {
     let client = waiting_for_retained(&broker, &mut publisher, WINDOW as u16, 1);
     flood(&mut publisher, "b", 0..600, 1);
     let mut reader = Reader::new(client);
-    reader.read(WINDOW);
+    // The window is full of live messages then, and more wait behind it.
+    reader.read(2 * BATCH);
     end_waiting(&mut publisher, 1);
     reader.client.reset();
     broker.wait_until("it is gone", |broker| broker.metric("connections") == 1);
@@ -519,7 +523,7 @@ fn what_follows_a_window_in_flight_is_read(transport: Transport) {
     broker.wait_until("it reads on", |broker| before < broker.metric("queued_messages"));
     let mut reader = Reader::new(client);
     again.iter().for_each(|packet| reader.answer(packet));
-    reader.read(RETAINED - WINDOW + 21 + COUNT);
+    reader.read(REST + 21 + COUNT);
     reader.assert_all("b", COUNT);
     reader.assert_all("a/x", 21);
     reader.client.expect_nothing();

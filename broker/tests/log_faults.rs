@@ -416,7 +416,9 @@ fn a_failed_log_holds_up_no_session_of_another() {
     broker.receive(publisher, &publish(Version::V5, "t", QoS::AtLeastOnce, 1, b"x"));
     broker.end_turn();
     let subscriber = broker.returning_client(&names[sound], Version::V5);
-    broker.end_turn();
+    // Its own log takes its CONNECT; the other one lingers.
+    broker.settle_disk();
+    assert_eq!(kinds(&broker.take_sent(subscriber)), [(CONNACK, 0)]);
     assert_eq!(broker.metrics.dropped_postings.get(), 0, "it waits for the record");
     of_failed(&mut broker, &files, &[publisher]);
     broker.end_turn();

@@ -171,12 +171,13 @@ impl Broker {
         outbound.leave_to_log(place_of, &durable.catch_ups.nothing);
         metrics.queued_messages.sub((messages - outbound.queue_len()) as u64);
         metrics.queued_bytes.sub((bytes - outbound.queue_bytes()) as u64);
-        // A full disk takes no record of a position.
-        let recorded = state.session(slot).map_or(0, |session| session.position);
-        let owed = state.owed(slot, recorded, 1);
-        if outbound.is_empty()
-            && owed.first().is_none_or(|owed| outbound.frontier() <= owed.posting)
-        {
+        // A full disk takes no record of a position. What lies behind it is looked at only where
+        // nothing is in flight: this comes for each exchange that is recorded while nobody is there.
+        let says_all = |frontier: u64| {
+            let recorded = state.session(slot).map_or(0, |session| session.position);
+            state.owed(slot, recorded, 1).first().is_none_or(|owed| frontier <= owed.posting)
+        };
+        if outbound.is_empty() && says_all(outbound.frontier()) {
             // Its recorded position says all.
             session.outbound.reset();
         }
