@@ -426,7 +426,7 @@ fn a_damaged_segment_costs_what_is_in_it(transport: Transport) {
     assert_eq!(reader.got.len() + lost, COUNT);
     assert!(reader.got.is_sorted_by_key(|(_, number)| *number));
     let name = segments[0].file_name().and_then(|name| name.to_str()).expect("a name");
-    assert!(broker.log().contains(name), "{}", broker.log());
+    broker.wait_until("the operator is told which file", |broker| broker.log().contains(name));
     publisher.publish("t", format!("{COUNT}"), 1);
     reader.read(COUNT - lost + 1);
     broker.kill();
