@@ -18,6 +18,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+/// How long a command may take: on a failing disk each block of a large write is tried by itself.
+const PATIENCE: Duration = Duration::from_secs(90);
+
 /// What is under test: the sockets' side and the files' side.
 #[derive(Clone, Copy, Debug)]
 pub struct Kind {
@@ -143,7 +146,7 @@ impl FileRig {
 
     /// Waits for what came of a command.
     pub fn wait(&mut self, token: DiskToken) -> Result<DiskDone, DiskError> {
-        let until = Instant::now() + super::support::PATIENCE;
+        let until = Instant::now() + PATIENCE;
         while !self.ended.contains_key(&token) {
             assert!(Instant::now() < until, "{token:?} does not end");
             self.turn();
