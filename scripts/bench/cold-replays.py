@@ -8,20 +8,16 @@ rounds: alone, and with replays of the stored ones that begin with the page cach
 the device are held to so many a second by a control group. As root. Broker on CPU 0, load on CPU 1. `--dir` is on the
 device that is throttled. Exit status 1 if a bound is missed: p99 within 10 %, no longer turn than without replays.
 """
-import argparse
 import json
 import os
 import pathlib
-import shutil
 import socket
 import statistics
 import subprocess
-import sys
 import threading
 
-from log_lab import Broker, connect, drop_caches, longest, packet, receive, say, text, turns
+from log_lab import connect, drop_caches, longest, main, packet, receive, say, text, turns
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
 BLKIO = pathlib.Path("/sys/fs/cgroup/blkio/ringlane-cold-replays")
 UNIFIED = pathlib.Path("/sys/fs/cgroup/ringlane-cold-replays")
 
@@ -95,8 +91,6 @@ def beside_replays(options, broker, throttle):
 
 
 def measure(options, broker):
-    broker.start()
-    broker.wait().close()
     throttle = Throttle(broker.dir, broker.process.pid, options.iops)
     command = [options.bench, "publish-ack", "-p", str(options.port), "-t", "cold", "-q", "1", "-s", "100", "-c", "100"]
     command += ["-W", "200", "-n", str(options.messages // 100), "--cpu", "1"]
@@ -113,30 +107,5 @@ def measure(options, broker):
     return ratio <= 1.1 and turn[1] <= turn[0]
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release"
-    parser.add_argument("--messages", type=int, default=3_000_000)
-    parser.add_argument("--replays", type=int, default=20)
-    parser.add_argument("--iops", type=int, default=50)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--rate", type=int, default=5000)
-    parser.add_argument("--dir", default="/var/tmp/ringlane-cold-replays")
-    parser.add_argument("--port", type=int, default=18860)
-    parser.add_argument("--binary", default=str(target / "ringlane"))
-    parser.add_argument("--bench", default=str(target / "ringlane-bench"))
-    options = parser.parse_args()
-    shutil.rmtree(options.dir, ignore_errors=True)
-    os.makedirs(options.dir)
-    broker = Broker(options)
-    try:
-        held = measure(options, broker)
-    finally:
-        if broker.process:
-            broker.kill()
-        shutil.rmtree(options.dir, ignore_errors=True)
-    sys.exit(not held)
-
-
 if __name__ == "__main__":
-    main()
+    main(__doc__, measure, 18860, "ringlane-cold-replays", messages=3_000_000, replays=20, iops=50, rounds=3, rate=5000)

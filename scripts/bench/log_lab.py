@@ -2,10 +2,12 @@
 
 The clients are plain sockets that count bytes, so that reading again is not bounded by a client library.
 """
+import argparse
 import json
 import os
 import pathlib
 import re
+import shutil
 import signal
 import socket
 import struct
@@ -14,6 +16,7 @@ import sys
 import time
 import urllib.request
 
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 CONFIG = """
 data_dir = "{dir}/data"
 [listeners.tcp]
@@ -117,3 +120,35 @@ def longest(before, after):
     total = max(counts.values())
     first = lambda part: next(bound for bound, count in counts.items() if count >= part * total)
     return first(1), first(0.999)
+
+
+def segments(broker):
+    return sorted((broker.dir / "data").glob("partitions/*/*.log"))
+
+
+def main(doc, measure, port, directory, **numbers):
+    """Parses the command line, whose options are whole numbers with these defaults, and measures with a broker that runs.
+
+    Exit status 0 if `measure(options, broker)` says that every bound was held.
+    """
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release"
+    for name, default in numbers.items():
+        parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--dir", default=f"/var/tmp/{directory}")
+    parser.add_argument("--port", type=int, default=port)
+    parser.add_argument("--binary", default=str(target / "ringlane"))
+    parser.add_argument("--bench", default=str(target / "ringlane-bench"))
+    options = parser.parse_args()
+    shutil.rmtree(options.dir, ignore_errors=True)
+    os.makedirs(options.dir)
+    broker = Broker(options)
+    try:
+        broker.start()
+        broker.wait().close()
+        held = measure(options, broker)
+    finally:
+        if broker.process:
+            broker.kill()
+        shutil.rmtree(options.dir, ignore_errors=True)
+    sys.exit(not held)

@@ -11,19 +11,15 @@ beginning by `$replay` with QoS 0, and with `dd` from the same files, both with 
 Broker on CPU 0, load on CPU 1; `--dir` is on the file system that is to be measured (never tmpfs). Needs
 some 180 bytes of disk per message of 100 bytes. Prints one JSON line per step. Exit status 1 if a bound is missed.
 """
-import argparse
 import json
 import os
-import pathlib
-import shutil
 import subprocess
 import sys
 import threading
 import time
 
-from log_lab import Broker, connect, drop_caches, packet, receive, say, text
+from log_lab import connect, drop_caches, main, packet, receive, say, segments, text
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
 PUBLISHERS = 100
 # Messages stored between two looks at the clock, and messages that are read again.
 BULK = 20_000_000
@@ -115,10 +111,6 @@ def replay(broker, begin, bytes_wanted):
     return first, count / took
 
 
-def segments(broker):
-    return sorted((broker.dir / "data").glob("partitions/*/*.log"))
-
-
 def dd(files, bytes_wanted):
     begun, count = time.monotonic(), 0
     for file in files:
@@ -127,29 +119,6 @@ def dd(files, bytes_wanted):
         subprocess.run(["dd", f"if={file}", "of=/dev/null", "bs=1M", "status=none"], check=True)
         count += file.stat().st_size
     return count / (time.monotonic() - begun)
-
-
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release"
-    parser.add_argument("--messages", type=int, default=100_000_000)
-    parser.add_argument("--window", type=int, default=5_000_000)
-    parser.add_argument("--size", type=int, default=100)
-    parser.add_argument("--dir", default="/var/tmp/ringlane-long-log")
-    parser.add_argument("--port", type=int, default=18850)
-    parser.add_argument("--binary", default=str(target / "ringlane"))
-    parser.add_argument("--bench", default=str(target / "ringlane-bench"))
-    options = parser.parse_args()
-    shutil.rmtree(options.dir, ignore_errors=True)
-    os.makedirs(options.dir)
-    broker = Broker(options)
-    try:
-        missed = measure(options, broker)
-    finally:
-        if broker.process:
-            broker.kill()
-        shutil.rmtree(options.dir, ignore_errors=True)
-    sys.exit(bool(missed))
 
 
 def fill(options, broker):
@@ -182,9 +151,7 @@ def read_again(options, broker):
 
 
 def measure(options, broker):
-    """The bounds that were missed."""
-    broker.start()
-    broker.wait().close()
+    """Whether every bound was held."""
     begin, end = fill(options, broker)
     files = segments(broker)
     say("log", files=len(files), bytes=sum(file.stat().st_size for file in files))
@@ -204,8 +171,8 @@ def measure(options, broker):
     }
     missed = [bound for bound, held in bounds.items() if not held]
     say("verdict", p99_over_fdatasync=latency, missed=missed)
-    return missed
+    return not missed
 
 
 if __name__ == "__main__":
-    main()
+    main(__doc__, measure, 18850, "ringlane-long-log", messages=100_000_000, window=5_000_000, size=100)
