@@ -35,12 +35,29 @@ impl BoundedListener {
     pub(super) fn new(listener: TcpListener) -> Self {
         Self { listener, permits: Arc::new(Semaphore::new(CONNECTIONS_MAX)) }
     }
+}
 
-    async fn permit(&self) -> OwnedSemaphorePermit {
-        match Arc::clone(&self.permits).acquire_owned().await {
-            Ok(permit) => permit,
-            // The semaphore is never closed.
-            Err(_) => std::future::pending().await,
+/// The next connection once there is a place for it. After a failure accepting rests.
+pub(super) async fn accept_bounded<T, F>(
+    permits: &Arc<Semaphore>,
+    who: &str,
+    accept: impl Fn() -> F,
+) -> (T, OwnedSemaphorePermit)
+where
+    F: Future<Output = io::Result<T>>,
+{
+    let permit = match Arc::clone(permits).acquire_owned().await {
+        Ok(permit) => permit,
+        // The semaphore is never closed.
+        Err(_) => std::future::pending().await,
+    };
+    loop {
+        match accept().await {
+            Ok(accepted) => return (accepted, permit),
+            Err(error) => {
+                tracing::warn!(%error, "{who} cannot accept a connection");
+                sleep(ACCEPT_REST).await;
+            }
         }
     }
 }
@@ -50,19 +67,11 @@ impl Listener for BoundedListener {
     type Addr = SocketAddr;
 
     async fn accept(&mut self) -> (Self::Io, Self::Addr) {
-        let permit = self.permit().await;
-        loop {
-            match self.listener.accept().await {
-                Ok((stream, peer)) => {
-                    let lifetime = Box::pin(sleep(LIFETIME));
-                    return (BoundedStream { stream, lifetime, _permit: permit }, peer);
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "the control plane cannot accept a connection");
-                    sleep(ACCEPT_REST).await;
-                }
-            }
-        }
+        let (listener, permits) = (&self.listener, &self.permits);
+        let accept = || listener.accept();
+        let ((stream, peer), permit) = accept_bounded(permits, "the control plane", accept).await;
+        let lifetime = Box::pin(sleep(LIFETIME));
+        (BoundedStream { stream, lifetime, _permit: permit }, peer)
     }
 
     fn local_addr(&self) -> io::Result<Self::Addr> {

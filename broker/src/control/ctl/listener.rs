@@ -1,5 +1,6 @@
 //! The operator's socket itself: made for the broker's user alone, and removed at the end.
 
+use super::super::accept::accept_bounded;
 use axum::serve::Listener;
 use rustix::fs::Mode;
 use rustix::process::umask;
@@ -24,9 +25,6 @@ const CONNECTIONS_MAX: usize = 8;
 
 /// How long an answer may wait for whoever asked to read on: others wait for the connection.
 const UNREAD_MAX: Duration = Duration::from_secs(30);
-
-/// How long accepting rests after it failed, for lack of descriptors mostly.
-const ACCEPT_REST: Duration = Duration::from_millis(200);
 
 /// Bytes of a path that a Unix socket's address holds, with its final zero (unix(7)).
 const ADDRESS_BYTES: usize = 108;
@@ -105,20 +103,11 @@ impl Listener for BoundedListener {
     type Addr = SocketAddr;
 
     async fn accept(&mut self) -> (Self::Io, Self::Addr) {
-        let permit = match Arc::clone(&self.permits).acquire_owned().await {
-            Ok(permit) => permit,
-            // The semaphore is never closed.
-            Err(_) => std::future::pending().await,
-        };
-        loop {
-            match self.listener.accept().await {
-                Ok((stream, peer)) => return (BoundedStream::new(stream, permit), peer),
-                Err(error) => {
-                    tracing::warn!(%error, "the operator's socket cannot accept a connection");
-                    sleep(ACCEPT_REST).await;
-                }
-            }
-        }
+        let (listener, permits) = (&self.listener, &self.permits);
+        let accept = || listener.accept();
+        let who = "the operator's socket";
+        let ((stream, peer), permit) = accept_bounded(permits, who, accept).await;
+        (BoundedStream::new(stream, permit), peer)
     }
 
     fn local_addr(&self) -> io::Result<Self::Addr> {
