@@ -618,22 +618,8 @@ fn what_cannot_be_read_is_named(transport: Transport) {
     broker.stop();
 }
 
-/// Logs that keep two segments of 1 MiB each, beside what is needed.
-const TRIMMED: &str = r#"
-    [runtime]
-    partitions = 4
-    [mqtt]
-    max_packet_size = "64KiB"
-    [commit_log]
-    segment_size = "1MiB"
-    checkpoint_size = "256KiB"
-    [[stream]]
-    name = "default"
-    retention_size = "8MiB"
-"#;
-
 fn what_was_trimmed_is_said_to_be_gone(transport: Transport) {
-    let broker = Broker::start(&logged(transport, 2).config(TRIMMED));
+    let broker = Broker::start(&logged(transport, 2).config(support::broker::TRIMMED));
     let mut publisher = Client::plain(broker.tcp, Version::V5, "p0");
     let mut client = reader(&broker, "reader");
     assert_eq!(client.subscribe("$replay/latest/t", 1), 1);

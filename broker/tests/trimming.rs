@@ -9,19 +9,6 @@ use std::process::Command;
 use std::time::Instant;
 use support::{Broker, Client, Connect, Kind, Options, Properties, Publish, Transport, Version};
 
-/// Small segments, of which each of four partitions keeps two beside what is needed.
-const CONFIG: &str = r#"
-    [runtime]
-    partitions = 4
-    [mqtt]
-    max_packet_size = "64KiB"
-    [commit_log]
-    segment_size = "1MiB"
-    checkpoint_size = "256KiB"
-    [[stream]]
-    name = "default"
-    retention_size = "8MiB"
-"#;
 /// Each round publishes about this much per partition.
 const PAYLOAD_BYTES: usize = 8 * 1024;
 const PAYLOADS: u16 = 50;
@@ -32,7 +19,7 @@ const BULK: u16 = 2000;
 const DISK_BYTES_MAX: u64 = 4 * 8 * (1 << 20);
 
 fn options(transport: Transport) -> Options {
-    Options::new(transport).logged().config(CONFIG)
+    Options::new(transport).logged().config(support::broker::TRIMMED)
 }
 
 /// Clients whose publishes are in four logs.

@@ -9,6 +9,20 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
+/// Small segments, of which each of four partitions keeps two beside what is needed.
+pub const TRIMMED: &str = r#"
+    [runtime]
+    partitions = 4
+    [mqtt]
+    max_packet_size = "64KiB"
+    [commit_log]
+    segment_size = "1MiB"
+    checkpoint_size = "256KiB"
+    [[stream]]
+    name = "default"
+    retention_size = "8MiB"
+"#;
+
 /// A socket driver of the broker.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Transport {

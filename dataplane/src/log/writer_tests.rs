@@ -267,15 +267,20 @@ fn a_log_grows_over_its_segments_and_loses_nothing() {
     }
 }
 
-#[test]
-fn a_full_disk_refuses_publishes_and_heals() {
-    let mut rig = Rig::ready();
-    rig.memory.set_capacity(2 << 20);
-    for _ in 0..150 {
+/// Records of 4 KB, each in a turn of its own.
+fn fill(rig: &mut Rig, records: usize) {
+    for _ in 0..records {
         rig.append(&[1; 4_000], Level::LocalDisk);
         rig.turn();
     }
     rig.settle();
+}
+
+#[test]
+fn a_full_disk_refuses_publishes_and_heals() {
+    let mut rig = Rig::ready();
+    rig.memory.set_capacity(2 << 20);
+    fill(&mut rig, 150);
     assert_eq!(rig.partition.admission(), Admission::Full);
     assert_eq!(rig.partition.state_admission(), Admission::Open, "half a segment is left");
     assert_eq!(rig.log().full().map(|error| error.errno), Some(crate::disk::ENOSPC));
@@ -305,11 +310,7 @@ fn a_full_disk_refuses_publishes_and_heals() {
 fn a_full_disk_keeps_what_was_taken_until_there_is_room() {
     let mut rig = Rig::ready();
     rig.memory.set_capacity(2 << 20);
-    for _ in 0..500 {
-        rig.append(&[1; 4_000], Level::LocalDisk);
-        rig.turn();
-    }
-    rig.settle();
+    fill(&mut rig, 500);
     assert_eq!(rig.partition.state_admission(), Admission::Full);
     let before = rig.committed.len();
     assert!((200..300).contains(&before), "one segment: {before}");
@@ -459,11 +460,7 @@ fn last_log_start(memory: &MemoryDisk) -> Offset {
 fn the_newest_segment_with_records_is_never_trimmed() {
     let mut rig = Rig::ready();
     rig.memory.set_capacity(2 << 20);
-    for _ in 0..500 {
-        rig.append(&[1; 4_000], Level::LocalDisk);
-        rig.turn();
-    }
-    rig.settle();
+    fill(&mut rig, 500);
     let segments = rig.log().segments();
     assert!(segments.sealed().len() == 1 && segments.newest().is_none(), "no room for another");
     let end = rig.partition.marks().flushed;
