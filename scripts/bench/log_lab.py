@@ -47,6 +47,7 @@ class Broker:
     def __init__(self, options):
         self.port, self.dir = options.port, pathlib.Path(options.dir)
         self.binary, self.process = options.binary, None
+        os.makedirs(self.dir, exist_ok=True)
         (self.dir / "r.toml").write_text(
             CONFIG.format(dir=self.dir, port=self.port, websocket=self.port + 1, control=self.port + 2)
         )
@@ -141,7 +142,6 @@ def main(doc, measure, port, directory, **numbers):
     parser.add_argument("--bench", default=str(target / "ringlane-bench"))
     options = parser.parse_args()
     shutil.rmtree(options.dir, ignore_errors=True)
-    os.makedirs(options.dir)
     broker = Broker(options)
     try:
         broker.start()
