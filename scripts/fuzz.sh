@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Fuzzes the codec (the packet decoder, round trips, topic filters, mqttbytes as second opinion) and
-# the opening of a damaged log.
+# Fuzzes the codec (the packet decoder, round trips, topic filters, mqttbytes as second opinion), the
+# opening of a damaged log, and what nodes say to each other.
 #
 #   scripts/fuzz.sh [--smoke | --long] [TARGET...]
 #

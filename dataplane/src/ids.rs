@@ -51,3 +51,29 @@ impl ConnectionId {
 /// Which configured listener accepted a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct ListenerId(pub u16);
+
+/// A node of a cluster: one broker process on one machine. Numbered from 1 by the configuration of
+/// the cluster, for ever: a number is not given to another machine without `replace`.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct NodeId(pub u16);
+
+/// The most nodes that a cluster has.
+pub const NODES_MAX: usize = 7;
+
+impl fmt::Display for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+/// The link between a core of this node and a core of another one, as this node sees it. It carries
+/// the partitions that both of them own.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct Lane {
+    /// The core of this node.
+    pub core: CoreId,
+    /// The other node.
+    pub peer: NodeId,
+    /// The core of that one.
+    pub peer_core: CoreId,
+}

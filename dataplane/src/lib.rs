@@ -5,7 +5,7 @@
 //! [`runtime::mailbox`]. Nothing here knows the clock, the kernel, or MQTT on the wire.
 //!
 //! Reading order: [`ids`], [`time`], [`message`], [`batch`], [`net`], [`disk`],
-//! [`runtime`], [`routing`], [`log`].
+//! [`runtime`], [`routing`], [`log`], [`replication`].
 
 pub mod batch;
 pub mod disk;
@@ -15,6 +15,7 @@ pub mod message;
 pub mod net;
 pub mod partition;
 mod peer;
+pub mod replication;
 pub mod routing;
 pub mod runtime;
 pub mod time;

@@ -9,35 +9,14 @@ use ringlane_dataplane::log::record::{
     EXPIRY_NONE, Record, RecordFlags, RecordHead, RecordKind, RecordSeed, Records, decode, encode,
 };
 use std::collections::BTreeMap;
-use std::fmt::Write;
 
+#[path = "support/vectors.rs"]
+mod vectors;
+
+const PAGE: &str = "log.md";
 const DIRECTORY: DirectoryId = DirectoryId([0x11; 16]);
 const PARTITION: PartitionId = PartitionId(3);
 const SEGMENT: SegmentId = SegmentId([0x22; 16]);
-
-/// The vectors of the page, by name.
-fn page() -> BTreeMap<String, Vec<u8>> {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/formats/log.md");
-    let text = std::fs::read_to_string(path).expect("the page is there");
-    let (_, block) = text.split_once("```vectors\n").expect("a block of vectors");
-    let (block, _) = block.split_once("```").expect("its end");
-    block.lines().filter_map(|line| line.split_once(' ')).map(read_vector).collect()
-}
-
-fn read_vector((name, digits): (&str, &str)) -> (String, Vec<u8>) {
-    let mut bytes = Vec::new();
-    for part in digits.split(' ') {
-        match part.strip_prefix("00*") {
-            Some(count) => bytes.resize(bytes.len() + count.parse::<usize>().expect("a count"), 0),
-            None => {
-                bytes.extend((0..part.len()).step_by(2).map(|at| {
-                    u8::from_str_radix(&part[at..at + 2], 16).expect("hexadecimal digits")
-                }))
-            }
-        }
-    }
-    (name.to_owned(), bytes)
-}
 
 fn segment() -> SegmentHeader {
     SegmentHeader {
@@ -138,31 +117,14 @@ fn written() -> BTreeMap<String, Vec<u8>> {
     vectors.into_iter().map(|(name, bytes)| (name.to_owned(), bytes)).collect()
 }
 
-/// As it stands on the page: long runs of zeros are counted.
-fn digits(bytes: &[u8]) -> String {
-    let mut text = String::new();
-    for run in bytes.chunk_by(|one, two| *one == 0 && *two == 0) {
-        if run.len() > 16 {
-            write!(text, " 00*{} ", run.len()).expect("memory");
-        } else {
-            run.iter().for_each(|byte| write!(text, "{byte:02x}").expect("memory"));
-        }
-    }
-    text.trim().to_owned()
-}
-
 #[test]
 fn what_is_written_is_on_the_page() {
-    let mut block = String::new();
-    for (name, bytes) in written() {
-        writeln!(block, "{name} {}", digits(&bytes)).expect("memory");
-    }
-    assert_eq!(page(), written(), "this block belongs there:\n{block}");
+    vectors::check(PAGE, &written());
 }
 
 #[test]
 fn what_is_on_the_page_is_read() {
-    let page = page();
+    let page = vectors::page(PAGE);
     assert_eq!(SegmentHeader::decode(&page["segment"]), Ok(segment()));
     assert_eq!(decode(seed(), &page["message"]), Ok(message()));
     assert_eq!(decode(seed(), &page["state"]), Ok(state()));
