@@ -6,6 +6,7 @@
 //! per connection, whatever happened in it, and the same broker runs on any driver.
 
 use crate::ids::{ConnectionId, CoreId, ListenerId};
+use crate::link::Body;
 use crate::message::Message;
 use crate::peer::PeerAddress;
 use crate::time::Nanos;
@@ -88,13 +89,42 @@ pub enum Close {
     Abort,
 }
 
-/// A payload that is sent from the message itself, without a copy into the output.
+/// Bytes that are sent from where they are, without a copy into the output.
 #[derive(Debug)]
-pub struct SharedPayload {
-    /// Position in [`Output::bytes`] before which the payload goes out.
+pub struct SharedPart {
+    /// Position in [`Output::bytes`] before which they go out.
     pub at: usize,
-    /// The message whose payload is sent.
-    pub message: Message,
+    /// The bytes.
+    pub bytes: SharedBytes,
+}
+
+/// What keeps them.
+#[derive(Debug)]
+pub enum SharedBytes {
+    /// The payload of a message.
+    Payload(Message),
+    /// The records of a batch.
+    Body(Body),
+}
+
+impl SharedBytes {
+    /// The bytes.
+    #[must_use]
+    pub fn as_slice(&self) -> &[u8] {
+        match self {
+            Self::Payload(message) => message.payload(),
+            Self::Body(body) => body.bytes(),
+        }
+    }
+
+    /// The records of a batch, if that is what it is.
+    #[must_use]
+    pub fn body(&self) -> Option<&Body> {
+        match self {
+            Self::Payload(_) => None,
+            Self::Body(body) => Some(body),
+        }
+    }
 }
 
 /// What is to be sent on one connection, in order.
@@ -103,27 +133,36 @@ pub struct Output {
     /// Bytes that were encoded or copied.
     pub bytes: Vec<u8>,
     /// Few outputs ever have one, and every connection has an output.
-    shared: Option<Box<SharedPayloads>>,
+    shared: Option<Box<SharedParts>>,
 }
 
 #[derive(Debug, Default)]
-struct SharedPayloads {
-    list: Vec<SharedPayload>,
-    /// Bytes of all payloads.
+struct SharedParts {
+    list: Vec<SharedPart>,
+    /// Bytes of all parts.
     bytes: usize,
 }
 
 impl Output {
     /// Sends the message's payload after the bytes put in so far, without copying it.
     pub fn push_payload(&mut self, message: Message) {
-        let shared = self.shared.get_or_insert_default();
-        shared.bytes += message.payload().len();
-        shared.list.push(SharedPayload { at: self.bytes.len(), message });
+        self.push_shared(SharedBytes::Payload(message));
     }
 
-    /// The payloads that are sent from their messages, by rising position.
+    /// Sends the records after the bytes put in so far, without copying them.
+    pub fn push_body(&mut self, body: Body) {
+        self.push_shared(SharedBytes::Body(body));
+    }
+
+    fn push_shared(&mut self, bytes: SharedBytes) {
+        let shared = self.shared.get_or_insert_default();
+        shared.bytes += bytes.as_slice().len();
+        shared.list.push(SharedPart { at: self.bytes.len(), bytes });
+    }
+
+    /// What is sent from where it is, by rising position.
     #[must_use]
-    pub fn shared(&self) -> &[SharedPayload] {
+    pub fn shared(&self) -> &[SharedPart] {
         self.shared.as_ref().map_or(&[], |shared| &shared.list)
     }
 

@@ -78,7 +78,7 @@ impl Position {
             return step;
         }
         let Some(next) = next else { return 0 };
-        let payload_bytes = next.message.payload().len();
+        let payload_bytes = next.bytes.as_slice().len();
         let step = limit.min(payload_bytes - self.payload_at);
         self.payload_at += step;
         if self.payload_at == payload_bytes {
@@ -107,7 +107,7 @@ impl<'a> Iterator for Pieces<'a> {
                 self.position.bytes_at = end;
                 return Some(&self.output.bytes[start..end]);
             }
-            let payload = &next?.message.payload()[self.position.payload_at..];
+            let payload = &next?.bytes.as_slice()[self.position.payload_at..];
             self.position.shared_index += 1;
             self.position.payload_at = 0;
             if !payload.is_empty() {

@@ -223,7 +223,7 @@ impl Core {
             let mut from = 0;
             for shared in output.shared() {
                 wire.from_broker.extend_from_slice(&output.bytes[from..shared.at]);
-                wire.from_broker.extend_from_slice(shared.message.payload());
+                wire.from_broker.extend_from_slice(shared.bytes.as_slice());
                 from = shared.at;
             }
             wire.from_broker.extend_from_slice(&output.bytes[from..]);

@@ -1,8 +1,8 @@
 //! The first message of a link, in both directions: who calls whom, and by which way they can talk
 //! (docs/formats/replication.md, "Hello").
 //!
-//! Each end sends its own [`Hello`] at once and believes nothing before it has read the other's and
-//! [`Expected::check`] has found that it belongs here. A hello is [`HELLO_BYTES`] long, so that its
+//! Who calls sends its [`Hello`] at once, who is called answers with its own, and each believes nothing
+//! before it has read the other's and [`Expected::check`] has found that it belongs here. A hello is [`HELLO_BYTES`] long, so that its
 //! reader needs no more than that many bytes of memory for a caller that it does not know yet.
 
 use super::bytes::{Put, Reader};
