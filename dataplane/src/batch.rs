@@ -73,13 +73,29 @@ const LOOKS: usize = 4;
 /// A body on disk is padded with zeros to a multiple of this.
 const ALIGN: usize = 8;
 
-/// What has to be true of a record for it to be committed.
+/// Where a record has to be for it to be committed.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Level {
     /// Accepted by the owning core. Survives nothing.
     Memory,
     /// Flushed on this node. Survives the end of the process and the loss of power.
     LocalDisk,
+}
+
+/// What the acknowledgement of a record promises: where the record is, and whether a majority of
+/// the replicas has it there.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Promise {
+    /// Where it is.
+    pub level: Level,
+    /// Whether a majority of the replicas has it there, and not this node alone.
+    pub quorum: bool,
+}
+
+impl From<Level> for Promise {
+    fn from(level: Level) -> Self {
+        Self { level, quorum: false }
+    }
 }
 
 #[derive(Debug)]
@@ -144,7 +160,7 @@ impl Parts<'_> {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Entry {
     pub(crate) kind: RecordKind,
-    pub(crate) level: Level,
+    pub(crate) promise: Promise,
     /// If it goes into a log.
     pub(crate) logged: Option<Logged>,
 }
@@ -166,6 +182,8 @@ pub struct Batch {
     /// Bytes of the body without its padding; 0 until it is sealed.
     body_bytes: u32,
     memory_records: u32,
+    /// Whether a majority is to have some record, of [`Level::Memory`] and of [`Level::LocalDisk`].
+    quorum: [bool; 2],
     size: Size,
     _charge: Option<Charge>,
 }
@@ -188,6 +206,7 @@ impl Batch {
             bytes: Vec::with_capacity(bytes + ALIGN),
             body_bytes: 0,
             memory_records: 0,
+            quorum: [false; 2],
             size,
             _charge: charge,
         }
@@ -199,6 +218,7 @@ impl Batch {
         self.bytes.clear();
         self.body_bytes = 0;
         self.memory_records = 0;
+        self.quorum = [false; 2];
     }
 
     /// Messages in it.
@@ -229,6 +249,11 @@ impl Batch {
     /// Records that are committed as soon as they are accepted.
     pub(crate) fn memory_records(&self) -> u32 {
         self.memory_records
+    }
+
+    /// Whether a majority of the replicas is to have its records of a level.
+    pub(crate) fn needs_quorum(&self, level: Level) -> bool {
+        self.quorum[level as usize]
     }
 
     pub(crate) fn level(&self, index: u32) -> Level {
@@ -266,14 +291,16 @@ impl Batch {
             }
         }
         let tail = parts.properties.len() + parts.payload.len();
-        self.memory_records += u32::from(entry.level == Level::Memory);
+        let Promise { level, quorum } = entry.promise;
+        self.memory_records += u32::from(level == Level::Memory);
+        self.quorum[level as usize] |= quorum;
         self.records.push(Record {
             head,
             topic_at,
             bytes_at: (self.bytes.len() - tail) as u32,
             payload_bytes: parts.payload.len() as u32,
             kind: entry.kind,
-            level: entry.level,
+            level,
         });
     }
 
@@ -285,7 +312,7 @@ impl Batch {
             unix_ms: parts.unix_ms,
             epoch: logged.epoch,
             kind: entry.kind,
-            flags: if is_state { RecordFlags::default() } else { parts.flags(entry.level) },
+            flags: if is_state { RecordFlags::default() } else { parts.flags(entry.promise.level) },
             packet_id: parts.packet_id,
             expiry_secs: parts.expiry_secs(),
         };
@@ -517,7 +544,8 @@ mod tests {
         open: &mut Option<Arc<Batch>>,
         parts: &Parts<'_>,
     ) -> Option<Arc<Batch>> {
-        let entry = Entry { kind: RecordKind::PUBLISH, level: Level::Memory, logged: None };
+        let entry =
+            Entry { kind: RecordKind::PUBLISH, promise: Level::Memory.into(), logged: None };
         pool.fill(open, parts, &entry)
     }
 

@@ -312,7 +312,7 @@ impl Broker {
     }
 
     fn step_checkpoint(&mut self, turn: &mut Turn<'_>, index: usize) {
-        let flushed = self.partitions[index].marks().flushed;
+        let flushed = self.partitions[index].marks().high_watermark;
         let bounds = if self.draining { LAST_TURN } else { TURN };
         self.take_pieces(turn, index, bounds);
         let takes_state = self.takes_state(index);

@@ -92,7 +92,7 @@ impl Broker {
             own.needs.found = Some((marks.accepted, found));
         }
         self.note_behind(index);
-        self.tell_needs(turn, index, marks.flushed);
+        self.tell_needs(turn, index, marks.high_watermark);
     }
 
     /// Sessions that are sent nothing and acknowledge nothing have their positions recorded, too.
@@ -154,7 +154,7 @@ impl Broker {
         let marks = log.marks();
         let sealed = log.segments().sealed();
         let below = |needed| retention.trim_below(sealed.iter(), unix_ms, needed);
-        let needed = Offset(needed).min(marks.flushed);
+        let needed = Offset(needed).min(marks.high_watermark);
         let kept = own.checkpoints.older().map(|older| replayed_from(&older, sealed.iter()));
         let (wanted, allowed) = (below(needed), below(needed.min(kept.unwrap_or_default())));
         own.checkpoints.want(turn.now, allowed < wanted);

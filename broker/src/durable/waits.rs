@@ -62,7 +62,7 @@ impl Broker {
         let durable = self.durable.as_mut()?;
         let waits = &mut durable.partitions[index].waits;
         let (end, _) = waits.front()?;
-        if self.partitions[index].marks().flushed.0 < *end {
+        if self.partitions[index].marks().high_watermark.0 < *end {
             return None;
         }
         waits.pop_front().map(|(_, wait)| wait)
@@ -73,7 +73,7 @@ impl Broker {
         let Some(durable) = &self.durable else { return false };
         let mut logs = durable.partitions.iter().zip(&self.partitions);
         logs.any(|(own, log)| {
-            own.waits.front().is_some_and(|(end, _)| *end <= log.marks().flushed.0)
+            own.waits.front().is_some_and(|(end, _)| *end <= log.marks().high_watermark.0)
         })
     }
 

@@ -91,9 +91,9 @@ impl Reading {
         let partition = source.partition.0;
         let reader = match wanted.start {
             Start::Earliest => Reader::new(log, tag, marks.start),
-            Start::Latest => Reader::new(log, tag, marks.flushed),
+            Start::Latest => Reader::new(log, tag, marks.high_watermark),
             Start::Offset(offset) => {
-                let next = Offset(offset).min(marks.flushed);
+                let next = Offset(offset).min(marks.high_watermark);
                 if next.0 < offset {
                     note = Some(format!("p{partition}@{}: the log ends here", next.0));
                 }
@@ -268,7 +268,7 @@ impl Reading {
     /// Reading begins at this offset.
     fn open(&mut self, next: u64, log: &Writer) -> Opened {
         self.opening = None;
-        let (source, stored_end) = (self.source, log.marks().flushed.0);
+        let (source, stored_end) = (self.source, log.marks().high_watermark.0);
         Opened { source, next, stored_end, note: self.note.take() }
     }
 

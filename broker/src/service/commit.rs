@@ -35,8 +35,8 @@ impl Broker {
     ) {
         let index = self.partition_index(partition);
         let MessageHead { qos, retain, .. } = parts.head;
-        let stream = self.streams.of(parts.topic).level;
-        let level = self.publish_level(index, qos, retain, stream);
+        let stream = self.streams.of(parts.topic).promise;
+        let promise = self.publish_promise(index, qos, retain, stream);
         let mut parts = *parts;
         let is_logged = self.partitions[index].log().is_some();
         if is_logged {
@@ -48,17 +48,17 @@ impl Broker {
         if is_logged {
             hit("append.before");
         }
-        let offset = self.partitions[index].append(&mut self.batches, &parts, level, ack);
+        let offset = self.partitions[index].append(&mut self.batches, &parts, promise, ack);
         self.metrics.records_appended.add(1);
         if is_logged {
             hit("append.after");
         }
-        if is_logged && retain && level == Level::LocalDisk {
+        if is_logged && retain && promise.level == Level::LocalDisk {
             self.note_retained(index, offset, qos, session_id);
         }
         if is_logged
             && qos == 2
-            && level == Level::LocalDisk
+            && promise.level == Level::LocalDisk
             && let Some(session) = session_id.and_then(|session| self.sessions.get_mut(session))
         {
             session.received_qos2.end = Offset(offset.0 + 1);
@@ -70,7 +70,7 @@ impl Broker {
     pub(crate) fn has_flushed_qos2(&self, session: SessionId) -> bool {
         let Some(session) = self.sessions.get(session) else { return true };
         let marks = self.partitions[self.partition_index(session.partition)].marks();
-        session.received_qos2.end <= marks.flushed
+        session.received_qos2.end <= marks.high_watermark
     }
 
     /// Whether records of this partition wait for the end of the turn.

@@ -144,7 +144,7 @@ impl Serving {
             if *tools.left == 0 {
                 return Step::Later;
             }
-            if tools.log.marks().flushed <= offset {
+            if tools.log.marks().high_watermark <= offset {
                 // Of an earlier run, or of a log that has failed, no more will be flushed.
                 if epoch == tools.log.epoch() && tools.log.fault().is_none() {
                     return Step::Unflushed;

@@ -7,7 +7,7 @@
 use super::Broker;
 use crate::session::SessionId;
 use hashbrown::HashMap;
-use ringlane_dataplane::batch::Level;
+use ringlane_dataplane::batch::{Level, Promise};
 use ringlane_dataplane::ids::Offset;
 
 /// What retained messages of QoS 0 must not overtake, and what must not overtake them.
@@ -26,16 +26,16 @@ impl RetainedOrder {
 }
 
 impl Broker {
-    /// The level of a publish, if its stream's is `stream`.
-    pub(super) fn publish_level(
+    /// What is promised of a publish, if its stream promises `stream`.
+    pub(super) fn publish_promise(
         &self,
         index: usize,
         qos: u8,
         retain: bool,
-        stream: Level,
-    ) -> Level {
+        stream: Promise,
+    ) -> Promise {
         let waits = retain && self.is_unflushed(index, self.retained_order.ends[index]);
-        if qos > 0 || waits { stream } else { Level::Memory }
+        if qos > 0 || waits { stream } else { Level::Memory.into() }
     }
 
     /// A retained message that waits for the disk was appended.
@@ -68,12 +68,12 @@ impl Broker {
         }
         let Self { retained_order, partitions, .. } = self;
         let is_unflushed = |_: &SessionId, (index, end): &mut (usize, Offset)| {
-            partitions[*index].marks().flushed < *end
+            partitions[*index].marks().high_watermark < *end
         };
         retained_order.qos0_ends.retain(is_unflushed);
     }
 
     fn is_unflushed(&self, index: usize, end: Offset) -> bool {
-        self.partitions[index].marks().flushed < end
+        self.partitions[index].marks().high_watermark < end
     }
 }

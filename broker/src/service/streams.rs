@@ -4,7 +4,7 @@
 //! about a topic is remembered: streams do not change while the node runs.
 
 use crate::config::{Config, StreamLevel, WhenFull};
-use ringlane_dataplane::batch::Level;
+use ringlane_dataplane::batch::{Level, Promise};
 use ringlane_dataplane::routing::{FilterTree, TopicCache};
 
 /// The stamp of everything that is remembered.
@@ -13,7 +13,7 @@ const STAMP: u64 = 1;
 /// What one stream promises.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Stream {
-    pub(crate) level: Level,
+    pub(crate) promise: Promise,
     /// Whether QoS 0 is logged as well.
     pub(crate) capture_qos0: bool,
     pub(crate) when_full: WhenFull,
@@ -44,7 +44,7 @@ impl Streams {
             }
             streams.captures |= stream.capture_qos0;
             streams.list.push(Stream {
-                level: level(stream.level),
+                promise: promise(stream.level),
                 capture_qos0: stream.capture_qos0,
                 when_full: stream.when_full,
             });
@@ -86,12 +86,14 @@ impl Streams {
     }
 }
 
-fn level(level: StreamLevel) -> Level {
-    match level {
-        StreamLevel::Memory | StreamLevel::QuorumMemory => Level::Memory,
-        // The configuration refuses quorum levels; whatever comes here promises at least this.
-        StreamLevel::LocalDisk | StreamLevel::QuorumDisk => Level::LocalDisk,
-    }
+fn promise(level: StreamLevel) -> Promise {
+    let (level, quorum) = match level {
+        StreamLevel::Memory => (Level::Memory, false),
+        StreamLevel::LocalDisk => (Level::LocalDisk, false),
+        StreamLevel::QuorumMemory => (Level::Memory, true),
+        StreamLevel::QuorumDisk => (Level::LocalDisk, true),
+    };
+    Promise { level, quorum }
 }
 
 #[cfg(test)]
@@ -126,6 +128,6 @@ mod tests {
         let mut streams = Streams::new(&Config::default());
         assert!(!streams.captures("any"));
         assert_eq!(streams.of("any").when_full, WhenFull::Reject);
-        assert_eq!(streams.of("any").level, Level::LocalDisk);
+        assert_eq!(streams.of("any").promise, Level::LocalDisk.into());
     }
 }

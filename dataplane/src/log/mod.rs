@@ -13,6 +13,8 @@ pub mod index;
 #[cfg(test)]
 mod model_tests;
 pub mod progress;
+#[cfg(test)]
+mod quorum_tests;
 pub mod reader;
 pub mod record;
 mod recover_error;

@@ -1,4 +1,4 @@
-//! Reads a log again, from any offset up to the flushed mark, without ever waiting for the disk.
+//! Reads a log again, from any offset up to the high watermark, without ever waiting for the disk.
 //!
 //! A reader holds one open segment, its index and one window of it in memory. It asks the disk in
 //! [`Reader::ask`], is told in [`Reader::on_disk`], and hands out records in between. Each record's
@@ -75,7 +75,7 @@ impl std::error::Error for ReadError {}
 pub enum Next<'a> {
     /// The record at [`Reader::offset`] as it was before the call.
     Record(Record<'a>),
-    /// Nothing yet: the disk is to be asked, or there is nothing more below the flushed mark.
+    /// Nothing yet: the disk is to be asked, or there is nothing more below the high watermark.
     Wait,
     /// Records that cannot be read. It goes on behind them.
     Lost(ReadError),
@@ -143,8 +143,8 @@ pub struct Reader {
     window_wanted: u32,
     /// Fewer came: the file ends there.
     is_cut: bool,
-    /// The flushed mark when the window was asked for: below it all is in the window, or behind it.
-    window_flushed: Offset,
+    /// The high watermark when the window was asked for: below it all is in the window, or behind it.
+    window_end: Offset,
     failure: Option<(u64, ReadFailure)>,
     error: Option<ReadError>,
     is_put_off: bool,
@@ -181,7 +181,7 @@ impl Reader {
             window_at: 0,
             window_wanted: 0,
             is_cut: false,
-            window_flushed: Offset(0),
+            window_end: Offset(0),
             failure: None,
             error: None,
             is_put_off: false,
@@ -199,7 +199,7 @@ impl Reader {
         let from = match (newer, log.segments().newest()) {
             (Some(segment), _) => segment.base,
             (None, Some(active)) => active.base,
-            (None, None) => log.marks().flushed,
+            (None, None) => log.marks().high_watermark,
         };
         let from = from.max(log.marks().start);
         Self { since: Some(unix_ms), ..Self::new(log, tag, from) }
@@ -281,7 +281,7 @@ impl Reader {
     }
 
     fn step(&mut self) -> Result<Step, ReadFailure> {
-        while self.is_placed && self.failure.is_none() && self.next < self.window_flushed {
+        while self.is_placed && self.failure.is_none() && self.next < self.window_end {
             let Some(mut batch) = self.batch else {
                 if !self.begin_batch()? {
                     return Ok(Step::Wait);
@@ -378,7 +378,7 @@ impl Reader {
         Ok(self.loaded(bytes, length)?.map(|at| at..at + bytes))
     }
 
-    /// Asks the disk for what is missing, if there is anything below the flushed mark. To be called
+    /// Asks the disk for what is missing, if there is anything below the high watermark. To be called
     /// after [`Next::Wait`], once a turn. If it does not wait for the disk then
     /// ([`Reader::is_waiting`]), there may be something in memory behind a [`Reader::seek`].
     pub fn ask(&mut self, log: &Writer, disk: &mut Disk) {
@@ -394,18 +394,18 @@ impl Reader {
         if let Some((position, failure)) = self.failure.take() {
             self.fail(log, position, failure);
         }
-        if marks.flushed <= self.next || self.error.is_some() {
+        if marks.high_watermark <= self.next || self.error.is_some() {
             return;
         }
         if self.is_placed {
-            if self.window_flushed <= self.next {
+            if self.window_end <= self.next {
                 // The window may be older than what lies there now.
                 self.want = Some((self.position, self.unread_bytes(log)));
             }
         } else {
             self.go_to(log, disk);
         }
-        self.read(marks.flushed, disk);
+        self.read(marks.high_watermark, disk);
     }
 
     /// What there is to read behind `position`, as far as it is worth one read: at the end of the
@@ -456,7 +456,7 @@ impl Reader {
             0 < position && position < entry.position && self.next < entry.offset
         };
         let known = index.entries().iter().find(behind).map(|entry| entry.offset);
-        let end = log.segments().end_of(reading.number).unwrap_or(log.marks().flushed);
+        let end = log.segments().end_of(reading.number).unwrap_or(log.marks().high_watermark);
         self.lose(path, position, known.unwrap_or(end).max(self.next), failure);
     }
 
@@ -505,8 +505,8 @@ impl Reader {
         let Some(segment) = &self.segment else { return };
         let index = log.segments().index_of(segment.number).unwrap_or(&self.index);
         if let Some(entry) = self.since.and_then(|unix_ms| index.find_time(unix_ms)) {
-            // What is not flushed is not read, however old.
-            self.next = self.next.max(entry.offset.min(log.marks().flushed));
+            // What is not below the high watermark is not read, however old.
+            self.next = self.next.max(entry.offset.min(log.marks().high_watermark));
         }
         let (expected, position) = match index.find(self.next) {
             Some(entry) => (entry.offset, entry.position),
@@ -518,19 +518,19 @@ impl Reader {
         }
         self.is_placed = true;
         let window = self.window_at..self.window_at + self.window.len() as u64;
-        if !window.contains(&self.position) || self.window_flushed <= self.next {
+        if !window.contains(&self.position) || self.window_end <= self.next {
             self.want = Some((self.position, self.unread_bytes(log)));
         }
     }
 
-    fn read(&mut self, flushed: Offset, disk: &mut Disk) {
+    fn read(&mut self, end: Offset, disk: &mut Disk) {
         let Place::Segment(file, Asked::Nothing) = self.place else { return };
         let Some((position, bytes)) = self.want.take() else { return };
         let token = self.token();
         disk.push(DiskCommand::Read { token, file, position, bytes });
         self.place = Place::Segment(file, Asked::Read(token));
         self.forget_window();
-        (self.window_at, self.window_wanted, self.window_flushed) = (position, bytes, flushed);
+        (self.window_at, self.window_wanted, self.window_end) = (position, bytes, end);
     }
 
     /// Something that this reader asked for has ended.

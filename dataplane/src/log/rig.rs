@@ -6,7 +6,7 @@ use super::recovery::{Recovered, recover};
 use super::scan::LogOwner;
 use super::segments::{LogEnd, LogSetup};
 use super::writer::{Flushed, Writer};
-use crate::batch::{BatchPool, Level, Parts};
+use crate::batch::{BatchPool, Level, Parts, Promise};
 use crate::disk::memory::MemoryDisk;
 use crate::disk::{Disk, FileDriver};
 use crate::ids::{Offset, PartitionId};
@@ -98,7 +98,7 @@ impl Rig {
         self.partition.log().expect("it has one")
     }
 
-    pub(super) fn append(&mut self, payload: &[u8], level: Level) -> u64 {
+    pub(super) fn append(&mut self, payload: &[u8], promise: impl Into<Promise>) -> u64 {
         let head = MessageHead { qos: 1, ..MessageHead::of_state() };
         let ack = Some(self.partition.next_offset().0);
         let parts = Parts {
@@ -110,7 +110,7 @@ impl Rig {
             properties: &[1, 2],
             payload,
         };
-        self.partition.append(&mut self.pool, &parts, level, ack).0
+        self.partition.append(&mut self.pool, &parts, promise, ack).0
     }
 
     pub(super) fn events(&mut self) {

@@ -139,12 +139,23 @@ struct Round {
     seals: bool,
 }
 
+/// Up to where a majority of the replicas has the records of a log; exclusive, `flushed <= accepted`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct QuorumMarks {
+    /// In their logs.
+    pub accepted: Offset,
+    /// Durable on their nodes.
+    pub flushed: Offset,
+}
+
 /// The writer of one log.
 #[derive(Debug)]
 pub struct Writer {
     seed: RecordSeed,
     epoch: u64,
     progress: Progress,
+    /// What the replicas have, if there are several.
+    quorum: Option<QuorumMarks>,
     segments: Segments,
     queue: VecDeque<Queued>,
     queue_bytes: u64,
@@ -176,6 +187,7 @@ impl Writer {
             seed: RecordSeed::new(&setup.directory_id, setup.partition),
             epoch: setup.epoch,
             progress,
+            quorum: None,
             segments: Segments::new(setup, end),
             queue: VecDeque::new(),
             queue_bytes: 0,
@@ -203,12 +215,35 @@ impl Writer {
     /// The marks of what was handed over in batches.
     #[must_use]
     pub fn marks(&self) -> Marks {
+        let (accepted, flushed) = (self.progress.accepted(), self.progress.flushed());
+        let quorum = self.quorum.unwrap_or(QuorumMarks { accepted, flushed });
         Marks {
             start: self.segments.start(),
-            flushed: self.progress.flushed(),
+            high_watermark: quorum.flushed.min(flushed),
+            quorum_accepted: quorum.accepted.min(accepted),
+            flushed,
             submitted: self.progress.submitted(),
-            accepted: self.progress.accepted(),
+            accepted,
         }
+    }
+
+    /// What the replicas have, if there are several.
+    #[must_use]
+    pub fn quorum(&self) -> Option<QuorumMarks> {
+        self.quorum
+    }
+
+    /// A majority of the replicas has the records up to here. From the first time on nothing is
+    /// committed that was promised to be with a majority and is not.
+    ///
+    /// # Panics
+    /// If a mark goes back, or the two are not in their order.
+    pub fn note_quorum(&mut self, marks: QuorumMarks) {
+        let before = self.quorum.unwrap_or(QuorumMarks { accepted: Offset(0), flushed: Offset(0) });
+        assert!(marks.flushed <= marks.accepted, "what is durable was accepted");
+        assert!(before.accepted <= marks.accepted, "what a majority has stays there");
+        assert!(before.flushed <= marks.flushed, "what is durable on a majority stays so");
+        self.quorum = Some(marks);
     }
 
     /// The segments.

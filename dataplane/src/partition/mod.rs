@@ -1,17 +1,18 @@
 //! A partition: the log of the publishes of the clients that hash to it.
 //!
 //! A message is *appended* and gets an offset; it becomes *committed*; and that single event
-//! causes both its acknowledgement and its fan-out. When depends on the record's [`Level`]: what
-//! is to be in memory is committed in the turn that accepted it, what is to be on the disk when
-//! the writer ([`crate::log::writer`]) has flushed it. Within a level commitment follows the order
-//! of offsets. Messages are accepted into batches ([`crate::batch`]), and committed ones are kept
+//! causes both its acknowledgement and its fan-out. When depends on the record's [`Promise`]:
+//! what is to be in memory is committed in the turn that accepted it, what is to be on the disk
+//! when the writer ([`crate::log::writer`]) has flushed it, and what a majority of the replicas is
+//! to have when it has that. Within a level commitment follows the order of offsets: a record waits
+//! for the one before it, also where that was promised more. Messages are accepted into batches ([`crate::batch`]), and committed ones are kept
 //! only while some destination core's fan-out cursor ([`Cursors`]) has not passed them.
 //!
 //! A partition without a log is possible: then everything is committed as in memory.
 
 mod cursors;
 
-use crate::batch::{Batch, BatchPool, Entry, Level, Logged, MessageRef, Parts};
+use crate::batch::{Batch, BatchPool, Entry, Level, Logged, MessageRef, Parts, Promise};
 use crate::disk::{Disk, DiskEvent};
 use crate::ids::{Offset, PartitionId};
 use crate::log::record::RecordKind;
@@ -62,6 +63,11 @@ impl<A> AcceptedBatch<A> {
         self.first + self.acks.len() as u64
     }
 
+    /// Whether what is to be in memory is there, of a majority where that was promised.
+    fn is_accepted(&self, quorum_accepted: u64) -> bool {
+        self.end() <= quorum_accepted || !self.batch.needs_quorum(Level::Memory)
+    }
+
     /// The level of the records that become committed now.
     #[must_use]
     pub fn level_now(&self) -> Level {
@@ -106,11 +112,17 @@ impl<A> AcceptedBatch<A> {
     }
 }
 
-/// The marks of a partition, all exclusive: `flushed <= submitted <= accepted`.
+/// The marks of a partition, all exclusive: `high_watermark <= flushed <= submitted <= accepted`
+/// and `high_watermark <= quorum_accepted <= accepted`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Marks {
     /// The first offset that is still kept in the log.
     pub start: Offset,
+    /// Up to here records are durable on this node and, where the log is replicated, on a majority
+    /// of the replicas: nothing below is ever cut off again, and only that is read again.
+    pub high_watermark: Offset,
+    /// Up to here records are in the logs of a majority of the replicas. Without replicas: accepted.
+    pub quorum_accepted: Offset,
     /// Up to here records are durable on this node. Without a log: accepted.
     pub flushed: Offset,
     /// Up to here records have been handed to the disk.
@@ -187,8 +199,20 @@ impl<A> Partition<A> {
     pub fn marks(&self) -> Marks {
         let accepted = Offset(self.accepted);
         match &self.writer {
-            Some(writer) => Marks { accepted, ..writer.marks() },
-            None => Marks { start: accepted, flushed: accepted, submitted: accepted, accepted },
+            Some(writer) => {
+                let marks = writer.marks();
+                let is_replicated = writer.quorum().is_some();
+                let quorum_accepted = if is_replicated { marks.quorum_accepted } else { accepted };
+                Marks { accepted, quorum_accepted, ..marks }
+            }
+            None => Marks {
+                start: accepted,
+                high_watermark: accepted,
+                quorum_accepted: accepted,
+                flushed: accepted,
+                submitted: accepted,
+                accepted,
+            },
         }
     }
 
@@ -265,13 +289,14 @@ impl<A> Partition<A> {
         &mut self,
         pool: &mut BatchPool,
         parts: &Parts<'_>,
-        level: Level,
+        promise: impl Into<Promise>,
         ack: Option<A>,
     ) -> Offset {
-        self.accept(pool, parts, RecordKind::PUBLISH, level, ack)
+        self.accept(pool, parts, RecordKind::PUBLISH, promise.into(), ack)
     }
 
-    /// As [`Partition::append`], for a record of state: committed when it is flushed.
+    /// As [`Partition::append`], for a record of state: committed when it is flushed, on a majority
+    /// of the replicas where there are several.
     ///
     /// # Panics
     /// If its kind is none of a state record, or as [`Partition::append`].
@@ -285,7 +310,8 @@ impl<A> Partition<A> {
         let StateParts { kind, client_id, topic, body: payload, unix_ms } = *state;
         let (head, properties, packet_id) = (MessageHead::of_state(), &[][..], 0);
         let parts = Parts { head, client_id, packet_id, unix_ms, topic, properties, payload };
-        self.accept(pool, &parts, kind, Level::LocalDisk, ack)
+        let quorum = self.writer.as_ref().is_some_and(|writer| writer.quorum().is_some());
+        self.accept(pool, &parts, kind, Promise { level: Level::LocalDisk, quorum }, ack)
     }
 
     fn accept(
@@ -293,20 +319,22 @@ impl<A> Partition<A> {
         pool: &mut BatchPool,
         parts: &Parts<'_>,
         kind: RecordKind,
-        level: Level,
+        promise: Promise,
         ack: Option<A>,
     ) -> Offset {
         let offset = Offset(self.accepted);
+        let Promise { level, quorum } = promise;
         if level == Level::LocalDisk && self.has_failed() {
             self.pass_over();
             return offset;
         }
         let entry = match &self.writer {
             Some(writer) => {
+                assert!(!quorum || writer.quorum().is_some(), "nobody else counts a majority");
                 let logged = Logged { offset, epoch: writer.epoch() };
-                Entry { kind, level, logged: Some(logged) }
+                Entry { kind, promise, logged: Some(logged) }
             }
-            None => Entry { kind, level: Level::Memory, logged: None },
+            None => Entry { kind, promise: Level::Memory.into(), logged: None },
         };
         if let Some(full) = pool.fill(&mut self.open, parts, &entry) {
             self.close(full);
@@ -370,7 +398,9 @@ impl<A> Partition<A> {
             self.close_open();
         }
         self.pass_to_waiting();
-        self.sealed.pop_front().or_else(|| self.take_in_vain())
+        let accepted = self.quorum_accepted();
+        let next = self.sealed.pop_front_if(|batch| batch.is_accepted(accepted));
+        next.or_else(|| self.take_in_vain())
     }
 
     /// What waits for a log that has ended, with nobody to be told any more.
@@ -381,9 +411,20 @@ impl<A> Partition<A> {
         Some(batch)
     }
 
+    fn quorum_accepted(&self) -> u64 {
+        self.writer.as_ref().map_or(u64::MAX, |writer| writer.marks().quorum_accepted.0)
+    }
+
     fn has_flushed(&self) -> bool {
-        let flushed = self.writer.as_ref().map_or(0, |writer| writer.marks().flushed.0);
-        self.waiting.front().is_some_and(|batch| batch.end() <= flushed)
+        self.waiting.front().is_some_and(|batch| batch.end() <= self.durable_for(&batch.batch))
+    }
+
+    /// Up to where records are durable as was promised of those of a batch.
+    fn durable_for(&self, batch: &Batch) -> u64 {
+        let Some(writer) = &self.writer else { return 0 };
+        let marks = writer.marks();
+        let needs_quorum = batch.needs_quorum(Level::LocalDisk);
+        if needs_quorum { marks.high_watermark.0 } else { marks.flushed.0 }
     }
 
     fn waits_in_vain(&self) -> bool {
@@ -410,8 +451,10 @@ impl<A> Partition<A> {
     /// Whether [`Partition::take_committed`] has something.
     #[must_use]
     pub fn has_committable(&self) -> bool {
+        let accepted = self.quorum_accepted();
+        let mut memory = self.sealed.iter().filter(|batch| batch.batch.memory_records() > 0);
         self.has_open_memory()
-            || self.sealed.iter().any(|batch| batch.batch.memory_records() > 0)
+            || memory.next().is_some_and(|batch| batch.is_accepted(accepted))
             || self.has_flushed()
             || self.waits_in_vain()
     }
@@ -428,8 +471,8 @@ impl<A> Partition<A> {
         assert!(*committed <= offset.0, "messages become committed in their order");
         *committed = offset.0 + 1;
         if batch.level == Level::LocalDisk {
-            let flushed = self.writer.as_ref().map_or(0, |writer| writer.marks().flushed.0);
-            assert!(offset.0 < flushed, "nothing is committed that its level does not allow");
+            let durable = self.durable_for(&batch.batch);
+            assert!(offset.0 < durable, "nothing is committed that its level does not allow");
         }
         self.cursors.commit(offset, batch.level, batch.message(index), missed);
     }
@@ -453,8 +496,9 @@ impl<A> Partition<A> {
     /// can take.
     pub fn end_turn(&mut self, now: Nanos, unix_ms: u64, disk: &mut Disk) {
         let Some(writer) = &self.writer else { return };
-        // What comes while a round is under way goes into the same batch, unless it is read.
-        if self.open.is_some() && writer.takes_rounds() {
+        // What comes while a round is under way goes into the same batch, unless it is read or
+        // replicas wait for it.
+        if self.open.is_some() && (writer.takes_rounds() || writer.quorum().is_some()) {
             self.close_open();
         }
         self.pass_to_waiting();

@@ -1,0 +1,133 @@
+//! What is committed, and when, where a majority of the replicas counts.
+
+use super::reader::Next;
+use super::rig::Rig;
+use super::writer::{LINGER, QuorumMarks};
+use crate::batch::{Level, Promise};
+use crate::ids::Offset;
+use crate::log::record::RecordKind;
+use crate::partition::StateParts;
+
+const QUORUM_MEMORY: Promise = Promise { level: Level::Memory, quorum: true };
+const QUORUM_DISK: Promise = Promise { level: Level::LocalDisk, quorum: true };
+
+fn note(rig: &mut Rig, accepted: u64, flushed: u64) {
+    let marks = QuorumMarks { accepted: Offset(accepted), flushed: Offset(flushed) };
+    rig.partition.log_mut().expect("it has one").note_quorum(marks);
+    rig.turn();
+}
+
+fn replicated() -> Rig {
+    let mut rig = Rig::ready();
+    note(&mut rig, 0, 0);
+    rig
+}
+
+#[test]
+fn a_majority_in_memory_commits_before_any_disk() {
+    let mut rig = replicated();
+    rig.append(b"0", QUORUM_MEMORY);
+    rig.append(b"1", QUORUM_MEMORY);
+    rig.turn();
+    rig.wait(LINGER);
+    rig.settle();
+    assert_eq!(rig.partition.marks().flushed, Offset(2), "this node's disk decides nothing");
+    assert_eq!(rig.offsets(), []);
+    note(&mut rig, 1, 0);
+    assert_eq!(rig.offsets(), [], "they lie in one batch, which goes as a whole");
+    note(&mut rig, 2, 0);
+    assert_eq!(rig.offsets(), [0, 1]);
+    assert_eq!(rig.partition.committed(Level::Memory), Offset(2));
+}
+
+#[test]
+fn a_majority_on_disk_is_waited_for_and_so_is_this_node() {
+    let mut rig = replicated();
+    rig.append(b"0", QUORUM_DISK);
+    rig.settle();
+    let marks = rig.partition.marks();
+    assert_eq!((marks.flushed, marks.high_watermark), (Offset(1), Offset(0)));
+    note(&mut rig, 1, 0);
+    assert_eq!(rig.offsets(), [], "in memory is not on disk");
+    note(&mut rig, 1, 1);
+    assert_eq!(rig.offsets(), [0]);
+    rig.append(b"1", QUORUM_DISK);
+    rig.turn();
+    note(&mut rig, 2, 2);
+    rig.settle();
+    assert_eq!(rig.offsets(), [0, 1]);
+    assert_eq!(rig.partition.marks().high_watermark, Offset(2));
+}
+
+#[test]
+fn levels_that_are_mixed_are_committed_in_the_order_of_each() {
+    let mut rig = replicated();
+    rig.append(b"0", Level::Memory);
+    rig.turn();
+    assert_eq!(rig.offsets(), [0], "what this node has in memory was all that was promised");
+    rig.append(b"1", QUORUM_MEMORY);
+    rig.turn();
+    rig.append(b"2", Level::Memory);
+    rig.append(b"3", Level::LocalDisk);
+    rig.turn();
+    assert_eq!(rig.offsets(), [0], "a record does not pass the one before it");
+    rig.append(b"4", QUORUM_DISK);
+    rig.settle();
+    note(&mut rig, 2, 0);
+    assert_eq!(rig.offsets(), [0, 1, 2, 3]);
+    rig.settle();
+    note(&mut rig, 5, 4);
+    assert_eq!(rig.offsets(), [0, 1, 2, 3]);
+    note(&mut rig, 5, 5);
+    assert_eq!(rig.offsets(), [0, 1, 2, 3, 4]);
+}
+
+#[test]
+fn a_record_of_state_waits_for_a_majority_where_there_are_replicas() {
+    let mut rig = replicated();
+    let kind = RecordKind(16);
+    let state = StateParts { kind, client_id: "c", topic: "", body: &[1], unix_ms: 0 };
+    rig.partition.append_state(&mut rig.pool, &state, Some(0));
+    rig.settle();
+    assert_eq!(rig.committed.len(), 0);
+    note(&mut rig, 1, 1);
+    assert_eq!(rig.committed, [(0, Level::LocalDisk, Some(0))]);
+}
+
+#[test]
+fn what_a_majority_has_not_flushed_is_not_read() {
+    let mut rig = replicated();
+    rig.append(b"0", QUORUM_DISK);
+    rig.settle();
+    rig.append(b"1", QUORUM_DISK);
+    rig.settle();
+    note(&mut rig, 2, 1);
+    rig.read_from(0);
+    assert_eq!(read(&mut rig), [b"0"]);
+    note(&mut rig, 2, 2);
+    assert_eq!(read(&mut rig), [b"1"]);
+}
+
+fn read(rig: &mut Rig) -> Vec<Vec<u8>> {
+    let mut read = Vec::new();
+    for _ in 0..50 {
+        let mut reader = rig.reader.take().expect("one that reads");
+        while let Next::Record(record) = reader.next_record() {
+            read.push(record.payload.to_vec());
+        }
+        reader.ask(rig.partition.log().expect("it has one"), &mut rig.disk);
+        rig.reader = Some(reader);
+        rig.turn();
+    }
+    read
+}
+
+#[test]
+#[should_panic(expected = "stays so")]
+fn the_high_watermark_never_goes_back() {
+    let mut rig = replicated();
+    rig.append(b"0", QUORUM_DISK);
+    rig.settle();
+    note(&mut rig, 1, 1);
+    note(&mut rig, 1, 0);
+}
