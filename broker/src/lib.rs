@@ -25,6 +25,7 @@ mod log_tool;
 pub mod logging;
 pub mod mail;
 pub mod metrics;
+mod proxy_protocol;
 mod replay;
 mod retained;
 pub mod service;

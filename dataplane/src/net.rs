@@ -299,6 +299,13 @@ impl Sockets {
         self.slot(connection).map(|slot| slot.peer.into())
     }
 
+    /// The peer is known to be another than the socket says: a load balancer named its client.
+    pub fn set_peer(&mut self, connection: ConnectionId, peer: SocketAddr) {
+        if let Some(slot) = self.slot_mut(connection) {
+            slot.peer = peer.into();
+        }
+    }
+
     /// CONNECT is complete and the connection stays on this core.
     pub fn establish(&mut self, connection: ConnectionId) {
         if self.slot(connection).is_some() {

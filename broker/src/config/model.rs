@@ -134,13 +134,16 @@ pub struct TcpListenerConfig {
     pub enabled: bool,
     /// Address and port.
     pub bind: SocketAddr,
+    /// Whether each connection begins with a header of the PROXY protocol (version 1 or 2), as load
+    /// balancers send it; what comes without one is closed.
+    pub proxy_protocol: bool,
     /// Connections that the kernel queues per core before they are accepted (listen(2)).
     pub backlog: u32,
 }
 
 impl Default for TcpListenerConfig {
     fn default() -> Self {
-        Self { enabled: true, bind: loopback(1883), backlog: 4096 }
+        Self { enabled: true, bind: loopback(1883), proxy_protocol: false, backlog: 4096 }
     }
 }
 
@@ -152,6 +155,9 @@ pub struct WebSocketListenerConfig {
     pub enabled: bool,
     /// Address and port.
     pub bind: SocketAddr,
+    /// Whether each connection begins with a header of the PROXY protocol (version 1 or 2), as load
+    /// balancers send it; what comes without one is closed.
+    pub proxy_protocol: bool,
     /// The path of the upgrade request.
     pub path: String,
     /// Values of the `Origin` header that are let in; empty = any.
@@ -163,6 +169,7 @@ impl Default for WebSocketListenerConfig {
         Self {
             enabled: true,
             bind: loopback(8083),
+            proxy_protocol: false,
             path: "/mqtt".to_owned(),
             allowed_origins: Vec::new(),
         }

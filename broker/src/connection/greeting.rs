@@ -2,6 +2,7 @@
 
 use super::{Connection, End, Phase, Stream, write_packet};
 use crate::handlers::Flow;
+use crate::proxy_protocol::{self, Proxied};
 use crate::service::{Broker, ListenerKind, Timer, Turn};
 use crate::websocket::{self, Upgrade};
 use ringlane_dataplane::ids::{ConnectionId, ListenerId, PartitionId};
@@ -26,10 +27,13 @@ impl Broker {
             turn.sockets.close(id, Close::Abort);
             return;
         }
-        let stream = match self.listeners.get(usize::from(listener.0)) {
-            Some(ListenerKind::WebSocket) => Stream::Upgrade,
-            _ => Stream::Plain,
+        let kind = self.listeners.get(usize::from(listener.0)).copied();
+        let kind = kind.unwrap_or(ListenerKind::Tcp);
+        let is_proxied = match kind {
+            ListenerKind::Tcp => self.config.listeners.tcp.proxy_protocol,
+            ListenerKind::WebSocket => self.config.listeners.websocket.proxy_protocol,
         };
+        let stream = if is_proxied { Stream::Proxied(kind) } else { Stream::begin(kind) };
         let mut connection = Connection::new(stream, turn.now);
         let deadline = turn.now + self.config.mqtt.connect_timeout;
         connection.deadline = Some(turn.timers.schedule(deadline, Timer::ConnectDeadline(id)));
@@ -54,6 +58,48 @@ impl Broker {
             }
             Phase::Moving(_) | Phase::Connected(_) => {}
         }
+    }
+
+    /// Takes bytes of the header that a load balancer puts in front of the client's.
+    pub(super) fn take_proxied(
+        &mut self,
+        turn: &mut Turn<'_>,
+        id: ConnectionId,
+        kind: ListenerKind,
+        bytes: &[u8],
+    ) {
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        connection.inbox.extend_from_slice(bytes);
+        match proxy_protocol::read(&connection.inbox) {
+            Proxied::Incomplete => {}
+            Proxied::Whole { consumed, client } => {
+                let rest = connection.inbox.split_off(consumed);
+                connection.inbox = Vec::new();
+                connection.stream = Stream::begin(kind);
+                if let Some(client) = client {
+                    turn.sockets.set_peer(id, client);
+                }
+                if !rest.is_empty() {
+                    self.on_received(turn, id, &rest);
+                }
+            }
+            Proxied::Wrong => self.refuse_unproxied(turn, id),
+        }
+    }
+
+    fn refuse_unproxied(&mut self, turn: &mut Turn<'_>, id: ConnectionId) {
+        self.metrics.malformed_packets.add(1);
+        if let Some(suppressed) = self.bad_packet_logs.take(turn.now) {
+            let peer = turn.sockets.peer(id).map(tracing::field::display);
+            tracing::info!(
+                core = self.core.0,
+                peer,
+                suppressed,
+                "disconnected: no header of the PROXY protocol came first; the load balancer has to \
+                 send one (version 1 or 2), or proxy_protocol of this listener has to be false"
+            );
+        }
+        self.end_connection(turn, id, End::Unclean);
     }
 
     /// Takes bytes of the WebSocket handshake.

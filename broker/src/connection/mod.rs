@@ -15,6 +15,7 @@ pub(crate) use link::{AliasTable, Delivery, Link, Written, remaining_secs, write
 pub(crate) use log_budget::LogBudget;
 
 use crate::lazy::{Empty, Lazy};
+use crate::service::ListenerKind;
 use crate::session::SessionId;
 use crate::websocket;
 use ringlane_dataplane::ids::{ConnectionId, CoreId};
@@ -29,10 +30,23 @@ use std::time::Duration;
 pub(crate) enum Stream {
     /// They are the same.
     Plain,
+    /// The header of the PROXY protocol is not complete; its bytes wait in the inbox.
+    /// Then comes what the listener speaks.
+    Proxied(ListenerKind),
     /// The WebSocket handshake is not complete; its bytes wait in the inbox.
     Upgrade,
     /// WebSocket frames.
     WebSocket(Box<websocket::State>),
+}
+
+impl Stream {
+    /// What comes first on a listener, behind what a load balancer may say.
+    pub(crate) fn begin(kind: ListenerKind) -> Self {
+        match kind {
+            ListenerKind::Tcp => Self::Plain,
+            ListenerKind::WebSocket => Self::Upgrade,
+        }
+    }
 }
 
 /// How far the client has come.
@@ -147,7 +161,7 @@ impl Connection {
     pub(crate) fn websocket(&mut self) -> Option<&mut websocket::State> {
         match &mut self.stream {
             Stream::WebSocket(state) => Some(state),
-            Stream::Plain | Stream::Upgrade => None,
+            Stream::Plain | Stream::Proxied(_) | Stream::Upgrade => None,
         }
     }
 

@@ -34,7 +34,7 @@ impl Broker {
         let Phase::Moving(to) = connection.phase else { return };
         let websocket = match connection.stream {
             Stream::WebSocket(state) => Some(state),
-            Stream::Plain | Stream::Upgrade => None,
+            Stream::Plain | Stream::Proxied(_) | Stream::Upgrade => None,
         };
         self.metrics.connections_moved.add(1);
         let adoption = Adoption { socket, listener, peer, inbox: connection.inbox, websocket };

@@ -17,6 +17,10 @@ impl Broker {
         connection.heard_at = turn.now;
         match &mut connection.stream {
             Stream::Plain => self.take_mqtt(turn, id, bytes),
+            Stream::Proxied(kind) => {
+                let kind = *kind;
+                self.take_proxied(turn, id, kind, bytes);
+            }
             Stream::Upgrade => self.take_upgrade(turn, id, bytes),
             Stream::WebSocket(_) => self.take_frames(turn, id, bytes),
         }
