@@ -9,6 +9,8 @@
 //! In a partition with a log the bytes of a batch are its body on disk ([`crate::log::record`]):
 //! the disk writes them from where the subscribers read them.
 
+mod raw;
+
 use crate::ids::Offset;
 use crate::log::record::{self, RecordFlags, RecordHead, RecordKind, RecordSeed};
 use crate::message::{Charge, Message, MessageHead, MessageMeter};
@@ -184,6 +186,8 @@ pub struct Batch {
     memory_records: u32,
     /// Whether a majority is to have some record, of [`Level::Memory`] and of [`Level::LocalDisk`].
     quorum: [bool; 2],
+    /// Records that came with their bytes and are in no other list ([`BatchPool::copy_records`]).
+    raw_records: u32,
     size: Size,
     _charge: Option<Charge>,
 }
@@ -207,6 +211,7 @@ impl Batch {
             body_bytes: 0,
             memory_records: 0,
             quorum: [false; 2],
+            raw_records: 0,
             size,
             _charge: charge,
         }
@@ -219,18 +224,19 @@ impl Batch {
         self.body_bytes = 0;
         self.memory_records = 0;
         self.quorum = [false; 2];
+        self.raw_records = 0;
     }
 
     /// Messages in it.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.records.len()
+        self.records.len() + self.raw_records as usize
     }
 
     /// Whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.records.is_empty()
+        self.len() == 0
     }
 
     /// The body as it is on disk, padded with zeros to a multiple of 8. Only of a batch that is

@@ -9,9 +9,9 @@ use crate::ids::Offset;
 /// Epochs that a report holds; the newest ones. A log that ended in more than so many others is
 /// truncated in steps.
 pub const REPORTED_MAX: usize = 32;
-/// Epochs that a table holds; the newest ones. Who has only older ones begins again with a
-/// checkpoint.
-pub const TABLE_MAX: usize = 1024;
+/// Epochs that a table holds; the newest ones: as many as there are when a log changes its leader
+/// every hour for seven years. Who has only older ones begins again with a checkpoint.
+pub const TABLE_MAX: usize = 1 << 16;
 
 /// Where the records of an epoch begin.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -111,7 +111,8 @@ impl EpochTable {
     /// newest epochs and ends at `their_next`.
     #[must_use]
     pub fn common(&self, next: Offset, theirs: &[EpochStart], their_next: Offset) -> Common {
-        let Some(oldest) = theirs.first() else { return Common::Below(Offset(0)) };
+        let oldest = theirs.first().filter(|_| next.0 > 0);
+        let Some(oldest) = oldest else { return Common::Below(Offset(0)) };
         let mut their_end = their_next;
         for entry in theirs.iter().rev() {
             if let Some(end) = self.end_of(entry.epoch, next) {
@@ -120,11 +121,7 @@ impl EpochTable {
             their_end = entry.first;
         }
         let is_known = self.starts.first().is_some_and(|first| first.epoch < oldest.epoch);
-        if is_known || self.starts.is_empty() {
-            Common::Before(oldest.first)
-        } else {
-            Common::Unknown
-        }
+        if is_known { Common::Before(oldest.first) } else { Common::Unknown }
     }
 
     fn end_of(&self, epoch: u64, next: Offset) -> Option<Offset> {
@@ -165,7 +162,7 @@ mod tests {
         let ours = [(4, 10), (7, 20)];
         assert_eq!(common(&ours, 30, &[(5, 15), (6, 18)], 40), Common::Before(Offset(15)));
         assert_eq!(common(&ours, 30, &[(1, 0), (2, 5)], 12), Common::Unknown);
-        assert_eq!(common(&[], 0, &[(1, 0)], 4), Common::Before(Offset(0)));
+        assert_eq!(common(&[], 0, &[(1, 0)], 4), Common::Below(Offset(0)), "ours is empty");
     }
 
     #[test]

@@ -1,0 +1,437 @@
+//! What a follower does: it reports, takes what its leader sends, and says how far it is.
+
+use super::command::{Command, Refusal};
+use super::message::{Ack, Append, CheckpointPart, CheckpointStart, Fetch, Fetched, Message, Run};
+use super::replica::{READ_BYTES_MAX, Replica, Role};
+use crate::batch::{Batch, BatchPool};
+use crate::ids::{NodeId, Offset};
+use crate::log::record::{Records, checksum};
+use std::collections::VecDeque;
+use triomphe::Arc;
+
+/// A follower of one epoch.
+#[derive(Debug)]
+pub(super) struct Follower {
+    pub(super) leader: Option<NodeId>,
+    /// Who waits for a report.
+    pub(super) report_to: Option<NodeId>,
+    /// Whether all that is in the log is in the leader's.
+    is_matched: bool,
+    is_gap_said: bool,
+    ack_due: bool,
+    /// The last one of the leader.
+    leader_high_watermark: Offset,
+    /// Records that a candidate waits for.
+    fetch: Option<(NodeId, Fetch)>,
+    checkpoint: Option<Incoming>,
+    /// A checkpoint takes the place of the log.
+    pub(super) is_resetting: bool,
+    /// The link has no room for an ack.
+    pub(super) is_blocked: bool,
+    is_clearing: bool,
+}
+
+/// A checkpoint that comes.
+#[derive(Debug)]
+struct Incoming {
+    start: CheckpointStart,
+    taken: u64,
+}
+
+impl Follower {
+    pub(super) fn new(leader: Option<NodeId>) -> Self {
+        Self {
+            leader,
+            report_to: None,
+            is_matched: false,
+            is_gap_said: false,
+            ack_due: false,
+            leader_high_watermark: Offset(0),
+            fetch: None,
+            checkpoint: None,
+            is_resetting: false,
+            is_blocked: false,
+            is_clearing: false,
+        }
+    }
+
+    pub(super) fn forget_link(&mut self, peer: NodeId) {
+        if self.leader == Some(peer) {
+            self.checkpoint = None;
+            (self.is_gap_said, self.is_blocked) = (false, false);
+        }
+        self.report_to.take_if(|to| *to == peer);
+        self.fetch.take_if(|(node, _)| *node == peer);
+    }
+
+    pub(super) fn unblock(&mut self) {
+        (self.is_blocked, self.ack_due) = (false, true);
+    }
+}
+
+/// Records that were taken and are not durable yet, and how many bytes more are taken.
+#[derive(Debug)]
+pub(super) struct Room {
+    window_bytes: u64,
+    queue: VecDeque<(Offset, u64)>,
+    bytes: u64,
+}
+
+impl Room {
+    pub(super) fn new(window_bytes: u64) -> Self {
+        Self { window_bytes, queue: VecDeque::new(), bytes: 0 }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.queue.clear();
+        self.bytes = 0;
+    }
+
+    pub(super) fn credit(&self) -> u64 {
+        self.window_bytes.saturating_sub(self.bytes)
+    }
+
+    fn takes(&self, bytes: u64) -> bool {
+        self.is_empty() || bytes <= self.credit()
+    }
+
+    fn push(&mut self, end: Offset, bytes: u64) {
+        self.queue.push_back((end, bytes));
+        self.bytes += bytes;
+    }
+
+    pub(super) fn on_flushed(&mut self, flushed: Offset) {
+        while let Some((_, bytes)) = self.queue.pop_front_if(|(end, _)| *end <= flushed) {
+            self.bytes -= bytes;
+        }
+    }
+}
+
+impl Replica {
+    pub(super) fn follower(&mut self) -> Option<&mut Follower> {
+        match &mut self.role {
+            Role::Follower(follower) => Some(follower),
+            Role::Candidate(_) | Role::Leader(_) => None,
+        }
+    }
+
+    pub(super) fn is_resetting(&self) -> bool {
+        matches!(&self.role, Role::Follower(follower) if follower.is_resetting)
+    }
+
+    /// Reports what the log holds to whoever waits for it, once that stands still.
+    pub(super) fn try_report(&mut self) {
+        if !self.is_settled() || self.is_resetting() {
+            return;
+        }
+        let Some(to) = self.follower().and_then(|follower| follower.report_to.take()) else {
+            return;
+        };
+        let report = self.report();
+        self.send(to, Message::Fenced(Box::new(report)));
+    }
+
+    /// Whether a message of a leader is from the leader of this follower.
+    fn obeys(&mut self, from: NodeId) -> bool {
+        let leader = match self.follower() {
+            Some(follower) => *follower.leader.get_or_insert(from),
+            None => self.setup.node,
+        };
+        if leader != from {
+            self.refuse(from, Refusal::Protocol("it does not lead in this epoch"));
+        }
+        leader == from
+    }
+
+    /// Reports again: what came does not follow what is here, and the leader has to compare anew.
+    fn report_again(&mut self, to: NodeId) {
+        if let Some(follower) = self.follower() {
+            follower.report_to = Some(to);
+        }
+        self.try_report();
+    }
+
+    pub(super) fn on_append(
+        &mut self,
+        from: NodeId,
+        append: &Append,
+        body: &[u8],
+        pool: &mut BatchPool,
+    ) {
+        if !self.obeys(from) || self.truncating.is_some() {
+            return;
+        }
+        let (run, next) = (&append.run, self.log.next);
+        let Some(follower) = self.follower() else { return };
+        if follower.is_resetting || follower.checkpoint.is_some() {
+            return;
+        }
+        let is_matched = follower.is_matched;
+        if run.base == next && self.log.epoch_before(next) == Some(run.previous_epoch) {
+            self.take(from, append, body, pool);
+        } else if !is_matched {
+            self.report_again(from);
+        } else if run.base == next {
+            self.refuse(from, Refusal::Protocol("records follow others than those that are here"));
+        } else if run.end() <= next && run.records > 0 {
+            // It came twice.
+            self.owe_ack();
+        } else {
+            self.say_gap(from, run);
+        }
+    }
+
+    fn owe_ack(&mut self) {
+        if let Some(follower) = self.follower() {
+            follower.ack_due = true;
+        }
+    }
+
+    /// The run does not begin where the log ends. That is said once, and again to a leader that asks
+    /// by a run without records.
+    fn say_gap(&mut self, to: NodeId, run: &Run) {
+        let is_asked = run.records == 0;
+        let Some(follower) = self.follower() else { return };
+        if is_asked || !follower.is_gap_said {
+            follower.is_gap_said = true;
+            let ack = self.ack(true);
+            self.send(to, Message::Ack(ack));
+        }
+    }
+
+    fn ack(&self, is_gap: bool) -> Ack {
+        let credit = self.room.credit();
+        Ack { accepted: self.log.next, flushed: self.log.flushed, credit, is_gap }
+    }
+
+    fn take(&mut self, from: NodeId, append: &Append, body: &[u8], pool: &mut BatchPool) {
+        if append.run.records > 0 {
+            if !self.room.takes(body.len() as u64) {
+                return self.refuse(from, Refusal::Credit);
+            }
+            if !self.accept(&append.run, body, pool) {
+                return self.refuse(from, Refusal::Records);
+            }
+        }
+        let Some(follower) = self.follower() else { return };
+        (follower.is_matched, follower.ack_due, follower.is_gap_said) = (true, true, false);
+        follower.leader_high_watermark = append.high_watermark;
+        self.raise_marks(append.quorum_accepted, append.high_watermark);
+        self.try_clear_damage();
+    }
+
+    /// Copies records that follow the end of the log, checks the copy, and hands it to the log.
+    /// Whether they are good.
+    pub(super) fn accept(&mut self, run: &Run, body: &[u8], pool: &mut BatchPool) -> bool {
+        if run.epoch > self.epoch {
+            return false;
+        }
+        let batch = pool.copy_records(body, run.records);
+        if !self.are_good(run, &batch) {
+            pool.give_out(batch);
+            return false;
+        }
+        self.room.push(run.end(), body.len() as u64);
+        self.log.epochs.push(run.epoch, run.base);
+        self.log.next = run.end();
+        self.commands.push(Command::Append { batch, first: run.base, epoch: run.epoch });
+        true
+    }
+
+    fn are_good(&self, run: &Run, batch: &Batch) -> bool {
+        let body = &batch.body()[..batch.body_bytes() as usize];
+        let mut records = 0;
+        for record in Records::new(self.setup.seed, body, run.base, run.epoch) {
+            if record.is_err() {
+                return false;
+            }
+            records += 1;
+        }
+        records == run.records
+    }
+
+    /// A replica that was damaged has again all that a quorum can have counted on it for: everything
+    /// that its leader, whose own epoch is committed, knows to be held by a quorum.
+    fn try_clear_damage(&mut self) {
+        let (epoch, flushed) = (self.epoch, self.log.flushed);
+        let last = self.log.epochs.starts().last().copied();
+        let Some(follower) = self.follower() else { return };
+        let high_watermark = follower.leader_high_watermark;
+        let is_led = last.is_some_and(|s| s.epoch == epoch && s.first < high_watermark);
+        let is_whole = follower.is_matched && is_led && high_watermark <= flushed;
+        if is_whole && !follower.is_clearing && self.damage.is_some() {
+            self.commands.push(Command::ClearDamage);
+            if let Some(follower) = self.follower() {
+                follower.is_clearing = true;
+            }
+        }
+    }
+
+    pub(super) fn on_follower_progress(&mut self) {
+        self.owe_ack();
+        self.try_clear_damage();
+        self.answer_fetch();
+    }
+
+    /// End of turn: one ack says it all.
+    pub(super) fn acknowledge(&mut self) {
+        let is_settled = self.is_settled();
+        let Some(follower) = self.follower() else { return };
+        if follower.is_blocked {
+            return;
+        }
+        let is_due = core::mem::take(&mut follower.ack_due) && follower.is_matched;
+        if let Some(leader) = follower.leader.filter(|_| is_due && is_settled) {
+            let ack = self.ack(false);
+            self.send(leader, Message::Ack(ack));
+        }
+    }
+
+    pub(super) fn on_truncate(&mut self, from: NodeId, to: Offset) {
+        if !self.obeys(from) || self.truncating.is_some() {
+            return;
+        }
+        let (next, high_watermark) = (self.log.next, self.high_watermark);
+        let Some(follower) = self.follower() else { return };
+        if follower.is_matched || follower.is_resetting {
+            // It came twice, and what is here now is what the leader has.
+            follower.ack_due = true;
+        } else if next <= to {
+            self.report_again(from);
+        } else if to < high_watermark {
+            self.refuse(from, Refusal::BelowHighWatermark { to, high_watermark });
+        } else {
+            self.truncate(to);
+        }
+    }
+
+    /// Has the log give up its records from `to` on.
+    ///
+    /// # Panics
+    /// If a quorum is known to hold one of them.
+    pub(super) fn truncate(&mut self, to: Offset) {
+        assert!(self.high_watermark <= to, "what a quorum holds is not given up");
+        assert!(to < self.log.next, "there is something to give up");
+        self.truncating = Some(to);
+        self.commands.push(Command::Truncate { to });
+    }
+
+    /// A candidate lacks records that are here.
+    pub(super) fn on_fetch(&mut self, from: NodeId, fetch: Fetch) {
+        if !self.obeys(from) {
+            return;
+        }
+        if let Some(follower) = self.follower() {
+            follower.fetch = Some((from, fetch));
+        }
+        self.answer_fetch();
+    }
+
+    /// What is still on its way to the disk is read as soon as it is there.
+    fn answer_fetch(&mut self) {
+        let flushed = self.log.flushed;
+        let Some(follower) = self.follower() else { return };
+        let fetch = follower.fetch.take_if(|(_, fetch)| fetch.from < flushed);
+        if let Some((peer, Fetch { from, bytes_max })) = fetch {
+            let bytes_max = bytes_max.min(READ_BYTES_MAX);
+            self.commands.push(Command::Read { peer, from, bytes_max });
+        }
+    }
+
+    pub(super) fn on_read_to_answer(
+        &mut self,
+        peer: NodeId,
+        from: Offset,
+        batch: Option<&Arc<Batch>>,
+    ) {
+        if !self.is_settled() || self.follower().is_none_or(|f| f.leader != Some(peer)) {
+            return;
+        }
+        let run = match batch {
+            Some(batch) => self.run_of(from, batch),
+            None => Some(Run { base: from, ..Run::default() }),
+        };
+        if let Some(run) = run {
+            let fetched = Fetched { run, next: self.log.next };
+            self.send_with(peer, Message::Fetched(fetched), batch.cloned());
+        }
+    }
+
+    /// How records of this log are announced. `None`: the epoch of the one before is not known any
+    /// more.
+    ///
+    /// # Panics
+    /// If they are of more than one epoch.
+    pub(super) fn run_of(&self, base: Offset, batch: &Batch) -> Option<Run> {
+        let records = batch.len() as u32;
+        let previous_epoch = self.log.epoch_before(base)?;
+        let epoch = self.log.epoch_before(Offset(base.0 + 1))?;
+        let last = self.log.epoch_before(Offset(base.0 + u64::from(records)))?;
+        assert_eq!(epoch, last, "records that are sent together are of one epoch");
+        Some(Run { base, records, body_bytes: batch.body_bytes(), epoch, previous_epoch })
+    }
+
+    pub(super) fn on_checkpoint_start(&mut self, from: NodeId, start: CheckpointStart) {
+        if !self.obeys(from) || self.truncating.is_some() {
+            return;
+        }
+        let (high_watermark, epoch) = (self.high_watermark, self.epoch);
+        let Some(follower) = self.follower() else { return };
+        if follower.is_matched || follower.is_resetting {
+            return;
+        }
+        if start.next < high_watermark || epoch < start.epoch {
+            return self
+                .refuse(from, Refusal::Protocol("a checkpoint of less than a quorum holds"));
+        }
+        follower.checkpoint = Some(Incoming { start, taken: 0 });
+        self.commands.push(Command::TakeCheckpoint { from, start });
+    }
+
+    pub(super) fn on_checkpoint_part(&mut self, from: NodeId, part: CheckpointPart, body: &[u8]) {
+        if !self.obeys(from) {
+            return;
+        }
+        let Some(follower) = self.follower() else { return };
+        let Some(incoming) = &mut follower.checkpoint else { return };
+        let end = part.position + u64::from(part.bytes);
+        if part.position != incoming.taken || incoming.start.bytes < end {
+            return self.refuse(from, Refusal::Protocol("a piece of a checkpoint is missing"));
+        }
+        let bytes = body.to_vec();
+        if checksum(&bytes) != part.crc {
+            return self.refuse(from, Refusal::Records);
+        }
+        incoming.taken = end;
+        if end == incoming.start.bytes {
+            (follower.checkpoint, follower.is_resetting) = (None, true);
+        }
+        self.commands.push(Command::TakeCheckpointPart { from, part, bytes });
+        self.send(from, Message::CheckpointTaken { position: end });
+    }
+
+    /// A checkpoint has taken the place of the log: it is empty, and its next record gets the offset
+    /// `next`, behind one of `epoch`.
+    ///
+    /// # Panics
+    /// If none was taken.
+    pub fn on_reset(&mut self, next: Offset, epoch: u64) {
+        assert!(self.is_resetting(), "only a checkpoint takes the place of a log");
+        self.log.epochs = super::epochs::EpochTable::new();
+        if next.0 > 0 {
+            self.log.epochs.push(epoch, Offset(next.0 - 1));
+        }
+        (self.log.start, self.log.next, self.log.flushed) = (next, next, next);
+        self.room.clear();
+        self.raise_marks(next, next);
+        if let Some(follower) = self.follower() {
+            follower.is_resetting = false;
+            follower.report_to = follower.report_to.or(follower.leader);
+        }
+        self.try_report();
+    }
+}

@@ -1,0 +1,264 @@
+//! What a candidate does: it fences a majority, finds the most complete log among them, makes its own
+//! equal to it, and begins its epoch.
+
+use super::command::{Command, Refusal};
+use super::epochs::Common;
+use super::leader::Leader;
+use super::message::{Claim, Envelope, Fetch, Fetched, Message, Report, WHOLE_NODE};
+use super::quorum::majority;
+use super::replica::{READ_BYTES_MAX, Replica, Role};
+use crate::batch::BatchPool;
+use crate::ids::{NodeId, Offset};
+
+/// A takeover.
+#[derive(Debug, Default)]
+pub(super) struct Takeover {
+    /// Of those that have promised to obey no older epoch.
+    reports: Vec<(NodeId, Report)>,
+    winner: Option<Winner>,
+}
+
+/// Whose log is more complete.
+#[derive(Debug)]
+struct Winner {
+    node: NodeId,
+    /// Where that log ends.
+    next: Offset,
+    /// What was asked for last.
+    asked: Option<Offset>,
+}
+
+/// What is told apart when logs are compared: the later in this order is more complete.
+fn completeness(report: &Report) -> Claim {
+    Claim { epoch: report.epochs.last_epoch(), watermark: report.next }
+}
+
+/// Whose log to go on with, by the reports of a majority. `None`: too few of them are whole.
+///
+/// A damaged replica has promised, and is never chosen. It may have held, and helped a quorum to
+/// hold, what nobody else among those here has: only a majority without it, or a log at least as long
+/// as it ever was, shows that nothing is missing.
+fn choose<'a>(
+    own: (NodeId, &'a Report),
+    others: &'a [(NodeId, Report)],
+    members: usize,
+) -> Option<(NodeId, &'a Report)> {
+    let all = || core::iter::once(own).chain(others.iter().map(|(node, report)| (*node, report)));
+    if all().count() < majority(members) {
+        return None;
+    }
+    let whole = || all().filter(|(_, report)| report.damage.is_none());
+    let (node, best) = whole()
+        .reduce(|best, one| if completeness(best.1) < completeness(one.1) { one } else { best })?;
+    let lost = all().filter_map(|(_, report)| report.damage).max();
+    let is_enough = whole().count() >= majority(members)
+        || lost.is_none_or(|claim| claim <= completeness(best));
+    is_enough.then_some((node, best))
+}
+
+impl Replica {
+    fn takeover(&mut self) -> Option<&mut Takeover> {
+        match &mut self.role {
+            Role::Candidate(takeover) => Some(takeover),
+            Role::Follower(_) | Role::Leader(_) => None,
+        }
+    }
+
+    /// The own epoch is durable.
+    pub(super) fn begin_collecting(&mut self) {
+        for index in 0..self.up.len() {
+            self.send(self.up[index], Message::Fence);
+        }
+        self.decide();
+    }
+
+    pub(super) fn on_candidate_report(&mut self, from: NodeId, report: &Report) {
+        let found = report.epochs.last_epoch();
+        if found >= self.epoch {
+            let why = Refusal::OldEpoch { given: self.epoch, found };
+            return self.give_up(why);
+        }
+        let Some(takeover) = self.takeover() else { return };
+        takeover.reports.retain(|(node, _)| *node != from);
+        takeover.reports.push((from, report.clone()));
+        self.decide();
+    }
+
+    pub(super) fn lose_candidate_link(&mut self, peer: NodeId) {
+        let Some(takeover) = self.takeover() else { return };
+        takeover.winner.take_if(|winner| winner.node == peer);
+        // It has promised all the same, but its log may have lost its end since.
+        takeover.reports.retain(|(node, _)| *node != peer);
+    }
+
+    fn give_up(&mut self, why: Refusal) {
+        self.commands.push(Command::Refuse { peer: None, why });
+        self.follow(None);
+    }
+
+    fn decide(&mut self) {
+        let is_settled = self.is_settled();
+        let (own, node, members) = (self.report(), self.setup.node, self.setup.members.len());
+        let Some(takeover) = self.takeover() else { return };
+        if !is_settled || takeover.winner.is_some() {
+            return;
+        }
+        let Some((winner, report)) = choose((node, &own), &takeover.reports, members) else {
+            return;
+        };
+        if winner == node {
+            return self.begin_leading();
+        }
+        let report = report.clone();
+        let next = report.next;
+        takeover.winner = Some(Winner { node: winner, next, asked: None });
+        self.become_equal(winner, &report);
+    }
+
+    /// Gives up what the winner's log has not, so that all that is left is in it, too.
+    fn become_equal(&mut self, winner: NodeId, report: &Report) {
+        let common = self.log.epochs.common(self.log.next, report.epochs.starts(), report.next);
+        let Common::Below(to) = common else { return self.hand_over(winner) };
+        if to < report.log_start || to < self.log.start {
+            return self.hand_over(winner);
+        }
+        let high_watermark = self.high_watermark;
+        if to < high_watermark {
+            return self.give_up(Refusal::BelowHighWatermark { to, high_watermark });
+        }
+        if to < self.log.next { self.truncate(to) } else { self.fetch_more() }
+    }
+
+    /// The winner has to lead: what this log lacks, the other cannot send.
+    fn hand_over(&mut self, winner: NodeId) {
+        let message = Message::TakeOver;
+        let message = Envelope { partition: WHOLE_NODE, epoch: self.epoch, message };
+        self.commands.push(Command::Send { to: winner, message, body: None });
+        self.give_up(Refusal::Behind(winner));
+    }
+
+    pub(super) fn on_candidate_truncated(&mut self) {
+        self.decide();
+        self.fetch_more();
+    }
+
+    /// Asks the winner for what is missing, a piece at a time.
+    pub(super) fn fetch_more(&mut self) {
+        let (from, credit, is_settled) = (self.log.next, self.room.credit(), self.is_settled());
+        let Some(winner) = self.takeover().and_then(|takeover| takeover.winner.as_mut()) else {
+            return;
+        };
+        if !is_settled || winner.asked == Some(from) {
+            return;
+        }
+        if winner.next <= from {
+            return self.begin_leading();
+        }
+        let node = winner.node;
+        if credit > 0 {
+            winner.asked = Some(from);
+            let bytes_max = credit.min(u64::from(READ_BYTES_MAX)) as u32;
+            self.send(node, Message::Fetch(Fetch { from, bytes_max }));
+        }
+    }
+
+    pub(super) fn on_fetched(
+        &mut self,
+        from: NodeId,
+        fetched: &Fetched,
+        body: &[u8],
+        pool: &mut BatchPool,
+    ) {
+        let (run, next) = (&fetched.run, self.log.next);
+        let Some(winner) = self.takeover().and_then(|takeover| takeover.winner.as_mut()) else {
+            return;
+        };
+        if winner.node != from || winner.asked != Some(run.base) || run.base != next {
+            return;
+        }
+        let end = winner.next;
+        winner.asked = None;
+        if run.records == 0 {
+            return self.hand_over(from);
+        }
+        let follows = self.log.epoch_before(next) == Some(run.previous_epoch);
+        if !follows || run.epoch >= self.epoch || end < run.end() {
+            self.refuse(from, Refusal::Protocol("records that were fetched do not follow"));
+        } else if !self.accept(run, body, pool) {
+            self.refuse(from, Refusal::Records);
+        } else {
+            self.fetch_more();
+        }
+    }
+
+    /// What was asked and not answered is asked again.
+    pub(super) fn ask_again(&mut self) {
+        let up = self.up.clone();
+        let Some(takeover) = self.takeover() else { return };
+        if let Some(winner) = &mut takeover.winner {
+            winner.asked = None;
+        }
+        let reported: Vec<_> = takeover.reports.iter().map(|(node, _)| *node).collect();
+        for node in up.into_iter().filter(|node| !reported.contains(node)) {
+            self.send(node, Message::Fence);
+        }
+        self.decide();
+        self.fetch_more();
+    }
+
+    /// The log holds all that any of the majority held: the epoch begins.
+    fn begin_leading(&mut self) {
+        let Role::Candidate(takeover) = &mut self.role else { return };
+        let reports = core::mem::take(&mut takeover.reports);
+        let leader = Leader::new(self.other_nodes());
+        self.role = Role::Leader(Box::new(leader));
+        self.room.clear();
+        self.commands.push(Command::StartEpoch { epoch: self.epoch });
+        for (node, report) in &reports {
+            self.compare(*node, report);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::epochs::EpochTable;
+    use super::*;
+
+    fn report(epoch: u64, next: u64, damage: Option<(u64, u64)>) -> Report {
+        let mut epochs = EpochTable::new();
+        epochs.push(epoch, Offset(0));
+        let damage = damage.map(|(epoch, watermark)| Claim { epoch, watermark: Offset(watermark) });
+        Report { next: Offset(next), damage, epochs, ..Report::default() }
+    }
+
+    fn chosen(own: Report, others: &[Report], members: usize) -> Option<u16> {
+        let numbered: Vec<_> =
+            others.iter().zip(2..).map(|(report, node)| (NodeId(node), report.clone())).collect();
+        choose((NodeId(1), &own), &numbered, members).map(|(node, _)| node.0)
+    }
+
+    #[test]
+    fn the_most_complete_log_of_a_majority_wins() {
+        let whole = |epoch, next| report(epoch, next, None);
+        assert_eq!(chosen(whole(1, 5), &[], 1), Some(1));
+        assert_eq!(chosen(whole(1, 5), &[], 3), None, "one of three");
+        assert_eq!(chosen(whole(1, 5), &[whole(1, 5)], 3), Some(1), "its own, if both are equal");
+        assert_eq!(chosen(whole(1, 5), &[whole(1, 6)], 3), Some(2));
+        assert_eq!(chosen(whole(1, 9), &[whole(2, 6)], 3), Some(2), "the epoch counts first");
+        assert_eq!(chosen(whole(1, 9), &[whole(2, 6), whole(2, 7)], 5), Some(3));
+    }
+
+    #[test]
+    fn a_damaged_log_counts_and_is_never_chosen() {
+        let whole = |epoch, next| report(epoch, next, None);
+        let damaged = |claim| report(1, 2, Some(claim));
+        assert_eq!(chosen(whole(1, 5), &[damaged((1, 5))], 3), Some(1), "it had no more");
+        assert_eq!(chosen(whole(1, 5), &[damaged((1, 6))], 3), None, "it may have had more");
+        assert_eq!(chosen(whole(1, 5), &[damaged((2, 1))], 3), None);
+        assert_eq!(chosen(whole(2, 5), &[damaged((1, 60))], 3), Some(1));
+        assert_eq!(chosen(whole(1, 5), &[damaged((9, 9)), whole(1, 4)], 3), Some(1));
+        let gone = report(0, 0, Some((u64::MAX, u64::MAX)));
+        assert_eq!(chosen(whole(1, 5), &[gone.clone(), gone], 3), None);
+    }
+}
