@@ -4,11 +4,13 @@ use crate::config::{TransportConfig, TransportError, TransportKind};
 use crate::driver::SocketDriver;
 use crate::epoll::EpollEngine;
 use crate::file::Files;
+use crate::link::TcpLinks;
 use crate::listen::ListenSocket;
 use crate::uring::UringEngine;
 use crate::wake::Wakers;
 use ringlane_dataplane::disk::{Disk, DiskEvent, FileDriver};
 use ringlane_dataplane::ids::{CoreId, ListenerId};
+use ringlane_dataplane::link::{LinkCounters, LinkDriver, LinkEvent, Links};
 use ringlane_dataplane::net::{Driver, DriverCounters, NetEvent, Sockets, Wait};
 use ringlane_dataplane::time::Nanos;
 use std::io;
@@ -48,22 +50,23 @@ pub fn open(
     for (_, socket) in &listeners {
         socket.set_nonblocking(kind == TransportKind::Epoll).map_err(failed)?;
     }
+    let links = TcpLinks::new(core, config.links.clone());
     let refused = |errno| failed(io::Error::from_raw_os_error(errno));
     match kind {
         TransportKind::Uring => {
             let files = config.files.as_ref();
             let files = Files::open::<UringEngine>(core, files, wakers.clone()).map_err(failed)?;
             let engine = UringEngine::open(core, config, wakers).map_err(failed)?;
-            let driver =
-                SocketDriver::new(engine, files, config.clone(), listeners).map_err(refused)?;
+            let driver = SocketDriver::new(engine, files, links, config.clone(), listeners)
+                .map_err(refused)?;
             Ok(AnyDriver::Uring(UringDriver(Box::new(driver))))
         }
         TransportKind::Epoll => {
             let files = config.files.as_ref();
             let files = Files::open::<EpollEngine>(core, files, wakers.clone()).map_err(failed)?;
             let engine = EpollEngine::open(core, wakers).map_err(failed)?;
-            let driver =
-                SocketDriver::new(engine, files, config.clone(), listeners).map_err(refused)?;
+            let driver = SocketDriver::new(engine, files, links, config.clone(), listeners)
+                .map_err(refused)?;
             Ok(AnyDriver::Epoll(EpollDriver(Box::new(driver))))
         }
     }
@@ -149,5 +152,40 @@ impl FileDriver for AnyDriver {
 
     fn in_flight(&self) -> usize {
         self.files().in_flight()
+    }
+}
+
+impl AnyDriver {
+    fn links(&self) -> &dyn LinkDriver {
+        match self {
+            Self::Uring(driver) => &*driver.0,
+            Self::Epoll(driver) => &*driver.0,
+        }
+    }
+
+    fn links_mut(&mut self) -> &mut dyn LinkDriver {
+        match self {
+            Self::Uring(driver) => &mut *driver.0,
+            Self::Epoll(driver) => &mut *driver.0,
+        }
+    }
+}
+
+impl LinkDriver for AnyDriver {
+    fn carry_out(&mut self, links: &mut Links) {
+        self.links_mut().carry_out(links);
+    }
+
+    fn deliver(
+        &mut self,
+        links: &mut Links,
+        events_max: usize,
+        on_event: &mut dyn FnMut(&mut Links, LinkEvent<'_>),
+    ) -> usize {
+        self.links_mut().deliver(links, events_max, on_event)
+    }
+
+    fn link_counters(&self) -> LinkCounters {
+        self.links().link_counters()
     }
 }

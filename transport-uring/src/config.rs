@@ -1,6 +1,7 @@
 //! What an operator may choose about the transport, and what can be wrong with it.
 
 use crate::file::FileConfig;
+use crate::link::LinkConfig;
 use core::fmt;
 use core::net::SocketAddr;
 use core::str::FromStr;
@@ -100,6 +101,8 @@ pub struct TransportConfig {
     /// The files of the core; `None` for a core that asks the disk for nothing, which has no
     /// threads for it.
     pub files: Option<FileConfig>,
+    /// The links of the core to other nodes; `None` for a core that has none.
+    pub links: Option<LinkConfig>,
 }
 
 impl Default for TransportConfig {
@@ -115,6 +118,7 @@ impl Default for TransportConfig {
             accept_backoff: Duration::from_millis(100),
             min_wait: Duration::from_micros(50),
             files: None,
+            links: None,
         }
     }
 }
@@ -151,7 +155,7 @@ impl TransportConfig {
         if self.files.as_ref().is_some_and(|files| !(1..=16).contains(&files.threads)) {
             return wrong("files.threads", "1 to 16");
         }
-        Ok(())
+        self.links.as_ref().map_or(Ok(()), LinkConfig::validate)
     }
 }
 

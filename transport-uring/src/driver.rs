@@ -13,12 +13,14 @@ use crate::config::TransportConfig;
 use crate::connection::Connections;
 use crate::engine::{Block, Completion, Engine, Stopped};
 use crate::file::Files;
+use crate::link::{TcpLinks, is_link};
 use crate::listen::ListenSocket;
 use crate::sending::Sending;
 use crate::sys;
 use core::time::Duration;
 use ringlane_dataplane::disk::{Disk, DiskEvent, FileDriver};
 use ringlane_dataplane::ids::{ConnectionId, CoreId, ListenerId};
+use ringlane_dataplane::link::{LinkCounters, LinkDriver, LinkEvent, Links};
 use ringlane_dataplane::net::{
     Close, Closure, Driver, DriverCounters, NetEvent, SocketCommand, Sockets, Stage, Wait,
 };
@@ -100,6 +102,7 @@ const RECEIVED_BYTES_MAX: usize = 256 * 1024;
 pub(crate) struct SocketDriver<E: Engine> {
     engine: E,
     files: Files,
+    links: TcpLinks,
     connections: Connections,
     listeners: Vec<Listener>,
     config: TransportConfig,
@@ -126,6 +129,7 @@ impl<E: Engine> SocketDriver<E> {
     pub(crate) fn new(
         mut engine: E,
         files: Files,
+        links: TcpLinks,
         config: TransportConfig,
         listeners: Vec<(ListenerId, ListenSocket)>,
     ) -> Result<Self, i32> {
@@ -140,6 +144,7 @@ impl<E: Engine> SocketDriver<E> {
         Ok(Self {
             engine,
             files,
+            links,
             connections: Connections::default(),
             listeners,
             config,
@@ -176,6 +181,10 @@ impl<E: Engine> SocketDriver<E> {
             self.close_descriptor(socket);
             return 0;
         };
+        if self.links.is_listener(listener) {
+            self.links.accept(&mut self.engine, socket, peer);
+            return 0;
+        }
         let Some(connection) = sockets.open(listener, peer) else {
             self.close_descriptor(socket);
             self.counters.accepts_refused += 1;
@@ -298,6 +307,21 @@ impl<E: Engine> SocketDriver<E> {
             Completion::ReceiveEnded { connection, end } => {
                 self.on_receive_ended(sockets, connection, end);
             }
+            Completion::Connected { connection, result } => {
+                self.links.on_connected(&mut self.engine, connection, result);
+            }
+            Completion::ReceivedInto { connection, result } => {
+                self.links.on_received(&mut self.engine, connection, result);
+            }
+            Completion::Readable { connection } => {
+                self.links.on_readable(&mut self.engine, connection);
+            }
+            Completion::Sent { connection, result, .. } if is_link(connection) => {
+                self.links.on_sent(&mut self.engine, connection, result);
+            }
+            Completion::Writable { connection } if is_link(connection) => {
+                self.links.on_writable(&mut self.engine, connection);
+            }
             Completion::Sent { connection, result, notice } => {
                 self.on_sent(sockets, connection, result, notice);
             }
@@ -336,12 +360,14 @@ impl<E: Engine> SocketDriver<E> {
         while let Some((at, id)) = self.deadlines.pop_due(self.now) {
             self.on_deadline(sockets, id, at);
         }
+        self.links.expire(&mut self.engine, self.now);
         self.start_rested_listeners();
     }
 
     fn block(&self, wait: Wait) -> Block {
         let Wait::Until(until) = wait else { return Block::No };
         let until = until.min(self.deadlines.next()).min(self.next_listener_start());
+        let until = until.min(self.links.next_deadline());
         match until {
             Nanos::NEVER => Block::Forever,
             until if until <= self.now => Block::No,
@@ -415,7 +441,8 @@ impl<E: Engine> Driver for SocketDriver<E> {
         let busy = delivered > 0
             || !self.ready.is_empty()
             || self.engine.has_completions()
-            || self.files.have_ended();
+            || self.files.have_ended()
+            || self.links.have_events();
         let block = if busy { Block::No } else { self.block(wait) };
         self.engine.turn(block)?;
         if block != Block::No {
@@ -470,11 +497,31 @@ impl<E: Engine> FileDriver for SocketDriver<E> {
     }
 }
 
+impl<E: Engine> LinkDriver for SocketDriver<E> {
+    fn carry_out(&mut self, links: &mut Links) {
+        self.links.carry_out(&mut self.engine, links);
+    }
+
+    fn deliver(
+        &mut self,
+        links: &mut Links,
+        events_max: usize,
+        on_event: &mut dyn FnMut(&mut Links, LinkEvent<'_>),
+    ) -> usize {
+        self.links.deliver(&mut self.engine, links, events_max, on_event)
+    }
+
+    fn link_counters(&self) -> LinkCounters {
+        self.links.counters()
+    }
+}
+
 impl<E: Engine> Drop for SocketDriver<E> {
     fn drop(&mut self) {
         let stopped = self.engine.stop();
         if stopped == Stopped::NotKnown {
             self.files.leak();
+            self.links.leak();
         }
         for connection in self.connections.iter_mut() {
             match (connection.sending.take(), stopped) {

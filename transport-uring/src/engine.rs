@@ -9,6 +9,7 @@ use crate::sending::Sending;
 use core::time::Duration;
 use ringlane_dataplane::ids::{ConnectionId, CoreId};
 use ringlane_dataplane::net::DriverCounters;
+use socket2::SockAddr;
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 
@@ -77,6 +78,12 @@ pub(crate) enum Completion {
     Released { sending: Box<Sending> },
     /// The kernel does not read the bytes of a short send any more; the rest may follow.
     Noticed { connection: ConnectionId },
+    /// A try to connect the socket of a link has ended, as the socket's error says if not the result.
+    Connected { connection: ConnectionId, result: Result<(), i32> },
+    /// A receive into the memory of a link has ended, with the bytes received or an `errno` value.
+    ReceivedInto { connection: ConnectionId, result: Result<usize, i32> },
+    /// A receive into the memory of a link that could not begin can now.
+    Readable { connection: ConnectionId },
     /// A step of a file operation has ended, with the bytes moved or an `errno` value.
     File { index: u32, result: Result<usize, i32> },
 }
@@ -86,6 +93,24 @@ pub(crate) enum Completion {
 pub(crate) enum SendStart {
     /// It ended at once, with the bytes taken or an `errno` value.
     Ended(Result<usize, i32>),
+    /// It ends with a completion.
+    InFlight,
+}
+
+/// How a receive into memory of the driver's began.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum ReceiveStart {
+    /// It ended at once, with the bytes received or an `errno` value.
+    Ended(Result<usize, i32>),
+    /// It ends with a completion.
+    InFlight,
+}
+
+/// How a try to connect began.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum ConnectStart {
+    /// It ended at once, with an `errno` value if in vain.
+    Ended(Result<(), i32>),
     /// It ends with a completion.
     InFlight,
 }
@@ -134,6 +159,27 @@ pub(crate) trait Engine {
 
     /// Stops a send in flight. True if it has ended; else [`Completion::Sent`] follows.
     fn stop_send(&mut self, connection: ConnectionId, sending: &Sending) -> bool;
+
+    /// Connects the socket of a link, and makes it known as [`Engine::add`] does. The caller keeps the
+    /// address as it is until it has ended.
+    fn start_connect(
+        &mut self,
+        connection: ConnectionId,
+        socket: BorrowedFd<'_>,
+        address: &SockAddr,
+    ) -> ConnectStart;
+
+    /// Stops a try to connect. True if it has ended; else [`Completion::Connected`] follows.
+    fn stop_connect(&mut self, connection: ConnectionId) -> bool;
+
+    /// Receives once, into memory of a link. None is in flight. The caller keeps the memory and does not
+    /// touch it until the receive has ended; [`Engine::stop_receive`] stops it.
+    fn start_receive_into(
+        &mut self,
+        connection: ConnectionId,
+        socket: BorrowedFd<'_>,
+        into: &mut [u8],
+    ) -> ReceiveStart;
 
     /// Whether the engine does file operations.
     const HAS_FILES: bool;

@@ -5,8 +5,12 @@
 //! and a paused connection costs nothing. A turn serves each ready socket once, with at most one
 //! scratch buffer of bytes, so that a fast peer cannot starve the others.
 
-use crate::engine::{Block, Buffer, Completion, Engine, Receive, ReceiveEnd, SendStart, Stopped};
+use crate::engine::{
+    Block, Buffer, Completion, ConnectStart, Engine, Receive, ReceiveEnd, ReceiveStart, SendStart,
+    Stopped,
+};
 use crate::file::RingOperation;
+use crate::link::{is_link, position};
 use crate::sending::{SLICES_MAX, Sending};
 use crate::sys;
 use crate::wake::Wakers;
@@ -14,6 +18,7 @@ use core::ffi::c_int;
 use core::time::Duration;
 use ringlane_dataplane::ids::{ConnectionId, CoreId};
 use ringlane_dataplane::net::DriverCounters;
+use socket2::SockAddr;
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -34,6 +39,8 @@ enum Mode {
     Off,
     Once,
     Many,
+    /// A link waits for bytes, to receive them itself.
+    Into,
 }
 
 /// What is known of one socket.
@@ -47,7 +54,64 @@ struct Socket {
     ending: bool,
     writable: bool,
     send_waits: bool,
+    /// A link's, which is writable once it is connected.
+    connecting: bool,
     queued: bool,
+}
+
+impl Socket {
+    fn new(id: ConnectionId, fd: RawFd) -> Self {
+        Self {
+            id,
+            fd,
+            mode: Mode::Off,
+            // Tried at once, before any edge: bytes often come with the connection.
+            readable: true,
+            ending: false,
+            writable: true,
+            send_waits: false,
+            connecting: false,
+            queued: false,
+        }
+    }
+}
+
+/// The sockets of a core: those of connections by their slots, and those of links.
+#[derive(Debug, Default)]
+struct SocketTable {
+    connections: Vec<Option<Socket>>,
+    links: Vec<Option<Socket>>,
+}
+
+impl SocketTable {
+    fn get_mut(&mut self, id: ConnectionId) -> Option<&mut Socket> {
+        let place = match is_link(id) {
+            false => self.connections.get_mut(id.index()),
+            true => self.links.get_mut(position(id)),
+        };
+        place?.as_mut().filter(|socket| socket.id == id)
+    }
+
+    fn insert(&mut self, socket: Socket) {
+        let (table, index) = match is_link(socket.id) {
+            false => (&mut self.connections, socket.id.index()),
+            true => (&mut self.links, position(socket.id)),
+        };
+        if table.len() <= index {
+            table.resize(index + 1, None);
+        }
+        table[index] = Some(socket);
+    }
+
+    fn remove(&mut self, id: ConnectionId) {
+        if self.get_mut(id).is_none() {
+            return;
+        }
+        match is_link(id) {
+            false => self.connections[id.index()] = None,
+            true => self.links[position(id)] = None,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -65,6 +129,7 @@ enum Work {
     Accept(usize),
     Receive(ConnectionId),
     Send(ConnectionId),
+    Connect(ConnectionId),
 }
 
 /// The epoll engine of one core.
@@ -72,7 +137,7 @@ enum Work {
 pub(crate) struct EpollEngine {
     epoll: OwnedFd,
     wakers: Wakers,
-    sockets: Vec<Option<Socket>>,
+    sockets: SocketTable,
     acceptors: Vec<Acceptor>,
     events: Vec<libc::epoll_event>,
     /// Work of this turn, and work that waits for the next one. At most one entry of each kind
@@ -93,7 +158,7 @@ impl EpollEngine {
         Ok(Self {
             epoll,
             wakers,
-            sockets: Vec::new(),
+            sockets: SocketTable::default(),
             acceptors: Vec::new(),
             events: Vec::with_capacity(EVENTS_MAX),
             work: VecDeque::new(),
@@ -104,7 +169,7 @@ impl EpollEngine {
     }
 
     fn socket(&mut self, id: ConnectionId) -> Option<&mut Socket> {
-        self.sockets.get_mut(id.index())?.as_mut().filter(|socket| socket.id == id)
+        self.sockets.get_mut(id)
     }
 
     fn on_event(&mut self, data: u64, events: u32) {
@@ -127,12 +192,34 @@ impl EpollEngine {
         socket.readable |= readable;
         socket.ending |= ending;
         socket.writable |= writable;
+        if socket.connecting && writable {
+            socket.connecting = false;
+            self.next_work.push_back(Work::Connect(id));
+            return;
+        }
         let send_goes_on = socket.send_waits && socket.writable;
         if send_goes_on {
             socket.send_waits = false;
             self.next_work.push_back(Work::Send(id));
         }
         self.queue_receive(id);
+    }
+
+    fn register(&mut self, socket: Socket, fd: BorrowedFd<'_>) -> Result<(), i32> {
+        let events = libc::EPOLLIN | libc::EPOLLRDHUP | libc::EPOLLOUT | libc::EPOLLET;
+        self.calls += 1;
+        sys::epoll_add(self.epoll.as_fd(), fd, events, data_of(socket.id))?;
+        self.sockets.insert(socket);
+        Ok(())
+    }
+
+    /// A try to connect has ended, unless it was stopped; how, the socket's error says.
+    fn connected(&mut self, id: ConnectionId) -> Option<Completion> {
+        // One that connects anew has an event of its own to come.
+        let socket = self.sockets.get_mut(id).filter(|socket| !socket.connecting)?;
+        socket.readable = true;
+        socket.writable = true;
+        Some(Completion::Connected { connection: id, result: Ok(()) })
     }
 
     fn queue_receive(&mut self, id: ConnectionId) {
@@ -154,10 +241,15 @@ impl EpollEngine {
 
     fn receive(&mut self, id: ConnectionId) -> Option<Completion> {
         let scratch_bytes = self.scratch.len();
-        let socket = self.sockets.get_mut(id.index())?.as_mut().filter(|it| it.id == id)?;
+        let socket = self.sockets.get_mut(id)?;
         socket.queued = false;
-        if socket.mode == Mode::Off {
-            return None;
+        match socket.mode {
+            Mode::Once | Mode::Many => {}
+            Mode::Off => return None,
+            Mode::Into => {
+                socket.mode = Mode::Off;
+                return Some(Completion::Readable { connection: id });
+            }
         }
         self.calls += 1;
         // The driver keeps the socket open while a receive is on, and turns it off before it
@@ -259,32 +351,13 @@ impl Engine for EpollEngine {
 
     fn add(&mut self, connection: ConnectionId, socket: BorrowedFd<'_>) -> Result<(), i32> {
         assert!(connection.slot < LISTENER_SLOTS, "more connections than the event data can name");
-        let events = libc::EPOLLIN | libc::EPOLLRDHUP | libc::EPOLLOUT | libc::EPOLLET;
-        self.calls += 1;
-        sys::epoll_add(self.epoll.as_fd(), socket, events, data_of(connection))?;
-        if self.sockets.len() <= connection.index() {
-            self.sockets.resize(connection.index() + 1, None);
-        }
-        self.sockets[connection.index()] = Some(Socket {
-            id: connection,
-            fd: socket.as_raw_fd(),
-            mode: Mode::Off,
-            // Tried at once, before any edge: bytes often come with the connection.
-            readable: true,
-            ending: false,
-            writable: true,
-            send_waits: false,
-            queued: false,
-        });
-        Ok(())
+        self.register(Socket::new(connection, socket.as_raw_fd()), socket)
     }
 
     fn remove(&mut self, connection: ConnectionId, socket: BorrowedFd<'_>) {
         self.calls += 1;
         sys::epoll_remove(self.epoll.as_fd(), socket);
-        if self.socket(connection).is_some() {
-            self.sockets[connection.index()] = None;
-        }
+        self.sockets.remove(connection);
     }
 
     fn start_receive(&mut self, connection: ConnectionId, _socket: BorrowedFd<'_>, how: Receive) {
@@ -310,7 +383,7 @@ impl Engine for EpollEngine {
         socket: BorrowedFd<'_>,
         sending: &mut Sending,
     ) -> SendStart {
-        let Some(state) = self.sockets.get_mut(connection.index()).and_then(Option::as_mut) else {
+        let Some(state) = self.sockets.get_mut(connection) else {
             return SendStart::Ended(Err(libc::EBADF));
         };
         if !state.writable {
@@ -338,6 +411,63 @@ impl Engine for EpollEngine {
             socket.send_waits = false;
         }
         true
+    }
+
+    fn start_connect(
+        &mut self,
+        connection: ConnectionId,
+        socket: BorrowedFd<'_>,
+        address: &SockAddr,
+    ) -> ConnectStart {
+        self.calls += 2;
+        match sys::connect(socket, address) {
+            Ok(()) => ConnectStart::Ended(self.add(connection, socket)),
+            Err(libc::EINPROGRESS) => {
+                // Before it is connected there is nothing to try.
+                let waits = Socket {
+                    readable: false,
+                    writable: false,
+                    connecting: true,
+                    ..Socket::new(connection, socket.as_raw_fd())
+                };
+                match self.register(waits, socket) {
+                    Ok(()) => ConnectStart::InFlight,
+                    Err(errno) => ConnectStart::Ended(Err(errno)),
+                }
+            }
+            Err(errno) => ConnectStart::Ended(Err(errno)),
+        }
+    }
+
+    fn stop_connect(&mut self, connection: ConnectionId) -> bool {
+        if let Some(socket) = self.socket(connection) {
+            socket.connecting = false;
+        }
+        true
+    }
+
+    fn start_receive_into(
+        &mut self,
+        connection: ConnectionId,
+        socket: BorrowedFd<'_>,
+        into: &mut [u8],
+    ) -> ReceiveStart {
+        let Some(state) = self.sockets.get_mut(connection) else {
+            return ReceiveStart::Ended(Err(libc::EBADF));
+        };
+        if state.readable {
+            self.calls += 1;
+            match sys::receive(socket.as_raw_fd(), into) {
+                Ok(bytes) => {
+                    state.readable = state.ending || bytes == into.len();
+                    return ReceiveStart::Ended(Ok(bytes));
+                }
+                Err(libc::EAGAIN) => state.readable = false,
+                Err(errno) => return ReceiveStart::Ended(Err(errno)),
+            }
+        }
+        state.mode = Mode::Into;
+        ReceiveStart::InFlight
     }
 
     const HAS_FILES: bool = false;
@@ -383,6 +513,7 @@ impl Engine for EpollEngine {
                 Work::Accept(listener) => self.accept(listener),
                 Work::Receive(id) => self.receive(id),
                 Work::Send(id) => Some(Completion::Writable { connection: id }),
+                Work::Connect(id) => self.connected(id),
             };
             if completion.is_some() {
                 return completion;

@@ -201,6 +201,13 @@ pub(crate) fn accept(listener: RawFd) -> Result<OwnedFd, i32> {
     check(fd).map(take_fd)
 }
 
+/// Begins to connect without waiting: `EINPROGRESS` if that is not over at once.
+pub(crate) fn connect(fd: BorrowedFd<'_>, address: &socket2::SockAddr) -> Result<(), i32> {
+    let socket = socket2::SockRef::from(&fd);
+    let begun = socket.set_nonblocking(true).and_then(|()| socket.connect(address));
+    begun.map_err(|error| errno_of(&error))
+}
+
 /// Errors of the connection that was to be accepted, or of the call; accept(2) says to retry.
 pub(crate) fn accept_goes_on_after(errno: i32) -> bool {
     matches!(

@@ -9,8 +9,12 @@ pub(crate) mod token;
 mod zero_copy;
 
 use crate::config::TransportConfig;
-use crate::engine::{Block, Buffer, Completion, Engine, Receive, ReceiveEnd, SendStart, Stopped};
+use crate::engine::{
+    Block, Buffer, Completion, ConnectStart, Engine, Receive, ReceiveEnd, ReceiveStart, SendStart,
+    Stopped,
+};
 use crate::file::{FileBackend, RingOperation, RingStep};
+use crate::link::is_link;
 use crate::sending::Sending;
 use crate::sys;
 use crate::wake::Wakers;
@@ -21,6 +25,7 @@ use io_uring::cqueue;
 use ring::{BUFFER_GROUP, LARGE_BUFFER_GROUP, Ring, RingCompletion};
 use ringlane_dataplane::ids::{ConnectionId, CoreId};
 use ringlane_dataplane::net::DriverCounters;
+use socket2::SockAddr;
 use std::io;
 use std::os::fd::BorrowedFd;
 use token::Token;
@@ -94,7 +99,13 @@ impl UringEngine {
         }
         match token {
             Token::Accept { listener } => self.on_accept(listener as usize, raw.result, more),
+            Token::Receive(connection) if is_link(connection) => {
+                Some(Completion::ReceivedInto { connection, result: outcome(raw.result) })
+            }
             Token::Receive(id) => Some(self.on_receive(id, raw, more)),
+            Token::Connect(connection) => {
+                Some(Completion::Connected { connection, result: outcome(raw.result).map(drop) })
+            }
             Token::Send(connection) => {
                 let result = outcome(raw.result);
                 Some(Completion::Sent { connection, result, notice: None })
@@ -232,7 +243,12 @@ impl Engine for UringEngine {
         socket: BorrowedFd<'_>,
         sending: &mut Sending,
     ) -> SendStart {
-        match self.zero_copy.begin(connection, sending.left()) {
+        // A link's sends are copied: its output is the core's again as soon as one has ended.
+        let zero_copy = match is_link(connection) {
+            true => None,
+            false => self.zero_copy.begin(connection, sending.left()),
+        };
+        match zero_copy {
             Some(index) => {
                 self.zero_copy_sends += 1;
                 sending.in_zero_copy = Some(index);
@@ -253,6 +269,45 @@ impl Engine for UringEngine {
         };
         self.ring.cancel(token);
         false
+    }
+
+    fn start_connect(
+        &mut self,
+        connection: ConnectionId,
+        socket: BorrowedFd<'_>,
+        address: &SockAddr,
+    ) -> ConnectStart {
+        if let Err(errno) = self.add(connection, socket) {
+            return ConnectStart::Ended(Err(errno));
+        }
+        self.in_flight += 1;
+        let token = Token::Connect(connection);
+        // SAFETY: the address is boxed in a link's `Dial`, which is neither changed nor freed before
+        // `Completion::Connected` (`TcpLinks::settle` waits for it); `SocketDriver`'s drop stops
+        // this engine before.
+        unsafe { self.ring.connect(socket, address.as_ptr().cast(), address.len(), token) };
+        ConnectStart::InFlight
+    }
+
+    fn stop_connect(&mut self, connection: ConnectionId) -> bool {
+        self.ring.cancel(Token::Connect(connection));
+        false
+    }
+
+    fn start_receive_into(
+        &mut self,
+        connection: ConnectionId,
+        socket: BorrowedFd<'_>,
+        into: &mut [u8],
+    ) -> ReceiveStart {
+        self.in_flight += 1;
+        let bytes = u32::try_from(into.len()).unwrap_or(u32::MAX);
+        let token = Token::Receive(connection);
+        // SAFETY: the memory is that of a link's `Assembly`, which `TcpLinks` touches only while no
+        // receive is in flight (`Peer::receiving`), and keeps until its completion
+        // (`TcpLinks::settle`); `SocketDriver`'s drop stops this engine before.
+        unsafe { self.ring.receive_into(socket, into.as_mut_ptr(), bytes, token) };
+        ReceiveStart::InFlight
     }
 
     const HAS_FILES: bool = true;

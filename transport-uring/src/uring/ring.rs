@@ -162,6 +162,38 @@ impl Ring {
         self.push_plain(message.user_data(token.pack()));
     }
 
+    /// Receives once, into memory of the caller's.
+    ///
+    /// # Safety
+    /// The `bytes` bytes at `into` are writable and belong to nobody else until the completion.
+    pub(crate) unsafe fn receive_into(
+        &mut self,
+        socket: BorrowedFd<'_>,
+        into: *mut u8,
+        bytes: u32,
+        token: Token,
+    ) {
+        let receive = opcode::Recv::new(Fd(socket.as_raw_fd()), into, bytes);
+        // SAFETY: the caller keeps the memory, see above.
+        unsafe { self.push(receive.build().user_data(token.pack())) };
+    }
+
+    /// Connects.
+    ///
+    /// # Safety
+    /// The `bytes` bytes at `address` stay where they are, unchanged, until the completion.
+    pub(crate) unsafe fn connect(
+        &mut self,
+        socket: BorrowedFd<'_>,
+        address: *const libc::sockaddr,
+        bytes: libc::socklen_t,
+        token: Token,
+    ) {
+        let connect = opcode::Connect::new(Fd(socket.as_raw_fd()), address, bytes);
+        // SAFETY: the caller keeps the address, see above.
+        unsafe { self.push(connect.build().user_data(token.pack())) };
+    }
+
     /// Sends bytes.
     ///
     /// # Safety

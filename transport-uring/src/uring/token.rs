@@ -32,6 +32,8 @@ pub(crate) enum Token {
     Message { target: CoreId },
     /// A file operation, by its place among those.
     File { index: u32 },
+    /// The connect of a link.
+    Connect(ConnectionId),
     /// Nobody waits for it.
     Ignored,
 }
@@ -49,6 +51,7 @@ impl Token {
             Self::Message { target } => (7, u32::from(target.0), 0),
             Self::Ignored => (8, 0, 0),
             Self::File { index } => (9, index, 0),
+            Self::Connect(id) => (10, id.slot, id.generation),
         };
         debug_assert!(slot < SLOTS_MAX);
         u64::from(generation) << GENERATION_SHIFT | kind << SLOT_BITS | u64::from(slot)
@@ -67,6 +70,7 @@ impl Token {
             6 => Self::Woken,
             7 => Self::Message { target: CoreId(slot as u16) },
             9 => Self::File { index: slot },
+            10 => Self::Connect(id),
             _ => Self::Ignored,
         }
     }
@@ -90,6 +94,7 @@ mod tests {
             Token::Message { target: CoreId(127) },
             Token::Ignored,
             Token::File { index: 3 },
+            Token::Connect(id),
         ];
         for token in tokens {
             assert_eq!(Token::unpack(token.pack()), token);
