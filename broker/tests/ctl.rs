@@ -112,10 +112,16 @@ fn sessions_are_listed_with_what_they_cost(transport: Transport) {
     assert_eq!(panel_row["client_id"], "panel");
     assert_eq!((&panel_row["in_flight"], &panel_row["expiry_secs"]), (&5.into(), &0.into()));
     assert_eq!(panel_row["will"]["topic"], "gone/panel");
+    let address = panel.socket().local_addr().expect("its address").to_string();
+    assert_eq!(panel_row["address"], address.as_str());
+    let connected = panel_row["connected_since_ms"].as_u64().expect("a time");
+    assert!(connected / 1000 + 60 > since / 1000 && connected <= since + 60_000, "{connected}");
+    assert!(meter["address"].is_null() && meter["connected_since_ms"].is_null(), "{meter}");
     assert!(rows(&broker, &["sessions", "--absent-for", "1h"]).is_empty());
     let table = ctl(&broker, &["sessions"]);
     assert!(table.starts_with("CLIENT "), "{table}");
     assert!(table.contains("meter-1") && table.contains("absent since 20"), "{table}");
+    assert!(table.contains("connected since 20") && table.contains(&address), "{table}");
     let one = ctl(&broker, &["sessions", "show", "panel"]);
     assert!(one.contains("gone/panel, QoS 1, 3 bytes") && one.contains("m/+"), "{one}");
     let (error, _) = fails(&broker, &["sessions", "show", "nobody"]);

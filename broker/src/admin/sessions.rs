@@ -6,7 +6,7 @@ use crate::ctl::glob;
 use crate::ctl::rows::{OldestRow, Outcome, SessionChoice, SessionRow, WillRow};
 use crate::service::{Broker, Turn};
 use crate::session::{NEVER_EXPIRES, Session, SessionId, WillMessage};
-use ringlane_dataplane::ids::PartitionId;
+use ringlane_dataplane::ids::{ConnectionId, PartitionId};
 use ringlane_mqtt::ReasonCode;
 
 /// Sessions that are looked at for one page.
@@ -60,11 +60,16 @@ impl Broker {
         let expiry_secs = Some(session.expiry_secs).filter(|secs| *secs != NEVER_EXPIRES);
         let expires = |since: u64| Some(since + u64::from(expiry_secs?) * 1000);
         let (pending, oldest, ranges) = self.pending_of(turn, session);
+        let link = session.link.as_ref().map(|link| link.connection);
+        let connected_since_ms = link.and_then(|link| self.connected_since_ms(turn, link));
+        let address = link.and_then(|link| turn.sockets.peer(link)).map(|peer| peer.to_string());
         let row = SessionRow {
             client_id: session.client_id.as_str().to_owned(),
             partition: session.partition.0,
             core: self.core.0,
             connected,
+            connected_since_ms,
+            address,
             absent_since_ms,
             expiry_secs,
             expires_ms: absent_since_ms.and_then(expires),
@@ -78,6 +83,12 @@ impl Broker {
             will: session.will.as_deref().map(will_row),
         };
         (row, ranges)
+    }
+
+    fn connected_since_ms(&self, turn: &Turn<'_>, id: ConnectionId) -> Option<u64> {
+        let connected_for = self.connections.get(id)?.connected_for(turn.now);
+        let connected_ms = u64::try_from(connected_for.as_millis()).unwrap_or(u64::MAX);
+        Some(self.unix_ms(turn.now).saturating_sub(connected_ms))
     }
 
     fn absent_since_ms(&self, partition: PartitionId, session: &Session) -> Option<u64> {

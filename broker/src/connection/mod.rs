@@ -73,6 +73,8 @@ pub(crate) struct OwedAck {
     pub(crate) reason: ReasonCode,
 }
 
+const NANOS_PER_SEC: u64 = 1_000_000_000;
+
 /// The acknowledgements that are owed to one client.
 #[derive(Debug, Default)]
 pub(crate) struct OwedAcks {
@@ -111,7 +113,9 @@ pub(crate) struct Connection {
     /// Since when a quota has held up its publish, or [`Nanos::NEVER`].
     pub(crate) quota_since: Nanos,
     /// SUBACKs that wait for other cores.
-    pub(crate) subacks_pending: u16,
+    pub(crate) subacks_pending: u8,
+    /// When CONNACK went out, in seconds of the process's clock: what is idle takes little.
+    connected_secs: u32,
     /// 1.5 keep alive intervals in milliseconds [MQTT-3.1.2-22]; zero for none.
     silence_max_ms: u32,
     pub(crate) deadline: Option<TimerId>,
@@ -132,6 +136,7 @@ impl Connection {
             heard_at: now,
             quota_since: Nanos::NEVER,
             subacks_pending: 0,
+            connected_secs: 0,
             silence_max_ms: 0,
             deadline: None,
             version: Version::V311,
@@ -144,6 +149,16 @@ impl Connection {
     /// 1.5 keep alive intervals; zero for none.
     pub(crate) fn silence_max(&self) -> Duration {
         Duration::from_millis(u64::from(self.silence_max_ms))
+    }
+
+    /// CONNACK goes out.
+    pub(crate) fn set_connected(&mut self, now: Nanos) {
+        self.connected_secs = u32::try_from(now.0 / NANOS_PER_SEC).unwrap_or(u32::MAX);
+    }
+
+    /// For how long its client has been connected, in whole seconds.
+    pub(crate) fn connected_for(&self, now: Nanos) -> Duration {
+        Duration::from_secs((now.0 / NANOS_PER_SEC).saturating_sub(self.connected_secs.into()))
     }
 
     pub(crate) fn set_keep_alive(&mut self, seconds: u16) {

@@ -101,6 +101,7 @@ impl<T: for<'a> Deserialize<'a>> Printer for Rows<T> {
 const SESSIONS: &[&str] = &[
     "CLIENT",
     "STATE",
+    "ADDRESS",
     "EXPIRES",
     "SUBS",
     "INFLIGHT",
@@ -115,6 +116,7 @@ fn session_cells(row: &SessionRow) -> Vec<String> {
     vec![
         text(&row.client_id),
         state(row),
+        row.address.clone().unwrap_or_else(dash),
         expires(row),
         row.subscriptions.to_string(),
         row.in_flight.to_string(),
@@ -128,7 +130,10 @@ fn session_cells(row: &SessionRow) -> Vec<String> {
 
 fn state(row: &SessionRow) -> String {
     match (row.connected, row.absent_since_ms) {
-        (true, _) => "connected".to_owned(),
+        (true, _) => {
+            let since = row.connected_since_ms.map(|at| format!(" since {}", short_time(at)));
+            format!("connected{}", since.unwrap_or_default())
+        }
         (false, Some(since)) => format!("absent since {}", short_time(since)),
         (false, None) => "absent".to_owned(),
     }
@@ -179,11 +184,12 @@ impl Printer for OneSession {
         });
         let durable = if row.durable { "yes" } else { "no" };
         write(&format!(
-            "client         {}\nstate          {}\nexpires        {}\nin the log     {durable}\n\
+            "client         {}\nstate          {}\naddress        {}\nexpires        {}\nin the log     {durable}\n\
              partition      {}, on core {}\nin flight      {}\npending        {} ({})\n\
              oldest         {}\nwill           {will}\nsubscriptions  {}\n\n",
             text(&row.client_id),
             state(&row),
+            row.address.clone().unwrap_or_else(dash),
             expires(&row),
             row.partition,
             row.core,

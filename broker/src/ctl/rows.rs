@@ -55,6 +55,10 @@ pub(crate) struct SessionRow {
     pub(crate) partition: u32,
     pub(crate) core: u16,
     pub(crate) connected: bool,
+    /// Since when it has its connection (Unix time, ms; whole seconds).
+    pub(crate) connected_since_ms: Option<u64>,
+    /// Where its client is, as the broker sees it: address and port.
+    pub(crate) address: Option<String>,
     /// Since when it has no connection (Unix time, ms), if that is known.
     pub(crate) absent_since_ms: Option<u64>,
     /// Seconds that it outlives its connection; `None`: it never expires.

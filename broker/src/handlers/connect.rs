@@ -209,6 +209,7 @@ impl Broker {
         connection.phase = Phase::Connected(session);
         connection.version = connect.version;
         connection.set_keep_alive(keep_alive);
+        connection.set_connected(turn.now);
         if let Some(deadline) = connection.deadline.take() {
             turn.timers.cancel(deadline);
         }

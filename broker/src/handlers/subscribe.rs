@@ -19,7 +19,7 @@ const SEND_RETAINED: u8 = 0;
 const SEND_RETAINED_IF_NEW: u8 = 1;
 
 /// SUBACKs of one connection that may wait for other cores.
-const SUBACKS_PENDING_MAX: u16 = 64;
+const SUBACKS_PENDING_MAX: u8 = 64;
 
 impl Broker {
     pub(super) fn on_subscribe(
