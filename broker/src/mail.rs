@@ -145,8 +145,8 @@ pub struct Fetched {
 /// What became of a record that was asked for.
 #[derive(Debug)]
 pub enum Found {
-    /// The message.
-    Message(Message),
+    /// The message, and when it was accepted (Unix time, ms).
+    Message(Message, u64),
     /// It is not in the log any more, or never was flushed (level `memory`).
     Gone,
     /// It cannot be read.

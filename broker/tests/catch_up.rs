@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use support::packets::Packet;
 use support::properties::{MESSAGE_EXPIRY, RECEIVE_MAXIMUM};
-use support::{Broker, Client, Connect, Kind, Options, Properties, Publish, Transport, Version};
+use support::{
+    Broker, Client, Connect, Kind, Options, Properties, Publish, Transport, Version, Will,
+};
 
 /// PUBLISH packets sent before their acknowledgements are read.
 const BURST: usize = 500;
@@ -89,8 +91,11 @@ impl Reader {
                 if message.qos < 2 || self.open.insert(message.id) {
                     self.got.push((message.topic, number));
                 }
-                let kind = if message.qos == 2 { Kind::Pubrec } else { Kind::Puback };
-                self.client.acknowledge(kind, message.id);
+                match message.qos {
+                    1 => self.client.acknowledge(Kind::Puback, message.id),
+                    2 => self.client.acknowledge(Kind::Pubrec, message.id),
+                    _ => {}
+                }
             }
             Kind::Pubrel => {
                 self.open.remove(&packet.id());
@@ -240,8 +245,9 @@ fn what_was_not_acknowledged_has_its_identifier_again(transport: Transport) {
         flood(&mut publisher, "t", 0..20, qos);
         let sent: Vec<_> = (0..5).map(|_| client.receive()).collect();
         client.reset();
-        broker.wait_until("it is gone", |broker| broker.metric("connections") == 1);
-        assert_eq!(broker.metric("queued_messages"), 0);
+        broker.wait_until("it is gone", |broker| {
+            broker.metric("connections") == 1 && broker.metric("queued_messages") == 0
+        });
         let mut reader = Reader::new(with_window(&broker, "c", 5));
         for before in &sent {
             let packet = reader.client.read();
@@ -347,6 +353,67 @@ fn a_full_backlog_in_the_log_is_refused(transport: Transport) {
     reader.client.expect_nothing();
     publisher.publish("t", "1", 1);
     reader.read(taken + again + 1);
+    broker.stop();
+}
+
+/// A will that meets the bound of somebody's backlog comes once there is room, also if its client
+/// has connected again since.
+fn a_will_waits_for_room(transport: Transport) {
+    let broker = Broker::start(&Options::new(transport).logged().config(SMALL_BACKLOG));
+    absent(&broker, "c", "t", 1);
+    let mut publisher = Client::plain(broker.tcp, Version::V5, "p");
+    let reasons = flood_with(&mut publisher, 0..1000, 1, |number| large("t", number));
+    let taken = reasons.iter().filter(|reason| **reason == 0).count();
+    assert!(taken < 1000, "the backlog is full");
+    let lost = Connect::new(Version::V5, "lost").will(Will { qos: 1, ..Will::new("t", "4711") });
+    Client::connect(broker.tcp, &lost).reset();
+    broker.wait_until("it is gone", |broker| broker.metric("connections") == 1);
+    let back = Client::connect(broker.tcp, &Connect::new(Version::V5, "lost"));
+    assert_eq!(broker.metric("wills_published_total"), 0);
+    let mut reader = Reader::new(durable(&broker, "c"));
+    reader.read(taken + 1);
+    assert_eq!(reader.got.last().map(|(_, number)| *number), Some(4711));
+    reader.client.expect_nothing();
+    back.disconnect();
+    broker.stop();
+}
+
+/// What was matched with QoS 1 is owed, whatever the subscription becomes [MQTT-3.8.4-4].
+fn a_lower_qos_drops_nothing_that_was_matched(transport: Transport) {
+    const COUNT: usize = 3000;
+    let options = Options::new(transport).logged().cores(2);
+    let mut broker = Broker::start(&options);
+    let mut reader = Reader::new(with_window(&broker, "slow", 10));
+    assert_eq!(reader.client.subscribe("t", 1), 1);
+    let mut publisher = Client::plain(broker.tcp, Version::V5, "p");
+    flood(&mut publisher, "t", 0..COUNT, 1);
+    assert!(0 < broker.metric("sessions_behind_total"));
+    assert_eq!(reader.client.subscribe("t", 0x20), 0);
+    flood(&mut publisher, "t", COUNT..COUNT + 10, 1);
+    reader.read(COUNT / 3 + 10);
+    // QoS 0 may go before what is still to be read.
+    let taken = reader.got.iter().filter(|(_, number)| *number < COUNT).count();
+    reader.client.disconnect();
+    broker.wait_until("its position is in the log", |broker| {
+        let before = broker.metric("log_rounds_total");
+        std::thread::sleep(Duration::from_millis(100));
+        broker.metric("connections") == 1 && before == broker.metric("log_rounds_total")
+    });
+    broker.kill();
+    broker.restart(&options);
+    let mut reader = Reader::new(with_window(&broker, "slow", 10));
+    let mut publisher = Client::plain(broker.tcp, Version::V5, "p");
+    flood(&mut publisher, "t", COUNT..COUNT + 10, 1);
+    assert_eq!(reader.client.subscribe("t", 0x21), 1, "and back");
+    flood(&mut publisher, "t", COUNT + 10..COUNT + 20, 1);
+    let left = COUNT - taken;
+    while reader.got.last().is_none_or(|(_, number)| *number != COUNT + 19) {
+        reader.step();
+    }
+    let owed = reader.got.iter().map(|(_, number)| *number);
+    let owed: Vec<usize> = owed.filter(|number| !(COUNT..COUNT + 10).contains(number)).collect();
+    assert!(owed.into_iter().eq((COUNT - left..COUNT).chain(COUNT + 10..COUNT + 20)));
+    reader.client.expect_nothing();
     broker.stop();
 }
 
@@ -558,6 +625,8 @@ fn what_was_sent_comes_again_after_unsubscribe(transport: Transport) {
 }
 
 on_both_transports!(
+    a_will_waits_for_room,
+    a_lower_qos_drops_nothing_that_was_matched,
     what_was_sent_comes_again_after_unsubscribe,
     what_was_held_back_finds_a_full_queue,
     what_follows_a_window_in_flight_is_read,

@@ -148,10 +148,13 @@ impl Parts<'_> {
         secs.min(u64::from(record::EXPIRY_NONE - 1)) as u32
     }
 
-    fn flags(&self, level: Level) -> RecordFlags {
+    fn flags(&self, entry: &Entry) -> RecordFlags {
         let MessageHead { qos, retain, .. } = self.head;
         let mut flags = RecordFlags::new(qos, retain);
-        if level == Level::Memory {
+        if entry.is_will {
+            flags = flags.with_will();
+        }
+        if entry.promise.level == Level::Memory {
             flags = flags.with_memory();
         }
         if qos == 0 && !retain { flags.with_captured() } else { flags }
@@ -163,6 +166,8 @@ impl Parts<'_> {
 pub(crate) struct Entry {
     pub(crate) kind: RecordKind,
     pub(crate) promise: Promise,
+    /// Whether it is the will of its client.
+    pub(crate) is_will: bool,
     /// If it goes into a log.
     pub(crate) logged: Option<Logged>,
 }
@@ -318,7 +323,7 @@ impl Batch {
             unix_ms: parts.unix_ms,
             epoch: logged.epoch,
             kind: entry.kind,
-            flags: if is_state { RecordFlags::default() } else { parts.flags(entry.promise.level) },
+            flags: if is_state { RecordFlags::default() } else { parts.flags(entry) },
             packet_id: parts.packet_id,
             expiry_secs: parts.expiry_secs(),
         };
@@ -550,8 +555,12 @@ mod tests {
         open: &mut Option<Arc<Batch>>,
         parts: &Parts<'_>,
     ) -> Option<Arc<Batch>> {
-        let entry =
-            Entry { kind: RecordKind::PUBLISH, promise: Level::Memory.into(), logged: None };
+        let entry = Entry {
+            kind: RecordKind::PUBLISH,
+            promise: Level::Memory.into(),
+            is_will: false,
+            logged: None,
+        };
         pool.fill(open, parts, &entry)
     }
 

@@ -9,7 +9,7 @@ use crate::connection::{Delivery, Link, Written};
 use crate::metrics::CoreMetrics;
 use crate::service::sizes::SHARE_PAYLOAD_BYTES;
 use crate::service::{Broker, Sizes, Turn};
-use crate::session::{Inflight, NOT_POSTED, Pending, Session, SessionId, SubscriptionIds};
+use crate::session::{Inflight, Pending, Session, SessionId, SubscriptionIds};
 use ringlane_dataplane::net::Sockets;
 use ringlane_dataplane::time::Nanos;
 use ringlane_mqtt::{QoS, encode};
@@ -33,7 +33,7 @@ pub(super) struct Owed {
     pub(super) retain: bool,
     /// Whether other clients get the same packet, so that it pays to keep it encoded.
     pub(super) keep_form: bool,
-    /// The posting number, or [`NOT_POSTED`].
+    /// The posting number, or `NOT_POSTED`.
     pub(super) posting: u64,
 }
 
@@ -48,9 +48,10 @@ impl Broker {
         owed: Owed,
     ) {
         let Owed { qos, retain, posting, .. } = owed;
-        let is_recorded = qos == QoS::ExactlyOnce && posting != NOT_POSTED;
-        let id = self.sessions.at_mut(slot).map(|session| session.id);
-        let waits = is_recorded && id.is_some_and(|id| self.state_waits(id));
+        let held = self.sessions.at_mut(slot).filter(|_| qos == QoS::ExactlyOnce);
+        let recorded = held.filter(|session| session.records_exchanges()).map(|held| held.id);
+        let is_recorded = recorded.is_some();
+        let waits = recorded.is_some_and(|id| self.state_waits(id));
         let Self { sessions, scratch, maker, metrics, sizes, upkeep, .. } = self;
         let Some(session) = sessions.at_mut(slot) else { return };
         let ids = SubscriptionIds::from_slice(&scratch.ids);
@@ -185,7 +186,7 @@ impl Broker {
                 false => self.resend(turn, id),
             };
         }
-        if session.outbound.next_is_recorded() && self.state_waits(id) {
+        if session.outbound.next_is_exactly_once() && self.state_waits(id) {
             self.pump_at_retry(turn, id);
             return Step::Full;
         }
@@ -200,12 +201,13 @@ impl Broker {
     fn send_fresh(&mut self, turn: &mut Turn<'_>, id: SessionId, pending: Pending) -> Step {
         let Self { sessions, metrics, upkeep, .. } = self;
         let Some(session) = sessions.get_mut(id) else { return Step::Nothing };
+        let is_recorded = session.records_exchanges();
         let Session { link: Some(link), outbound, .. } = session else { return Step::Nothing };
         if pending.message.head().expires_at <= turn.now {
             metrics.dropped_expired.add(1);
             return Step::Skipped(pending);
         }
-        if pending.qos == QoS::ExactlyOnce && pending.posting != NOT_POSTED {
+        if pending.qos == QoS::ExactlyOnce && is_recorded {
             self.record_sent(turn, id, pending);
             return Step::Sent;
         }

@@ -21,7 +21,7 @@ use hashbrown::{HashMap, HashSet};
 use ringlane_dataplane::ids::{Offset, PartitionId};
 use ringlane_dataplane::message::{Message, MessageHead};
 use ringlane_dataplane::time::Nanos;
-use ringlane_mqtt::QoS;
+use ringlane_mqtt::{QoS, ReasonCode, encode};
 use std::collections::VecDeque;
 
 /// Messages of one window, and about what they may take in memory.
@@ -162,10 +162,10 @@ impl Broker {
         let state = &durable.partitions[index].state;
         let Some(slot) = state.find(session.client_id.as_str()) else { return };
         let Some(outbound) = session.outbound.existing() else { return };
-        let place_of = |pending: &Pending| {
-            let exchange = pending.qos == QoS::ExactlyOnce;
-            let exchange = exchange.then(|| state.exchange_place(slot, pending.posting));
-            exchange.flatten().or_else(|| state.place_of(slot, pending.posting))
+        let place_of = |packet_id: Option<u16>, pending: &Pending| {
+            let exchange = packet_id.filter(|_| pending.qos == QoS::ExactlyOnce);
+            let exchange = exchange.map(|packet_id| state.exchange_place(slot, packet_id));
+            exchange.unwrap_or_else(|| state.place_of(slot, pending.posting))
         };
         let (messages, bytes) = (outbound.queue_len(), outbound.queue_bytes());
         outbound.leave_to_log(place_of, &durable.catch_ups.nothing);
@@ -290,16 +290,43 @@ impl Broker {
         }
     }
 
-    /// The message of an exchange is not there any more.
-    fn give_up(&mut self, turn: &Turn<'_>, id: SessionId, packet_id: u16) {
+    /// The message of an exchange was read.
+    fn bring_back(
+        &mut self,
+        turn: &Turn<'_>,
+        id: SessionId,
+        packet_id: u16,
+        message: Message,
+        unix_ms: u64,
+    ) {
+        let outbound = self.sessions.get(id).map(|session| &session.outbound);
+        let message = match outbound.and_then(|outbound| outbound.replayed(packet_id)) {
+            Some(ticket) => self.with_place(turn, id, &ticket, message, unix_ms),
+            None => message,
+        };
+        if let Some(session) = self.sessions.get_mut(id) {
+            session.outbound.bring_back(packet_id, message);
+        }
+    }
+
+    /// The message of an exchange is not there any more. One with QoS 2 is ended with PUBREL: whether
+    /// the client had the message is not known, and either way the packet identifier is free then.
+    fn give_up(&mut self, turn: &mut Turn<'_>, id: SessionId, packet_id: u16) {
         let Some(session) = self.sessions.get_mut(id) else { return };
+        if session.outbound.release_unread(packet_id) {
+            self.metrics.dropped_postings.add(1);
+            if let Some(connection) = session.link.as_ref().map(|link| link.connection) {
+                self.answer(turn, connection, |out, version| {
+                    encode::pubrel(out, version, packet_id, ReasonCode::SUCCESS, None);
+                });
+            }
+            return;
+        }
         let Some(pending) = session.outbound.give_up(packet_id) else { return };
         self.metrics.inflight_messages.sub(1);
         self.metrics.dropped_postings.add(1);
-        if pending.qos == QoS::ExactlyOnce {
-            self.record_completed(turn, id, packet_id);
-        }
         self.note_moved(id);
+        self.settle_ticket(turn, id, &pending);
         self.pump_at_end(id);
     }
 
@@ -390,10 +417,8 @@ impl Broker {
     fn deliver_window(&mut self, turn: &mut Turn<'_>, id: SessionId, taken: Vec<(What, Found)>) {
         for (what, found) in taken {
             match (what, found) {
-                (What::Again(packet_id), Found::Message(message)) => {
-                    if let Some(session) = self.sessions.get_mut(id) {
-                        session.outbound.bring_back(packet_id, message);
-                    }
+                (What::Again(packet_id), Found::Message(message, unix_ms)) => {
+                    self.bring_back(turn, id, packet_id, message, unix_ms);
                 }
                 (What::Again(packet_id), Found::Gone | Found::Damaged) => {
                     self.give_up(turn, id, packet_id);
@@ -413,10 +438,10 @@ impl Broker {
         }
         session.outbound.set_frontier(owed.posting + 1);
         match found {
-            Found::Message(message) if message.head().expires_at <= turn.now => {
+            Found::Message(message, _) if message.head().expires_at <= turn.now => {
                 metrics.dropped_expired.add(1);
             }
-            Found::Message(message) => {
+            Found::Message(message, _) => {
                 if let Some(pending) = pending_of(session.client_hash, owed, message) {
                     metrics.queued_messages.add(1);
                     metrics.queued_bytes.add(pending.cost_bytes() as u64);
@@ -435,14 +460,14 @@ impl Broker {
         let Some(session) = self.sessions.get_mut(id) else { return };
         for (what, found) in taken {
             let What::Owed(owed) = what else { continue };
-            let alive = matches!(&found, Found::Message(m) if turn.now < m.head().expires_at);
+            let alive = matches!(&found, Found::Message(m, _) if turn.now < m.head().expires_at);
             if alive || session.link.is_some() {
                 self.close_window(id);
                 break;
             }
             session.outbound.set_frontier(owed.posting + 1);
             match found {
-                Found::Message(_) => self.metrics.dropped_expired.add(1),
+                Found::Message(..) => self.metrics.dropped_expired.add(1),
                 Found::Gone => self.metrics.dropped_postings.add(1),
                 Found::Damaged => self.metrics.dropped_damaged.add(1),
             }

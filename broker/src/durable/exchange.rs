@@ -1,43 +1,64 @@
 //! QoS 2 with a durable session, in both directions: each step is in the log before the packet that
 //! promises it goes out.
 
-use super::records::{SentBody, StateRecord};
+use super::postings::Place;
+use super::records::{Beside, SentBody, StateRecord};
 use super::waits::Wait;
 use crate::connection::Written;
 use crate::delivery::{count_publish, write_pending};
+use crate::groups::Errand;
 use crate::service::{Broker, Turn};
 use crate::session::{NOT_POSTED, Pending, SessionId};
 use ringlane_dataplane::ids::ConnectionId;
 use ringlane_mqtt::{QoS, ReasonCode};
 
 impl Broker {
-    /// Begins the exchange of a posted message: its PUBLISH goes out under this packet identifier,
-    /// also after a restart.
+    /// Begins the exchange of a message: its PUBLISH goes out under this packet identifier, also after
+    /// a restart.
     pub(crate) fn record_sent(&mut self, turn: &mut Turn<'_>, id: SessionId, pending: Pending) {
+        let (what, place) = self.exchanged(id, &pending);
+        let name = match pending.ticket.as_deref() {
+            Some(Errand::Replay(ticket)) => self.replays.filter_of(ticket).to_owned(),
+            Some(Errand::Group(_)) | None => String::new(),
+        };
+        let Some(session) = self.sessions.get_mut(id) else { return };
+        let packet_id = session.outbound.fresh_packet_id();
+        self.metrics.inflight_messages.add(1);
+        let posting = if what.is_none() { pending.posting } else { NOT_POSTED };
+        let sent = SentBody {
+            posting: if what.is_none() { posting } else { 0 },
+            place,
+            retain: pending.retain,
+            subscription_ids: pending.ids.as_slice().to_vec(),
+        };
+        session.outbound.begin_recording(packet_id, Pending { posting, ..pending });
+        self.upkeep.note(turn, session);
+        let record = match what {
+            None => StateRecord::Sent { client_id: "", packet_id, sent },
+            Some(what) => {
+                StateRecord::SentBeside { client_id: "", name: &name, packet_id, what, sent }
+            }
+        };
+        match self.record_of(turn, id, record) {
+            Some(index) => self.wait_flushed(index, Wait::Publish { session: id, packet_id }),
+            None => self.send_recorded(turn, id, packet_id),
+        }
+    }
+
+    /// What a message is of that begins an exchange, if it is no posting, and where it lies. One
+    /// whose subscription has ended since is found nowhere.
+    fn exchanged(&self, id: SessionId, pending: &Pending) -> (Option<Beside>, Place) {
+        if let Some(Errand::Replay(ticket)) = pending.ticket.as_deref() {
+            return (Some(Beside::Replay), ticket.place());
+        }
         let place = self.recorded_index(id).and_then(|index| {
             let (session, durable) = (self.sessions.get(id)?, self.durable.as_ref()?);
             let state = &durable.partitions[index].state;
             state.place_of(state.find(session.client_id.as_str())?, pending.posting)
         });
-        let Some(session) = self.sessions.get_mut(id) else { return };
-        let packet_id = session.outbound.fresh_packet_id();
-        self.metrics.inflight_messages.add(1);
-        let Some(place) = place else {
-            // The subscription has ended since: the exchange is one that nobody finds again.
-            session.outbound.begin_recording(packet_id, Pending { posting: NOT_POSTED, ..pending });
-            return self.send_recorded(turn, id, packet_id);
-        };
-        let sent = SentBody {
-            posting: pending.posting,
-            place,
-            retain: pending.retain,
-            subscription_ids: pending.ids.as_slice().to_vec(),
-        };
-        session.outbound.begin_recording(packet_id, pending);
-        self.upkeep.note(turn, session);
-        let index = self.record_of(turn, id, StateRecord::Sent { client_id: "", packet_id, sent });
-        if let Some(index) = index {
-            self.wait_flushed(index, Wait::Publish { session: id, packet_id });
+        match place {
+            Some(place) => (None, place),
+            None => (Some(Beside::Unread), Place { partition: 0, epoch: 0, offset: 0 }),
         }
     }
 

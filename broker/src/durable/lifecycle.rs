@@ -89,7 +89,7 @@ impl Broker {
             admission => admission,
         };
         match admission {
-            Admission::Open if is_overdue => Admission::Busy,
+            Admission::Open if self.waits_for_overdue(partition, client_id) => Admission::Busy,
             admission => admission,
         }
     }
@@ -235,7 +235,7 @@ impl Broker {
         let options = plain.map_or(granted, |subscriber| options_of(&subscriber));
         let state = &durable.partitions[index].state;
         let Some(session) = self.sessions.get(id) else { return };
-        let since = state.since(session.client_id.as_str(), filter);
+        let since = state.since(session.client_id.as_str(), filter, options);
         let subscribe = StateRecord::Subscribe { client_id: "", filter, options, since };
         self.record_of(turn, id, subscribe);
         self.sync_posted(index, filter);

@@ -23,6 +23,7 @@ mod overdue;
 mod pending;
 mod posting_block;
 mod postings;
+mod record_parts;
 mod records;
 mod recovered;
 mod restore;

@@ -12,7 +12,6 @@ use super::records::{
 };
 use super::session::{Presence, SessionState, SubscriptionState, WillState};
 use super::slab::{Named, Slab};
-use crate::replay::ReplayState;
 use std::collections::BTreeMap;
 
 /// A filter that some session of the partition subscribes to.
@@ -23,6 +22,8 @@ pub(crate) struct FilterState {
     pub(super) subscriptions: u32,
     /// Those of them that records are posted for.
     pub(super) holders: u32,
+    /// Tails of those that had it with more than QoS 0: they need what was posted.
+    tails: u32,
     pub(super) postings: PostingList,
     /// Whether it is among those with postings that are not in the log.
     unlogged: bool,
@@ -212,8 +213,12 @@ impl PartitionState {
         Some(held.options)
     }
 
-    /// From which posting on a subscription of this session counts: an older one is only replaced.
-    pub(crate) fn since(&self, client_id: &str, filter: &str) -> u64 {
+    /// From which posting on a subscription of this session counts: an older one is only replaced. One
+    /// with QoS 0 owes nothing from here on.
+    pub(crate) fn since(&self, client_id: &str, filter: &str, options: SubscriptionOptions) -> u64 {
+        if !is_posted(filter, options) {
+            return self.next_posting;
+        }
         let held = || {
             let session = self.session(self.sessions.find(client_id)?)?;
             let number = self.filters.find(filter)?;
@@ -339,9 +344,6 @@ impl PartitionState {
                 }
             }
             StateRecord::SessionEnd { client_id } => self.end_session(client_id),
-            StateRecord::WillGone { client_id } => {
-                self.with_session(client_id, |session| session.will = None);
-            }
             StateRecord::Subscribe { client_id, filter, options, since } => {
                 self.subscribe(client_id, filter, *options, *since);
             }
@@ -355,34 +357,26 @@ impl PartitionState {
             }
             StateRecord::Positions { positions } => {
                 for (client_id, position) in positions {
-                    self.with_session(client_id, |session| session.set_position(*position));
+                    self.set_position(client_id, *position);
                 }
-            }
-            StateRecord::Sent { client_id, packet_id, sent } => {
-                self.with_session(client_id, |s| s.begin_exchange(*packet_id, sent.clone()));
-            }
-            StateRecord::Received { client_id, packet_id } => {
-                self.with_session(client_id, |session| session.on_received(*packet_id));
-            }
-            StateRecord::Completed { client_id, packet_id } => {
-                self.with_session(client_id, |session| session.on_completed(*packet_id));
-            }
-            StateRecord::Release { client_id, packet_id } => {
-                self.with_session(client_id, |session| session.release(*packet_id));
             }
             StateRecord::Incoming { client_id, packet_ids } => {
                 for packet_id in packet_ids {
                     self.receive(client_id, *packet_id);
                 }
             }
-            StateRecord::Delivered { client_id, postings } => {
-                self.with_session(client_id, |s| s.exchanges().delivered.extend(postings));
-            }
-            StateRecord::Replay { client_id, name, replay } => {
-                self.with_session(client_id, |s| s.set_replay(ReplayState::new(name, replay)));
-            }
-            StateRecord::ReplayEnd { client_id, name } => {
-                self.with_session(client_id, |session| session.end_replay(name));
+            StateRecord::WillGone { client_id }
+            | StateRecord::Sent { client_id, .. }
+            | StateRecord::SentBeside { client_id, .. }
+            | StateRecord::Received { client_id, .. }
+            | StateRecord::Completed { client_id, .. }
+            | StateRecord::Release { client_id, .. }
+            | StateRecord::Delivered { client_id, .. }
+            | StateRecord::Replay { client_id, .. }
+            | StateRecord::ReplayBegin { client_id, .. }
+            | StateRecord::ReplayDelivered { client_id, .. }
+            | StateRecord::ReplayEnd { client_id, .. } => {
+                self.with_session(client_id, |session| session.apply(record));
             }
             StateRecord::Retained { topic, retained } => self.set_retained(topic, retained),
             StateRecord::Epochs { epochs } => self.epochs.clone_from(epochs),
@@ -410,6 +404,13 @@ impl PartitionState {
         }
     }
 
+    fn set_position(&mut self, client_id: &str, position: u64) {
+        let Some(session) = self.session_mut(client_id) else { return };
+        for filter in session.set_position(position) {
+            self.end_tails(filter, 1);
+        }
+    }
+
     fn open_session(
         &mut self,
         client_id: &str,
@@ -431,6 +432,9 @@ impl PartitionState {
     fn end_session(&mut self, client_id: &str) {
         let slot = self.sessions.find(client_id);
         let Some(session) = slot.and_then(|slot| self.sessions.remove(slot)) else { return };
+        for tail in session.tails() {
+            self.end_tails(tail.before.filter, 1);
+        }
         for subscription in &session.subscriptions {
             self.drop_filter(subscription);
         }
@@ -447,8 +451,12 @@ impl PartitionState {
         let new = SubscriptionState { filter: number, options, since };
         match session.subscriptions.iter_mut().find(|held| held.filter == number) {
             Some(held) => {
-                filter.set_holders(is_posted(name, held.options), posted);
-                *held = new;
+                let before = core::mem::replace(held, new);
+                let was_posted = is_posted(name, before.options);
+                if was_posted && !posted {
+                    filter.tails += u32::from(session.cut_off(before, since));
+                }
+                filter.set_holders(was_posted, posted);
             }
             None => {
                 session.subscriptions.reserve_exact(1);
@@ -465,7 +473,15 @@ impl PartitionState {
         let found = session.subscriptions.iter().position(|held| held.filter == number);
         let Some(index) = found else { return };
         let subscription = session.subscriptions.swap_remove(index);
+        let tails = session.end_tails(number);
+        self.end_tails(number, tails);
         self.drop_filter(&subscription);
+    }
+
+    fn end_tails(&mut self, filter: u32, count: usize) {
+        if let Some(filter) = self.filters.get_mut(filter).filter(|_| count > 0) {
+            filter.end_tails(count);
+        }
     }
 
     fn drop_filter(&mut self, subscription: &SubscriptionState) {
@@ -500,7 +516,7 @@ impl PartitionState {
     fn push_postings(&mut self, name: &str, ranges: &[PostingRange]) {
         let number = self.filters.find(name);
         let filter = number.and_then(|number| self.filters.get_mut(number));
-        if let Some(filter) = filter.filter(|filter| filter.holders > 0) {
+        if let Some(filter) = filter.filter(|filter| filter.holders + filter.tails > 0) {
             ranges.iter().for_each(|range| filter.postings.push(*range));
         }
     }
@@ -517,6 +533,7 @@ impl FilterState {
             name: name.into(),
             subscriptions: 0,
             holders: 0,
+            tails: 0,
             postings: PostingList::default(),
             unlogged: false,
         }
@@ -525,7 +542,16 @@ impl FilterState {
     /// A subscription of this filter was posted for, and is now.
     fn set_holders(&mut self, before: bool, after: bool) {
         self.holders = self.holders + u32::from(after) - u32::from(before);
-        if self.holders == 0 {
+        self.drop_unheld();
+    }
+
+    fn end_tails(&mut self, count: usize) {
+        self.tails -= count as u32;
+        self.drop_unheld();
+    }
+
+    fn drop_unheld(&mut self) {
+        if self.holders == 0 && self.tails == 0 {
             self.postings = PostingList::default();
         }
     }

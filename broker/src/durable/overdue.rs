@@ -113,6 +113,12 @@ impl Overdue {
         self.ended.contains_key(client_id) || self.wills.contains_key(client_id)
     }
 
+    /// Whether nothing but a will waits, for room that is not the log's: a new session of its client
+    /// need not wait with it.
+    fn has_will_alone(&self, client_id: &str) -> bool {
+        !self.ended.contains_key(client_id) && self.wills.contains_key(client_id)
+    }
+
     fn add(&mut self, client_id: &str, later: Ended) {
         match self.wills.get_mut(client_id) {
             Some((_, ended)) => *ended = ended.then(later),
@@ -123,10 +129,11 @@ impl Overdue {
         }
     }
 
-    fn add_will(&mut self, client_id: &str, will: DueWill) {
+    /// False if an earlier will of the same client waited, which is dropped.
+    fn add_will(&mut self, client_id: &str, will: DueWill) -> bool {
         let before = self.ended.remove(client_id);
         let ended = before.map_or(Ended::Will, |before| before.then(Ended::Will));
-        self.wills.insert(client_id.into(), (will, ended));
+        self.wills.insert(client_id.into(), (will, ended)).is_none()
     }
 
     /// A record that opens the session anew stands for all that was to be recorded.
@@ -191,6 +198,15 @@ impl Broker {
         durable.is_some_and(|durable| durable.partitions[index].overdue.has(client_id))
     }
 
+    /// Whether a client that connects has to wait for what its earlier session left.
+    pub(crate) fn waits_for_overdue(&self, partition: PartitionId, client_id: &str) -> bool {
+        let Some(index) = self.durable_index(partition) else { return false };
+        let Some(durable) = &self.durable else { return false };
+        let overdue = &durable.partitions[index].overdue;
+        let is_open = self.log_admission(partition) == writer::Admission::Open;
+        overdue.has(client_id) && !(is_open && overdue.has_will_alone(client_id))
+    }
+
     /// Records what became of a session, at once if its log takes it.
     pub(super) fn record_ended(&mut self, turn: &mut Turn<'_>, id: SessionId, ended: Ended) {
         let Some(index) = self.recorded_index(id) else { return };
@@ -235,20 +251,24 @@ impl Broker {
     /// client takes it. What was to be recorded with it is recorded behind it.
     pub(crate) fn publish_due_will(&mut self, turn: &mut Turn<'_>, client_id: &str, will: DueWill) {
         let index = self.durable_index(will.partition);
-        let Err(will) = self.try_will(turn, client_id, will) else { return };
+        let Err(will) = self.try_will(turn, client_id, will, true) else { return };
         let (Some(durable), Some(index)) = (&mut self.durable, index) else {
             return self.metrics.dropped_memory.add(1);
         };
-        durable.partitions[index].overdue.add_will(client_id, will);
+        if !durable.partitions[index].overdue.add_will(client_id, will) {
+            self.metrics.dropped_memory.add(1);
+        }
         self.schedule_retry(turn);
     }
 
-    /// Gives a will back that has to wait.
+    /// Gives a will back that has to wait, for its log or for room of any other kind. `is_last`: its
+    /// client has not connected again with another one.
     fn try_will(
         &mut self,
         turn: &mut Turn<'_>,
         client_id: &str,
         will: DueWill,
+        is_last: bool,
     ) -> Result<(), DueWill> {
         let message = &will.message;
         let accepted = Accepted {
@@ -266,7 +286,6 @@ impl Broker {
             self.route_volatile(turn, None, &accepted, 0);
             return Ok(());
         }
-        let is_full = self.log_admission(will.partition) == writer::Admission::Full;
         match self.admit(accepted.topic, accepted.partition) {
             Admission::Granted => {
                 self.metrics.wills_published.add(1);
@@ -274,14 +293,12 @@ impl Broker {
                 let (head, packet_id, unix_ms) = (accepted.head(turn.now), 0, 0);
                 let parts =
                     Parts { head, client_id, packet_id, unix_ms, topic, properties, payload };
-                self.append(will.partition, &parts, None, None);
+                self.append_will(will.partition, &parts, is_last);
                 Ok(())
             }
-            Admission::Wait => Err(will),
-            Admission::Refused if is_full => Err(will),
-            // A memory or backlog bound that wills must not pass either, or a log that has failed:
-            // it has the will, and the next start publishes it.
-            Admission::Refused | Admission::Failed => {
+            Admission::Wait | Admission::Refused => Err(will),
+            // A log that has failed has the will, and the next start publishes it.
+            Admission::Failed => {
                 self.metrics.dropped_memory.add(1);
                 Ok(())
             }
@@ -358,13 +375,13 @@ impl Broker {
         for client_id in keys {
             let due = self.overdue(index).and_then(|overdue| overdue.wills.remove(&client_id));
             let Some((will, ended)) = due else { continue };
-            match self.try_will(turn, &client_id, will) {
+            let is_last = ended != Ended::Reopened;
+            match self.try_will(turn, &client_id, will, is_last) {
                 Ok(()) => self.append_ended(turn, index, &client_id, ended),
                 Err(will) => {
                     if let Some(overdue) = self.overdue(index) {
                         overdue.wills.insert(client_id, (will, ended));
                     }
-                    return;
                 }
             }
         }

@@ -3,6 +3,7 @@
 use super::model::{PartitionState, is_posted};
 use super::postings::{Amount, Place, PostingRange};
 use super::records::SubscriptionOptions;
+use super::session::SentState;
 use core::cmp::Reverse;
 use std::collections::BinaryHeap;
 
@@ -49,12 +50,13 @@ impl PartitionState {
     pub(crate) fn backlog(&self, slot: u32, from: u64, ranges_max: usize) -> Backlog {
         let Some(session) = self.sessions.get(slot) else { return Backlog::default() };
         let mut ranges = Vec::new();
-        for subscription in &session.subscriptions {
+        for (subscription, until) in session.owing() {
             let Some(filter) = self.filters.get(subscription.filter) else { continue };
             if is_posted(&filter.name, subscription.options) {
                 let start = from.max(session.owed_from(subscription));
                 let left = ranges_max - ranges.len();
-                ranges.extend(filter.postings.from(start).take(left));
+                let owed = filter.postings.from(start).map_while(|range| range.until(until));
+                ranges.extend(owed.take(left));
             }
         }
         let looked_at = ranges.len() + session.subscriptions.len();
@@ -65,7 +67,7 @@ impl PartitionState {
             end = end.max(range.end());
         }
         let delivered = session.delivered();
-        let sent = session.sent().map(|state| state.sent.posting);
+        let sent = session.sent().filter_map(SentState::posting);
         let handled = delivered.chain(sent).filter(|posting| (from..end).contains(posting));
         let oldest = self.owed(slot, from, 1).first().map(|oldest| {
             let Place { partition, .. } = oldest.place;
@@ -88,13 +90,14 @@ impl PartitionState {
             |posting: &PostingRange| posting.first > handled || !session.has_handled(posting.first);
         // Of each filter the next one; the lowest goes first.
         let (mut lists, mut next) = (Vec::new(), BinaryHeap::new());
-        for subscription in &session.subscriptions {
+        for (subscription, until) in session.owing() {
             let Some(filter) = self.filters.get(subscription.filter) else { continue };
             if !is_posted(&filter.name, subscription.options) {
                 continue;
             }
             let start = from.max(session.owed_from(subscription));
-            let mut list = filter.postings.each_from(start).filter(is_owed).peekable();
+            let list = filter.postings.each_from(start).take_while(move |p| p.first < until);
+            let mut list = list.filter(is_owed).peekable();
             if let Some(first) = list.peek() {
                 next.push(Reverse((first.first, lists.len())));
                 lists.push((list, subscription.options));
@@ -121,13 +124,16 @@ impl PartitionState {
     /// counts for each of them.
     pub(crate) fn amount(&self, slot: u32, from: u64) -> Amount {
         let subscriptions = self.sessions.get(slot).into_iter().flat_map(|session| {
-            let all = session.subscriptions.iter();
-            all.map(|held| (held, from.max(session.owed_from(held))))
+            let all = session.owing();
+            all.map(|(held, until)| (held, from.max(session.owed_from(held)), until))
         });
-        let amounts = subscriptions.filter_map(|(held, from)| {
+        let amounts = subscriptions.filter_map(|(held, from, until)| {
             let filter = self.filters.get(held.filter)?;
             let posted = is_posted(&filter.name, held.options);
-            posted.then(|| filter.postings.amount_from(from))
+            posted.then(|| {
+                let all = filter.postings.amount_from(from);
+                all.without(filter.postings.amount_from(until.max(from)))
+            })
         });
         amounts.fold(Amount::default(), Amount::and)
     }
@@ -151,16 +157,16 @@ impl PartitionState {
     /// Where a message lies that a session is owed.
     pub(crate) fn place_of(&self, slot: u32, posting: u64) -> Option<Place> {
         let session = self.sessions.get(slot)?;
-        session.subscriptions.iter().find_map(|subscription| {
+        session.owing().filter(|(_, until)| posting < *until).find_map(|(subscription, _)| {
             let filter = self.filters.get(subscription.filter)?;
             let first = filter.postings.each_from(posting).next()?;
             (first.first == posting).then_some(first.place)
         })
     }
 
-    /// Where the message of an open QoS 2 exchange lies.
-    pub(crate) fn exchange_place(&self, slot: u32, posting: u64) -> Option<Place> {
-        let sent = self.sessions.get(slot)?.sent().map(|state| &state.sent);
-        sent.filter(|sent| sent.posting == posting).map(|sent| sent.place).next()
+    /// Where the message of an open QoS 2 exchange lies, if it may have to be sent again.
+    pub(crate) fn exchange_place(&self, slot: u32, packet_id: u16) -> Option<Place> {
+        let mut sent = self.sessions.get(slot)?.sent();
+        sent.find(|state| state.packet_id == packet_id)?.place()
     }
 }

@@ -50,6 +50,13 @@ impl PostingRange {
         Some(Self { place, first: self.first + skipped, count: count as u32, bytes, ..*self })
     }
 
+    /// The part of the range below a posting number, if there is any.
+    pub(crate) fn until(&self, posting: u64) -> Option<Self> {
+        let count = u64::from(self.count).min(posting.saturating_sub(self.first));
+        let bytes = self.share(count);
+        (count > 0).then_some(Self { count: count as u32, bytes, ..*self })
+    }
+
     /// What `count` of its records take, as if all took the same.
     fn share(&self, count: u64) -> u64 {
         let share = u128::from(self.bytes) * u128::from(count) / u128::from(self.count.max(1));
@@ -82,8 +89,9 @@ impl Amount {
         Self { messages, bytes: self.bytes.saturating_add(other.bytes) }
     }
 
-    fn without(self, part: Self) -> Self {
-        Self { messages: self.messages - part.messages, bytes: self.bytes - part.bytes }
+    pub(super) fn without(self, part: Self) -> Self {
+        let messages = self.messages.saturating_sub(part.messages);
+        Self { messages, bytes: self.bytes.saturating_sub(part.bytes) }
     }
 }
 

@@ -7,18 +7,23 @@
 
 use super::bytes::{Input, Output};
 use super::postings::{Place, PostingRange};
+use super::record_parts::{
+    decode_bool, decode_cursor, decode_filters, decode_offset, decode_open, decode_options,
+    decode_pair, decode_replay, decode_retained, decode_sent, decode_sent_beside, encode_cursor,
+    encode_filters, encode_offset, encode_options, encode_pair, encode_posting_of, encode_replay,
+    encode_retained, encode_sent, encode_sent_beside, encode_will,
+};
 use crate::replay::Position;
-use ringlane_dataplane::log::format::COUNT_MAX;
 
 /// The version of all bodies that this release writes, in their first byte.
 const VERSION: u8 = 1;
 /// An interval that never ends, and a time that never comes.
-const NEVER: u32 = u32::MAX;
+pub(super) const NEVER: u32 = u32::MAX;
 
 /// Bytes of one range of postings.
 pub(super) const RANGE_BYTES: usize = 41;
 /// What records of one range may take in their log, so that sums do not run over.
-const BYTES_MAX: u64 = 1 << 48;
+pub(super) const BYTES_MAX: u64 = 1 << 48;
 
 /// What kind of record it is; the number in its head. Below 16 are no state records.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -44,10 +49,13 @@ pub(crate) enum Kind {
     Replay = 33,
     ReplayEnd = 34,
     RetainedCursors = 35,
+    SentBeside = 36,
+    ReplayBegin = 37,
+    ReplayDelivered = 38,
 }
 
 impl Kind {
-    const ALL: [Self; 20] = [
+    const ALL: [Self; 23] = [
         Self::SessionOpen,
         Self::SessionClosed,
         Self::SessionEnd,
@@ -68,6 +76,9 @@ impl Kind {
         Self::Replay,
         Self::ReplayEnd,
         Self::RetainedCursors,
+        Self::SentBeside,
+        Self::ReplayBegin,
+        Self::ReplayDelivered,
     ];
 
     fn from_u8(number: u8) -> Option<Self> {
@@ -121,10 +132,22 @@ pub(crate) struct FilterPostings<'a> {
 /// A QoS 2 message on its way to a subscriber: enough to send the same PUBLISH again.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct SentBody {
+    /// Its number among the postings of the session's partition; 0 for a message [`Beside`] them.
     pub(crate) posting: u64,
     pub(crate) place: Place,
     pub(crate) retain: bool,
     pub(crate) subscription_ids: Vec<u32>,
+}
+
+/// What a QoS 2 message is of that is no posting of its session.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Beside {
+    /// A retained message for a new subscription, or one of a subscription that has ended: it is
+    /// not read again after a crash, but its packet identifier is released before it is used again.
+    Unread,
+    /// A replay, which the record's topic names by its filter part; one that has ended if that is
+    /// empty.
+    Replay,
 }
 
 /// A retained message; cleared if the payload is empty [MQTT-3.3.1-6].
@@ -207,6 +230,14 @@ pub(crate) enum StateRecord<'a> {
         packet_id: u16,
         sent: SentBody,
     },
+    /// The same of a message that is no posting of the session.
+    SentBeside {
+        client_id: &'a str,
+        name: &'a str,
+        packet_id: u16,
+        what: Beside,
+        sent: SentBody,
+    },
     /// PUBREC was seen.
     Received {
         client_id: &'a str,
@@ -245,6 +276,19 @@ pub(crate) enum StateRecord<'a> {
     ReplayEnd {
         client_id: &'a str,
         name: &'a str,
+    },
+    /// A replay subscription was granted: what there was of its filter is gone.
+    ReplayBegin {
+        client_id: &'a str,
+        name: &'a str,
+        replay: ReplayBody,
+    },
+    /// Checkpoints only: messages at or above a replay's position that were completed with QoS 2, by
+    /// partition and offset.
+    ReplayDelivered {
+        client_id: &'a str,
+        name: &'a str,
+        done: Vec<(u32, u64)>,
     },
     /// Checkpoints only: the epochs of this log, with the first offset of each.
     Epochs {
@@ -291,6 +335,9 @@ impl<'a> StateRecord<'a> {
             Self::Replay { .. } => Kind::Replay,
             Self::ReplayEnd { .. } => Kind::ReplayEnd,
             Self::RetainedCursors { .. } => Kind::RetainedCursors,
+            Self::SentBeside { .. } => Kind::SentBeside,
+            Self::ReplayBegin { .. } => Kind::ReplayBegin,
+            Self::ReplayDelivered { .. } => Kind::ReplayDelivered,
         }
     }
 
@@ -310,6 +357,9 @@ impl<'a> StateRecord<'a> {
             | Self::Incoming { client_id, .. }
             | Self::Delivered { client_id, .. }
             | Self::Replay { client_id, .. }
+            | Self::SentBeside { client_id, .. }
+            | Self::ReplayBegin { client_id, .. }
+            | Self::ReplayDelivered { client_id, .. }
             | Self::ReplayEnd { client_id, .. } => client_id,
             Self::Postings { .. }
             | Self::PostingsPart { .. }
@@ -340,6 +390,9 @@ impl<'a> StateRecord<'a> {
             | StateRecord::Incoming { client_id, .. }
             | StateRecord::Delivered { client_id, .. }
             | StateRecord::Replay { client_id, .. }
+            | StateRecord::SentBeside { client_id, .. }
+            | StateRecord::ReplayBegin { client_id, .. }
+            | StateRecord::ReplayDelivered { client_id, .. }
             | StateRecord::ReplayEnd { client_id, .. } => *client_id = client,
             StateRecord::Postings { .. }
             | StateRecord::PostingsPart { .. }
@@ -356,7 +409,11 @@ impl<'a> StateRecord<'a> {
         match self {
             Self::Subscribe { filter, .. } | Self::Unsubscribe { filter, .. } => filter,
             Self::Retained { topic, .. } => topic,
-            Self::Replay { name, .. } | Self::ReplayEnd { name, .. } => name,
+            Self::Replay { name, .. }
+            | Self::ReplayEnd { name, .. }
+            | Self::ReplayBegin { name, .. }
+            | Self::ReplayDelivered { name, .. }
+            | Self::SentBeside { name, .. } => name,
             _ => "",
         }
     }
@@ -369,9 +426,7 @@ impl<'a> StateRecord<'a> {
             Self::SessionOpen { clean, expiry_secs, will, .. } => {
                 out.u8(u8::from(*clean) | u8::from(will.is_some()) << 1);
                 out.u32(*expiry_secs);
-                if let Some(will) = will {
-                    encode_will(out, will);
-                }
+                will.iter().for_each(|will| encode_will(out, will));
             }
             Self::SessionClosed { since_ms, expiry_secs, will_gone, .. } => {
                 out.u8(u8::from(*will_gone));
@@ -395,17 +450,15 @@ impl<'a> StateRecord<'a> {
             Self::PostingsPart { filters } => encode_filters(out, filters),
             Self::RetainedCursors { cursors } => out.list(cursors.iter(), encode_cursor),
             Self::Positions { positions } => {
-                out.list(positions.iter(), |out, (client, posting)| {
-                    out.text(client);
-                    out.u64(*posting);
-                })
+                out.list(positions.iter(), encode_posting_of);
             }
             Self::Sent { packet_id, sent, .. } => {
                 out.u16(*packet_id);
-                out.u8(u8::from(sent.retain));
-                out.u64(sent.posting);
-                encode_place(out, &sent.place);
-                out.list(sent.subscription_ids.iter(), |out, id| out.u32(*id));
+                encode_sent(out, sent);
+            }
+            Self::SentBeside { packet_id, what, sent, .. } => {
+                out.u16(*packet_id);
+                encode_sent_beside(out, *what, sent);
             }
             Self::Received { packet_id, .. }
             | Self::Completed { packet_id, .. }
@@ -417,15 +470,11 @@ impl<'a> StateRecord<'a> {
             Self::Delivered { postings, .. } => {
                 out.list(postings.iter(), |out, posting| out.u64(*posting));
             }
-            Self::Replay { replay, .. } => {
-                out.u8(encode_options(&replay.options));
-                out.u32(replay.options.id);
-                out.list(replay.positions.iter(), encode_position);
+            Self::Replay { replay, .. } | Self::ReplayBegin { replay, .. } => {
+                encode_replay(out, replay);
             }
-            Self::Epochs { epochs } => out.list(epochs.iter(), |out, (epoch, first)| {
-                out.u64(*epoch);
-                out.u64(*first);
-            }),
+            Self::ReplayDelivered { done, .. } => out.list(done.iter(), encode_offset),
+            Self::Epochs { epochs } => out.list(epochs.iter(), encode_pair),
         }
     }
 
@@ -457,12 +506,7 @@ fn decode_body<'a>(
     input: &mut Input<'a>,
 ) -> Option<StateRecord<'a>> {
     Some(match kind {
-        Kind::SessionOpen => {
-            let flags = input.u8().filter(|flags| *flags < 4)?;
-            let expiry_secs = input.u32()?;
-            let will = if flags & 2 != 0 { Some(decode_will(input)?) } else { None };
-            StateRecord::SessionOpen { client_id, clean: flags & 1 != 0, expiry_secs, will }
-        }
+        Kind::SessionOpen => decode_open(client_id, input)?,
         Kind::SessionClosed => {
             let will_gone = decode_bool(input)?;
             let (expiry_secs, since_ms) = (input.u32()?, input.u64()?);
@@ -489,12 +533,7 @@ fn decode_body<'a>(
             StateRecord::Positions { positions }
         }
         Kind::Sent => {
-            let packet_id = input.u16()?;
-            let retain = decode_bool(input)?;
-            let (posting, place) = (input.count()?, decode_place(input)?);
-            let subscription_ids = input.list(4, |input| input.u32())?;
-            let sent = SentBody { posting, place, retain, subscription_ids };
-            StateRecord::Sent { client_id, packet_id, sent }
+            StateRecord::Sent { client_id, packet_id: input.u16()?, sent: decode_sent(input)? }
         }
         Kind::Received => StateRecord::Received { client_id, packet_id: input.u16()? },
         Kind::Completed => StateRecord::Completed { client_id, packet_id: input.u16()? },
@@ -506,167 +545,24 @@ fn decode_body<'a>(
         Kind::Delivered => {
             StateRecord::Delivered { client_id, postings: input.list(8, |input| input.count())? }
         }
+        Kind::SentBeside => {
+            let packet_id = input.u16()?;
+            let (what, sent) = decode_sent_beside(input)?;
+            StateRecord::SentBeside { client_id, name: topic, packet_id, what, sent }
+        }
         Kind::Replay => {
-            let options = decode_options(input)?;
-            let positions = input.list(20, decode_position)?;
-            let replay = ReplayBody { options, positions };
-            StateRecord::Replay { client_id, name: topic, replay }
+            StateRecord::Replay { client_id, name: topic, replay: decode_replay(input)? }
+        }
+        Kind::ReplayBegin => {
+            StateRecord::ReplayBegin { client_id, name: topic, replay: decode_replay(input)? }
+        }
+        Kind::ReplayDelivered => {
+            let done = input.list(12, decode_offset)?;
+            StateRecord::ReplayDelivered { client_id, name: topic, done }
         }
         Kind::ReplayEnd => StateRecord::ReplayEnd { client_id, name: topic },
-        Kind::Epochs => {
-            let epochs = input.list(16, |input| Some((input.count()?, input.count()?)))?;
-            StateRecord::Epochs { epochs }
-        }
+        Kind::Epochs => StateRecord::Epochs { epochs: input.list(16, decode_pair)? },
     })
-}
-
-fn decode_bool(input: &mut Input<'_>) -> Option<bool> {
-    match input.u8()? {
-        0 => Some(false),
-        1 => Some(true),
-        _ => None,
-    }
-}
-
-fn decode_qos(qos: u8) -> Option<u8> {
-    (qos <= 2).then_some(qos)
-}
-
-fn encode_secs(out: &mut Output<'_>, secs: Option<u32>) {
-    out.u32(secs.unwrap_or(NEVER));
-}
-
-fn decode_secs(input: &mut Input<'_>) -> Option<Option<u32>> {
-    Some(Some(input.u32()?).filter(|secs| *secs != NEVER))
-}
-
-fn encode_place(out: &mut Output<'_>, place: &Place) {
-    out.u32(place.partition);
-    out.u64(place.epoch);
-    out.u64(place.offset);
-}
-
-fn decode_place(input: &mut Input<'_>) -> Option<Place> {
-    Some(Place { partition: input.u32()?, epoch: input.count()?, offset: input.count()? })
-}
-
-fn encode_position(out: &mut Output<'_>, position: &Position) {
-    out.u32(position.partition);
-    out.u64(position.epoch);
-    out.u64(position.next);
-}
-
-fn decode_position(input: &mut Input<'_>) -> Option<Position> {
-    Some(Position { partition: input.u32()?, epoch: input.count()?, next: input.count()? })
-}
-
-fn encode_options(options: &SubscriptionOptions) -> u8 {
-    options.qos | u8::from(options.no_local) << 2 | u8::from(options.retain_as_published) << 3
-}
-
-fn decode_options(input: &mut Input<'_>) -> Option<SubscriptionOptions> {
-    let bits = input.u8().filter(|bits| *bits < 16)?;
-    Some(SubscriptionOptions {
-        qos: decode_qos(bits & 3)?,
-        no_local: bits & 4 != 0,
-        retain_as_published: bits & 8 != 0,
-        id: input.u32()?,
-    })
-}
-
-fn encode_will(out: &mut Output<'_>, will: &WillBody<'_>) {
-    out.u8(will.qos | u8::from(will.retain) << 2);
-    out.u32(will.delay_secs);
-    encode_secs(out, will.message_expiry_secs);
-    out.text(will.topic);
-    out.bytes(will.properties);
-    out.bytes(will.payload);
-}
-
-fn decode_will<'a>(input: &mut Input<'a>) -> Option<WillBody<'a>> {
-    let bits = input.u8().filter(|bits| *bits < 8)?;
-    Some(WillBody {
-        qos: decode_qos(bits & 3)?,
-        retain: bits & 4 != 0,
-        delay_secs: input.u32()?,
-        message_expiry_secs: decode_secs(input)?,
-        topic: input.text()?,
-        properties: input.bytes()?,
-        payload: input.bytes()?,
-    })
-}
-
-fn encode_retained(out: &mut Output<'_>, retained: &RetainedBody<'_>) {
-    encode_place(out, &retained.place);
-    out.u64(retained.publisher);
-    out.u64(retained.accepted_ms);
-    encode_secs(out, retained.expiry_secs);
-    out.u8(retained.qos | u8::from(retained.memory) << 2);
-    out.bytes(retained.properties);
-    out.bytes(retained.payload);
-}
-
-fn decode_retained<'a>(input: &mut Input<'a>) -> Option<RetainedBody<'a>> {
-    let place = decode_place(input)?;
-    let (publisher, accepted_ms) = (input.u64()?, input.u64()?);
-    let expiry_secs = decode_secs(input)?;
-    let bits = input.u8().filter(|bits| *bits < 8)?;
-    Some(RetainedBody {
-        place,
-        memory: bits & 4 != 0,
-        publisher,
-        accepted_ms,
-        expiry_secs,
-        qos: decode_qos(bits & 3)?,
-        properties: input.bytes()?,
-        payload: input.bytes()?,
-    })
-}
-
-fn encode_cursor(out: &mut Output<'_>, cursor: &Cursor) {
-    out.u32(cursor.partition);
-    out.u8(u8::from(cursor.memory));
-    out.u64(cursor.epoch);
-    out.u64(cursor.next);
-}
-
-fn encode_filters(out: &mut Output<'_>, filters: &[FilterPostings<'_>]) {
-    out.list(filters.iter(), |out, postings| {
-        out.text(postings.filter);
-        out.list(postings.ranges.iter(), |out, range| {
-            encode_place(out, &range.place);
-            out.u64(range.first);
-            out.u32(range.count);
-            out.u64(range.bytes);
-            out.u8(u8::from(range.droppable));
-        });
-    });
-}
-
-fn decode_filters<'a>(input: &mut Input<'a>) -> Option<Vec<FilterPostings<'a>>> {
-    input.list(6, |input| {
-        let filter = input.text()?;
-        Some(FilterPostings { filter, ranges: input.list(RANGE_BYTES, decode_range)? })
-    })
-}
-
-fn decode_cursor(input: &mut Input<'_>) -> Option<Cursor> {
-    Some(Cursor {
-        partition: input.u32()?,
-        memory: decode_bool(input)?,
-        epoch: input.count()?,
-        next: input.count()?,
-    })
-}
-
-/// A range with numbers that nothing counts to is none.
-fn decode_range(input: &mut Input<'_>) -> Option<PostingRange> {
-    let place = decode_place(input)?;
-    let (first, count) = (input.count()?, input.u32()?);
-    let (bytes, droppable) = (input.u64()?, decode_bool(input)?);
-    let fits = |start: u64| start + u64::from(count) <= COUNT_MAX;
-    let valid = count > 0 && fits(first) && fits(place.offset) && bytes <= BYTES_MAX;
-    valid.then_some(PostingRange { place, first, count, bytes, droppable })
 }
 
 #[cfg(test)]

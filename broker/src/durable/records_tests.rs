@@ -1,6 +1,7 @@
 //! Every kind of record comes back as it went in, as the document says, and nothing else is read.
 
 use super::*;
+use ringlane_dataplane::log::format::COUNT_MAX;
 
 fn place(partition: u32, epoch: u64, offset: u64) -> Place {
     Place { partition, epoch, offset }
@@ -20,10 +21,45 @@ fn will() -> WillBody<'static> {
 
 /// One record of each kind, in the order of the kinds.
 pub(crate) fn samples() -> Vec<StateRecord<'static>> {
+    let mut samples = first_samples();
+    samples.extend(later_samples());
+    samples
+}
+
+fn options() -> SubscriptionOptions {
+    SubscriptionOptions { qos: 2, no_local: true, retain_as_published: false, id: 9 }
+}
+
+fn replay() -> ReplayBody {
+    let position = Position { partition: 2, epoch: 7, next: 103 };
+    ReplayBody { options: options(), positions: vec![position] }
+}
+
+fn later_samples() -> Vec<StateRecord<'static>> {
+    let client_id = "c1";
+    vec![
+        StateRecord::SentBeside {
+            client_id,
+            name: "a/+",
+            packet_id: 258,
+            what: Beside::Replay,
+            sent: SentBody {
+                posting: 0,
+                place: place(2, 7, 102),
+                retain: false,
+                subscription_ids: vec![9],
+            },
+        },
+        StateRecord::ReplayBegin { client_id, name: "$replay/-15m/a/+", replay: replay() },
+        StateRecord::ReplayDelivered { client_id, name: "$replay/-15m/a/+", done: vec![(2, 104)] },
+    ]
+}
+
+fn first_samples() -> Vec<StateRecord<'static>> {
     let client_id = "c1";
     let range =
         PostingRange { place: place(2, 7, 100), first: 41, count: 3, bytes: 250, droppable: true };
-    let options = SubscriptionOptions { qos: 2, no_local: true, retain_as_published: false, id: 9 };
+    let options = options();
     let sent = SentBody {
         posting: 43,
         place: place(2, 7, 102),
@@ -40,8 +76,6 @@ pub(crate) fn samples() -> Vec<StateRecord<'static>> {
         properties: &[],
         payload: b"on",
     };
-    let position = Position { partition: 2, epoch: 7, next: 103 };
-    let replay = ReplayBody { options, positions: vec![position] };
     vec![
         StateRecord::SessionOpen { client_id, clean: true, expiry_secs: 300, will: Some(will()) },
         StateRecord::SessionClosed {
@@ -71,7 +105,7 @@ pub(crate) fn samples() -> Vec<StateRecord<'static>> {
         StateRecord::PostingsPart {
             filters: vec![FilterPostings { filter: "a/+", ranges: vec![range] }],
         },
-        StateRecord::Replay { client_id, name: "$replay/-15m/a/+", replay },
+        StateRecord::Replay { client_id, name: "$replay/-15m/a/+", replay: replay() },
         StateRecord::ReplayEnd { client_id, name: "$replay/-15m/a/+" },
         StateRecord::RetainedCursors {
             cursors: vec![Cursor { partition: 2, memory: false, epoch: 7, next: 6 }],

@@ -1,14 +1,15 @@
 //! The first turn of a core: its sessions are there again, as they were before the start.
 
 use super::model::{PartitionState, RetainedState};
-use super::records::{StateRecord, SubscriptionOptions};
+use super::records::{Beside, StateRecord, SubscriptionOptions};
 use super::session::{Presence, SentState, SessionState, WillState};
 use super::start::CoreState;
 use crate::delivery::{Subscriber, Target};
-use crate::groups::{GroupKey, Member};
+use crate::groups::{Errand, GroupKey, Member};
 use crate::service::{Broker, Timer, Turn};
 use crate::session::{
-    NEVER_EXPIRES, Pending, SessionId, Subscription, SubscriptionIds, SubscriptionKind, WillMessage,
+    NEVER_EXPIRES, NOT_POSTED, Pending, SessionId, Subscription, SubscriptionIds, SubscriptionKind,
+    WillMessage,
 };
 use ringlane_dataplane::batch::Level;
 use ringlane_dataplane::ids::{Offset, PartitionId};
@@ -92,16 +93,19 @@ impl Broker {
         let (Some(durable), Some(held)) = (&self.durable, self.sessions.get_mut(id)) else {
             return;
         };
-        for SentState { packet_id, received, sent } in session.sent() {
+        for state in session.sent() {
+            let SentState { packet_id, sent, beside, .. } = state;
+            let replay = beside.as_ref().filter(|(what, _)| *what == Beside::Replay);
+            let replay = replay.and_then(|(_, f)| self.replays.restore_exchange(id, f, sent.place));
             let pending = Pending {
                 message: durable.catch_ups.nothing(),
                 qos: QoS::ExactlyOnce,
                 retain: sent.retain,
                 ids: SubscriptionIds::from_slice(&sent.subscription_ids),
-                ticket: None,
-                posting: sent.posting,
+                ticket: replay.map(|ticket| Box::new(Errand::Replay(ticket))),
+                posting: state.posting().unwrap_or(NOT_POSTED),
             };
-            held.outbound.restore(*packet_id, pending, (!*received).then_some(sent.place));
+            held.outbound.restore(*packet_id, pending, state.place());
             held.outbound.set_frontier(session.position);
             self.metrics.inflight_messages.add(1);
         }

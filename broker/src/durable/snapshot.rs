@@ -7,7 +7,7 @@
 
 use super::model::PartitionState;
 use super::postings::PostingRange;
-use super::records::{FilterPostings, StateRecord};
+use super::records::{FilterPostings, StateRecord, SubscriptionOptions};
 use super::session::{Presence, SessionState};
 
 /// Where the next piece begins.
@@ -73,19 +73,34 @@ impl PartitionState {
         for held in &session.subscriptions {
             let Some(filter) = self.filters.get(held.filter) else { continue };
             let (filter, options, since) = (&*filter.name, held.options, held.since);
+            for tail in session.tails().filter(|tail| tail.before.filter == held.filter) {
+                let (options, since) = (tail.before.options, tail.before.since);
+                each(&StateRecord::Subscribe { client_id, filter, options, since });
+                let (options, since) = (SubscriptionOptions { qos: 0, ..options }, tail.until);
+                each(&StateRecord::Subscribe { client_id, filter, options, since });
+            }
             each(&StateRecord::Subscribe { client_id, filter, options, since });
         }
         each(&StateRecord::Positions { positions: vec![(client_id, session.position)] });
         for state in session.sent() {
             let (packet_id, sent) = (state.packet_id, state.sent.clone());
-            each(&StateRecord::Sent { client_id, packet_id, sent });
+            each(&match &state.beside {
+                None => StateRecord::Sent { client_id, packet_id, sent },
+                Some((what, name)) => {
+                    let what = *what;
+                    StateRecord::SentBeside { client_id, name, packet_id, what, sent }
+                }
+            });
             if state.received {
                 each(&StateRecord::Received { client_id, packet_id });
             }
         }
         for replay in &session.replays {
-            let (name, replay) = (&*replay.name, replay.body());
-            each(&StateRecord::Replay { client_id, name, replay });
+            let (name, done) = (&*replay.name, replay.delivered());
+            each(&StateRecord::Replay { client_id, name, replay: replay.body() });
+            if !done.is_empty() {
+                each(&StateRecord::ReplayDelivered { client_id, name, done });
+            }
         }
         let packet_ids = session.incoming();
         if !packet_ids.is_empty() {

@@ -54,6 +54,9 @@ impl Recovery {
             if head.flags.qos() == 2 && head.packet_id != 0 {
                 self.state.receive(client_id, head.packet_id);
             }
+            if head.flags.will() {
+                self.state.apply(&StateRecord::WillGone { client_id });
+            }
             return;
         }
         self.on_state(record);
@@ -248,6 +251,7 @@ impl CoreState {
 
 #[cfg(test)]
 mod tests {
+    use super::super::records::WillBody;
     use super::*;
     use ringlane_dataplane::log::record::{EXPIRY_NONE, RecordFlags, RecordHead};
 
@@ -278,5 +282,36 @@ mod tests {
         let state = recovery.finish().expect("good records");
         let session = state.find("c").and_then(|slot| state.session(slot)).expect("a session");
         assert_eq!(session.incoming(), [7]);
+    }
+
+    /// The log may end behind it, before the record that says the same.
+    #[test]
+    fn a_will_that_was_published_is_not_there_any_more() {
+        let will = WillBody {
+            topic: "t",
+            payload: b"gone",
+            properties: &[],
+            qos: 1,
+            retain: false,
+            delay_secs: 0,
+            message_expiry_secs: None,
+        };
+        let (client_id, expiry_secs) = ("c", 9);
+        let will = Some(will);
+        let open = StateRecord::SessionOpen { client_id, clean: true, expiry_secs, will };
+        let mut body = Vec::new();
+        open.encode(&mut body);
+        let has_will = |flags: RecordFlags| {
+            let mut recovery = Recovery::new(1);
+            recovery.on_record(&record(RecordKind(open.kind() as u8), 0, &body));
+            let mut publish = record(RecordKind::PUBLISH, 0, b"gone");
+            publish.head.flags = flags;
+            recovery.on_record(&publish);
+            let state = recovery.finish().expect("good records");
+            let session = state.find("c").and_then(|slot| state.session(slot));
+            session.is_some_and(|session| session.will.is_some())
+        };
+        assert!(has_will(RecordFlags::new(1, false)), "another message of the client");
+        assert!(!has_will(RecordFlags::new(1, false).with_will()));
     }
 }

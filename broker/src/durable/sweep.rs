@@ -2,7 +2,7 @@
 
 use super::model::PartitionState;
 use super::postings::Place;
-use super::records::{Cursor, StateRecord};
+use super::records::{Beside, Cursor, StateRecord};
 use super::session::Presence;
 use hashbrown::HashMap;
 
@@ -55,7 +55,9 @@ impl Sweep {
     /// A record is appended while a walk is under way: an exchange that begins now may be of a
     /// session that was visited, and its filter may go before its postings are gone through.
     pub(crate) fn note(&mut self, record: &StateRecord<'_>) {
-        if let StateRecord::Sent { sent, .. } = record {
+        if let StateRecord::Sent { sent, .. }
+        | StateRecord::SentBeside { what: Beside::Replay, sent, .. } = record
+        {
             self.need_place(sent.place);
         }
     }
@@ -105,7 +107,7 @@ impl PartitionState {
         for slot in from..end {
             let Some(session) = self.sessions.get(slot) else { continue };
             let mut is_behind = false;
-            for subscription in &session.subscriptions {
+            for (subscription, _) in session.owing() {
                 let from = session.owed_from(subscription);
                 let lowest = sweep.owed_from.entry(subscription.filter).or_insert(from);
                 *lowest = from.min(*lowest);

@@ -37,6 +37,8 @@ pub(crate) struct Wanted {
 pub(crate) struct Stored {
     pub(crate) message: Message,
     pub(crate) offset: u64,
+    /// The epoch of the record.
+    pub(crate) epoch: u64,
     /// When it was accepted (Unix time, ms).
     pub(crate) unix_ms: u64,
 }
@@ -132,5 +134,5 @@ pub(super) fn stored_for_tests(offset: u64, unix_ms: u64) -> Stored {
         retain: false,
     };
     let message = Message::new(head, "t", &[], b"", &mut Vec::new());
-    Stored { message, offset, unix_ms }
+    Stored { message, offset, epoch: 1, unix_ms }
 }

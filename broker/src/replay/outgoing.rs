@@ -1,15 +1,16 @@
 //! A replayed message on its last way, with what the client is told besides as far as its Maximum
 //! Packet Size has room for it: a message that fits without is never left out.
 
-use super::mail::{Credit, ReplayId, ReplayMail, Stored};
+use super::mail::{Credit, ReplayId, ReplayMail, Source, Stored};
 use super::name;
+use super::part::Amount;
 use super::properties;
 use super::subscription::{Outgoing, Replay};
 use super::table::Ticket;
 use super::token;
 use crate::groups::Errand;
 use crate::service::{Broker, Turn};
-use crate::session::{NOT_POSTED, Pending, SubscriptionIds};
+use crate::session::{NOT_POSTED, Pending, SessionId, SubscriptionIds};
 use ringlane_dataplane::ids::PartitionId;
 use ringlane_dataplane::message::Message;
 use ringlane_mqtt::QoS;
@@ -37,11 +38,15 @@ pub(super) enum Form {
 impl Broker {
     /// Sends a message to a client that takes more.
     pub(super) fn send_replayed(&mut self, turn: &mut Turn<'_>, id: ReplayId, outgoing: Outgoing) {
-        let Outgoing { stored, partition, qos, with_token } = outgoing;
+        let Outgoing { stored, partition, qos, with_token, is_known } = outgoing;
         let Some(replay) = self.replays.get_mut(id) else { return };
         let (session, source) = (replay.session, replay.source(partition));
         let credit = replay.part_mut(partition).and_then(|part| part.take_spent());
-        let ticket = Ticket { replay: id, partition, offset: stored.offset };
+        if is_known {
+            return self.give_credit(turn, source, credit);
+        }
+        let (offset, epoch) = (stored.offset, stored.epoch);
+        let ticket = Ticket { replay: id, partition, offset, epoch };
         let mut pending = pending(replay, &stored.message, qos, ticket);
         let token = with_token.then(|| token::encode(&replay.handed(), self.replay_seed));
         let token = token.filter(|token| name::has_room_for(token, &replay.filter));
@@ -54,8 +59,38 @@ impl Broker {
         if form.is_some() {
             self.send_now(turn, session, pending);
         }
+        self.give_credit(turn, source, credit);
+    }
+
+    fn give_credit(&mut self, turn: &mut Turn<'_>, source: Source, credit: Option<Amount>) {
         if let Some(amount) = credit {
-            self.send_to_owner(turn, partition, ReplayMail::Credit(Credit { source, amount }));
+            let credit = ReplayMail::Credit(Credit { source, amount });
+            self.send_to_owner(turn, source.partition, credit);
+        }
+    }
+
+    /// The message of an exchange was read again: as far as the client takes it, it says where it
+    /// lies, as it did before.
+    pub(crate) fn with_place(
+        &mut self,
+        turn: &Turn<'_>,
+        session: SessionId,
+        ticket: &Ticket,
+        message: Message,
+        unix_ms: u64,
+    ) -> Message {
+        let link = self.sessions.get(session).and_then(|held| held.link.as_ref());
+        if link.is_none_or(|link| !link.version.is_v5()) {
+            return message;
+        }
+        let mut all = message.properties().to_vec();
+        properties::put_place(&mut all, ticket.partition, ticket.offset, unix_ms);
+        let placed = self.maker.make(*message.head(), message.topic(), &all, message.payload());
+        let (qos, ids, posting) = (QoS::ExactlyOnce, SubscriptionIds::None, NOT_POSTED);
+        let pending = Pending { message: placed, qos, retain: false, ids, ticket: None, posting };
+        match self.is_small_enough(turn.now, session, &pending) {
+            true => pending.message,
+            false => message,
         }
     }
 

@@ -5,7 +5,8 @@ use super::mail::Stored;
 use super::token::Position;
 use ringlane_dataplane::ids::PartitionId;
 use ringlane_dataplane::time::Nanos;
-use std::collections::VecDeque;
+use ringlane_mqtt::QoS;
+use std::collections::{BTreeMap, VecDeque};
 
 /// Messages and bytes of one partition that its owner may be ahead of the client by.
 pub(crate) const WINDOW_MESSAGES: u32 = 512;
@@ -44,6 +45,9 @@ pub(crate) struct Part {
     queue: VecDeque<Stored>,
     /// Handed with QoS 1 or 2, in order; at the front is one that is not acknowledged.
     inflight: VecDeque<Handed>,
+    /// Handed with QoS 2, at or above the position, and whether the client is done with them: they
+    /// are not handed again, whatever becomes of the connection.
+    exact: BTreeMap<u64, bool>,
     /// Taken from the queue, and not given back to the owner as credit.
     spent: Amount,
     /// Since when nothing is known to come next.
@@ -63,6 +67,7 @@ impl Part {
             at_end: false,
             queue: VecDeque::new(),
             inflight: VecDeque::new(),
+            exact: BTreeMap::new(),
             spent: Amount::default(),
             silent_since: Nanos::NEVER,
         }
@@ -74,6 +79,11 @@ impl Part {
         self.spent = Amount::default();
         (self.is_open, self.at_end) = (false, false);
         self.silent_since = Nanos::NEVER;
+    }
+
+    /// A message was handed with QoS 2 before the broker was started.
+    pub(crate) fn set_exact(&mut self, offset: u64, is_done: bool) {
+        self.exact.insert(offset, is_done);
     }
 
     /// What was handed and is not acknowledged is to be handed again: nobody else does it.
@@ -105,17 +115,25 @@ impl Part {
         self.queue.front()
     }
 
-    /// Hands out what comes next. `acknowledged` says whether its end will be told.
-    pub(crate) fn take(&mut self, now: Nanos, acknowledged: bool) -> Option<Stored> {
+    /// Hands out what comes next, and whether that was done before with QoS 2. With QoS 1 and 2 its end
+    /// will be told.
+    pub(crate) fn take(&mut self, now: Nanos, qos: QoS) -> Option<(Stored, bool)> {
         let stored = self.queue.pop_front()?;
-        self.handed = stored.offset + 1;
+        let offset = stored.offset;
+        self.handed = offset + 1;
         self.spent.messages += 1;
         self.spent.bytes += stored.bytes();
-        if acknowledged {
-            self.inflight.push_back(Handed { offset: stored.offset, done: false });
+        let known = self.exact.get(&offset).copied();
+        if known.is_some() || qos != QoS::AtMostOnce {
+            self.inflight.push_back(Handed { offset, done: false });
+        }
+        match known {
+            Some(true) => self.on_done(offset),
+            None if qos == QoS::ExactlyOnce => drop(self.exact.insert(offset, false)),
+            Some(false) | None => {}
         }
         self.settle(now);
-        Some(stored)
+        Some((stored, known.is_some()))
     }
 
     fn settle(&mut self, now: Nanos) {
@@ -127,12 +145,18 @@ impl Part {
 
     /// The client is done with a message.
     pub(crate) fn on_done(&mut self, offset: u64) {
+        if let Some(is_done) = self.exact.get_mut(&offset) {
+            *is_done = true;
+        }
         let at = self.inflight.partition_point(|handed| handed.offset < offset);
         if let Some(handed) = self.inflight.get_mut(at).filter(|handed| handed.offset == offset) {
             handed.done = true;
         }
         while self.inflight.front().is_some_and(|handed| handed.done) {
             self.inflight.pop_front();
+        }
+        if !self.exact.is_empty() {
+            self.exact = self.exact.split_off(&self.done().next);
         }
     }
 
@@ -177,6 +201,9 @@ mod tests {
     use super::*;
 
     const NOW: Nanos = Nanos::from_secs(1);
+    const ONE: QoS = QoS::AtLeastOnce;
+    const ZERO: QoS = QoS::AtMostOnce;
+    const TWO: QoS = QoS::ExactlyOnce;
 
     fn open() -> Part {
         let mut part = Part::new(PartitionId(3), 1, 0);
@@ -190,8 +217,8 @@ mod tests {
         assert_eq!((part.done().next, part.done().epoch), (10, 2));
         part.on_batch(NOW, vec![stored(11, 0), stored(13, 0)], 14, false);
         assert_eq!(part.handed().next, 10, "the one at 11 is not handed yet");
-        assert!(part.take(NOW, true).is_some_and(|stored| stored.offset == 11));
-        assert!(part.take(NOW, true).is_some());
+        assert!(part.take(NOW, ONE).is_some_and(|(stored, _)| stored.offset == 11));
+        assert!(part.take(NOW, ONE).is_some());
         assert_eq!((part.handed().next, part.done().next), (14, 11));
         part.on_done(13);
         assert_eq!(part.done().next, 11, "out of order");
@@ -205,7 +232,7 @@ mod tests {
     fn a_pause_forgets_what_was_not_handed() {
         let mut part = open();
         part.on_batch(NOW, vec![stored(11, 0), stored(13, 0)], 14, false);
-        part.take(NOW, false);
+        part.take(NOW, ZERO);
         part.pause();
         assert!(part.head().is_none() && !part.is_open());
         assert_eq!(part.done().next, 12);
@@ -215,12 +242,50 @@ mod tests {
     fn what_was_not_acknowledged_can_be_handed_again() {
         let mut part = open();
         part.on_batch(NOW, vec![stored(11, 0), stored(13, 0)], 14, false);
-        part.take(NOW, true);
-        part.take(NOW, true);
+        part.take(NOW, ONE);
+        part.take(NOW, ONE);
         part.on_done(11);
         part.pause();
         part.rewind();
         assert_eq!((part.handed().next, part.done().next), (13, 13));
+    }
+
+    #[test]
+    fn what_was_sent_with_qos_2_is_not_handed_again() {
+        let offsets = [11, 12, 13, 14];
+        let read = |part: &mut Part| {
+            part.on_batch(NOW, offsets.map(|offset| stored(offset, 0)).into(), 15, false);
+        };
+        let mut part = open();
+        read(&mut part);
+        for qos in [ONE, TWO, TWO, ONE] {
+            assert!(part.take(NOW, qos).is_some_and(|(_, is_known)| !is_known));
+        }
+        part.on_done(12);
+        part.pause();
+        part.rewind();
+        part.on_opened(NOW, 2, 11, 15);
+        read(&mut part);
+        let known = offsets.map(|_| part.take(NOW, ONE).is_some_and(|(_, is_known)| is_known));
+        assert_eq!(known, [false, true, true, false]);
+        part.on_done(11);
+        assert_eq!(part.done().next, 13, "its exchange goes on");
+        part.on_done(13);
+        part.on_done(14);
+        assert_eq!((part.done().next, part.exact.len()), (15, 0));
+    }
+
+    #[test]
+    fn what_was_completed_before_a_start_is_passed_over() {
+        let mut part = open();
+        part.set_exact(11, false);
+        part.set_exact(12, true);
+        part.on_done(11);
+        part.on_batch(NOW, vec![stored(11, 0), stored(12, 0), stored(13, 0)], 14, true);
+        assert!(part.take(NOW, TWO).is_some_and(|(_, is_known)| is_known));
+        assert!(part.take(NOW, TWO).is_some_and(|(_, is_known)| is_known));
+        assert_eq!(part.done().next, 13);
+        assert!(part.take(NOW, TWO).is_some_and(|(_, is_known)| !is_known));
     }
 
     #[test]
@@ -230,7 +295,7 @@ mod tests {
         part.on_batch(NOW, many, 10 + u64::from(WINDOW_MESSAGES), false);
         let mut given = 0;
         for taken in 1..=WINDOW_MESSAGES {
-            assert!(part.take(NOW, false).is_some());
+            assert!(part.take(NOW, ZERO).is_some());
             given += part.take_spent().map_or(0, |amount| amount.messages);
             assert!(taken - given < WINDOW_MESSAGES / 2, "half of the window is always free");
         }
@@ -243,11 +308,11 @@ mod tests {
         assert_eq!(part.awaited_since(), Some(NOW));
         part.on_batch(NOW, vec![stored(11, 0)], 12, true);
         assert!(part.has_stored() && part.awaited_since().is_none());
-        part.take(NOW, false);
+        part.take(NOW, ZERO);
         assert!(part.awaited_since().is_none());
         part.on_batch(NOW, vec![stored(20, 0)], 21, false);
         assert!(!part.has_stored(), "it came since");
-        part.take(NOW, false);
+        part.take(NOW, ZERO);
         assert_eq!(part.awaited_since(), Some(NOW));
     }
 }

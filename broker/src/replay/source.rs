@@ -250,14 +250,14 @@ impl Reading {
             Next::Wait => return Taken::Nothing,
         };
         *budget = budget.saturating_sub(record.bytes() + RECORD_COST_BYTES);
-        let RecordHead { offset, unix_ms, .. } = record.head;
+        let RecordHead { offset, epoch, unix_ms, .. } = record.head;
         if self.opening.flatten().is_some_and(|since| unix_ms < since) {
             return Taken::Record;
         }
         if is_wanted(&self.wanted, &record, &tools.clocks) {
             let says_where = self.wanted.says_where.then_some(self.source.partition);
             let message = make(&record, says_where, tools, &mut self.scratch);
-            let one = Stored { message, offset: offset.0, unix_ms };
+            let one = Stored { message, offset: offset.0, epoch, unix_ms };
             self.messages_left = self.messages_left.saturating_sub(1);
             self.bytes_left -= one.bytes() as i64;
             stored.push(one);

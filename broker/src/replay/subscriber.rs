@@ -13,12 +13,7 @@ use crate::session::SessionId;
 use ringlane_dataplane::ids::PartitionId;
 use ringlane_dataplane::time::Nanos;
 use ringlane_mqtt::topic::level_count;
-use ringlane_mqtt::{QoS, ReasonCode, SubscribeFilter};
-
-/// The highest QoS that is granted. What a replay sends is not recorded before it goes out, as exactly
-/// once asks for: after a crash the packet identifier of an exchange that is half done could be that
-/// of another message, which its client would take for the one it has [MQTT-4.3.3-10].
-const QOS_MAX: QoS = QoS::AtLeastOnce;
+use ringlane_mqtt::{ReasonCode, SubscribeFilter};
 
 /// Bytes that are handed out in one turn, to all clients together; what is left comes in the next.
 const TURN_BYTES: usize = 256 * 1024;
@@ -43,9 +38,8 @@ impl Broker {
     ) -> ReasonCode {
         match self.check_replay(turn.now, pending.session, filter.filter) {
             Ok((parsed, starts)) => {
-                let qos = filter.qos.min(QOS_MAX);
                 let options = SubscriptionOptions {
-                    qos: qos as u8,
+                    qos: filter.qos as u8,
                     no_local: filter.no_local,
                     retain_as_published: false,
                     id: subscription_id,
@@ -53,7 +47,7 @@ impl Broker {
                 let kept = name::kept(filter.filter, &parsed);
                 let names = (&*kept, parsed.filter);
                 self.begin_replay(turn, names, options, &starts, pending);
-                ReasonCode(qos as u8)
+                ReasonCode(filter.qos as u8)
             }
             Err((reason, text)) => {
                 pending.text.get_or_insert_with(|| text.to_owned());
@@ -448,6 +442,11 @@ impl Broker {
             *budget = budget.saturating_sub(LOOK_BYTES + PART_BYTES * replay.parts.len());
             match replay.merged(turn.now) {
                 Merged::Message(index) => {
+                    if replay.sends_exactly_once(index) && self.state_waits(session) {
+                        self.pump_at_retry(turn, session);
+                        return next;
+                    }
+                    let Some(replay) = self.replays.get_mut(id) else { continue };
                     if let Some(outgoing) = replay.take(index, turn.now) {
                         let bytes = usize::try_from(outgoing.stored.bytes()).unwrap_or(usize::MAX);
                         *budget = budget.saturating_sub(bytes);

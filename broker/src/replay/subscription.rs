@@ -32,6 +32,8 @@ pub(super) struct Outgoing {
     pub(super) partition: PartitionId,
     pub(super) qos: QoS,
     pub(super) with_token: bool,
+    /// Whether it was sent before with QoS 2: its exchange goes on by itself, or is over.
+    pub(super) is_known: bool,
 }
 
 /// What the merge has.
@@ -67,6 +69,8 @@ pub(crate) struct Replay {
     pub(super) is_granted: bool,
     /// Whether partitions are being read for it.
     pub(super) is_active: bool,
+    /// Whether its session's log knows that it has begun.
+    pub(super) is_recorded: bool,
     notes: Vec<String>,
     notes_left_out: u64,
     since_token: u32,
@@ -101,6 +105,7 @@ impl Replay {
             is_replaced: false,
             is_granted: false,
             is_active: false,
+            is_recorded: false,
             notes: Vec::new(),
             notes_left_out: 0,
             since_token: 0,
@@ -205,13 +210,22 @@ impl Replay {
         }
     }
 
+    /// Whether the head of a partition goes out with QoS 2, which has to be recorded before.
+    pub(super) fn sends_exactly_once(&self, index: usize) -> bool {
+        let head = self.parts[index].head();
+        head.is_some_and(|head| self.qos(head.message.head().qos) == QoS::ExactlyOnce)
+    }
+
     /// Hands out the head of a partition.
     pub(super) fn take(&mut self, index: usize, now: Nanos) -> Option<Outgoing> {
         let qos = self.qos(self.parts[index].head()?.message.head().qos);
         let part = &mut self.parts[index];
-        let stored = part.take(now, qos != QoS::AtMostOnce)?;
+        let (stored, is_known) = part.take(now, qos)?;
         let (partition, was_stored) = (part.partition, part.was_stored(stored.offset));
         self.has_moved = true;
+        if is_known {
+            return Some(Outgoing { stored, partition, qos, with_token: false, is_known });
+        }
         // It may be the last stored one: none is known to follow.
         let may_be_last = was_stored && !self.parts.iter().any(Part::has_stored);
         self.since_token += 1;
@@ -222,7 +236,7 @@ impl Replay {
         if with_token {
             (self.since_token, self.token_at) = (0, now);
         }
-        Some(Outgoing { stored, partition, qos, with_token })
+        Some(Outgoing { stored, partition, qos, with_token, is_known })
     }
 
     /// How far the client was handed everything: what a token says.
@@ -235,6 +249,13 @@ impl Replay {
         self.has_moved = true;
         if let Some(part) = self.part_mut(partition) {
             part.on_done(offset);
+        }
+    }
+
+    /// A message was sent with QoS 2 before the broker was started.
+    pub(super) fn set_exact(&mut self, partition: u32, offset: u64, is_done: bool) {
+        if let Some(part) = self.part_mut(PartitionId(partition)) {
+            part.set_exact(offset, is_done);
         }
     }
 

@@ -4,7 +4,7 @@ use super::line::Line;
 use super::mail::ReplayId;
 use super::room::Room;
 use super::subscription::Replay;
-use crate::durable::SubscriptionOptions;
+use crate::durable::{Place, SubscriptionOptions};
 use crate::session::SessionId;
 use hashbrown::{HashMap, HashSet};
 use ringlane_dataplane::ids::PartitionId;
@@ -18,6 +18,15 @@ pub(crate) struct Ticket {
     pub(super) replay: ReplayId,
     pub(super) partition: PartitionId,
     pub(super) offset: u64,
+    /// The epoch of the record.
+    pub(super) epoch: u64,
+}
+
+impl Ticket {
+    /// Where the message lies.
+    pub(crate) fn place(&self) -> Place {
+        Place { partition: self.partition.0, epoch: self.epoch, offset: self.offset }
+    }
 }
 
 /// The replay subscriptions of the sessions of one core.
@@ -97,6 +106,25 @@ impl Replays {
         let ids = self.by_session.get(&session).into_iter().flat_map(|held| &held.ids);
         let replays = ids.filter_map(|id| self.by_id.get(id)).filter(|replay| !replay.is_replaced);
         replays.map(|replay| (&*replay.name, &*replay.filter, replay.options))
+    }
+
+    /// The filter part of a replay's name; empty if it has ended.
+    pub(crate) fn filter_of(&self, ticket: &Ticket) -> &str {
+        self.by_id.get(&ticket.replay).map_or("", |replay| &replay.filter)
+    }
+
+    /// A message of a replay that was sent with QoS 2 before the broker was started; `None` if that
+    /// has ended.
+    pub(crate) fn restore_exchange(
+        &mut self,
+        session: SessionId,
+        filter: &str,
+        place: Place,
+    ) -> Option<Ticket> {
+        let replay = self.find(session, filter)?;
+        let Place { partition, epoch, offset } = place;
+        self.by_id.get_mut(&replay)?.set_exact(partition, offset, false);
+        Some(Ticket { replay, partition: PartitionId(partition), offset, epoch })
     }
 
     /// The replay of a filter, unless another one is about to take its place.

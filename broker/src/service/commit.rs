@@ -5,7 +5,7 @@ use crate::delivery::View;
 use crate::mail::Mail;
 use crate::session::SessionId;
 use hashbrown::HashMap;
-use ringlane_dataplane::batch::{Level, MessageRef, Parts};
+use ringlane_dataplane::batch::{Level, MessageRef, Parts, Promise};
 use ringlane_dataplane::ids::{ConnectionId, CoreId, Offset, PartitionId};
 use ringlane_dataplane::message::{Message, MessageHead};
 use ringlane_dataplane::partition::AcceptedBatch;
@@ -24,6 +24,31 @@ pub(crate) struct AckToken {
 pub(crate) type RetainWaits = HashMap<(PartitionId, Offset), AckToken>;
 
 impl Broker {
+    /// Appends a will as any other message. `is_last`: its client has no will any more, which the
+    /// record says by itself.
+    pub(crate) fn append_will(&mut self, partition: PartitionId, parts: &Parts<'_>, is_last: bool) {
+        let index = self.partition_index(partition);
+        if !is_last || self.partitions[index].log().is_none() {
+            return self.append(partition, parts, None, None);
+        }
+        let promise = self.promise_of(index, parts);
+        let unix_ms = self.clock.unix_ms(parts.head.accepted_at);
+        let parts = Parts { unix_ms, ..*parts };
+        hit("append.before");
+        let offset = self.partitions[index].append_will(&mut self.batches, &parts, promise);
+        self.metrics.records_appended.add(1);
+        hit("append.after");
+        if parts.head.retain && promise.level == Level::LocalDisk {
+            self.note_retained(index, offset, parts.head.qos, None);
+        }
+    }
+
+    fn promise_of(&mut self, index: usize, parts: &Parts<'_>) -> Promise {
+        let MessageHead { qos, retain, .. } = parts.head;
+        let stream = self.streams.of(parts.topic).promise;
+        self.publish_promise(index, qos, retain, stream)
+    }
+
     /// Appends a message to the log of a partition that this core owns. `session_id` is that of its
     /// publisher, if it has one; the log keeps the client identifier.
     pub(crate) fn append(
@@ -35,8 +60,7 @@ impl Broker {
     ) {
         let index = self.partition_index(partition);
         let MessageHead { qos, retain, .. } = parts.head;
-        let stream = self.streams.of(parts.topic).promise;
-        let promise = self.publish_promise(index, qos, retain, stream);
+        let promise = self.promise_of(index, parts);
         let mut parts = *parts;
         let is_logged = self.partitions[index].log().is_some();
         if is_logged {

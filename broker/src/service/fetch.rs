@@ -102,7 +102,7 @@ impl Task {
     }
 
     fn push(&mut self, found: Found) {
-        if let Found::Message(message) = &found {
+        if let Found::Message(message, _) = &found {
             self.bytes += message.memory_bytes();
         }
         self.found.push(found);
@@ -209,7 +209,7 @@ fn found(record: &Record<'_>, epoch: u64, offset: Offset, tools: &mut Tools<'_>)
     }
     let head = stored::head_of(record, publisher_of(record, tools.placement), &tools.clocks);
     let Record { topic, properties, payload, .. } = *record;
-    Found::Message(tools.maker.make(head, topic, properties, payload))
+    Found::Message(tools.maker.make(head, topic, properties, payload), record.head.unix_ms)
 }
 
 impl Broker {

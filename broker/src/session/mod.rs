@@ -150,6 +150,11 @@ impl Session {
         posting != NOT_POSTED && (away || frontier <= posting)
     }
 
+    /// Whether its QoS 2 exchanges are in the log.
+    pub(crate) fn records_exchanges(&self) -> bool {
+        self.recorded && self.is_persistent()
+    }
+
     /// Whether messages are kept for the session while no connection is there.
     pub(crate) fn is_persistent(&self) -> bool {
         self.expiry_secs > 0

@@ -212,11 +212,10 @@ impl Outbound {
         self.queue.front().map(|pending| pending.message.topic())
     }
 
-    /// Whether the first message in the queue is to be in the log before it is sent.
-    pub(crate) fn next_is_recorded(&self) -> bool {
-        self.queue
-            .front()
-            .is_some_and(|pending| pending.qos == QoS::ExactlyOnce && pending.posting != NOT_POSTED)
+    /// Whether the first message in the queue goes out with QoS 2: in a log, if the session is in one,
+    /// before that.
+    pub(crate) fn next_is_exactly_once(&self) -> bool {
+        self.queue.front().is_some_and(|pending| pending.qos == QoS::ExactlyOnce)
     }
 
     pub(crate) fn pop_queue(&mut self) -> Option<Pending> {
@@ -309,6 +308,15 @@ impl Outbound {
         resends.filter_map(|i| Some((i.packet_id, i.away?))).take(max).collect()
     }
 
+    /// Which message of a replay an exchange has, if it has one.
+    pub(crate) fn replayed(&self, packet_id: u16) -> Option<ReplayTicket> {
+        let index = self.position(packet_id)?;
+        match self.inflight[index].pending.ticket.as_deref() {
+            Some(Errand::Replay(ticket)) => Some(*ticket),
+            Some(Errand::Group(_)) | None => None,
+        }
+    }
+
     /// The message of an exchange was read.
     pub(crate) fn bring_back(&mut self, packet_id: u16, message: Message) {
         let Some(index) = self.position(packet_id) else { return };
@@ -318,6 +326,21 @@ impl Outbound {
             inflight.pending.message = message;
             self.inflight_bytes += inflight.pending.cost_bytes();
         }
+    }
+
+    /// The message of a QoS 2 exchange cannot be read: whether the client has it is not known, and
+    /// PUBREL ends the exchange in both cases. False if it is none.
+    pub(crate) fn release_unread(&mut self, packet_id: u16) -> bool {
+        let Some(index) = self.position(packet_id) else { return false };
+        let inflight = &mut self.inflight[index];
+        if inflight.pending.qos != QoS::ExactlyOnce || inflight.away.take().is_none() {
+            return false;
+        }
+        let was_to_be_sent = inflight.phase == Phase::Resend;
+        inflight.phase = Phase::Released;
+        self.resend_left -= usize::from(was_to_be_sent);
+        self.unacknowledged += u16::from(was_to_be_sent);
+        true
     }
 
     /// Takes an exchange out whose message cannot be read.
@@ -331,15 +354,15 @@ impl Outbound {
     }
 
     /// The session has no connection for a while: what the log has goes out of memory, and the
-    /// frontier moves back to it. `place_of` says where a posting or an exchange lies; `nothing`
+    /// frontier moves back to it. `place_of` says where a posting, or an exchange by its packet identifier, lies; `nothing`
     /// takes the place of messages.
     pub(crate) fn leave_to_log(
         &mut self,
-        place_of: impl Fn(&Pending) -> Option<Place>,
+        place_of: impl Fn(Option<u16>, &Pending) -> Option<Place>,
         nothing: &Message,
     ) {
         for pending in core::mem::take(&mut self.queue) {
-            if pending.posting != NOT_POSTED && place_of(&pending).is_some() {
+            if pending.posting != NOT_POSTED && place_of(None, &pending).is_some() {
                 self.queue_bytes -= pending.cost_bytes();
                 self.frontier = self.frontier.min(pending.posting);
             } else {
@@ -349,7 +372,7 @@ impl Outbound {
         for inflight in &mut self.inflight {
             let away = match inflight.phase {
                 Phase::Sent | Phase::Resend if inflight.away.is_none() => {
-                    place_of(&inflight.pending)
+                    place_of(Some(inflight.packet_id), &inflight.pending)
                 }
                 _ => None,
             };

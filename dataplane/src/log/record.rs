@@ -63,6 +63,7 @@ impl RecordFlags {
     const RETAIN: u8 = 0b0_0100;
     const MEMORY: u8 = 0b0_1000;
     const CAPTURED: u8 = 0b1_0000;
+    const WILL: u8 = 0b10_0000;
 
     /// A message of this quality of service.
     #[must_use]
@@ -80,6 +81,12 @@ impl RecordFlags {
     #[must_use]
     pub fn with_captured(self) -> Self {
         Self(self.0 | Self::CAPTURED)
+    }
+
+    /// The same, the will of its client, which has none any more.
+    #[must_use]
+    pub fn with_will(self) -> Self {
+        Self(self.0 | Self::WILL)
     }
 
     /// Quality of service of the publish: 0, 1 or 2.
@@ -104,6 +111,12 @@ impl RecordFlags {
     #[must_use]
     pub fn captured(self) -> bool {
         self.0 & Self::CAPTURED != 0
+    }
+
+    /// Whether it is the will of its client, which has none any more.
+    #[must_use]
+    pub fn will(self) -> bool {
+        self.0 & Self::WILL != 0
     }
 }
 
@@ -364,7 +377,7 @@ mod tests {
     fn flags_say_what_was_put_in() {
         let flags = RecordFlags::new(2, true).with_captured();
         assert_eq!((flags.qos(), flags.retain(), flags.captured()), (2, true, true));
-        assert!(!flags.memory());
+        assert!(!flags.memory() && !flags.will() && flags.with_will().will());
         assert!(RecordFlags::new(0, false).with_memory().memory());
         assert!(RecordKind(16).is_state() && !RecordKind::PUBLISH.is_state());
     }

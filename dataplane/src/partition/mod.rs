@@ -292,7 +292,21 @@ impl<A> Partition<A> {
         promise: impl Into<Promise>,
         ack: Option<A>,
     ) -> Offset {
-        self.accept(pool, parts, RecordKind::PUBLISH, promise.into(), ack)
+        self.accept(pool, parts, (RecordKind::PUBLISH, false), promise.into(), ack)
+    }
+
+    /// As [`Partition::append`], for the will of the client that `parts` names: who recovers knows
+    /// by the one record that it was published and is not to be published again.
+    ///
+    /// # Panics
+    /// As [`Partition::append`].
+    pub fn append_will(
+        &mut self,
+        pool: &mut BatchPool,
+        parts: &Parts<'_>,
+        promise: impl Into<Promise>,
+    ) -> Offset {
+        self.accept(pool, parts, (RecordKind::PUBLISH, true), promise.into(), None)
     }
 
     /// As [`Partition::append`], for a record of state: committed when it is flushed, on a majority
@@ -311,14 +325,15 @@ impl<A> Partition<A> {
         let (head, properties, packet_id) = (MessageHead::of_state(), &[][..], 0);
         let parts = Parts { head, client_id, packet_id, unix_ms, topic, properties, payload };
         let quorum = self.writer.as_ref().is_some_and(|writer| writer.quorum().is_some());
-        self.accept(pool, &parts, kind, Promise { level: Level::LocalDisk, quorum }, ack)
+        let promise = Promise { level: Level::LocalDisk, quorum };
+        self.accept(pool, &parts, (kind, false), promise, ack)
     }
 
     fn accept(
         &mut self,
         pool: &mut BatchPool,
         parts: &Parts<'_>,
-        kind: RecordKind,
+        (kind, is_will): (RecordKind, bool),
         promise: Promise,
         ack: Option<A>,
     ) -> Offset {
@@ -332,9 +347,9 @@ impl<A> Partition<A> {
             Some(writer) => {
                 assert!(!quorum || writer.quorum().is_some(), "nobody else counts a majority");
                 let logged = Logged { offset, epoch: writer.epoch() };
-                Entry { kind, promise, logged: Some(logged) }
+                Entry { kind, promise, is_will, logged: Some(logged) }
             }
-            None => Entry { kind, promise: Level::Memory.into(), logged: None },
+            None => Entry { kind, promise: Level::Memory.into(), is_will, logged: None },
         };
         if let Some(full) = pool.fill(&mut self.open, parts, &entry) {
             self.close(full);
