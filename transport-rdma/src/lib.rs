@@ -1,18 +1,44 @@
-//! RDMA devices of a Ringlane node, found at run time.
+//! Links between nodes over RDMA verbs, and what a host has for them.
 //!
-//! This crate says what is there: devices, ports and addresses from sysfs, and whether the
-//! libraries that drive them can be loaded. `ringlane doctor` shows it. Replication between nodes
-//! will use the same list to choose between verbs and TCP; the libraries are then loaded with
-//! dlopen and never linked, so that one binary runs on every host.
+//! `libibverbs` is loaded with dlopen and never linked, so that one binary runs on every host; where
+//! it, the kernel's part or a device is missing, replication goes over TCP. A link is one reliably
+//! connected queue pair between a core of this node and a core of another: each side writes whole
+//! messages into a ring of the other's with WRITE_WITH_IMM, and returns credit for what it has read.
 //!
-//! Nothing here opens a device, and nothing is unsafe.
+//! From the bottom up: [`sysfs`](devices_in) and [`find_libraries`] say what is there, [`choose()`]
+//! picks a place on it, `sys` is the library, [`Device`], memory and [`QueuePair`] are its objects as
+//! safe types, [`ring`] the arithmetic of positions and credits, [`Endpoint`] a link.
+//!
+//! librdmacm is not used: a link is agreed on over TCP, where the nodes have to show anyway that
+//! they belong to one cluster, and what it would add is one more library.
 
-#![forbid(unsafe_code)]
-
+mod assembly;
+mod choose;
+mod device;
+mod endpoint;
+mod error;
+#[cfg(test)]
+mod fake;
 mod library;
+mod memory;
+mod queue;
+mod queue_pair;
+pub mod ring;
+mod settings;
+mod sys;
 mod sysfs;
 
+pub use assembly::Assembly;
+pub use choose::{Place, choose};
+pub use device::{Channel, Device};
+pub use endpoint::{Endpoint, EndpointCounters};
+pub use error::{AsyncEvent, DownCause, RdmaError, WorkStatus};
 pub use library::{Library, find_libraries};
+pub use memory::SourceMemory;
+pub use queue::{COMPLETIONS_MAX, Completion, Queue, Slice, Write};
+pub use queue_pair::{PairAddress, QueuePair};
+pub use settings::RdmaSettings;
+pub use sys::LoadError;
 pub use sysfs::{Gid, LinkLayer, PortState, RdmaDevice, RdmaPort, devices_in};
 
 use std::path::Path;
@@ -22,12 +48,12 @@ use std::path::Path;
 pub struct RdmaStatus {
     /// The devices, by name.
     pub devices: Vec<RdmaDevice>,
-    /// `libibverbs.so.1` and `librdmacm.so.1`.
+    /// `libibverbs.so.1`.
     pub libraries: Vec<Library>,
 }
 
 impl RdmaStatus {
-    /// Whether a port is up and both libraries are there.
+    /// Whether a port is up and the library is there.
     #[must_use]
     pub fn is_usable(&self) -> bool {
         let active = |port: &RdmaPort| port.state == PortState::Active;

@@ -6,8 +6,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The libraries that RDMA needs, by the names that programs load.
-const NAMES: [&str; 2] = ["libibverbs.so.1", "librdmacm.so.1"];
+/// The library that RDMA needs, by the name that programs load.
+const NAMES: [&str; 1] = ["libibverbs.so.1"];
 
 /// Directories that the linker searches without being told: Debian's multiarch ones, and those of
 /// openEuler and its relatives.
@@ -34,7 +34,7 @@ pub struct Library {
     pub path: Option<PathBuf>,
 }
 
-/// Looks for `libibverbs.so.1` and `librdmacm.so.1` below `root`.
+/// Looks for `libibverbs.so.1` below `root`.
 #[must_use]
 pub fn find_libraries(root: &Path, ld_library_path: Option<&str>) -> Vec<Library> {
     let own = ld_library_path.unwrap_or_default().split(':');

@@ -87,7 +87,7 @@ fn rdma(facts: &Facts, report: &mut Report) {
             None if facts.rdma.devices.is_empty() => report.ok(AREA, library.name, "not installed"),
             None => {
                 let advice =
-                    "install rdma-core (openEuler), or libibverbs1 and librdmacm1 (Debian)";
+                    "install rdma-core (openEuler), or libibverbs1 and ibverbs-providers (Debian)";
                 report.add(AREA, library.name, Severity::Warn, "not found", advice);
             }
         }

@@ -1,0 +1,413 @@
+//! One link over a queue: messages in, writes out; completions in, messages out. It decides all that
+//! a link decides, and does nothing but through [`Queue`].
+//!
+//! A turn is: [`Endpoint::poll`], [`Endpoint::next_message`] until there is none,
+//! [`Endpoint::push`] what is to be sent, [`Endpoint::flush`] once: one chain of writes and one call
+//! of the device, whatever the number of messages. Heads of messages, and bodies that lie in memory
+//! which is not registered, are copied into the stage; other bodies are sent from where they are and
+//! kept until the device has done with them.
+
+use crate::assembly::Assembly;
+use crate::error::DownCause;
+use crate::queue::{COMPLETIONS_MAX, Completion, Queue, Slice, Write};
+use crate::ring::{CREDITS_MAX, Incoming, Notice, Outgoing, work_requests};
+use std::collections::VecDeque;
+
+/// What a link has counted since it began.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct EndpointCounters {
+    /// Messages taken to be sent.
+    pub sent_messages: u64,
+    /// Messages handed on to the core.
+    pub received_messages: u64,
+    /// Writes posted that carry bytes.
+    pub writes: u64,
+    /// Writes posted that return credit.
+    pub credits: u64,
+    /// Receives posted.
+    pub receives: u64,
+    /// Calls that post writes: each rings the device's bell once.
+    pub doorbells: u64,
+    /// Calls that post receives.
+    pub receive_doorbells: u64,
+    /// Completions taken.
+    pub completions: u64,
+    /// Bytes written into the peer's ring.
+    pub sent_bytes: u64,
+    /// Bytes of heads that were copied into the stage.
+    pub staged_head_bytes: u64,
+    /// Bytes of bodies that were copied into the stage, because they are not in registered memory.
+    pub staged_body_bytes: u64,
+    /// Bytes copied out of the ring.
+    pub received_bytes: u64,
+    /// Turns that ended with bytes left to send and no credit for them.
+    pub exhausted: u64,
+    /// Times that this node's writes came to the end of the peer's ring.
+    pub wraps: u64,
+}
+
+/// A message of which something is left to post.
+#[derive(Debug)]
+struct Waiting<B> {
+    /// Bytes of its head that are still in `heads`.
+    head_bytes: usize,
+    body: Option<B>,
+    /// Bytes of the body that are posted.
+    body_posted: usize,
+    /// Whether a part of the body is sent from where it is.
+    is_borrowed: bool,
+}
+
+/// What a chain of writes holds until the device has done with it.
+#[derive(Debug)]
+struct Chain {
+    /// Of its last write.
+    id: u64,
+    stage_end: u64,
+    bodies: usize,
+}
+
+/// The stage as positions that only grow.
+#[derive(Debug)]
+struct Stage {
+    bytes: u64,
+    free_from: u64,
+    used_from: u64,
+}
+
+impl Stage {
+    /// Where the next bytes go, and how many fit there in one piece.
+    fn room(&self) -> (u32, usize) {
+        let at = self.free_from % self.bytes;
+        let free = self.bytes - (self.free_from - self.used_from);
+        (at as u32, free.min(self.bytes - at) as usize)
+    }
+}
+
+/// One link.
+#[derive(Debug)]
+pub struct Endpoint<Q, B> {
+    queue: Q,
+    outgoing: Outgoing,
+    incoming: Incoming,
+    assembly: Assembly,
+    waiting: VecDeque<Waiting<B>>,
+    waiting_bytes: usize,
+    heads: VecDeque<u8>,
+    stage: Stage,
+    under_way: VecDeque<Chain>,
+    /// Bodies that the device reads, in the order of the chains.
+    held: VecDeque<B>,
+    /// Writes posted, and those that are known to be done.
+    posted: u64,
+    done: u64,
+    sends_max: u64,
+    peer_ring_bytes: u32,
+    chain: Vec<Write>,
+    slices: Vec<Slice>,
+    completions: Vec<Completion>,
+    counters: EndpointCounters,
+}
+
+impl<Q: Queue, B: AsRef<[u8]>> Endpoint<Q, B> {
+    /// A link over `queue`, which has its receives posted, to a ring of that many bytes.
+    ///
+    /// # Panics
+    ///
+    /// If a ring's size is out of bounds.
+    pub fn new(queue: Q, peer_ring_bytes: u32, writes_max: u16, message_bytes_max: u32) -> Self {
+        let stage = Stage { bytes: u64::from(queue.stage_bytes()), free_from: 0, used_from: 0 };
+        let (sends, _) = work_requests(writes_max);
+        Self {
+            outgoing: Outgoing::new(peer_ring_bytes, writes_max),
+            incoming: Incoming::new(queue.ring_bytes(), writes_max),
+            assembly: Assembly::new(message_bytes_max),
+            queue,
+            waiting: VecDeque::new(),
+            waiting_bytes: 0,
+            heads: VecDeque::new(),
+            stage,
+            under_way: VecDeque::new(),
+            held: VecDeque::new(),
+            posted: 0,
+            done: 0,
+            sends_max: u64::from(sends),
+            peer_ring_bytes,
+            chain: Vec::with_capacity(sends as usize),
+            slices: Vec::new(),
+            completions: Vec::with_capacity(COMPLETIONS_MAX),
+            counters: EndpointCounters::default(),
+        }
+    }
+
+    /// What was counted.
+    #[must_use]
+    pub fn counters(&self) -> EndpointCounters {
+        self.counters
+    }
+
+    /// Bytes that were pushed and are not posted. The caller bounds them.
+    #[must_use]
+    pub fn waiting_bytes(&self) -> usize {
+        self.waiting_bytes
+    }
+
+    /// Takes a message: `head`, and the bytes of `body` behind it.
+    pub fn push(&mut self, head: &[u8], body: Option<B>) {
+        self.waiting_bytes += head.len() + body.as_ref().map_or(0, |body| body.as_ref().len());
+        self.heads.extend(head);
+        let head_bytes = head.len();
+        self.waiting.push_back(Waiting { head_bytes, body, body_posted: 0, is_borrowed: false });
+        self.counters.sent_messages += 1;
+    }
+
+    /// Takes completions and posts as many receives as were used up; how many completions there
+    /// were. If it is [`COMPLETIONS_MAX`], there may be more.
+    ///
+    /// # Errors
+    ///
+    /// The link is over.
+    pub fn poll(&mut self) -> Result<usize, DownCause> {
+        let mut completions = core::mem::take(&mut self.completions);
+        completions.clear();
+        let mut result = self.queue.poll(&mut completions);
+        let mut receives = 0;
+        for completion in &completions {
+            if result.is_err() {
+                break;
+            }
+            self.counters.completions += 1;
+            receives += u32::from(matches!(completion, Completion::Landed { .. }));
+            result = self.on_completion(*completion);
+        }
+        let count = completions.len();
+        self.completions = completions;
+        result?;
+        self.post_receives(receives)?;
+        Ok(count)
+    }
+
+    fn post_receives(&mut self, count: u32) -> Result<(), DownCause> {
+        if count != 0 {
+            self.counters.receives += u64::from(count);
+            self.counters.receive_doorbells += 1;
+            self.queue.post_receives(count)?;
+        }
+        Ok(())
+    }
+
+    fn on_completion(&mut self, completion: Completion) -> Result<(), DownCause> {
+        match completion {
+            Completion::Done { id } => self.on_done(id),
+            Completion::Landed { imm } => match Notice::from_imm(imm) {
+                Notice::Landed(position) => self.incoming.on_landed(position)?,
+                Notice::Credit(position) => self.outgoing.on_credit(position)?,
+            },
+            Completion::Failed(status) => return Err(status.cause()),
+        }
+        Ok(())
+    }
+
+    /// Lets go of what the writes up to this one held.
+    fn on_done(&mut self, id: u64) {
+        while let Some(chain) = self.under_way.pop_front_if(|chain| chain.id <= id) {
+            self.done = chain.id;
+            self.stage.used_from = chain.stage_end;
+            self.held.drain(..chain.bodies);
+        }
+    }
+
+    /// The next message of the peer; `None` if none is whole.
+    ///
+    /// # Errors
+    ///
+    /// What the peer wrote is no message: the link is over.
+    pub fn next_message(&mut self) -> Result<Option<&[u8]>, DownCause> {
+        while !self.assembly.is_ready()? {
+            let span = self.incoming.readable();
+            if span.bytes == 0 {
+                return Ok(None);
+            }
+            let room = self.assembly.room();
+            let bytes = room.len().min(span.bytes as usize);
+            self.queue.copy_ring(span.at, &mut room[..bytes]);
+            self.assembly.fill(bytes);
+            self.incoming.take(bytes as u32);
+            self.counters.received_bytes += bytes as u64;
+        }
+        self.counters.received_messages += 1;
+        Ok(Some(self.assembly.take()))
+    }
+
+    /// Posts what may be posted, and credit if it is due, with one call.
+    ///
+    /// # Errors
+    ///
+    /// The link is over.
+    pub fn flush(&mut self) -> Result<(), DownCause> {
+        self.chain.clear();
+        self.slices.clear();
+        if self.may_post(0)
+            && let Some(credit) = self.incoming.credit()
+        {
+            self.counters.credits += 1;
+            self.add_write(0, 0, 0, credit);
+        }
+        let mut bodies = 0;
+        while self.waiting_bytes != 0 && self.may_post(CREDITS_MAX) {
+            let Some(room) = self.outgoing.room(self.waiting_bytes as u64) else {
+                self.counters.exhausted += 1;
+                break;
+            };
+            let first = self.slices.len();
+            let bytes = self.gather(room.bytes as usize, &mut bodies);
+            if bytes == 0 {
+                break;
+            }
+            let notice = self.outgoing.write(bytes);
+            self.count_write(room.at, bytes);
+            self.add_write(room.at, bytes, self.slices.len() - first, notice);
+        }
+        self.post(bodies)
+    }
+
+    /// Whether the device takes one more write, with `reserved` left over.
+    fn may_post(&self, reserved: u32) -> bool {
+        self.posted - self.done + u64::from(reserved) < self.sends_max
+    }
+
+    fn add_write(&mut self, at: u32, bytes: u32, slices: usize, notice: Notice) {
+        self.posted += 1;
+        let (id, slices, imm) = (self.posted, slices as u16, notice.to_imm());
+        self.chain.push(Write { id, at, bytes, slices, imm, signalled: false });
+    }
+
+    fn count_write(&mut self, at: u32, bytes: u32) {
+        self.waiting_bytes -= bytes as usize;
+        self.counters.writes += 1;
+        self.counters.sent_bytes += u64::from(bytes);
+        self.counters.wraps += u64::from(at + bytes == self.peer_ring_bytes);
+    }
+
+    fn post(&mut self, bodies: usize) -> Result<(), DownCause> {
+        let Some(last) = self.chain.last_mut() else { return Ok(()) };
+        // One completion for all of them: a later one vouches for those before it.
+        last.signalled = true;
+        let (id, stage_end) = (last.id, self.stage.free_from);
+        self.under_way.push_back(Chain { id, stage_end, bodies });
+        self.counters.doorbells += 1;
+        self.queue.post(&self.chain, &self.slices)
+    }
+
+    /// Collects up to `bytes_max` bytes of what waits as slices of one write; how many they are.
+    fn gather(&mut self, bytes_max: usize, bodies: &mut usize) -> u32 {
+        let (first, most) = (self.slices.len(), usize::from(self.queue.slices_max()));
+        let mut gathered = 0;
+        while gathered < bytes_max && self.slices.len() - first < most {
+            let Some(front) = self.waiting.front() else { break };
+            let left = bytes_max - gathered;
+            let bytes = match front.head_bytes {
+                0 => self.gather_body(left, first),
+                _ => self.gather_head(left, first),
+            };
+            if bytes == 0 {
+                break;
+            }
+            gathered += bytes;
+            *bodies += self.end_message();
+        }
+        gathered as u32
+    }
+
+    fn gather_head(&mut self, bytes_max: usize, first: usize) -> usize {
+        let Some(front) = self.waiting.front_mut() else { return 0 };
+        let (at, room) = self.stage.room();
+        let head = self.heads.as_slices().0;
+        let bytes = front.head_bytes.min(bytes_max).min(room).min(head.len());
+        self.queue.stage(at, &head[..bytes]);
+        self.heads.drain(..bytes);
+        front.head_bytes -= bytes;
+        self.counters.staged_head_bytes += bytes as u64;
+        self.add_staged(at, bytes, first);
+        bytes
+    }
+
+    fn gather_body(&mut self, bytes_max: usize, first: usize) -> usize {
+        let Some(front) = self.waiting.front_mut() else { return 0 };
+        let Some(body) = &front.body else { return 0 };
+        let rest = &body.as_ref()[front.body_posted..];
+        let piece = &rest[..rest.len().min(bytes_max)];
+        if let Some(slice) = self.queue.slice_of(piece) {
+            front.body_posted += piece.len();
+            front.is_borrowed = true;
+            self.slices.push(slice);
+            return slice.bytes as usize;
+        }
+        let (at, room) = self.stage.room();
+        let bytes = piece.len().min(room);
+        self.queue.stage(at, &piece[..bytes]);
+        front.body_posted += bytes;
+        self.counters.staged_body_bytes += bytes as u64;
+        self.add_staged(at, bytes, first);
+        bytes
+    }
+
+    /// Adds bytes of the stage to the write that began with slice `first`.
+    fn add_staged(&mut self, at: u32, bytes: usize, first: usize) {
+        self.stage.free_from += bytes as u64;
+        let bytes = bytes as u32;
+        match self.slices[first..].last_mut() {
+            _ if bytes == 0 => {}
+            Some(last) if last.region == 0 && last.at + last.bytes == at => last.bytes += bytes,
+            _ => self.slices.push(Slice { region: 0, at, bytes }),
+        }
+    }
+
+    /// Takes the first message out if nothing of it is left to post; 1 if its body has to be held.
+    fn end_message(&mut self) -> usize {
+        let is_over = |front: &mut Waiting<B>| {
+            let body = front.body.as_ref().map_or(0, |body| body.as_ref().len());
+            front.head_bytes == 0 && front.body_posted == body
+        };
+        let Some(front) = self.waiting.pop_front_if(is_over) else { return 0 };
+        let Some(body) = front.body.filter(|_| front.is_borrowed) else { return 0 };
+        self.held.push_back(body);
+        1
+    }
+
+    /// Asks for one notice at the next completion. Completions that came before give none, so that
+    /// [`Endpoint::poll`] has to be called once after it.
+    ///
+    /// # Errors
+    ///
+    /// The link is over.
+    pub fn arm(&mut self) -> Result<(), DownCause> {
+        self.queue.arm()
+    }
+
+    /// Whether something waits that only credit or completions of earlier writes can move.
+    #[must_use]
+    pub fn is_blocked(&self) -> bool {
+        self.waiting_bytes != 0
+    }
+
+    /// Takes the peer's right to write. When it returns, no byte of the ring changes any more, and
+    /// what had landed and was not read is gone.
+    ///
+    /// # Errors
+    ///
+    /// The device did not do it: the peer may still write.
+    pub fn revoke(mut self) -> Result<EndpointCounters, DownCause> {
+        self.queue.revoke()?;
+        Ok(self.counters)
+    }
+
+    /// The queue: to register memory with it; and for tests.
+    pub fn queue_mut(&mut self) -> &mut Q {
+        &mut self.queue
+    }
+}
+
+#[cfg(test)]
+#[path = "endpoint_tests.rs"]
+mod tests;
