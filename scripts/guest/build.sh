@@ -1,8 +1,11 @@
 #!/usr/bin/env bash
-# Builds the guest: a stock Debian 12 kernel (6.1), a small initramfs and a root file system with
-# Python, Node, mosquitto-clients and the packages of the client suite. Prints the directory that holds
-# vmlinuz, initramfs.gz, root.img and manifest.txt. Everything comes from Debian's packages, PyPI and
-# npm; nothing of it is installed on the host, and no privilege is needed beyond missing host tools.
+# Builds a guest: a stock Debian 12 kernel (6.1), a small initramfs and a root file system. Prints the
+# directory that holds vmlinuz, initramfs.gz, root.img and manifest.txt. Everything comes from Debian's
+# packages, PyPI and npm; nothing of it is installed on the host, and no privilege is needed beyond
+# missing host tools.
+#
+#   scripts/guest/build.sh [clients]   Python, Node, mosquitto-clients and the packages of the client suite
+#   scripts/guest/build.sh rdma        soft-RoCE: the modules, the verbs libraries, ip and rdma
 #
 # The result is kept under target/guest/image-<hash of the inputs>; a second call only prints it.
 # The broker and the tests are not in it: run.sh hands them over on a second disk.
@@ -10,20 +13,33 @@ set -euo pipefail
 # shellcheck source=scripts/guest/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
+KIND="${1:-clients}"
+PACKAGES="$GUEST_SCRIPTS/packages.txt"
 # What the root disk needs; Debian's kernel has these as modules.
 MODULES=(virtio_pci virtio_blk ext4)
+# What the root disk carries, for a job to load. rxe finds CRC-32 through the crypto interface: without
+# crc32_generic no rxe device can be made, and no symbol says so.
+ROOT_MODULES=()
+case "$KIND" in
+clients) ;;
+rdma)
+    PACKAGES="$GUEST_SCRIPTS/packages-rdma.txt"
+    ROOT_MODULES=(crc32_generic rdma_rxe ib_uverbs virtio_net)
+    ;;
+*) die "no guest is called $KIND" ;;
+esac
 PYTHON_REQUIREMENTS="$CLIENTS/requirements.txt"
 NODE_PROJECT="$CLIENTS/mqttjs"
 
 inputs_hash() {
     local file
-    for file in "$GUEST_SCRIPTS"/{build.sh,lib.sh,packages.txt,initramfs-init.sh,module-order.py} \
+    for file in "$GUEST_SCRIPTS"/{build.sh,lib.sh,initramfs-init.sh,module-order.py} "$PACKAGES" \
         "$PYTHON_REQUIREMENTS" "$NODE_PROJECT"/package{,-lock}.json; do
         if [ -f "$file" ]; then sha256sum <"$file"; else echo "absent"; fi
     done | sha256sum | cut -c1-16
 }
 
-# Downloads the closure of packages.txt, and the kernel's package alone, into $WORK/debs.
+# Downloads the closure of PACKAGES, and the kernel's package alone, into $WORK/debs.
 # apt checks size and hash of each against the signed lists.
 fetch_packages() {
     local apt="$WORK/apt" kernel names
@@ -31,7 +47,7 @@ fetch_packages() {
     kernel="$(debian_apt "$apt" amd64 apt-cache depends linux-image-amd64 |
         awk '$1 == "Depends:" && $2 ~ /^linux-image-6\.1/ { print $2; exit }')"
     [ -n "$kernel" ] || die "linux-image-amd64 names no 6.1 kernel"
-    mapfile -t names < <(grep -v '^#' "$GUEST_SCRIPTS/packages.txt")
+    mapfile -t names < <(grep -v '^#' "$PACKAGES")
     debian_apt "$apt" amd64 apt-get install -y --download-only "${names[@]}" >/dev/null
     mkdir -p "$WORK/debs" "$WORK/kernel-deb"
     mv "$apt"/cache/archives/*.deb "$WORK/debs/"
@@ -58,7 +74,8 @@ unpack_root() {
     printf 'root:x:0:0:root:/tmp:/bin/sh\n' >"$ROOT/etc/passwd"
     printf 'root:x:0:\n' >"$ROOT/etc/group"
     printf '127.0.0.1 localhost guest\n' >"$ROOT/etc/hosts"
-    ln -sf dash "$ROOT/usr/bin/sh"
+    [ ! -e "$ROOT/usr/bin/dash" ] || ln -sf dash "$ROOT/usr/bin/sh"
+    [ -e "$ROOT/usr/bin/sh" ] || ln -s busybox "$ROOT/usr/bin/sh"
 }
 
 # Runs the guest's own Python on the host, without a chroot.
@@ -98,9 +115,21 @@ install_node_packages() {
     (cd "$directory" && npm ci --silent --no-audit --no-fund --ignore-scripts >/dev/null)
 }
 
+# put_modules TREE DIRECTORY NAME...: the modules and, in `order`, the order in which insmod takes them.
+put_modules() {
+    local tree="$1" directory="$2" module
+    shift 2
+    mkdir -p "$directory"
+    : >"$directory/order"
+    while read -r module; do
+        cp "$module" "$directory/"
+        basename "$module" >>"$directory/order"
+    done < <(python3 "$GUEST_SCRIPTS/module-order.py" "$tree" "$@")
+}
+
 # The kernel, and an initramfs that only finds the root disk.
 build_boot() {
-    local tree="$WORK/kernel" initramfs="$WORK/initramfs" version module
+    local tree="$WORK/kernel" initramfs="$WORK/initramfs" version
     mkdir -p "$tree" "$initramfs"/{bin,modules,dev,proc,sys,root}
     unpack "$WORK"/kernel-deb/*.deb "$tree"
     version="$(basename "$tree"/boot/vmlinuz-*)"
@@ -109,11 +138,8 @@ build_boot() {
     cp "$ROOT/usr/bin/busybox" "$initramfs/bin/busybox"
     ln -s busybox "$initramfs/bin/sh"
     install -m 755 "$GUEST_SCRIPTS/initramfs-init.sh" "$initramfs/init"
-    python3 "$GUEST_SCRIPTS/module-order.py" "$tree/lib/modules/$version" "${MODULES[@]}" >"$WORK/order"
-    while read -r module; do
-        cp "$module" "$initramfs/modules/"
-        basename "$module" >>"$initramfs/modules/order"
-    done <"$WORK/order"
+    put_modules "$tree/lib/modules/$version" "$initramfs/modules" "${MODULES[@]}"
+    put_modules "$tree/lib/modules/$version" "$ROOT/opt/modules" "${MODULES[@]}" "${ROOT_MODULES[@]}"
     (cd "$initramfs" && find . | "$ROOT/usr/bin/busybox" cpio -o -H newc 2>/dev/null) |
         gzip -1 >"$OUTPUT/initramfs.gz"
     echo "kernel $version" >"$OUTPUT/manifest.txt"
@@ -139,8 +165,10 @@ build() {
     fetch_packages
     say "unpacking them"
     unpack_root
-    install_python_packages
-    install_node_packages
+    if [ "$KIND" = clients ]; then
+        install_python_packages
+        install_node_packages
+    fi
     say "making the initramfs and the root disk"
     build_boot
     build_disk
