@@ -56,7 +56,7 @@ impl Device {
         }
         let gid = query_gid(&context, place)?;
         let device = Self { context, place: place.clone(), gid, mtu: mtu_bytes(port.active_mtu) };
-        set_nonblocking(device.async_fd())
+        set_nonblocking(device.events_fd())
             .map_err(RdmaError::of("the device's event descriptor"))?;
         Ok(device)
     }
@@ -106,7 +106,8 @@ impl Device {
         Some(kind)
     }
 
-    fn async_fd(&self) -> BorrowedFd<'_> {
+    /// Readable when [`Device::next_event`] has something.
+    pub(crate) fn events_fd(&self) -> BorrowedFd<'_> {
         // SAFETY: an open context, whose descriptor stays open until it is closed (Context's Drop),
         // which needs `self.context` to be gone.
         let fd: RawFd = unsafe { (*self.context.context.as_ptr()).async_fd };

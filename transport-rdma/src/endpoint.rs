@@ -11,6 +11,7 @@ use crate::assembly::Assembly;
 use crate::error::DownCause;
 use crate::queue::{COMPLETIONS_MAX, Completion, Queue, Slice, Write};
 use crate::ring::{CREDITS_MAX, Incoming, Notice, Outgoing, work_requests};
+use core::ops::Add;
 use std::collections::VecDeque;
 
 /// What a link has counted since it began.
@@ -44,6 +45,29 @@ pub struct EndpointCounters {
     pub exhausted: u64,
     /// Times that this node's writes came to the end of the peer's ring.
     pub wraps: u64,
+}
+
+impl Add for EndpointCounters {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            sent_messages: self.sent_messages + other.sent_messages,
+            received_messages: self.received_messages + other.received_messages,
+            writes: self.writes + other.writes,
+            credits: self.credits + other.credits,
+            receives: self.receives + other.receives,
+            doorbells: self.doorbells + other.doorbells,
+            receive_doorbells: self.receive_doorbells + other.receive_doorbells,
+            completions: self.completions + other.completions,
+            sent_bytes: self.sent_bytes + other.sent_bytes,
+            staged_head_bytes: self.staged_head_bytes + other.staged_head_bytes,
+            staged_body_bytes: self.staged_body_bytes + other.staged_body_bytes,
+            received_bytes: self.received_bytes + other.received_bytes,
+            exhausted: self.exhausted + other.exhausted,
+            wraps: self.wraps + other.wraps,
+        }
+    }
 }
 
 /// A message of which something is left to post.

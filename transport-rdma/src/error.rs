@@ -99,9 +99,6 @@ pub enum DownCause {
     /// This node revoked the peer's right to write.
     #[error("revoked by this node")]
     Revoked,
-    /// The peer's hello, or its place in time: why it was refused.
-    #[error("the peer's hello is refused: {0}")]
-    Hello(String),
     /// This node let go of it.
     #[error("closed by this node")]
     Local,

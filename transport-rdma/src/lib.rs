@@ -20,6 +20,7 @@ mod error;
 #[cfg(test)]
 mod fake;
 mod library;
+mod links;
 mod memory;
 mod queue;
 mod queue_pair;
@@ -34,6 +35,7 @@ pub use device::{Channel, Device};
 pub use endpoint::{Endpoint, EndpointCounters};
 pub use error::{AsyncEvent, DownCause, RdmaError, WorkStatus};
 pub use library::{Library, find_libraries};
+pub use links::{RdmaLinkConfig, RdmaLinks};
 pub use memory::SourceMemory;
 pub use queue::{COMPLETIONS_MAX, Completion, Queue, Slice, Write};
 pub use queue_pair::{PairAddress, QueuePair};

@@ -34,7 +34,7 @@ pub struct PairAddress {
     pub psn: u32,
     /// Address of the port.
     pub gid: [u8; 16],
-    /// Largest packet of the port, in bytes.
+    /// Largest packet that this end takes, in bytes.
     pub mtu: u32,
     /// Address of the ring's first byte in this node's process.
     pub ring_address: u64,
@@ -42,8 +42,6 @@ pub struct PairAddress {
     pub ring_key: u32,
     /// Bytes of the ring.
     pub ring_bytes: u32,
-    /// Writes that this node has receives for, besides credits.
-    pub writes_max: u16,
 }
 
 /// The queue pair of one link.
@@ -56,8 +54,8 @@ pub struct QueuePair {
     sources: Vec<Region>,
     ring_bytes: u32,
     stage_bytes: u32,
+    mtu: u32,
     psn: u32,
-    writes_max: u16,
     slices_max: u16,
     inline_max: u32,
     peer: Option<PairAddress>,
@@ -150,8 +148,8 @@ impl Pair {
 }
 
 impl QueuePair {
-    /// A queue pair of its own domain and completion queue, with a ring and a stage; it accepts
-    /// receives and does nothing until [`QueuePair::connect`].
+    /// A queue pair of its own domain and completion queue, with a ring, a stage and all receives
+    /// posted; it does nothing until [`QueuePair::connect`].
     ///
     /// `psn` should be random, so that packets of an earlier life with the same number are strangers.
     ///
@@ -166,7 +164,7 @@ impl QueuePair {
     ) -> Result<Self, RdmaError> {
         settings.check()?;
         let domain = Domain::new(device)?;
-        let (sends, receives) = ring::work_requests(settings.writes_max);
+        let (sends, receives) = ring::work_requests(ring::WRITES_MAX);
         let queue = CompletionQueue::new(device, sends + receives, channel)?;
         let cap = sys::IbvQpCap {
             max_send_wr: sends,
@@ -188,8 +186,8 @@ impl QueuePair {
             sources: vec![Region::new(&domain, stage, Access::Source)?],
             ring_bytes: settings.ring_bytes,
             stage_bytes: settings.stage_bytes,
+            mtu: settings.path_mtu.unwrap_or(u32::MAX).min(device.mtu()),
             psn: psn & 0xff_ffff,
-            writes_max: settings.writes_max,
             slices_max: SLICES_MAX as u16,
             inline_max,
             peer: None,
@@ -199,6 +197,7 @@ impl QueuePair {
             done: [sys::IbvWc::default(); COMPLETIONS_MAX],
         };
         made.initialise().map_err(RdmaError::of("ibv_modify_qp to INIT"))?;
+        made.post_receives(receives).map_err(|cause| RdmaError::Setting(cause.to_string()))?;
         Ok(made)
     }
 
@@ -222,11 +221,10 @@ impl QueuePair {
             number: self.pair.number(),
             psn: self.psn,
             gid: self.pair.domain.device().gid(),
-            mtu: self.pair.domain.device().mtu(),
+            mtu: self.mtu,
             ring_address: ring.map_or(0, |ring| ring.mapping().address()),
             ring_key: ring.map_or(0, Region::rkey),
             ring_bytes: self.ring_bytes,
-            writes_max: self.writes_max,
         }
     }
 
@@ -242,8 +240,7 @@ impl QueuePair {
     ///
     /// The device refuses the peer's address, or it was none.
     pub fn connect(&mut self, peer: PairAddress, settings: &RdmaSettings) -> Result<(), RdmaError> {
-        let port = self.pair.domain.device().mtu();
-        let mtu = settings.path_mtu.unwrap_or(u32::MAX).min(port).min(peer.mtu.max(256));
+        let mtu = self.address().mtu.min(peer.mtu.max(256));
         let place = self.pair.domain.device().place().clone();
         let route = sys::IbvGlobalRoute {
             dgid: peer.gid,
@@ -304,6 +301,22 @@ impl QueuePair {
     pub fn register(&mut self, memory: &SourceMemory) -> Result<(), RdmaError> {
         let region = Region::new(&self.pair.domain, Arc::clone(&memory.0), Access::Source)?;
         self.sources.push(region);
+        Ok(())
+    }
+
+    /// Goes to ERR, which flushes what is under way and refuses what comes, and to RESET, which forgets
+    /// the peer. Either is enough. The ring stays where it is, and nobody writes to it any more.
+    ///
+    /// # Errors
+    ///
+    /// The device did not do it.
+    pub fn disconnect(&mut self) -> Result<(), DownCause> {
+        for state in [sys::QPS_ERR, sys::QPS_RESET] {
+            let attributes = sys::IbvQpAttr { qp_state: state, ..Default::default() };
+            let done = self.pair.modify(attributes, sys::QP_STATE);
+            done.map_err(failed("ibv_modify_qp to revoke"))?;
+        }
+        self.peer = None;
         Ok(())
     }
 
@@ -450,14 +463,7 @@ impl Queue for QueuePair {
     }
 
     fn revoke(&mut self) -> Result<(), DownCause> {
-        // ERR flushes what is under way and refuses what comes; RESET forgets the peer. Either is
-        // enough, and both are done before the ring's key dies with its registration.
-        for state in [sys::QPS_ERR, sys::QPS_RESET] {
-            let attributes = sys::IbvQpAttr { qp_state: state, ..Default::default() };
-            let done = self.pair.modify(attributes, sys::QP_STATE);
-            done.map_err(failed("ibv_modify_qp to revoke"))?;
-        }
-        self.peer = None;
+        self.disconnect()?;
         self.ring = None;
         Ok(())
     }

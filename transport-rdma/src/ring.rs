@@ -18,6 +18,8 @@ use std::collections::VecDeque;
 pub const RING_BYTES_MIN: u32 = 1 << 12;
 /// Largest ring, in bytes.
 pub const RING_BYTES_MAX: u32 = 1 << 30;
+/// Writes that may be under way without credit for them: what both ends of a link agree on.
+pub const WRITES_MAX: u16 = 256;
 /// Credits that are under way at most: four quarters of the bytes and four of the writes.
 pub const CREDITS_MAX: u32 = 8;
 

@@ -24,12 +24,6 @@ pub struct RdmaSettings {
     pub ring_bytes: u32,
     /// Bytes of the memory that heads of messages and unregistered bodies are copied to, per link.
     pub stage_bytes: u32,
-    /// Writes that may be under way without the peer having returned their credit.
-    pub writes_max: u16,
-    /// Bytes that wait on this side of a link, per link; more is refused, and the caller keeps it.
-    pub outbox_bytes_max: usize,
-    /// Largest message that is taken from a peer, in bytes.
-    pub message_bytes_max: u32,
     /// Whether rings take huge pages where the host has reserved them.
     pub huge_pages: bool,
 }
@@ -47,9 +41,6 @@ impl Default for RdmaSettings {
             retries: 3,
             ring_bytes: 4 << 20,
             stage_bytes: 1 << 20,
-            writes_max: 256,
-            outbox_bytes_max: 8 << 20,
-            message_bytes_max: (1 << 29) + (1 << 16),
             huge_pages: true,
         }
     }
@@ -77,9 +68,6 @@ impl RdmaSettings {
         if !(8..=20).contains(&self.ack_timeout) || !(1..=7).contains(&self.retries) {
             return refuse("ack_timeout is 8 to 20, retries 1 to 7".to_owned());
         }
-        if !(8..=4096).contains(&self.writes_max) {
-            return refuse("writes_max is 8 to 4096".to_owned());
-        }
         Ok(())
     }
 }
@@ -97,7 +85,6 @@ mod tests {
             RdmaSettings { path_mtu: Some(1500), ..RdmaSettings::default() },
             RdmaSettings { ack_timeout: 31, ..RdmaSettings::default() },
             RdmaSettings { retries: 0, ..RdmaSettings::default() },
-            RdmaSettings { writes_max: 1, ..RdmaSettings::default() },
         ];
         for settings in wrong {
             assert!(settings.check().is_err(), "{settings:?}");

@@ -1,0 +1,396 @@
+//! Real verbs, both ends in one process on one device: soft-RoCE in a guest (scripts/guest/rdma.sh),
+//! or any card. Without a device each test says so and ends; where `RINGLANE_RDMA_REQUIRED` is set
+//! that is a failure.
+
+#![expect(clippy::print_stderr, reason = "a test that is skipped says so")]
+
+use ringlane_dataplane::ids::{CoreId, NodeId};
+use ringlane_dataplane::link::{LinkDown, LinkDriver, LinkEvent, LinkId, Links};
+use ringlane_dataplane::log::format::DirectoryId;
+use ringlane_dataplane::replication::hello::{Expected, Hello, RdmaEnd, Refused, Transports};
+use ringlane_transport_rdma::{
+    Channel, Completion, Device, DownCause, Endpoint, Queue, QueuePair, RdmaLinkConfig, RdmaLinks,
+    RdmaSettings, Slice, SourceMemory, Write, choose, devices, ring,
+};
+use std::net::SocketAddr;
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+/// Nothing here takes that long, also where the processor is emulated.
+const PATIENCE: Duration = Duration::from_secs(60);
+const RING_BYTES: u32 = 64 * 1024;
+
+/// The device, or a line that says that there is none.
+fn device() -> Option<Device> {
+    let settings = RdmaSettings::default();
+    let opened = choose(&devices().devices, &settings).and_then(|place| Device::open(&place));
+    match opened {
+        Ok(device) => Some(device),
+        Err(reason) => {
+            assert!(std::env::var_os("RINGLANE_RDMA_REQUIRED").is_none(), "{reason}");
+            eprintln!("skipped: {reason}");
+            None
+        }
+    }
+}
+
+fn settings() -> RdmaSettings {
+    RdmaSettings { ring_bytes: RING_BYTES, stage_bytes: RING_BYTES, ..RdmaSettings::default() }
+}
+
+fn pairs(device: &Device) -> (QueuePair, QueuePair) {
+    let pair = |psn| QueuePair::new(device, None, &settings(), psn).expect("a queue pair");
+    let (mut first, mut second) = (pair(0x00_1234), pair(0xff_fff0));
+    let (one, two) = (first.address(), second.address());
+    first.connect(two, &settings()).expect("connected");
+    second.connect(one, &settings()).expect("connected");
+    (first, second)
+}
+
+type Link = Endpoint<QueuePair, SourceMemory>;
+
+fn links(device: &Device) -> (Link, Link) {
+    let (first, second) = pairs(device);
+    let link = |pair| Endpoint::new(pair, RING_BYTES, ring::WRITES_MAX, 1 << 24);
+    (link(first), link(second))
+}
+
+/// A message of that many bytes that begins with its length and then its number.
+fn message(bytes: usize, number: u32) -> Vec<u8> {
+    let mut message = (bytes as u32).to_le_bytes().to_vec();
+    message.extend(number.to_le_bytes());
+    message.extend((8..bytes).map(|at| (at as u32).wrapping_mul(31).wrapping_add(number) as u8));
+    message
+}
+
+fn turn(link: &mut Link) -> Vec<Vec<u8>> {
+    let mut messages = Vec::new();
+    link.poll().expect("up");
+    while let Some(message) = link.next_message().expect("up") {
+        messages.push(message.to_vec());
+    }
+    link.flush().expect("up");
+    messages
+}
+
+/// Repeats until it is true.
+fn until(what: &str, mut done: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !done() {
+        assert!(Instant::now() < deadline, "in time: {what}");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn messages_go_both_ways_and_wrap_many_times() {
+    let Some(device) = device() else { return };
+    let (mut first, mut second) = links(&device);
+    let (mut sent, mut there, mut back) = (0, 0, 0);
+    until("2,000 messages there and back", || {
+        while sent < 2000 && first.waiting_bytes() < 32 * 1024 {
+            first.push(&message(24 + 8 * (sent as usize % 100), sent), None);
+            sent += 1;
+        }
+        for came in turn(&mut second) {
+            assert_eq!(came, message(came.len(), there));
+            second.push(&came, None);
+            there += 1;
+        }
+        for came in turn(&mut first) {
+            assert_eq!(came, message(came.len(), back));
+            back += 1;
+        }
+        back == 2000
+    });
+    let (one, two) = (first.counters(), second.counters());
+    assert!(5 < one.wraps && 5 < two.wraps, "{one:?}");
+    assert!(one.doorbells < 2000 && one.writes < 2000, "several messages a write: {one:?}");
+    assert_eq!((one.sent_bytes, one.received_bytes), (two.received_bytes, two.sent_bytes));
+    println!("counted: {one:?}");
+}
+
+#[test]
+fn registered_memory_is_sent_from_where_it_is() {
+    let Some(device) = device() else { return };
+    let (mut first, mut second) = links(&device);
+    let body = SourceMemory::filled(&message(48 * 1024, 7)).expect("memory");
+    let bytes = body.as_ref().len();
+    let mut head = ((24 + bytes) as u32).to_le_bytes().to_vec();
+    head.resize(24, 0);
+    first.push(&head, Some(body.clone()));
+    first.flush().expect("up");
+    let copied = first.counters().staged_body_bytes;
+    assert!(0 < copied, "it is not registered yet");
+    let mut came = Vec::new();
+    until("the copied one", || {
+        turn(&mut first);
+        came.extend(turn(&mut second));
+        came.len() == 1
+    });
+    first.queue_mut().register(&body).expect("registered");
+    let copied = first.counters().staged_body_bytes;
+    first.push(&head, Some(body.clone()));
+    until("the other one", || {
+        turn(&mut first);
+        came.extend(turn(&mut second));
+        came.len() == 2
+    });
+    assert_eq!(first.counters().staged_body_bytes, copied, "nothing was copied");
+    assert!(came.iter().all(|came| came[24..] == *body.as_ref()));
+}
+
+#[test]
+fn credit_that_is_not_returned_stops_the_sender_and_returned_it_goes_on() {
+    let Some(device) = device() else { return };
+    let (mut first, mut second) = links(&device);
+    let long = message(4 * RING_BYTES as usize, 1);
+    first.push(&long, None);
+    until("a full ring", || {
+        first.poll().expect("up");
+        first.flush().expect("up");
+        first.counters().sent_bytes == u64::from(RING_BYTES) && 0 < first.counters().exhausted
+    });
+    let mut came = Vec::new();
+    until("the message", || {
+        came.extend(turn(&mut second));
+        turn(&mut first);
+        !came.is_empty()
+    });
+    assert_eq!(came[0], long);
+    assert!(4 <= second.counters().credits);
+}
+
+/// Posts one write of 64 bytes at the ring's beginning.
+fn write(pair: &mut QueuePair, id: u64, fill: u8) -> Result<(), DownCause> {
+    pair.stage(0, &[fill; 64]);
+    let slice = Slice { region: 0, at: 0, bytes: 64 };
+    let write = Write { id, at: 0, bytes: 64, slices: 1, imm: 64, signalled: true };
+    pair.post(&[write], &[slice])
+}
+
+fn completion(pair: &mut QueuePair) -> Completion {
+    let mut found = Vec::new();
+    until("a completion", || {
+        pair.poll(&mut found).expect("a device");
+        !found.is_empty()
+    });
+    found[0]
+}
+
+fn ring_of(pair: &QueuePair) -> [u8; 64] {
+    let mut bytes = [0; 64];
+    pair.copy_ring(0, &mut bytes);
+    bytes
+}
+
+#[test]
+fn a_writer_whose_right_was_revoked_leaves_no_byte() {
+    let Some(device) = device() else { return };
+    let (mut old_leader, mut follower) = pairs(&device);
+    write(&mut old_leader, 1, 0xaa).expect("posted");
+    assert_eq!(completion(&mut old_leader), Completion::Done { id: 1 });
+    assert_eq!(completion(&mut follower), Completion::Landed { imm: 64 });
+    assert_eq!(ring_of(&follower), [0xaa; 64]);
+    follower.disconnect().expect("revoked");
+    write(&mut old_leader, 2, 0xbb).expect("posted");
+    let refused = completion(&mut old_leader);
+    assert!(matches!(refused, Completion::Failed(_)), "{refused:?}");
+    assert_eq!(ring_of(&follower), [0xaa; 64], "not one byte");
+    println!("after the revocation: {refused:?}");
+}
+
+#[test]
+fn a_write_with_an_old_key_leaves_no_byte() {
+    let Some(device) = device() else { return };
+    let pair = |psn| QueuePair::new(&device, None, &settings(), psn).expect("a queue pair");
+    let (mut first, mut second) = (pair(1), pair(2));
+    let mut wrong = second.address();
+    wrong.ring_key ^= 0x55;
+    second.connect(first.address(), &settings()).expect("connected");
+    first.connect(wrong, &settings()).expect("connected");
+    write(&mut first, 1, 0xcc).expect("posted");
+    let Completion::Failed(status) = completion(&mut first) else { panic!("it was taken") };
+    assert!(matches!(status.cause(), DownCause::Refused(_)), "{status}");
+    assert_eq!(ring_of(&second), [0; 64]);
+}
+
+#[test]
+fn a_sleeper_is_told_of_a_write() {
+    let Some(device) = device() else { return };
+    let channel = Channel::new(&device).expect("a channel");
+    let pair = |psn| QueuePair::new(&device, Some(&channel), &settings(), psn).expect("a pair");
+    let (mut first, mut second) = (pair(1), pair(2));
+    let (one, two) = (first.address(), second.address());
+    first.connect(two, &settings()).expect("connected");
+    second.connect(one, &settings()).expect("connected");
+    assert!(!channel.take_notice());
+    second.arm().expect("armed");
+    write(&mut first, 1, 1).expect("posted");
+    let mut found = [rustix::event::PollFd::new(&channel, rustix::event::PollFlags::IN)];
+    let patience = rustix::event::Timespec { tv_sec: 60, tv_nsec: 0 };
+    assert_eq!(rustix::event::poll(&mut found, Some(&patience)), Ok(1));
+    assert!(channel.take_notice());
+    assert_eq!(completion(&mut second), Completion::Landed { imm: 64 });
+}
+
+// ---- whole links, agreed on over TCP ----
+
+/// A node with one core.
+struct Node {
+    number: u16,
+    links: Links,
+    driver: RdmaLinks,
+    seen: Vec<String>,
+    up: Vec<LinkId>,
+    received: u32,
+}
+
+impl Node {
+    fn new(device: &Device, number: u16, cluster: u8) -> Self {
+        let expected = Expected {
+            cluster: DirectoryId([cluster; 16]),
+            node: NodeId(number),
+            cores: 1,
+            partitions: 4,
+        };
+        let mut config = RdmaLinkConfig::new(CoreId(0), expected, settings());
+        config.listen = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
+        config.hello_timeout = PATIENCE;
+        config.connect_timeout = PATIENCE;
+        let driver = RdmaLinks::new(device.clone(), config).expect("a driver");
+        let links = Links::new(1 << 20);
+        Self { number, links, driver, seen: Vec::new(), up: Vec::new(), received: 0 }
+    }
+
+    fn hello(&self, to: u16, cluster: u8) -> Hello {
+        Hello {
+            cluster: DirectoryId([cluster; 16]),
+            from: NodeId(self.number),
+            to: NodeId(to),
+            from_core: CoreId(0),
+            to_core: CoreId(0),
+            cores: 1,
+            partitions: 4,
+            message_bytes_max: 1 << 20,
+            transports: Transports::RDMA,
+            rdma: RdmaEnd::default(),
+        }
+    }
+
+    fn turn(&mut self, cluster: u8) {
+        let Self { links, driver, seen, up, received, number } = self;
+        let mut answers = Vec::new();
+        driver.deliver(links, 100, &mut |_, event| match event {
+            LinkEvent::Greeted { link, hello, .. } => answers.push((link, hello.from)),
+            LinkEvent::Up { link, .. } => up.push(link),
+            LinkEvent::Received { message: came, .. } => {
+                assert_eq!(came, message(came.len(), *received), "node {number}");
+                *received += 1;
+            }
+            LinkEvent::TurnedAway { cause, .. } => seen.push(format!("turned away: {cause:?}")),
+            LinkEvent::Down { cause, .. } => seen.push(format!("down: {cause:?}")),
+            LinkEvent::Room { .. } | LinkEvent::Elsewhere { .. } => {}
+        });
+        for (link, from) in answers {
+            let hello = self.hello(from.0, cluster);
+            self.links.answer(link, hello);
+        }
+        self.driver.carry_out(&mut self.links);
+    }
+}
+
+/// Two nodes with a link between them, dialed by the first.
+fn linked(device: &Device) -> (Node, Node) {
+    let (mut one, mut two) = (Node::new(device, 1, 1), Node::new(device, 2, 1));
+    let address = two.driver.local_address().expect("bound");
+    one.links.connect(address, one.hello(2, 1)).expect("a slot");
+    until("the link", || {
+        one.turn(1);
+        two.turn(1);
+        !one.up.is_empty() && !two.up.is_empty()
+    });
+    (one, two)
+}
+
+#[test]
+fn links_carry_messages_until_they_are_revoked() {
+    let Some(device) = device() else { return };
+    let (mut one, mut two) = linked(&device);
+    let mut sent = 0;
+    until("a thousand messages", || {
+        while sent < 1000
+            && one
+                .links
+                .send(one.up[0], &message(24 + 8 * (sent as usize % 50), sent), None)
+                .is_ok()
+        {
+            sent += 1;
+        }
+        one.turn(1);
+        two.turn(1);
+        two.received == 1000
+    });
+    two.links.revoke(two.up[0]);
+    until("the revocation", || {
+        two.turn(1);
+        !two.seen.is_empty()
+    });
+    assert_eq!(two.seen, [format!("down: {:?}", LinkDown::Revoked)]);
+    until("the other end", || {
+        one.turn(1);
+        !one.seen.is_empty()
+    });
+    assert!(one.seen[0].starts_with("down: "), "{:?}", one.seen);
+    assert_eq!(two.received, 1000);
+}
+
+#[test]
+fn the_end_of_a_node_is_noticed_at_once() {
+    let Some(device) = device() else { return };
+    let (mut one, two) = linked(&device);
+    drop(two);
+    until("the end", || {
+        one.turn(1);
+        !one.seen.is_empty()
+    });
+    assert_eq!(one.seen, [format!("down: {:?}", LinkDown::Ended)]);
+}
+
+#[test]
+fn a_node_of_another_cluster_is_turned_away() {
+    let Some(device) = device() else { return };
+    let (mut one, mut two) = (Node::new(&device, 1, 9), Node::new(&device, 2, 1));
+    let address = two.driver.local_address().expect("bound");
+    one.links.connect(address, one.hello(2, 9)).expect("a slot");
+    until("the refusal", || {
+        one.turn(9);
+        two.turn(1);
+        !one.seen.is_empty() && !two.seen.is_empty()
+    });
+    assert_eq!(two.seen[0], format!("turned away: {:?}", LinkDown::Refused(Refused::Cluster)));
+    assert_eq!(one.seen[0], format!("down: {:?}", LinkDown::TurnedAway));
+}
+
+#[test]
+fn a_core_sleeps_on_one_descriptor() {
+    let Some(device) = device() else { return };
+    let (mut one, mut two) = linked(&device);
+    until("nothing to do", || {
+        two.turn(1);
+        one.turn(1);
+        two.driver.prepare_sleep()
+    });
+    let mut found = [rustix::event::PollFd::new(&two.driver, rustix::event::PollFlags::IN)];
+    let at_once = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+    assert_eq!(rustix::event::poll(&mut found, Some(&at_once)), Ok(0), "{:?}", two.driver.as_fd());
+    one.links.send(one.up[0], &message(24, 0), None).expect("room");
+    one.turn(1);
+    let mut found = [rustix::event::PollFd::new(&two.driver, rustix::event::PollFlags::IN)];
+    let patience = rustix::event::Timespec { tv_sec: 60, tv_nsec: 0 };
+    assert_eq!(rustix::event::poll(&mut found, Some(&patience)), Ok(1));
+    until("the message", || {
+        two.turn(1);
+        two.received == 1
+    });
+}
