@@ -2,11 +2,11 @@
 # The guest as a machine: an image, a directory for the run, a boot to the end, and what came of it.
 # Sourced after lib.sh by those who have a job for it.
 
-# Sets IMAGE and RUN; RUN goes when the caller ends.
+# prepare_machine [KIND]: sets IMAGE and RUN; RUN goes when the caller ends.
 prepare_machine() {
     need_tool qemu-system-x86_64 qemu-system-x86
     need_tool python3 python3
-    IMAGE="$("$GUEST_SCRIPTS/build.sh")"
+    IMAGE="$("$GUEST_SCRIPTS/build.sh" "${1:-clients}")"
     # What earlier inputs and broken-off runs left behind.
     find "$GUEST_CACHE" -mindepth 1 -maxdepth 1 -mtime +0 ! -path "$IMAGE" -exec rm -rf {} +
     RUN="$(mktemp -d "$GUEST_CACHE/run.XXXXXX")"

@@ -1,0 +1,44 @@
+#!/usr/bin/env bash
+# Links over RDMA verbs between three QEMU guests with soft-RoCE devices (kernel 6.1), which meet in a
+# switch of the harness: tests/rdma/scenarios.py.
+#
+#   scripts/guest/rdma.sh [SCENARIO...]     default: all of them
+#
+# Environment:
+#   RINGLANE_GUEST_SECONDS    bound of the whole run, default 800
+# Exit status: 0 passed, 1 failed, 124 not ended in time, 77 cannot run here.
+set -euo pipefail
+# shellcheck source=scripts/guest/lib.sh
+. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+# shellcheck source=scripts/guest/machine.sh
+. "$(dirname "${BASH_SOURCE[0]}")/machine.sh"
+
+SECONDS_MAX="${RINGLANE_GUEST_SECONDS:-800}"
+SUITE="$REPOSITORY/tests/rdma"
+
+# built PACKAGE_ARGUMENT...: the program that cargo makes of it.
+built() {
+    (cd "$REPOSITORY" && cargo build --locked -p ringlane-transport-rdma --message-format=json "$@") |
+        python3 -c '
+import json, sys
+for line in sys.stdin:
+    program = json.loads(line).get("executable")
+    if program:
+        print(program)'
+}
+
+# Debug information stays behind: the guest is slow at reading.
+take() { objcopy --strip-debug "$1" "$RUN/job/$2"; }
+
+make_job() {
+    mkdir -p "$RUN/job"
+    take "$(built --example rdma_node)" rdma_node
+    take "$(built --test verbs)" verbs
+    cp "$SUITE/job.sh" "$RUN/job/"
+    pack_job "$RUN/job"
+}
+
+prepare_machine rdma
+need_tool objcopy binutils
+make_job
+timeout --kill-after=10 "$SECONDS_MAX" python3 "$SUITE/scenarios.py" "$IMAGE" "$RUN/job.tar" "$RUN" "$@"
