@@ -80,7 +80,7 @@ pub enum Command {
         high_watermark: Offset,
     },
     /// A node needs a checkpoint: it lacks what this log does not keep any more. Whoever carries this
-    /// out sends the messages itself ([`CheckpointStart`], [`CheckpointPart`]), at the pace of
+    /// out ends an earlier one to that node and sends the messages itself ([`CheckpointStart`], [`CheckpointPart`]), at the pace of
     /// [`Command::CheckpointTaken`].
     SendCheckpoint {
         /// The node.

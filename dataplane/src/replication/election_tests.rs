@@ -42,11 +42,10 @@ impl Cluster {
             behind: BTreeSet::new(),
             given: Vec::new(),
         };
-        for one in 0..usize::from(nodes) {
-            for two in 0..usize::from(nodes) {
-                if one != two {
-                    cluster.nodes[one].on_link_up(members[two], cluster.now);
-                }
+        for one in &mut cluster.nodes {
+            let own = one.setup.node;
+            for two in members.iter().filter(|two| **two != own) {
+                one.on_link_up(*two, cluster.now);
             }
         }
         cluster

@@ -167,9 +167,11 @@ impl Replica {
         }
         let (run, next) = (&append.run, self.log.next);
         let Some(follower) = self.follower() else { return };
-        if follower.is_resetting || follower.checkpoint.is_some() {
+        if follower.is_resetting {
             return;
         }
+        // Who sends records sends no checkpoint any more.
+        follower.checkpoint = None;
         let is_matched = follower.is_matched;
         if run.base == next && self.log.epoch_before(next) == Some(run.previous_epoch) {
             self.take(from, append, body, pool);
@@ -379,9 +381,10 @@ impl Replica {
         if !self.obeys(from) || self.truncating.is_some() {
             return;
         }
-        let (high_watermark, epoch) = (self.high_watermark, self.epoch);
+        let (high_watermark, epoch, next) = (self.high_watermark, self.epoch, self.log.next);
         let Some(follower) = self.follower() else { return };
-        if follower.is_matched || follower.is_resetting {
+        let is_old = follower.is_matched && start.next <= next;
+        if is_old || follower.is_resetting {
             return;
         }
         if start.next < high_watermark || epoch < start.epoch {
@@ -429,7 +432,7 @@ impl Replica {
         self.room.clear();
         self.raise_marks(next, next);
         if let Some(follower) = self.follower() {
-            follower.is_resetting = false;
+            (follower.is_resetting, follower.is_matched) = (false, false);
             follower.report_to = follower.report_to.or(follower.leader);
         }
         self.try_report();

@@ -12,6 +12,9 @@ use crate::ids::{NODES_MAX, NodeId, Offset};
 use std::collections::VecDeque;
 use triomphe::Arc;
 
+/// A checkpoint of which nothing is taken for so many times [`RETRY_EVERY`](super::replica::RETRY_EVERY)
+/// begins again.
+const CHECKPOINT_RETRIES: u32 = 50;
 /// Runs that are in flight to one follower, at most; the credit bounds their bytes.
 const IN_FLIGHT_MAX: usize = 1024;
 
@@ -55,8 +58,8 @@ enum State {
     Unknown,
     /// It has to give up its records from here on, and to report again.
     Truncating(Offset),
-    /// It needs a checkpoint, and will report again.
-    Behind,
+    /// It needs a checkpoint, and will report again; so many retries ago something of it was taken.
+    Behind(u32),
     /// Its log is a part of this one.
     InStep(Flow),
 }
@@ -138,17 +141,18 @@ impl Peer {
 
     fn awaits(&self, marks: (Offset, Offset), next: Offset) -> Awaits {
         match &self.state {
-            State::Behind => Awaits::Nothing,
             State::InStep(flow) if flow.told != marks => Awaits::Marks,
             State::InStep(_) if next <= self.flushed => Awaits::Nothing,
-            State::InStep(_) | State::Unknown | State::Truncating(_) => Awaits::Retry,
+            State::InStep(_) | State::Unknown | State::Truncating(_) | State::Behind(_) => {
+                Awaits::Retry
+            }
         }
     }
 
     fn flow(&mut self) -> Option<&mut Flow> {
         match &mut self.state {
             State::InStep(flow) => Some(flow),
-            State::Unknown | State::Truncating(_) | State::Behind => None,
+            State::Unknown | State::Truncating(_) | State::Behind(_) => None,
         }
     }
 }
@@ -238,11 +242,11 @@ impl Replica {
     pub(super) fn compare(&mut self, node: NodeId, report: &Report) {
         let common = self.log.epochs.common(self.log.next, report.epochs.starts(), report.next);
         let state = match common {
-            Common::Below(to) if !self.can_send_from(to) => State::Behind,
+            Common::Below(to) if !self.can_send_from(to) => State::Behind(0),
             Common::Below(to) if to < report.next => State::Truncating(to),
             Common::Below(to) => State::InStep(Flow::new(to)),
             Common::Before(to) if report.log_start < to => State::Truncating(to),
-            Common::Before(_) | Common::Unknown => State::Behind,
+            Common::Before(_) | Common::Unknown => State::Behind(0),
         };
         if let State::Truncating(to) = state
             && to < report.high_watermark
@@ -250,7 +254,7 @@ impl Replica {
             let high_watermark = report.high_watermark;
             return self.refuse(node, Refusal::BelowHighWatermark { to, high_watermark });
         }
-        let is_behind = matches!(state, State::Behind);
+        let is_behind = matches!(state, State::Behind(_));
         let Some(peer) = self.peer_mut(node) else { return };
         // What it had before it reported counts only when it says so again.
         (peer.accepted, peer.flushed, peer.state) = (Offset(0), Offset(0), state);
@@ -376,7 +380,7 @@ impl Replica {
         }
         let Some(batch) = batch else {
             if !is_kept {
-                peer.state = State::Behind;
+                peer.state = State::Behind(0);
                 self.commands.push(Command::SendCheckpoint { peer: node });
             }
             return;
@@ -415,7 +419,8 @@ impl Replica {
     }
 
     pub(super) fn on_checkpoint_taken(&mut self, peer: NodeId, position: u64) {
-        if self.peer_mut(peer).is_some_and(|peer| matches!(peer.state, State::Behind)) {
+        if let Some(State::Behind(silence)) = self.peer_mut(peer).map(|peer| &mut peer.state) {
+            *silence = 0;
             self.commands.push(Command::CheckpointTaken { peer, position });
         }
     }
@@ -461,7 +466,13 @@ impl Replica {
                     }
                     self.pump(node);
                 }
-                State::Unknown | State::Truncating(_) | State::Behind => {}
+                State::Behind(silence) if retry => {
+                    *silence += 1;
+                    if *silence > CHECKPOINT_RETRIES {
+                        peer.state = State::Unknown;
+                    }
+                }
+                State::Unknown | State::Truncating(_) | State::Behind(_) => {}
             }
         }
     }

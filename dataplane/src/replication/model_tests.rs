@@ -8,6 +8,7 @@
 use super::model::{Faults, World};
 
 fn run(seed: u64, nodes: u16, faults: Faults) -> super::model::Counters {
+    println!("RINGLANE_REPLICATION_SEEDS={seed}..{}", seed + 1);
     let mut world = World::new(seed, nodes, faults);
     for _ in 0..3000 {
         world.step();
