@@ -11,6 +11,7 @@
 mod admin;
 pub mod cli;
 pub mod clock;
+pub mod cluster;
 pub mod config;
 mod connection;
 pub mod control;

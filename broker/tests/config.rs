@@ -390,3 +390,108 @@ fn answered(text: &str) -> Result<(), TestCaseError> {
     }
     Ok(())
 }
+
+/// The configuration of a node of three, before `more`.
+fn of_three(more: &str) -> String {
+    format!(
+        r#"{more}
+[[stream]]
+name = "default"
+[cluster]
+node = 1
+members = [
+  {{ node = 1, name = "a", address = "10.0.0.1:7883", advertised_address = "a.example:1883" }},
+  {{ node = 2, name = "b", address = "10.0.0.2:7883" }},
+  {{ node = 3, name = "c", address = "c.example:7883" }},
+]
+[cluster.etcd]
+endpoints = ["http://10.0.0.9:2379", "http://[::1]:2379"]
+"#
+    )
+}
+
+#[test]
+fn a_cluster_is_read_and_shown_with_its_sources() {
+    let loaded = loaded(&with_file(&of_three("")));
+    let cluster = &loaded.config.cluster;
+    assert!(cluster.is_set());
+    assert_eq!(cluster.own().map(|own| own.name.as_str()), Some("a"));
+    assert_eq!(cluster.members[2].address, "c.example:7883");
+    assert!(!Config::default().cluster.is_set());
+    let again = load(&with_file(&loaded.render())).unwrap_or_else(|errors| panic!("{errors}"));
+    assert_eq!(again.config, loaded.config);
+    let text = loaded.render();
+    assert!(text.contains("[cluster.etcd]") && text.contains("# ringlane.toml:"), "{text}");
+}
+
+#[test]
+fn members_may_come_from_the_environment() {
+    let layers = with_environment(&[
+        ("RINGLANE_CLUSTER__NODE", "1"),
+        ("RINGLANE_CLUSTER__MEMBERS", r#"[{ node = 1, name = "a", address = "10.0.0.1:7883" }]"#),
+        ("RINGLANE_CLUSTER__ETCD__ENDPOINTS", r#"["http://10.0.0.9:2379"]"#),
+        ("RINGLANE_REPLICATION__RDMA__GID_INDEX", "3"),
+    ]);
+    let config = loaded(&layers).config;
+    assert_eq!(config.cluster.members.len(), 1);
+    assert_eq!(config.replication.rdma.gid_index, Some(3));
+}
+
+#[test]
+fn what_is_wrong_with_a_cluster_says_what_would_be_right() {
+    let cases = [
+        (
+            "node = 1\n",
+            "node = 4\n",
+            "cluster.node is 4, which is none of cluster.members (1, 2, 3)",
+        ),
+        ("node = 2, name", "node = 1, name", "node = 1 is taken by entry 1"),
+        ("node = 2, name", "node = 0, name", "number them from 1"),
+        ("name = \"b\"", "name = \"a\"", "name = \"a\" is taken by entry 1"),
+        ("name = \"b\"", "name = \"\"", "name is missing"),
+        ("10.0.0.2:7883", "10.0.0.1:7883", "address = \"10.0.0.1:7883\" is taken by entry 1"),
+        ("10.0.0.2:7883", "10.0.0.2", "write a host and a port"),
+        ("a.example:1883", "a.example:0", "advertised_address is \"a.example:0\""),
+        ("10.0.0.1:7883", "a.example:7883", "set replication.bind"),
+        (
+            "10.0.0.1:7883",
+            "127.0.0.1:1883",
+            "which listeners.tcp.bind = 127.0.0.1:1883 has already",
+        ),
+        ("http://10.0.0.9:2379", "https://10.0.0.9:2379", "TLS to etcd is not built yet"),
+        ("http://10.0.0.9:2379", "10.0.0.9:2379", "write http://HOST:PORT"),
+        ("[\"http://10.0.0.9:2379\", \"http://[::1]:2379\"]", "[]", "needs the client URLs"),
+        ("[cluster]\n", "[cluster]\nname = \"a b\"\n", "cluster.name is \"a b\""),
+        ("[cluster.etcd]\n", "[cluster.etcd]\nprefix = \"/\"\n", "cluster.etcd.prefix is \"/\""),
+        ("[cluster.etcd]\n", "[cluster.etcd]\nusername = \"u\"\n", "password_file is not"),
+        ("[cluster.etcd]\n", "[cluster.etcd]\ntimeout = \"2s\"\n", "one that hangs would cost"),
+        ("[cluster]\n", "[cluster]\nnodes = 3\n", "did you mean"),
+    ];
+    for (from, to, expected) in cases {
+        let text = of_three("");
+        assert!(text.contains(from), "{from}");
+        let found = errors(&with_file(&text.replacen(from, to, 1)));
+        assert!(found.iter().any(|error| error.contains(expected)), "{to}: {found:?}");
+    }
+}
+
+#[test]
+fn what_is_wrong_with_replication_says_what_would_be_right() {
+    let cases = [
+        ("suspect_after = \"100ms\"", "at least three times replication.heartbeat"),
+        ("lease = \"1s\"", "replication.lease is 1s; it must be at least 2s"),
+        ("lease = \"2500ms\"", "whole seconds"),
+        ("bind = \"10.0.0.1\"", "an address with its port"),
+        ("transport = \"udp\"", "auto"),
+        ("rdma.mtu = 1500", "write \"auto\", 256"),
+        ("rdma.retry = 8", "at most 7"),
+        ("rdma.gid_index = -1", "small number that is not negative"),
+        ("rdma.port = 0", "numbered from 1"),
+    ];
+    for (line, expected) in cases {
+        let found = errors(&with_file(&format!("[replication]\n{line}\n")));
+        assert!(found.iter().any(|error| error.contains(expected)), "{line}: {found:?}");
+    }
+    let alone = errors(&with_file("[cluster]\nnode = 1\n"));
+    assert!(alone[0].contains("cluster.members is empty; add the members"), "{alone:?}");
+}

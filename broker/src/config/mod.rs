@@ -5,15 +5,21 @@
 //! variables (`RINGLANE_SECTION__KEY`), flags. [`load()`] merges them and checks the result;
 //! [`Loaded::render`] prints it with the source of every value.
 
+mod cluster;
+mod cluster_rules;
 mod error;
 mod keys;
 mod layers;
 mod load;
 mod model;
+mod optional;
 mod streams;
 mod units;
 mod validate;
 
+pub use cluster::{
+    ClusterConfig, EtcdConfig, MemberConfig, RdmaConfig, ReplicationConfig, ReplicationTransport,
+};
 pub use error::{ConfigError, ConfigErrors};
 pub use keys::{Key, known_keys, nearest};
 pub use layers::{Assignment, Layers, Source};

@@ -3,6 +3,7 @@
 //! A field's name is its TOML key. `ringlane.example.toml` explains each key to operators, and a
 //! test holds the two together.
 
+use super::cluster::{ClusterConfig, ReplicationConfig};
 use super::streams::{CommitLogConfig, StreamConfig, in_order};
 use super::units::{duration, optional_text, size};
 use serde::{Deserialize, Serialize};
@@ -44,6 +45,10 @@ pub struct Config {
     pub limits: LimitsConfig,
     /// `$SYS` topics.
     pub sys: SysConfig,
+    /// The cluster that this node belongs to.
+    pub cluster: ClusterConfig,
+    /// Copies of the log on other nodes.
+    pub replication: ReplicationConfig,
 }
 
 impl Default for Config {
@@ -61,6 +66,8 @@ impl Default for Config {
             retained: RetainedConfig::default(),
             limits: LimitsConfig::default(),
             sys: SysConfig::default(),
+            cluster: ClusterConfig::default(),
+            replication: ReplicationConfig::default(),
         }
     }
 }

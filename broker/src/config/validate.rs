@@ -1,6 +1,6 @@
 //! What the types cannot say: ranges, and values that do not go together.
 
-use super::{Config, Cores, FileDriverSetting, TransportSetting, streams};
+use super::{Config, Cores, FileDriverSetting, TransportSetting, cluster_rules, streams};
 use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::time::Duration;
@@ -27,6 +27,7 @@ pub(super) fn problems(config: &Config) -> Vec<Problem> {
     sessions(config, &mut rules);
     limits(config, &mut rules);
     commit_log(config, &mut rules);
+    cluster_rules::check(config, &mut rules);
     rules.0.extend(streams::problems(&config.stream));
     rules.0
 }
@@ -161,14 +162,21 @@ fn commit_log(config: &Config, rules: &mut Rules) {
     }
 }
 
-struct Rules(Vec<Problem>);
+/// The rules that are broken, as they are found.
+pub(super) struct Rules(Vec<Problem>);
 
 impl Rules {
-    fn broken(&mut self, keys: &[&'static str], message: String) {
+    pub(super) fn broken(&mut self, keys: &[&'static str], message: String) {
         self.0.push(Problem { keys: keys.to_vec(), message });
     }
 
-    fn range<T: PartialOrd + Display>(&mut self, key: &'static str, value: T, least: T, most: T) {
+    pub(super) fn range<T: PartialOrd + Display>(
+        &mut self,
+        key: &'static str,
+        value: T,
+        least: T,
+        most: T,
+    ) {
         if value < least {
             self.broken(&[key], format!("{key} is {value}; it must be at least {least}"));
         } else if most < value {
@@ -176,7 +184,13 @@ impl Rules {
         }
     }
 
-    fn time(&mut self, key: &'static str, value: Duration, least: Duration, most: Duration) {
+    pub(super) fn time(
+        &mut self,
+        key: &'static str,
+        value: Duration,
+        least: Duration,
+        most: Duration,
+    ) {
         if value < least {
             self.broken(&[key], format!("{key} is {value:?}; it must be at least {least:?}"));
         } else if most < value {
@@ -184,7 +198,7 @@ impl Rules {
         }
     }
 
-    fn whole_seconds(&mut self, key: &'static str, value: Duration) {
+    pub(super) fn whole_seconds(&mut self, key: &'static str, value: Duration) {
         if value.subsec_nanos() != 0 {
             self.broken(&[key], format!("{key} is {value:?}; it must be in whole seconds"));
         }

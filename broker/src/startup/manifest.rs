@@ -5,8 +5,10 @@
 //! epoch, which is one higher at every start: it is durable before anything is appended, so that an
 //! offset that is used again after a lost tail is told from the first one. The manifest is replaced
 //! as a whole (temporary file, fsync, rename, fsync of the directory), so that a crash leaves the
-//! old one or the new one.
+//! old one or the new one. In a cluster, identity, key and partitions are the cluster's, and epochs
+//! come from outside ([`super::member`]).
 
+use super::member::Member;
 use ringlane_dataplane::log::format::COUNT_MAX;
 use ringlane_transport_uring::failpoint::hit;
 use rustix::fs::{FlockOperation, flock};
@@ -18,9 +20,12 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use thiserror::Error;
 
-/// The format that this version writes, and the newest that it reads. Format 1 had no log: no `id`
-/// and no `epoch`. It is upgraded by the first start.
-pub const FORMAT: u32 = 2;
+/// The newest format that this version reads, and the one that it writes for a node of a cluster: a
+/// version that knows no clusters must not open it. A node that is alone has format 2. Format 1 had
+/// no log: no `id` and no `epoch`. It is upgraded by the first start.
+pub const FORMAT: u32 = 3;
+
+const FORMAT_ALONE: u32 = 2;
 
 const MANIFEST: &str = "manifest.json";
 const LOCK: &str = "lock";
@@ -75,6 +80,27 @@ pub enum ManifestError {
         /// What `runtime.partitions` says.
         wanted: u32,
     },
+    /// The directory is of a cluster, and the configuration has none.
+    #[error("{}: the directory is that of node {node} of a cluster, and cluster.members is empty: \
+             alone it would write what the cluster knows nothing of. Set cluster.members and \
+             cluster.node = {node}, or start with an empty data_dir", path.display())]
+    OfCluster {
+        /// The manifest.
+        path: PathBuf,
+        /// Its number.
+        node: u16,
+    },
+    /// The directory is another node's.
+    #[error("{}: the directory is that of node {found}, the configuration says cluster.node = \
+             {wanted}; set cluster.node = {found}, or start with an empty data_dir", path.display())]
+    OtherNode {
+        /// The manifest.
+        path: PathBuf,
+        /// Whose it is.
+        found: u16,
+        /// What `cluster.node` says.
+        wanted: u16,
+    },
 }
 
 /// What the manifest says.
@@ -88,6 +114,8 @@ pub struct Manifest {
     pub key: [u8; 16],
     /// Partitions of the node.
     pub partitions: u32,
+    /// Which node of the cluster; `None` for one that is alone.
+    pub member: Option<Member>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -101,6 +129,8 @@ struct ManifestFile {
     partitions: u32,
     /// 32 hexadecimal digits.
     hash_key: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    member: Option<Member>,
 }
 
 /// Only what every format has, to tell a newer one from a damaged one.
@@ -129,6 +159,22 @@ impl DataDirectory {
     /// # Errors
     /// See [`ManifestError`]; each says what to do.
     pub fn open(
+        path: &Path,
+        partitions: u32,
+        partitions_default: u32,
+    ) -> Result<Self, ManifestError> {
+        let opened = Self::open_any(path, partitions, partitions_default)?;
+        match &opened.manifest.member {
+            None => Ok(opened),
+            Some(member) => {
+                let path = opened.file();
+                Err(ManifestError::OfCluster { path, node: member.node })
+            }
+        }
+    }
+
+    /// As [`Self::open`], whether or not it is of a cluster.
+    pub(super) fn open_any(
         path: &Path,
         partitions: u32,
         partitions_default: u32,
@@ -163,7 +209,11 @@ impl DataDirectory {
     ///
     /// # Errors
     /// If the manifest cannot be written, or names an epoch that no broker has come to.
+    ///
+    /// # Panics
+    /// In a cluster: there epochs come from outside.
     pub fn begin_epoch(&mut self, highest: u64) -> Result<u64, ManifestError> {
+        assert!(self.manifest.member.is_none(), "a node of a cluster has made up an epoch");
         hit("epoch.before");
         let last = self.manifest.epoch.max(highest);
         if COUNT_MAX <= last {
@@ -171,9 +221,19 @@ impl DataDirectory {
             return Err(ManifestError::Damaged { path: self.path.join(MANIFEST), message });
         }
         self.manifest.epoch = last + 1;
-        write(&self.path, &self.path.join(MANIFEST), &self.manifest)?;
+        self.save()?;
         hit("epoch.after");
         Ok(self.manifest.epoch)
+    }
+
+    /// Makes the manifest durable as it is now.
+    pub(super) fn save(&self) -> Result<(), ManifestError> {
+        write(&self.path, &self.file(), &self.manifest)
+    }
+
+    /// The manifest's file.
+    pub(super) fn file(&self) -> PathBuf {
+        self.path.join(MANIFEST)
     }
 }
 
@@ -290,10 +350,15 @@ fn parse(path: &Path, bytes: &[u8]) -> Result<Manifest, ManifestError> {
         1 => random(path)?,
         _ => digits("id", &file.id)?,
     };
-    Ok(Manifest { id, epoch: file.epoch, key, partitions: file.partitions })
+    if let Some(member) = &file.member {
+        member.check().map_err(damaged)?;
+    }
+    let ManifestFile { epoch, partitions, member, .. } = file;
+    Ok(Manifest { id, epoch, key, partitions, member })
 }
 
-fn parse_digits(text: &str) -> Option<[u8; 16]> {
+/// The bytes that 32 hexadecimal digits stand for.
+pub(crate) fn parse_digits(text: &str) -> Option<[u8; 16]> {
     if text.len() != 32 || !text.is_ascii() {
         return None;
     }
@@ -311,18 +376,20 @@ fn render_digits(key: &[u8; 16]) -> String {
 fn create(directory: &Path, path: &Path, partitions: u32) -> Result<Manifest, ManifestError> {
     // The key is one that nobody can guess, so that nobody can choose client identifiers that fall
     // on one core.
-    let manifest = Manifest { id: random(path)?, epoch: 0, key: random(path)?, partitions };
+    let (id, key) = (random(path)?, random(path)?);
+    let manifest = Manifest { id, epoch: 0, key, partitions, member: None };
     write(directory, path, &manifest)?;
     Ok(manifest)
 }
 
 fn write(directory: &Path, path: &Path, manifest: &Manifest) -> Result<(), ManifestError> {
     let file = ManifestFile {
-        format: FORMAT,
+        format: if manifest.member.is_some() { FORMAT } else { FORMAT_ALONE },
         id: render_digits(&manifest.id),
         epoch: manifest.epoch,
         partitions: manifest.partitions,
         hash_key: render_digits(&manifest.key),
+        member: manifest.member.clone(),
     };
     let mut text = serde_json::to_vec_pretty(&file)
         .map_err(|error| io_error("render the manifest", path, io::Error::other(error)))?;
@@ -330,7 +397,8 @@ fn write(directory: &Path, path: &Path, manifest: &Manifest) -> Result<(), Manif
     replace(directory, path, &text).map_err(|error| io_error("write the manifest", path, error))
 }
 
-fn random(path: &Path) -> Result<[u8; 16], ManifestError> {
+/// Sixteen random bytes of the system.
+pub(super) fn random(path: &Path) -> Result<[u8; 16], ManifestError> {
     let mut bytes = [0; 16];
     match getrandom(&mut bytes, GetRandomFlags::empty()) {
         // Up to 256 bytes come whole (getrandom(2)).
@@ -433,7 +501,7 @@ mod tests {
             format!(r#"{{"format":{format},"partitions":{partitions},"hash_key":"{key}"}}"#)
         };
         let cases = [
-            (text(3, 4, key), "newer version"),
+            (text(4, 4, key), "newer version"),
             (text(2, 4, key), "id is not 32 hexadecimal digits"),
             (r#"{"format":9,"unknown":[]}"#.to_owned(), "newer version"),
             (String::new(), "damaged manifest"),

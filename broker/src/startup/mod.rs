@@ -9,6 +9,7 @@ pub(crate) mod checkpoints;
 pub mod limits;
 pub mod logs;
 pub mod manifest;
+pub mod member;
 mod metered;
 mod state;
 mod threads;
@@ -106,6 +107,13 @@ pub enum StartError {
         /// What is wrong.
         message: String,
     },
+    /// The configuration names a cluster.
+    #[error(
+        "cluster.members is set, and nodes do not replicate yet: a node that took clients would be \
+         alone with what it acknowledged. Take the members out of the configuration; `ringlane \
+         check-config`, `ringlane doctor` and `ringlane cluster` look at them"
+    )]
+    NoReplication,
     /// No driver, or no listener.
     #[error(transparent)]
     Transport(#[from] TransportError),
@@ -146,6 +154,7 @@ impl StartError {
         match self {
             Self::Affinity(AffinityError::Kernel(_)) => false,
             Self::Affinity(_) | Self::Transport(TransportError::Config { .. }) => true,
+            Self::NoReplication => true,
             Self::DataDirectory(_) | Self::Log { .. } | Self::Transport(_) => false,
             Self::State { .. } | Self::Reread { .. } | Self::NoCheckpoint { .. } => false,
             Self::Control(_) | Self::Core { .. } | Self::Interrupted => false,
@@ -164,6 +173,9 @@ impl StartError {
 /// Why it did not start, or which core failed.
 pub fn serve(config: &Config) -> Result<(), StartError> {
     let started = Instant::now();
+    if config.cluster.is_set() {
+        return Err(StartError::NoReplication);
+    }
     let allowed = affinity::allowed_cpus().map_err(AffinityError::Kernel)?;
     let online = affinity::online_cpus();
     let cpus = affinity::resolve(&config.runtime.cores, &allowed, &online, CORES_MAX)?;

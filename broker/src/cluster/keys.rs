@@ -1,0 +1,277 @@
+//! The keys of a cluster and their values.
+//!
+//! | key | value | lease |
+//! | --- | --- | --- |
+//! | `cluster` | who the cluster is: never changed once it is there | |
+//! | `nodes/{number}` | a node that runs | the node's |
+//! | `leader` | who leads; the revision that wrote it is the epoch | |
+//!
+//! `leader` has no lease: it stays when its node has gone, so that whoever takes over does it against
+//! a revision that only grows, and so that an etcd that was put back in time shows.
+
+use super::metadata::{KeyValue, LeaseId, Snapshot};
+use ringlane_dataplane::ids::NodeId;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+pub(super) const CLUSTER: &str = "cluster";
+pub(super) const LEADER: &str = "leader";
+const NODES: &str = "nodes/";
+
+pub(super) fn node_key(node: NodeId) -> String {
+    format!("{NODES}{node}")
+}
+
+/// The form of the values; a later one is refused.
+const FORMAT: u32 = 1;
+
+/// Sixteen bytes, 32 hexadecimal digits in text.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Id16(pub [u8; 16]);
+
+impl fmt::Display for Id16 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl Serialize for Id16 {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Id16 {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let parsed = crate::startup::manifest::parse_digits(&text);
+        parsed.map(Self).ok_or_else(|| {
+            serde::de::Error::custom(format!("\"{text}\" is not 32 hexadecimal digits"))
+        })
+    }
+}
+
+/// Who a cluster is. Every node's manifest has the same identity.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ClusterIdentity {
+    /// The identity of every data directory of the cluster, which all records are bound to.
+    pub id: Id16,
+    /// Key of the hash of client identifiers (SipHash).
+    pub hash_key: Id16,
+    /// Partitions of the cluster.
+    pub partitions: u32,
+    /// The numbers of its nodes, ascending: all of them count for a quorum.
+    pub nodes: Vec<u16>,
+}
+
+/// A node that runs.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct NodeRecord {
+    /// Its number.
+    pub node: u16,
+    /// Its name.
+    pub name: String,
+    /// Which data directory: tells two nodes with one number apart.
+    pub instance: Id16,
+    /// Host and port of its replication.
+    pub address: String,
+    /// Host and port for clients.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub advertised_address: Option<String>,
+    /// Of its program.
+    pub version: String,
+}
+
+/// Who leads.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Leader {
+    /// Its number.
+    pub node: NodeId,
+    /// Its epoch: the revision of the transaction that made it the leader.
+    pub epoch: u64,
+    /// Which try to become the leader this was; random.
+    pub(super) claim: Id16,
+}
+
+#[derive(Serialize, Deserialize)]
+struct LeaderValue {
+    node: u16,
+    claim: Id16,
+}
+
+/// The value of `leader`.
+pub(super) fn leader_value(node: NodeId, claim: Id16) -> Vec<u8> {
+    text(&LeaderValue { node: node.0, claim })
+}
+
+#[derive(Serialize, Deserialize)]
+struct Versioned<T> {
+    format: u32,
+    #[serde(flatten)]
+    value: T,
+}
+
+pub(super) fn identity_value(identity: &ClusterIdentity) -> Vec<u8> {
+    text(&Versioned { format: FORMAT, value: identity })
+}
+
+pub(super) fn node_value(record: &NodeRecord) -> Vec<u8> {
+    text(record)
+}
+
+fn text(value: &impl Serialize) -> Vec<u8> {
+    // These types have nothing that JSON cannot say.
+    serde_json::to_vec(value).unwrap_or_default()
+}
+
+/// A node that runs, and the lease that shows it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Present {
+    /// What it says of itself.
+    pub record: NodeRecord,
+    /// Its lease; `None` only if somebody else wrote the key.
+    pub lease: Option<LeaseId>,
+}
+
+/// What the keys say, at one revision.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct View {
+    /// Of the store.
+    pub revision: u64,
+    /// Who the cluster is; `None` if nobody has made it.
+    pub identity: Option<ClusterIdentity>,
+    /// The same as it stands there.
+    pub(super) identity_value: Vec<u8>,
+    /// Who led last; it may have gone.
+    pub leader: Option<Leader>,
+    /// Nodes that run, by number.
+    pub nodes: Vec<Present>,
+}
+
+impl View {
+    /// The epoch of the last leader; 0 = there was none.
+    #[must_use]
+    pub fn epoch(&self) -> u64 {
+        self.leader.map_or(0, |leader| leader.epoch)
+    }
+
+    /// The node with this number, if it runs.
+    #[must_use]
+    pub fn node(&self, node: NodeId) -> Option<&Present> {
+        self.nodes.iter().find(|present| present.record.node == node.0)
+    }
+
+    /// Understands what was read.
+    ///
+    /// # Errors
+    /// The key that cannot be understood, and why.
+    pub fn of(snapshot: &Snapshot) -> Result<Self, String> {
+        let mut view = Self { revision: snapshot.revision, ..Self::default() };
+        for entry in &snapshot.entries {
+            let understood = match entry.key.as_str() {
+                CLUSTER => identity(entry).map(|found| {
+                    view.identity = Some(found);
+                    view.identity_value = entry.value.clone();
+                }),
+                LEADER => leader(entry).map(|found| view.leader = Some(found)),
+                key if key.starts_with(NODES) => present(entry).map(|found| view.nodes.push(found)),
+                _ => Ok(()),
+            };
+            understood.map_err(|error| format!("key {}: {error}", entry.key))?;
+        }
+        view.nodes.sort_by_key(|present| present.record.node);
+        Ok(view)
+    }
+}
+
+fn identity(entry: &KeyValue) -> Result<ClusterIdentity, String> {
+    #[derive(Deserialize)]
+    struct FormatOnly {
+        format: u32,
+    }
+    let wrong = |error: serde_json::Error| error.to_string();
+    let FormatOnly { format } = serde_json::from_slice(&entry.value).map_err(wrong)?;
+    if format != FORMAT {
+        return Err(format!("format {format} was written by a later release; upgrade ringlane"));
+    }
+    let found: Versioned<ClusterIdentity> = serde_json::from_slice(&entry.value).map_err(wrong)?;
+    if found.value.partitions == 0 {
+        return Err("partitions is 0".to_owned());
+    }
+    Ok(found.value)
+}
+
+fn leader(entry: &KeyValue) -> Result<Leader, String> {
+    let found: LeaderValue =
+        serde_json::from_slice(&entry.value).map_err(|error| error.to_string())?;
+    Ok(Leader { node: NodeId(found.node), epoch: entry.modified, claim: found.claim })
+}
+
+fn present(entry: &KeyValue) -> Result<Present, String> {
+    let record: NodeRecord =
+        serde_json::from_slice(&entry.value).map_err(|error| error.to_string())?;
+    if entry.key != node_key(NodeId(record.node)) {
+        return Err(format!("its value is that of node {}", record.node));
+    }
+    Ok(Present { record, lease: entry.lease })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(key: &str, value: &[u8], revision: u64) -> KeyValue {
+        KeyValue { key: key.to_owned(), value: value.to_vec(), modified: revision, lease: None }
+    }
+
+    fn identity_of_three() -> ClusterIdentity {
+        ClusterIdentity {
+            id: Id16([1; 16]),
+            hash_key: Id16([2; 16]),
+            partitions: 8,
+            nodes: vec![1, 2, 3],
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_understood() {
+        let record = NodeRecord {
+            node: 2,
+            name: "b".to_owned(),
+            instance: Id16([9; 16]),
+            address: "10.0.0.2:7883".to_owned(),
+            advertised_address: None,
+            version: "0.1.0".to_owned(),
+        };
+        let snapshot = Snapshot {
+            revision: 40,
+            entries: vec![
+                entry(CLUSTER, &identity_value(&identity_of_three()), 3),
+                entry(LEADER, &leader_value(NodeId(2), Id16([7; 16])), 17),
+                entry(&node_key(NodeId(2)), &node_value(&record), 5),
+                entry("something/of/a/later/release", b"x", 6),
+            ],
+        };
+        let view = View::of(&snapshot).unwrap();
+        assert_eq!(view.identity, Some(identity_of_three()));
+        assert_eq!((view.epoch(), view.leader.unwrap().node), (17, NodeId(2)));
+        assert_eq!(view.node(NodeId(2)).unwrap().record, record);
+        assert_eq!(view.node(NodeId(1)), None);
+    }
+
+    #[test]
+    fn what_cannot_be_understood_names_its_key() {
+        let later = br#"{"format":2,"other":[]}"#.as_slice();
+        let cases = [
+            (CLUSTER, later, "later release"),
+            (CLUSTER, b"x".as_slice(), "key cluster"),
+            (LEADER, b"{}".as_slice(), "key leader"),
+            ("nodes/1", b"{\"node\":2}".as_slice(), "key nodes/1"),
+        ];
+        for (key, value, expected) in cases {
+            let snapshot = Snapshot { revision: 9, entries: vec![entry(key, value, 3)] };
+            let message = View::of(&snapshot).unwrap_err();
+            assert!(message.contains(expected), "{message}");
+        }
+    }
+}

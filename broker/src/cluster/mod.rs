@@ -1,0 +1,17 @@
+//! The cluster: who its nodes are, and who leads.
+//!
+//! Ringlane writes no consensus of its own: etcd says who leads, one transaction per leadership,
+//! whose revision is the epoch. [`metadata`] is the seam, [`etcd`] and [`memory`] implement it;
+//! [`membership`] is what a node does with it, [`keeper`] keeps it there. All of it runs on the
+//! control thread, and nothing that waits for a quorum waits for any of it.
+
+pub mod boottime;
+pub mod etcd;
+pub mod keeper;
+pub mod keys;
+pub mod membership;
+pub mod memory;
+pub mod metadata;
+
+#[cfg(test)]
+mod tests;

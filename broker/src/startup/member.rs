@@ -1,0 +1,250 @@
+//! A data directory as that of a node of a cluster: identity, key and partitions are the cluster's,
+//! and its epochs come from outside.
+
+use super::manifest::{DataDirectory, ManifestError, random};
+use crate::cluster::keys::{ClusterIdentity, Id16};
+use crate::cluster::membership::{Joined, Standing};
+use crate::config::Config;
+use ringlane_dataplane::ids::NodeId;
+use ringlane_dataplane::log::format::COUNT_MAX;
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+
+/// Which node of a cluster a directory is.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Member {
+    /// Its number.
+    pub node: u16,
+    /// Which directory: another one under the same number is told apart.
+    pub instance: Id16,
+    /// Whether it has yet to be filled from the others before it counts for a majority: what it had
+    /// acknowledged before it was emptied is gone.
+    pub is_learner: bool,
+}
+
+impl Member {
+    /// # Errors
+    /// What is wrong.
+    pub(super) fn check(&self) -> Result<(), String> {
+        if self.node == 0 { Err("member.node is 0".to_owned()) } else { Ok(()) }
+    }
+}
+
+impl DataDirectory {
+    /// Opens the directory of a node of a cluster, or one that may become that.
+    ///
+    /// # Errors
+    /// As [`DataDirectory::open`]; [`ManifestError::OtherNode`].
+    pub fn open_member(
+        path: &Path,
+        node: NodeId,
+        partitions_default: u32,
+    ) -> Result<Self, ManifestError> {
+        // How many partitions there are the cluster says.
+        let opened = Self::open_any(path, 0, partitions_default)?;
+        match &opened.manifest.member {
+            Some(member) if member.node != node.0 => {
+                let (path, found) = (opened.file(), member.node);
+                Err(ManifestError::OtherNode { path, found, wanted: node.0 })
+            }
+            Some(_) | None => Ok(opened),
+        }
+    }
+
+    /// What it says before the node joins its cluster.
+    #[must_use]
+    pub fn standing(&self, config: &Config) -> Standing {
+        let mut nodes: Vec<u16> = config.cluster.members.iter().map(|member| member.node).collect();
+        nodes.sort_unstable();
+        let manifest = &self.manifest;
+        Standing {
+            identity: ClusterIdentity {
+                id: Id16(manifest.id),
+                hash_key: Id16(manifest.key),
+                partitions: match config.runtime.partitions {
+                    wanted if wanted != 0 && manifest.member.is_none() => wanted,
+                    _ => manifest.partitions,
+                },
+                nodes,
+            },
+            partitions_wanted: config.runtime.partitions,
+            is_member: manifest.member.is_some(),
+            // No epoch has begun, so that nothing was appended.
+            is_empty: manifest.epoch == 0,
+        }
+    }
+
+    /// Makes it the directory of a node of the cluster that was joined: durable when this returns.
+    ///
+    /// # Errors
+    /// If the manifest cannot be written.
+    ///
+    /// # Panics
+    /// If it holds anything that is not the cluster's, which joining has refused.
+    pub fn adopt(&mut self, joined: &Joined, node: NodeId) -> Result<(), ManifestError> {
+        let identity = &joined.identity;
+        if let Some(member) = &self.manifest.member {
+            assert!(member.node == node.0, "a directory has changed its node");
+            assert!(self.manifest.id == identity.id.0, "a directory has changed its cluster");
+            return Ok(());
+        }
+        assert!(self.manifest.epoch == 0, "a directory with a log was taken into a cluster");
+        let instance = Id16(random(&self.file())?);
+        self.manifest.id = identity.id.0;
+        self.manifest.key = identity.hash_key.0;
+        self.manifest.partitions = identity.partitions;
+        let is_learner = joined.is_learner;
+        self.manifest.member = Some(Member { node: node.0, instance, is_learner });
+        self.save()
+    }
+
+    /// Takes an epoch from outside, at or above all before: durable when this returns, before
+    /// anything is appended or answered in it.
+    ///
+    /// # Errors
+    /// If the manifest cannot be written; then nothing may be answered in it.
+    ///
+    /// # Panics
+    /// If it goes back, or the node is alone.
+    pub fn take_epoch(&mut self, epoch: u64) -> Result<(), ManifestError> {
+        assert!(self.manifest.member.is_some(), "a node that is alone has no epoch from outside");
+        assert!(self.manifest.epoch <= epoch && epoch <= COUNT_MAX, "an epoch has gone back");
+        if self.manifest.epoch == epoch {
+            return Ok(());
+        }
+        let before = self.manifest.epoch;
+        self.manifest.epoch = epoch;
+        // What is in memory says what is durable.
+        self.save().inspect_err(|_| self.manifest.epoch = before)
+    }
+
+    /// Notes that the node has been filled from the others, and counts from now on: durable when this
+    /// returns.
+    ///
+    /// # Errors
+    /// If the manifest cannot be written.
+    pub fn end_learning(&mut self) -> Result<(), ManifestError> {
+        let before = self.manifest.member.clone();
+        match &mut self.manifest.member {
+            Some(member) if member.is_learner => member.is_learner = false,
+            Some(_) | None => return Ok(()),
+        }
+        self.save().inspect_err(|_| self.manifest.member = before)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::MemberConfig;
+    use std::fs;
+    use std::path::PathBuf;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    struct Directory(PathBuf);
+
+    impl Directory {
+        fn new() -> Self {
+            static NEXT: AtomicU32 = AtomicU32::new(0);
+            let number = NEXT.fetch_add(1, Ordering::Relaxed);
+            let name = format!("ringlane-member-{}-{number}", std::process::id());
+            Self(std::env::temp_dir().join(name))
+        }
+
+        fn open(&self, node: u16) -> Result<DataDirectory, ManifestError> {
+            DataDirectory::open_member(&self.0, NodeId(node), 4)
+        }
+    }
+
+    impl Drop for Directory {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn joined(is_learner: bool) -> Joined {
+        let identity = ClusterIdentity {
+            id: Id16([1; 16]),
+            hash_key: Id16([2; 16]),
+            partitions: 16,
+            nodes: vec![1, 2, 3],
+        };
+        Joined { identity, is_learner }
+    }
+
+    #[test]
+    fn a_new_directory_becomes_a_node_s_and_stays_it() {
+        let directory = Directory::new();
+        let mut first = directory.open(2).unwrap();
+        first.adopt(&joined(true), NodeId(2)).unwrap();
+        let manifest = first.manifest.clone();
+        assert_eq!((manifest.id, manifest.key, manifest.partitions), ([1; 16], [2; 16], 16));
+        drop(first);
+        let mut second = directory.open(2).unwrap();
+        assert_eq!(second.manifest, manifest);
+        second.adopt(&joined(false), NodeId(2)).unwrap();
+        assert_eq!(second.manifest, manifest, "who is a learner stays one until it is filled");
+        second.end_learning().unwrap();
+        drop(second);
+        assert!(!directory.open(2).unwrap().manifest.member.unwrap().is_learner);
+    }
+
+    #[test]
+    fn it_is_refused_under_another_number_and_alone() {
+        let directory = Directory::new();
+        directory.open(2).unwrap().adopt(&joined(false), NodeId(2)).unwrap();
+        let message = directory.open(3).unwrap_err().to_string();
+        assert!(message.contains("set cluster.node = 2"), "{message}");
+        let message = DataDirectory::open(&directory.0, 0, 4).unwrap_err().to_string();
+        assert!(message.contains("cluster.members is empty"), "{message}");
+        let text = fs::read_to_string(directory.0.join("manifest.json")).unwrap();
+        assert!(text.contains("\"format\": 3"), "an earlier release would open it: {text}");
+        let wrong = text.replace("\"node\": 2", "\"node\": 0");
+        fs::write(directory.0.join("manifest.json"), wrong).unwrap();
+        assert!(directory.open(2).unwrap_err().to_string().contains("member.node is 0"));
+    }
+
+    #[test]
+    fn epochs_from_outside_are_durable_and_never_go_back() {
+        let directory = Directory::new();
+        let mut opened = directory.open(1).unwrap();
+        opened.adopt(&joined(false), NodeId(1)).unwrap();
+        for epoch in [7, 7, 900] {
+            opened.take_epoch(epoch).unwrap();
+            assert_eq!(super::super::manifest::peek(&directory.0).unwrap().epoch, epoch);
+        }
+        let back = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            let _ = opened.take_epoch(899);
+        }));
+        assert!(back.is_err());
+    }
+
+    #[test]
+    fn a_directory_says_where_it_stands() {
+        let directory = Directory::new();
+        let mut config = Config::default();
+        let member = |node| MemberConfig { node, ..MemberConfig::default() };
+        config.cluster.members = vec![member(3), member(1), member(2)];
+        let mut opened = directory.open(1).unwrap();
+        let standing = opened.standing(&config);
+        assert!(standing.is_empty && !standing.is_member);
+        assert_eq!((standing.identity.nodes, standing.identity.partitions), (vec![1, 2, 3], 4));
+        config.runtime.partitions = 32;
+        assert_eq!(opened.standing(&config).identity.partitions, 32, "a new cluster gets it");
+        opened.adopt(&joined(false), NodeId(1)).unwrap();
+        opened.take_epoch(5).unwrap();
+        let standing = opened.standing(&config);
+        assert!(!standing.is_empty && standing.is_member);
+        assert_eq!(standing.identity.partitions, 16);
+    }
+
+    #[test]
+    fn a_node_that_was_alone_stays_as_it_is() {
+        let directory = Directory::new();
+        DataDirectory::open(&directory.0, 0, 4).unwrap().begin_epoch(0).unwrap();
+        let text = fs::read_to_string(directory.0.join("manifest.json")).unwrap();
+        assert!(text.contains("\"format\": 2") && !text.contains("member"), "{text}");
+        let opened = directory.open(1).unwrap();
+        assert!(!opened.standing(&Config::default()).is_empty);
+    }
+}
