@@ -3,6 +3,7 @@
 //! Exit codes: 0 = done, 1 = failed, 2 = wrong usage (clap's), 3 = wrong configuration (as
 //! Mosquitto's, so that scripts keep working).
 
+use crate::cluster::show::ClusterArgs;
 use crate::config::{
     Assignment, Config, Cores, Layers, Loaded, LogFormat, LogLevel, Source, TransportSetting, load,
 };
@@ -52,6 +53,8 @@ enum Command {
     },
     /// List what a running broker keeps for its clients, and delete it
     Ctl(CtlArgs),
+    /// Show the cluster as etcd has it: its nodes, and who leads
+    Cluster(ClusterArgs),
     /// Print the version
     Version {
         /// Print JSON
@@ -145,6 +148,7 @@ pub fn run() -> ExitCode {
         }),
         Command::Log { command } => log(&command),
         Command::Ctl(args) => ctl(&args),
+        Command::Cluster(args) => cluster(&args),
         Command::Version { json } => {
             print(&version(json));
             ExitCode::SUCCESS
@@ -194,6 +198,15 @@ fn ctl(args: &CtlArgs) -> ExitCode {
             Some(socket) => run(&socket),
             None => fail(EXIT_FAILED, &"control.socket is empty: that broker has no socket"),
         }
+    })
+}
+
+/// `ringlane cluster`: the configuration of a node says which etcd is asked.
+fn cluster(args: &ClusterArgs) -> ExitCode {
+    let settings = Settings { config: args.config.clone(), ..Settings::default() };
+    with_config(&settings, |loaded| match args.run(&loaded.config.cluster) {
+        Ok(()) | Err(CtlError::Closed) => ExitCode::SUCCESS,
+        Err(error) => fail(EXIT_FAILED, &error),
     })
 }
 

@@ -12,6 +12,7 @@ pub mod keys;
 pub mod membership;
 pub mod memory;
 pub mod metadata;
+pub(crate) mod show;
 
 #[cfg(test)]
 mod tests;

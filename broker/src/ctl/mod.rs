@@ -6,7 +6,7 @@ mod client;
 pub(crate) mod glob;
 mod print;
 pub(crate) mod rows;
-mod table;
+pub(crate) mod table;
 
 use crate::config::parse_duration;
 use clap::{Args, Subcommand};

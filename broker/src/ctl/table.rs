@@ -10,7 +10,7 @@ const WIDTH_MAX: usize = 48;
 
 /// A table on standard output.
 #[derive(Debug)]
-pub(super) struct Table {
+pub(crate) struct Table {
     out: BufWriter<Stdout>,
     header: &'static [&'static str],
     /// Rows that wait for the widths.
@@ -19,13 +19,13 @@ pub(super) struct Table {
 }
 
 impl Table {
-    pub(super) fn new(header: &'static [&'static str]) -> Self {
+    pub(crate) fn new(header: &'static [&'static str]) -> Self {
         let out = BufWriter::new(io::stdout());
         Self { out, header, waiting: Vec::new(), widths: None }
     }
 
     /// Adds a row. What came from clients is escaped.
-    pub(super) fn row(&mut self, cells: Vec<String>) -> Result<(), CtlError> {
+    pub(crate) fn row(&mut self, cells: Vec<String>) -> Result<(), CtlError> {
         if let Some(widths) = &self.widths {
             return write_row(&mut self.out, widths, &cells);
         }
@@ -34,7 +34,7 @@ impl Table {
     }
 
     /// Writes what waits. A table without a row has its header all the same.
-    pub(super) fn end(&mut self) -> Result<(), CtlError> {
+    pub(crate) fn end(&mut self) -> Result<(), CtlError> {
         if self.widths.is_none() {
             self.begin()?;
         }
@@ -72,7 +72,7 @@ fn width(text: &str) -> usize {
 }
 
 /// An error of the output.
-pub(super) fn output(error: &io::Error) -> CtlError {
+pub(crate) fn output(error: &io::Error) -> CtlError {
     match error.kind() {
         io::ErrorKind::BrokenPipe => CtlError::Closed,
         _ => CtlError::Failed(format!("cannot write the output: {error}")),

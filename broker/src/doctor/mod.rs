@@ -3,6 +3,7 @@
 //! The checks are pure: they look at [`Facts`] that were gathered before, and at files below a
 //! root, so that tests can make up a host. Nothing is changed and nothing stays open.
 
+mod cluster;
 mod cpus;
 mod kernel;
 mod memory;
@@ -12,6 +13,7 @@ mod storage;
 
 pub use report::{Check, Report, Severity};
 
+use crate::cluster::etcd::{Etcd, EtcdSettings};
 use crate::config::{Config, TransportSetting};
 use crate::startup::{CORES_MAX, affinity, limits};
 use ringlane_transport_rdma::RdmaStatus;
@@ -41,6 +43,8 @@ pub struct Facts {
     pub free_bytes: Option<u64>,
     /// Bytes of messages that the node may hold.
     pub message_bytes: u64,
+    /// The endpoints of the cluster's etcd, each with its version or what does not work.
+    pub etcd: Vec<(String, Result<String, String>)>,
     /// The configuration.
     pub config: Config,
 }
@@ -66,6 +70,7 @@ impl Facts {
             rdma: ringlane_transport_rdma::devices(),
             free_bytes: free_bytes(&config.data_dir),
             message_bytes: limits::message_bytes(&config.limits),
+            etcd: etcd_versions(config),
             config: config.clone(),
         }
     }
@@ -86,6 +91,21 @@ impl Facts {
     fn wants_uring(&self) -> bool {
         self.config.runtime.transport == TransportSetting::Uring
     }
+}
+
+/// Asks the endpoints of a cluster's etcd, each for as long as the configuration lets it take.
+fn etcd_versions(config: &Config) -> Vec<(String, Result<String, String>)> {
+    if !config.cluster.is_set() {
+        return Vec::new();
+    }
+    let etcd = Etcd::new(EtcdSettings::of(&config.cluster));
+    let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else {
+        return Vec::new();
+    };
+    let versions = runtime.block_on(etcd.versions());
+    // A name that the system still looks up is waited for by nobody.
+    runtime.shutdown_background();
+    versions
 }
 
 /// Bytes free for this user where `path` is, or would be made.
@@ -112,6 +132,7 @@ pub fn check(facts: &Facts) -> Report {
     network::check(facts, &mut report);
     storage::check(facts, &mut report);
     storage::file_driver(facts, &mut report);
+    cluster::check(facts, &mut report);
     report
 }
 

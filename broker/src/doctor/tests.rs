@@ -75,6 +75,7 @@ fn good(root: &Root) -> Facts {
         rdma: RdmaStatus { devices: Vec::new(), libraries: Vec::new() },
         free_bytes: Some(100 << 30),
         message_bytes: 4 << 30,
+        etcd: Vec::new(),
         config: Config::default(),
     }
 }
