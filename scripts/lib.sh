@@ -141,6 +141,30 @@ need_mosquitto_clients() {
     have mosquitto_sub || install mosquitto-clients
 }
 
+# etcd: its program alone where Debian's package can be unpacked, because installing that starts a service;
+# else the package. Fails where no repository has it.
+need_etcd() {
+    have etcd && return
+    if have apt-get && have dpkg-deb; then unpack_etcd; else install etcd; fi
+}
+
+unpack_etcd() {
+    local unpacked
+    unpacked="$(mktemp -d)"
+    say "fetching etcd"
+    (
+        cd "$unpacked" || exit
+        apt-get -qq download etcd-server >&2 ||
+            { as_root apt-get -qq update >&2 && apt-get -qq download etcd-server >&2; } || exit
+        dpkg-deb -x etcd-server_*.deb . || exit
+        mkdir -p "$TOOLS/bin"
+        command install -m 755 usr/bin/etcd "$TOOLS/bin/etcd"
+    )
+    local code="$?"
+    rm -rf "$unpacked"
+    return "$code"
+}
+
 # Chromium with its driver; fails where no repository has them.
 need_chromium() {
     have chromedriver && { have chromium || have chromium-browser; } && return

@@ -37,6 +37,7 @@ stage_build() {
 
 stage_rust() {
     need_rust
+    need_etcd || not_run "etcd is missing and cannot be fetched"
     if need_nextest; then
         cargo nextest run --workspace --features ringlane/failpoints,ringlane/parquet --locked --no-fail-fast
     else

@@ -20,6 +20,7 @@
 
 pub mod broker;
 pub mod client;
+pub mod etcd;
 pub mod hex;
 pub mod packets;
 pub mod properties;
