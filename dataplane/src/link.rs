@@ -16,6 +16,7 @@
 //! delivers is whole and within its bound, and everything else about it is unchecked.
 
 mod body;
+pub mod lanes;
 pub mod memory;
 mod outbox;
 

@@ -9,7 +9,7 @@ use ringlane_dataplane::net::Output;
 use std::os::fd::AsFd;
 
 /// Bytes of heads that a link keeps memory for; what a burst took beyond it goes back.
-const OUTPUT_KEPT_BYTES: usize = 64 * 1024;
+const OUTPUT_KEPT_BYTES: usize = 256 * 1024;
 
 impl TcpLinks {
     // ---- receiving ----
