@@ -38,6 +38,7 @@ on_both_drivers! {
     nonsense_after_the_hello_ends_the_link,
     a_greeting_that_is_not_answered_ends,
     a_greeting_can_be_refused,
+    an_answer_to_a_peer_that_has_gone_ends,
     a_link_moves_to_the_core_that_its_hello_names,
     a_dial_in_vain_is_given_up_after_few_tries,
     a_dial_reaches_a_peer_that_comes_later,
@@ -367,6 +368,22 @@ fn a_greeting_can_be_refused(kind: TransportKind) {
     assert_eq!(one.down(link), Some(LinkDown::TurnedAway));
     let revoked = |seen: &Seen| matches!(seen, Seen::Down(_, LinkDown::Revoked));
     assert_eq!(two.seen.iter().filter(|seen| revoked(seen)).count(), 1);
+}
+
+fn an_answer_to_a_peer_that_has_gone_ends(kind: TransportKind) {
+    let mut two = Node::new(kind, 2);
+    two.answers = false;
+    let mut stream = TcpStream::connect(two.address).unwrap();
+    stream.write_all(&hello(1, 2).encode()).unwrap();
+    two.until("the greeting", |two| !two.seen.is_empty());
+    let Some(Seen::Greeted(link, _)) = two.seen.first() else { panic!("{:?}", two.seen) };
+    let link = *link;
+    socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
+    drop(stream);
+    two.links.answer(link, hello(2, 1));
+    two.until("the end", |two| two.down(link).is_some());
+    let cause = two.down(link).unwrap();
+    assert!(matches!(cause, LinkDown::Error(libc::ECONNRESET | libc::EPIPE)), "{cause}");
 }
 
 fn a_link_moves_to_the_core_that_its_hello_names(kind: TransportKind) {

@@ -252,11 +252,14 @@ impl TcpLinks {
         if peer.receiving {
             peer.receiving = !engine.stop_receive(id);
         }
-        if !peer.receiving {
-            match peer.phase {
-                Phase::Up => self.queue_readable(id),
-                _ => self.greet(engine, id),
-            }
+        if peer.receiving {
+            return;
+        }
+        match peer.phase {
+            Phase::Up => self.queue_readable(id),
+            // It was the answer: the peer has gone.
+            Phase::Greeted => self.finish(engine, id, LinkDown::Error(errno)),
+            Phase::Resting | Phase::Connecting | Phase::Greeting => self.greet(engine, id),
         }
     }
 }
