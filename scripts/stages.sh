@@ -154,6 +154,13 @@ stage_guest() {
     RINGLANE_GUEST_BINARY="$TARGET/release/ringlane" scripts/guest/run.sh
 }
 
+stage_rdma() {
+    need_rust
+    need_python
+    scripts/verbs.sh
+    scripts/guest/rdma.sh
+}
+
 function="stage_${1//-/_}"
 declare -F "$function" >/dev/null || die "no stage $1 (see scripts/stages.tsv)"
 "$function"

@@ -4,9 +4,11 @@ Each guest sends its frames to a socket of the switch and receives them at its o
 The switch learns addresses, floods what it does not know, and drops what the test says: a set of
 (from, to) pairs of ports, so that a way can be cut in one direction only.
 
-It is a thread of the harness. What a guest does not take at once is dropped, as a switch does it.
+It is a thread of the harness. What a guest does not take at once waits, up to a bound, as in a switch: a
+kernel queues 10 datagrams for a unix socket, and a burst of a queue pair is 128 packets.
 """
 
+import collections
 import os
 import selectors
 import socket
@@ -14,6 +16,8 @@ import threading
 
 FRAME_BYTES_MAX = 65536
 BUFFER_BYTES = 4 << 20
+#: Frames that wait for a guest at most; further ones are dropped.
+WAITING_MAX = 4096
 
 
 class Switch(threading.Thread):
@@ -29,6 +33,9 @@ class Switch(threading.Thread):
         self._learned = {}
         self._ended = False
         self._sockets = {port: self._bind(self.switch_path(port)) for port in self.ports}
+        self._outputs = {}
+        self._waiting = {port: collections.deque() for port in self.ports}
+        self._ready = selectors.DefaultSelector()
 
     def switch_path(self, port):
         """Where the guest of this port sends to."""
@@ -49,12 +56,14 @@ class Switch(threading.Thread):
 
     def run(self):
         """Forwards until `stop`."""
-        ready = selectors.DefaultSelector()
         for port, bound in self._sockets.items():
-            ready.register(bound, selectors.EVENT_READ, port)
+            self._ready.register(bound, selectors.EVENT_READ, port)
         while not self._ended:
-            for key, _ in ready.select(timeout=0.2):
-                self._drain(key.fileobj, key.data)
+            for key, events in self._ready.select(timeout=0.2):
+                if events & selectors.EVENT_WRITE:
+                    self._push_on(key.data)
+                else:
+                    self._drain(key.fileobj, key.data)
 
     def _drain(self, bound, port):
         for _ in range(64):
@@ -75,10 +84,49 @@ class Switch(threading.Thread):
             if (port, to) in self.cut:
                 self.dropped += 1
                 continue
+            self._send(to, frame)
+
+    def _send(self, port, frame):
+        waiting = self._waiting[port]
+        if len(waiting) == WAITING_MAX or not self._output(port):
+            self.dropped += 1
+            return
+        waiting.append(frame)
+        if len(waiting) == 1:
+            self._push_on(port)
+
+    def _output(self, port):
+        """A socket that is connected to the guest, so that the kernel says when it takes more."""
+        if port not in self._outputs:
+            output = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+            output.setblocking(False)
+            output.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER_BYTES)
             try:
-                self._sockets[port].sendto(frame, self.guest_path(to))
+                output.connect(self.guest_path(port))
             except OSError:
-                self.dropped += 1
+                output.close()
+                return None
+            self._outputs[port] = output
+        return self._outputs[port]
+
+    def _push_on(self, port):
+        """Sends what waits, and listens for room if not all of it went."""
+        output, waiting = self._outputs[port], self._waiting[port]
+        watched = output in self._ready.get_map()
+        try:
+            while waiting:
+                output.send(waiting[0])
+                waiting.popleft()
+        except BlockingIOError:
+            if not watched:
+                self._ready.register(output, selectors.EVENT_WRITE, port)
+            return
+        except OSError:
+            # The guest is gone.
+            self.dropped += len(waiting)
+            waiting.clear()
+        if watched:
+            self._ready.unregister(output)
 
     def cut_one_way(self, source, target):
         """From now on nothing gets from `source` to `target`; the other way goes on."""
@@ -96,5 +144,5 @@ class Switch(threading.Thread):
         """Ends the thread."""
         self._ended = True
         self.join()
-        for bound in self._sockets.values():
-            bound.close()
+        for used in [*self._sockets.values(), *self._outputs.values()]:
+            used.close()

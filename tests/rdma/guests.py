@@ -1,7 +1,6 @@
 """Three guests with soft-RoCE devices that meet in a switch of the harness."""
 
 import json
-import re
 import socket
 import subprocess
 import sys
@@ -160,19 +159,29 @@ class Cluster:
                 raise Failure(f"node {number} never said {event} {fields}; last: {guest.lines[-8:]}")
             time.sleep(0.02)
 
+    def mark(self):
+        """From here on `wait` looks at what is said after this moment."""
+        for guest in self.guests.values():
+            guest.read()
+            guest.seen = len(guest.events)
+
     def ask(self, number, line, event, seconds=PATIENCE, **fields):
-        """Sends a line and waits for an event that comes after it."""
+        """Sends a line and waits for an event that comes after it. What came in between can be waited for
+        afterwards."""
         guest = self.guests[number]
         guest.read()
-        guest.seen = len(guest.events)
+        before, guest.seen = guest.seen, len(guest.events)
         guest.send(line)
-        return self.wait(number, event, seconds, **fields)
+        try:
+            return self.wait(number, event, seconds, **fields)
+        finally:
+            guest.seen = before
 
     def start_node(self, number):
         """Starts the node's process."""
         addresses = " ".join(f"10.77.0.{node}:{PORT}" for node in range(1, NODES + 1))
         ready = self.ask(number, f"start {number} {self.factor} {addresses}", "ready")
-        say(f"node {number}: {re.sub(r'^Place ', '', ready['place'])}")
+        say(f"node {number}: {ready['place']}")
 
     def status(self, number):
         """What a node says of itself."""

@@ -8,6 +8,7 @@ cluster's days do.
 """
 
 import re
+import signal
 import sys
 import time
 
@@ -99,7 +100,7 @@ def exhaust(story):
     status = story.cluster.status(story.leader)
     check(counters(status)["exhausted"] > 0, "credit ran out")
     story.cluster.guests[slow].send("go")
-    story.cluster.wait(story.leader, "done", followers=2)
+    story.cluster.wait(story.leader, "done", followers=2, count=story.count // 64 * 64)
     story.check_same(story.followers())
 
 
@@ -112,7 +113,7 @@ def cut(story, name, ways):
     down = story.cluster.wait(story.leader, "down", peer=lost)
     say(f"{name}: the leader says: {down['cause']}")
     story.cluster.switch.heal()
-    story.cluster.wait(story.leader, "done", 30, followers=2)
+    story.cluster.wait(story.leader, "done", 30, followers=2, count=story.count // 64 * 64)
     story.check_same(story.followers())
 
 
@@ -136,6 +137,7 @@ def kill_process(story):
     dead = story.leader
     story.cluster.guests[dead].send(f"lead {story.epoch} {story.count + 1_000_000}")
     time.sleep(0.5)
+    story.cluster.mark()
     story.cluster.ask(dead, "kill", "killed")
     for node in story.followers():
         story.cluster.wait(node, "down", peer=dead)
@@ -155,6 +157,7 @@ def pause(story):
     story.take_over(others)
     story.alive = others
     story.lead(MORE, 1)
+    story.cluster.mark()
     story.cluster.guests[old].qmp("cont")
     down = story.cluster.wait(old, "down", 30)
     say(f"the old leader, awake again: {down['cause']}")
@@ -179,6 +182,7 @@ def kill_guest(story):
     dead, others = story.leader, story.followers()
     story.cluster.guests[dead].send(f"lead {story.epoch} {story.count + 1_000_000}")
     time.sleep(0.5)
+    story.cluster.mark()
     story.cluster.guests[dead].kill()
     for node in others:
         down = story.cluster.wait(node, "down", 30, peer=dead)
@@ -194,6 +198,8 @@ SCENARIOS = [verbs, replicate, exhaust, cut_out, cut_in, cut_both, kill_process,
 
 def main():
     """Exit status 0 if every scenario held."""
+    # The bound of the run comes as a signal: the guests must not outlive it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("not ended in time"))
     image, job, directory = sys.argv[1:4]
     chosen = sys.argv[4:]
     cluster = Cluster(image, job, directory)
@@ -203,6 +209,7 @@ def main():
             if chosen and scenario.__name__ not in chosen:
                 continue
             started = time.monotonic()
+            cluster.mark()
             scenario(story)
             say(f"{scenario.__name__}: held ({time.monotonic() - started:.1f} s)")
         say(f"{cluster.switch.frames} frames, {cluster.switch.dropped} dropped by the switch")

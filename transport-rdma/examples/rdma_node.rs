@@ -118,7 +118,8 @@ fn main() {
     config.connect_timeout = Duration::from_secs(1) * factor;
     config.dial_timeout = Duration::from_secs(2) * factor;
     let mut driver = RdmaLinks::new(device, config).expect("links");
-    println!("{{\"event\":\"ready\",\"node\":{number},\"place\":\"{place:?}\"}}");
+    let at = format!("{} port {}, address {}", place.device, place.port, place.gid_index);
+    println!("{{\"event\":\"ready\",\"node\":{number},\"place\":\"{at}\"}}");
     let node = Node {
         number: NodeId(number),
         addresses,
