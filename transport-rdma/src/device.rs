@@ -99,11 +99,11 @@ impl Device {
         if unsafe { (verbs.ibv_get_async_event)(context, &raw mut event) } != 0 {
             return None;
         }
-        let kind = AsyncEvent(event.event_type);
+        let found = AsyncEvent { kind: event.event_type, subject: event.element };
         // SAFETY: the event that was just taken, acknowledged once: the object that it names could
         // not be destroyed before.
         unsafe { (verbs.ibv_ack_async_event)(&raw mut event) };
-        Some(kind)
+        Some(found)
     }
 
     /// Readable when [`Device::next_event`] has something.

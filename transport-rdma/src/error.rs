@@ -164,23 +164,48 @@ impl core::fmt::Display for WorkStatus {
     }
 }
 
-/// `ibv_event_type` of an event that ends links.
+/// What a device reports besides completions.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct AsyncEvent(pub i32);
+pub struct AsyncEvent {
+    /// `ibv_event_type`.
+    pub kind: i32,
+    /// The object that it is about, as an address; other things for events of a port or the device.
+    pub subject: u64,
+}
+
+/// Whom an event ends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Ends {
+    /// Nobody: it is news only, such as "communication established".
+    Nobody,
+    /// The link that has this queue pair or completion queue, and no other: what one peer does must
+    /// not end the links of others.
+    Subject,
+    /// All links on the device: it failed, the port went down, or its address changed.
+    All,
+}
 
 impl AsyncEvent {
-    /// Whether links of the device cannot go on: completions lost, a queue pair or the device dead,
-    /// the port down, or its address changed. The others, such as "communication established", are
-    /// news only.
+    /// Whose links cannot go on.
     #[must_use]
-    pub fn is_fatal(self) -> bool {
-        matches!(self.0, 0..=3 | 8 | 10 | 18)
+    pub fn ends(self) -> Ends {
+        match self.kind {
+            0..=3 => Ends::Subject,
+            8 | 10 | 18 => Ends::All,
+            _ => Ends::Nobody,
+        }
+    }
+
+    /// Whether the device is lost for good, until it is opened again.
+    #[must_use]
+    pub fn is_device_lost(self) -> bool {
+        self.kind == 8
     }
 }
 
 impl core::fmt::Display for AsyncEvent {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.write_str(match self.0 {
+        f.write_str(match self.kind {
             0 => "a completion queue that overran",
             1 => "a queue pair that failed",
             2 => "an invalid request to a queue pair",
@@ -191,5 +216,18 @@ impl core::fmt::Display for AsyncEvent {
             18 => "a changed address",
             other => return write!(f, "event {other}"),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fault_of_one_queue_pair_ends_no_other_link() {
+        let ends = |kind| AsyncEvent { kind, subject: 0 }.ends();
+        assert_eq!([0, 1, 2, 3].map(ends), [Ends::Subject; 4]);
+        assert_eq!([8, 10, 18].map(ends), [Ends::All; 3]);
+        assert_eq!([4, 9, 11, 17, 99].map(ends), [Ends::Nobody; 5]);
     }
 }

@@ -33,7 +33,7 @@ pub use assembly::Assembly;
 pub use choose::{Place, choose};
 pub use device::{Channel, Device};
 pub use endpoint::{Endpoint, EndpointCounters};
-pub use error::{AsyncEvent, DownCause, RdmaError, WorkStatus};
+pub use error::{AsyncEvent, DownCause, Ends, RdmaError, WorkStatus};
 pub use library::{Library, find_libraries};
 pub use links::{RdmaLinkConfig, RdmaLinks};
 pub use memory::SourceMemory;

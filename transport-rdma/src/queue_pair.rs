@@ -6,7 +6,7 @@
 //! device never works on memory that is gone.
 
 use crate::device::{Channel, CompletionQueue, Device, Domain};
-use crate::error::{DownCause, RdmaError, WorkStatus};
+use crate::error::{AsyncEvent, DownCause, RdmaError, WorkStatus};
 use crate::memory::{Access, Mapping, Region, SourceMemory};
 use crate::queue::{COMPLETIONS_MAX, Completion, Queue, Slice, Write};
 use crate::ring;
@@ -302,6 +302,13 @@ impl QueuePair {
         let region = Region::new(&self.pair.domain, Arc::clone(&memory.0), Access::Source)?;
         self.sources.push(region);
         Ok(())
+    }
+
+    /// Whether an event of the device is about this queue pair or its completion queue.
+    #[must_use]
+    pub fn is_subject(&self, event: &AsyncEvent) -> bool {
+        let own = [self.pair.pair.as_ptr() as u64, self.pair.queue.as_ptr() as u64];
+        own.contains(&event.subject)
     }
 
     /// Goes to ERR, which flushes what is under way and refuses what comes, and to RESET, which forgets

@@ -14,7 +14,7 @@ pub use config::RdmaLinkConfig;
 
 use crate::device::{Channel, Device};
 use crate::endpoint::EndpointCounters;
-use crate::error::{DownCause, RdmaError};
+use crate::error::{AsyncEvent, DownCause, Ends, RdmaError};
 use crate::queue::COMPLETIONS_MAX;
 use core::net::SocketAddr;
 use core::time::Duration;
@@ -74,6 +74,7 @@ pub struct RdmaLinks {
     looked_at: Instant,
     /// The peer that is first in the next turn.
     first: usize,
+    is_device_lost: bool,
     listener: Option<TcpListener>,
     watch: Watch,
     channel: Channel,
@@ -117,6 +118,7 @@ impl RdmaLinks {
             now,
             looked_at: now,
             first: 0,
+            is_device_lost: false,
             listener,
             watch,
             channel,
@@ -135,6 +137,12 @@ impl RdmaLinks {
     pub fn endpoint_counters(&self) -> EndpointCounters {
         let ends = self.peers.iter().flatten().filter_map(|peer| peer.end.as_ref());
         ends.fold(self.past, |sum, end| sum + end.counters())
+    }
+
+    /// Whether the device has failed: no link will come up on it until it is opened again.
+    #[must_use]
+    pub fn is_device_lost(&self) -> bool {
+        self.is_device_lost
     }
 
     /// Why links ended, more closely than [`LinkEvent::Down`] says, oldest first.
@@ -231,7 +239,7 @@ impl RdmaLinks {
 
     /// A link has failed; what has come before is delivered first.
     fn fail(&mut self, index: usize, cause: DownCause) {
-        if let Some(peer) = self.peer(index) {
+        if let Some(peer) = self.peer(index).filter(|peer| peer.end.is_some()) {
             peer.cause.get_or_insert(cause);
         }
     }
@@ -313,15 +321,26 @@ impl RdmaLinks {
         self.expire();
     }
 
-    /// What the device reports: all links of it end if it cannot go on.
+    /// What the device reports: links that cannot go on end.
     fn on_device(&mut self) {
         while let Some(event) = self.device.next_event() {
-            if event.is_fatal() {
-                for index in 0..self.peers.len() {
+            self.is_device_lost |= event.is_device_lost();
+            for index in 0..self.peers.len() {
+                let is_ended = match event.ends() {
+                    Ends::Nobody => false,
+                    Ends::All => true,
+                    Ends::Subject => self.is_subject(index, &event),
+                };
+                if is_ended {
                     self.fail(index, DownCause::Device(event));
                 }
             }
         }
+    }
+
+    fn is_subject(&mut self, index: usize, event: &AsyncEvent) -> bool {
+        let end = self.peer(index).and_then(|peer| peer.end.as_mut());
+        end.is_some_and(|end| end.queue_mut().is_subject(event))
     }
 
     /// Takes completions of a link and hands on its messages; how many.

@@ -190,6 +190,7 @@ impl RdmaLinks {
         }
         let Some(peer) = self.remove(index) else { return Ok(()) };
         let Some(greeting) = peer.greeting else { return Ok(()) };
+        self.watch.remove(greeting.as_fd());
         let arrival = Arrival { socket: greeting.into_socket(), peer: peer.address, hello: theirs };
         self.ready.push_back(Ready::Elsewhere(Box::new(arrival)));
         Ok(())

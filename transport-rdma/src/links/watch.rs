@@ -32,6 +32,11 @@ impl Watch {
         Ok(epoll::modify(&self.set, fd, EventData::new_u64(token), flags(false))?)
     }
 
+    /// Watches a socket no longer that stays open; one that is closed goes by itself.
+    pub(super) fn remove(&self, fd: BorrowedFd<'_>) {
+        let _was_watched = epoll::delete(&self.set, fd);
+    }
+
     /// The tokens of those with something to look at, without waiting.
     pub(super) fn ready(&mut self, into: &mut Vec<u64>) {
         self.events.clear();
