@@ -4,7 +4,8 @@
 //! receiving core matches again in its own turn, so that a takeover and a fan-out cannot cross.
 
 use crate::admin::Ask;
-use crate::groups::{GroupId, GroupKey, Member, MemberKey, Ticket};
+use crate::durable::Place;
+use crate::groups::{Errand, GroupId, GroupKey, Member, MemberKey, Seq};
 use crate::replay::mail::ReplayMail;
 use crate::session::SessionId;
 use crate::websocket;
@@ -83,7 +84,7 @@ pub enum Mail {
         /// The QoS to deliver with.
         qos: QoS,
         /// What the member answers with.
-        ticket: Ticket,
+        errand: Box<Errand>,
     },
     /// A member is done with a message of a group.
     GroupDone {
@@ -91,6 +92,8 @@ pub enum Mail {
         group: GroupId,
         /// The member.
         member: MemberKey,
+        /// The message.
+        seq: Seq,
     },
     /// Everything else about groups.
     Group(Box<GroupMail>),
@@ -114,11 +117,20 @@ pub enum Mail {
     Control(Box<ControlMail>),
 }
 
-/// Records that a session is owed, or that are to be sent to it again.
+/// Who wants records of a log.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum FetchBy {
+    /// A session of the asking core.
+    Session(SessionId),
+    /// A shared-subscription group of the asking core.
+    Group(GroupId),
+}
+
+/// Records that a session or a group is owed, or that are to be sent again.
 #[derive(Debug)]
 pub struct Fetch {
-    /// The session, on the asking core.
-    pub session: SessionId,
+    /// Who asks.
+    pub by: FetchBy,
     /// The asking core's number for it, which comes back.
     pub request: u64,
     /// Whose log.
@@ -133,7 +145,7 @@ pub struct Fetch {
 #[derive(Debug)]
 pub struct Fetched {
     /// As in the question.
-    pub session: SessionId,
+    pub by: FetchBy,
     /// As in the question.
     pub request: u64,
     /// As in the question.
@@ -306,14 +318,36 @@ pub enum GroupMail {
         /// Messages that it takes at once; 0 while it is away.
         window: u16,
     },
+    /// The log of a member's session has a QoS 2 message: no other member gets it, whatever happens.
+    Taken {
+        /// The group's keyed hash.
+        group: u64,
+        /// The member.
+        member: MemberKey,
+        /// The message, unless that was before the start.
+        seq: Option<Seq>,
+        /// Where it lies.
+        place: Place,
+    },
+    /// The log of the group says so, too.
+    Kept {
+        /// The member's session.
+        session: SessionId,
+        /// The group's keyed hash.
+        group: u64,
+        /// The messages.
+        places: Vec<Place>,
+    },
     /// A member gives a message back undelivered: another one shall get it.
     Return {
         /// The group.
         group: GroupId,
         /// The member.
         member: MemberKey,
-        /// The message's number in its group.
-        seq: u64,
+        /// The message's place in the order of its group.
+        seq: Seq,
+        /// Where it lies in the log, if it does.
+        place: Option<Place>,
         /// The message.
         message: Message,
     },

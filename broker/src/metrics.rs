@@ -70,7 +70,7 @@ core_metrics! {
     shared_subscriptions, Gauge, "shared_subscriptions", "Shared subscriptions held by sessions of this core.";
     shared_groups, Gauge, "shared_groups", "Shared-subscription groups owned by this core.";
     shared_redispatched, Counter, "shared_redispatched_total", "Messages of a shared group given to another member.";
-    shared_pending, Gauge, "shared_pending", "Messages of shared groups that wait for a member with a free window.";
+    shared_pending, Gauge, "shared_pending", "Messages of shared groups in memory that wait for a member with a free window.";
     packets_received, Counter, "packets_received_total", "MQTT packets received.";
     packets_sent, Counter, "packets_sent_total", "MQTT packets sent.";
     publishes_received_qos0, Counter, "publishes_received_qos0_total", "PUBLISH packets received with QoS 0.";

@@ -272,7 +272,9 @@ impl Broker {
             Written::TooLarge => {
                 metrics.dropped_too_large.add(1);
                 metrics.inflight_messages.sub(1);
-                match outbound.take_back(packet_id) {
+                let taken = outbound.take_back(packet_id);
+                self.record_completed(turn, id, packet_id);
+                match taken {
                     Some(pending) => Step::Skipped(pending),
                     None => Step::Nothing,
                 }

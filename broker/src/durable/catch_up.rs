@@ -14,7 +14,7 @@
 use super::pending::OwedPosting;
 use super::postings::Place;
 use super::records::SubscriptionOptions;
-use crate::mail::{Fetch, Fetched, Found, Mail};
+use crate::mail::{Fetch, FetchBy, Fetched, Found, Mail};
 use crate::service::{Broker, Turn};
 use crate::session::{IN_STEP, NOT_POSTED, Pending, SessionId, SubscriptionIds};
 use hashbrown::{HashMap, HashSet};
@@ -52,7 +52,7 @@ pub(crate) struct CatchUps {
 
 /// Messages on their way to one session.
 #[derive(Debug)]
-struct Window {
+pub(crate) struct Window {
     request: u64,
     entries: VecDeque<Entry>,
     /// Answers that have not come.
@@ -70,7 +70,7 @@ struct Entry {
 
 /// What a message is for.
 #[derive(Debug)]
-enum What {
+pub(crate) enum What {
     /// To be sent again, under this packet identifier.
     Again(u16),
     Owed(OwedPosting),
@@ -96,6 +96,11 @@ impl CatchUps {
         }
     }
 
+    pub(super) fn fresh_request(&mut self) -> u64 {
+        self.next += 1;
+        self.next
+    }
+
     /// Stands for a message that is in the log.
     pub(super) fn nothing(&self) -> Message {
         self.nothing.clone()
@@ -103,13 +108,13 @@ impl CatchUps {
 }
 
 impl Window {
-    fn new(entries: impl Iterator<Item = (Place, What)>, is_sweep: bool) -> Self {
+    pub(crate) fn new(entries: impl Iterator<Item = (Place, What)>, is_sweep: bool) -> Self {
         let entries = entries.map(|(place, what)| Entry { place, what, found: None });
         Self { request: 0, entries: entries.collect(), missing: 0, is_sweep }
     }
 
     /// Puts an answer to the entries that it is for.
-    fn take_in(&mut self, partition: PartitionId, found: Vec<Found>) {
+    pub(crate) fn take_in(&mut self, partition: PartitionId, found: Vec<Found>) {
         let same =
             |entry: &&mut Entry| entry.place.partition == partition.0 && entry.found.is_none();
         for (entry, found) in self.entries.iter_mut().filter(same).zip(found) {
@@ -119,12 +124,34 @@ impl Window {
     }
 
     /// The entries in front that have been found.
-    fn take_found(&mut self) -> Vec<(What, Found)> {
+    pub(crate) fn take_found(&mut self) -> Vec<(What, Found)> {
         let mut taken = Vec::new();
         while let Some(entry) = self.entries.pop_front_if(|entry| entry.found.is_some()) {
             taken.extend(entry.found.map(|found| (entry.what, found)));
         }
         taken
+    }
+
+    /// Begins a round of questions under a number; what has to be asked of whom.
+    pub(crate) fn ask(&mut self, request: u64) -> Vec<(PartitionId, Vec<(u64, Offset)>)> {
+        let wanted = self.wanted();
+        (self.request, self.missing) = (request, wanted.len());
+        wanted
+    }
+
+    /// Whether its last round of questions has this number.
+    pub(crate) fn is(&self, request: u64) -> bool {
+        self.request == request
+    }
+
+    /// Whether all questions of the round were answered.
+    pub(crate) fn has_all(&self) -> bool {
+        self.missing == 0
+    }
+
+    /// Whether nothing is left to be asked for.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
     }
 
     /// What has to be asked of whom.
@@ -347,20 +374,24 @@ impl Broker {
         let Some(durable) = &mut self.durable else { return };
         let CatchUps { open, next, .. } = &mut durable.catch_ups;
         let Some(window) = open.get_mut(&id) else { return };
-        let wanted = window.wanted();
         *next += 1;
-        (window.request, window.missing) = (*next, wanted.len());
+        let wanted = window.ask(*next);
         let (request, bytes_max) = (*next, WINDOW_BYTES / wanted.len().max(1));
         for (partition, places) in wanted {
             let owner = self.placement.owner(partition);
-            let fetch = Fetch { session: id, request, partition, places, bytes_max };
+            let by = FetchBy::Session(id);
+            let fetch = Fetch { by, request, partition, places, bytes_max };
             self.send_mail(turn, owner, Mail::Fetch(Box::new(fetch)));
         }
     }
 
     /// A window, or a part of it, is there.
     pub(crate) fn on_fetched(&mut self, turn: &mut Turn<'_>, fetched: Fetched) {
-        let Fetched { session: id, request, partition, found } = fetched;
+        let id = match fetched.by {
+            FetchBy::Session(id) => id,
+            FetchBy::Group(id) => return self.on_group_fetched(turn, id, fetched),
+        };
+        let Fetched { request, partition, found, .. } = fetched;
         let Some(durable) = &mut self.durable else { return };
         let window = durable.catch_ups.open.get_mut(&id);
         let Some(window) = window.filter(|window| window.request == request) else { return };

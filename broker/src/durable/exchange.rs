@@ -51,6 +51,11 @@ impl Broker {
         if let Some(Errand::Replay(ticket)) = pending.ticket.as_deref() {
             return (Some(Beside::Replay), ticket.place());
         }
+        if let Some(Errand::Group(ticket)) = pending.ticket.as_deref()
+            && let Some(place) = ticket.place
+        {
+            return (Some(Beside::Group(ticket.hash)), place);
+        }
         let place = self.recorded_index(id).and_then(|index| {
             let (session, durable) = (self.sessions.get(id)?, self.durable.as_ref()?);
             let state = &durable.partitions[index].state;
@@ -64,6 +69,7 @@ impl Broker {
 
     /// The exchange is in the log: its PUBLISH goes out, or waits for the next connection.
     pub(super) fn send_recorded(&mut self, turn: &mut Turn<'_>, id: SessionId, packet_id: u16) {
+        self.tell_recorded(turn, id, packet_id);
         let Self { sessions, metrics, .. } = self;
         let Some(session) = sessions.get_mut(id) else { return };
         let (Some(outbound), link) = (session.outbound.existing(), session.link.as_mut()) else {
@@ -79,9 +85,22 @@ impl Broker {
             Written::TooLarge => {
                 metrics.dropped_too_large.add(1);
                 metrics.inflight_messages.sub(1);
-                outbound.take_back(packet_id);
+                let pending = outbound.take_back(packet_id);
                 self.record_completed(turn, id, packet_id);
+                if let Some(pending) = pending {
+                    self.settle_ticket(turn, id, &pending);
+                }
             }
+        }
+    }
+
+    /// A message of a group is in the log of its member.
+    fn tell_recorded(&mut self, turn: &mut Turn<'_>, id: SessionId, packet_id: u16) {
+        let Some(session) = self.sessions.get(id).filter(|held| held.records_exchanges()) else {
+            return;
+        };
+        if let Some(ticket) = session.outbound.group_ticket(packet_id) {
+            self.tell_taken(turn, id, &ticket);
         }
     }
 

@@ -112,6 +112,16 @@ impl Durable {
         self.epoch
     }
 
+    /// What all records that were posted in this run take, in bytes.
+    pub(crate) fn posted_bytes(&self) -> u64 {
+        self.posted_bytes
+    }
+
+    /// A number for a request that was not used before.
+    pub(crate) fn fresh_request(&mut self) -> u64 {
+        self.catch_ups.fresh_request()
+    }
+
     /// Whether a session's backlog may have come to its bound since it was looked at.
     pub(crate) fn backlog_is_due(&self, session: SessionId) -> bool {
         let look = self.backlog_looks.get(session.slot as usize);
@@ -208,7 +218,7 @@ impl Broker {
     }
 
     /// Appends a record that names no session.
-    pub(super) fn record(&mut self, turn: &Turn<'_>, index: usize, record: &StateRecord<'_>) {
+    pub(crate) fn record(&mut self, turn: &Turn<'_>, index: usize, record: &StateRecord<'_>) {
         let Some((durable, mut log, _)) = self.log(turn.now, index) else { return };
         durable.append(index, &mut log, record);
     }
@@ -264,7 +274,7 @@ impl Broker {
     }
 
     /// Records are posted for a filter as long as somebody subscribes durably.
-    pub(super) fn sync_posted(&mut self, index: usize, filter: &str) {
+    pub(crate) fn sync_posted(&mut self, index: usize, filter: &str) {
         let Some(durable) = &self.durable else { return };
         let number = durable.partitions[index].state.posted_number(filter);
         self.routes.set_posted(filter, index as u16, number);
@@ -317,7 +327,7 @@ impl Broker {
     }
 
     /// What this core's own partitions have committed was matched.
-    pub(super) fn advance_own_cursors(&mut self) {
+    pub(crate) fn advance_own_cursors(&mut self) {
         let marks = self.log_marks(self.core);
         self.on_log_marks(&marks);
     }

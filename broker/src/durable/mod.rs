@@ -23,6 +23,7 @@ mod overdue;
 mod pending;
 mod posting_block;
 mod postings;
+mod ranges;
 mod record_parts;
 mod records;
 mod recovered;
@@ -37,13 +38,18 @@ mod trimming;
 mod upkeep;
 mod waits;
 
+pub(crate) use catch_up::{QUEUE_BYTES_MAX, QUEUE_MESSAGES_MAX, What, Window};
 pub(crate) use checkpointing::{Checkpoints, KEPT, Kept};
 pub(crate) use live::Durable;
 pub(crate) use model::PartitionState;
 pub(crate) use overdue::DueWill;
+pub(crate) use pending::OwedPosting;
 pub(crate) use postings::Place;
+pub(crate) use ranges::Ranges;
 pub(crate) use records::{ReplayBody, StateRecord, SubscriptionOptions};
+pub(crate) use session::SessionState;
 pub(crate) use start::{CoreState, NodeState, Recovery, publisher_of};
+pub(crate) use waits::Kept as KeptByMembers;
 
 #[cfg(test)]
 mod model_tests;

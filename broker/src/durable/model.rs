@@ -12,7 +12,8 @@ use super::records::{
 };
 use super::session::{Presence, SessionState, SubscriptionState, WillState};
 use super::slab::{Named, Slab};
-use std::collections::BTreeMap;
+use hashbrown::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A filter that some session of the partition subscribes to.
 #[derive(Debug)]
@@ -205,6 +206,28 @@ impl PartitionState {
         }
     }
 
+    /// The posting numbers that records have which a shared group may owe: those of them that it has not
+    /// behind it.
+    pub(crate) fn numbers_of(&self, slot: u32, places: &HashSet<Place>) -> Vec<u64> {
+        let Some(session) = self.sessions.get(slot) else { return Vec::new() };
+        let mut by_log: HashMap<(u32, u64), BTreeSet<u64>> = HashMap::new();
+        for Place { partition, epoch, offset } in places {
+            by_log.entry((*partition, *epoch)).or_default().insert(*offset);
+        }
+        let filters = session
+            .subscriptions
+            .iter()
+            .filter_map(|held| Some((self.filters.get(held.filter)?, session.owed_from(held))));
+        let ranges = filters.flat_map(|(filter, from)| filter.postings.from(from));
+        let found = ranges.flat_map(|PostingRange { place, first, count, .. }| {
+            let offsets = by_log.get(&(place.partition, place.epoch));
+            let span = place.offset..place.offset + u64::from(count);
+            let found = offsets.into_iter().flat_map(move |offsets| offsets.range(span.clone()));
+            found.map(move |offset| first + (offset - place.offset))
+        });
+        found.collect()
+    }
+
     /// The options of a session's subscription.
     pub(crate) fn options_of(&self, client_id: &str, filter: &str) -> Option<SubscriptionOptions> {
         let session = self.session(self.sessions.find(client_id)?)?;
@@ -372,10 +395,13 @@ impl PartitionState {
             | StateRecord::Completed { client_id, .. }
             | StateRecord::Release { client_id, .. }
             | StateRecord::Delivered { client_id, .. }
+            | StateRecord::DeliveredRanges { client_id, .. }
             | StateRecord::Replay { client_id, .. }
             | StateRecord::ReplayBegin { client_id, .. }
             | StateRecord::ReplayDelivered { client_id, .. }
-            | StateRecord::ReplayEnd { client_id, .. } => {
+            | StateRecord::ReplayEnd { client_id, .. }
+            | StateRecord::GroupKept { client_id, .. }
+            | StateRecord::GroupHeld { client_id, .. } => {
                 self.with_session(client_id, |session| session.apply(record));
             }
             StateRecord::Retained { topic, retained } => self.set_retained(topic, retained),

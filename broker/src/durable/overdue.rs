@@ -186,7 +186,7 @@ impl Broker {
 
     /// Whether a record of state is appended now. A log that has failed takes them all, and keeps
     /// none.
-    pub(super) fn takes_state(&self, index: usize) -> bool {
+    pub(crate) fn takes_state(&self, index: usize) -> bool {
         takes(self.state_admission(index))
     }
 
@@ -217,6 +217,19 @@ impl Broker {
         }
         if let Some(durable) = &mut self.durable {
             durable.partitions[index].overdue.add(&client_id, ended);
+        }
+        self.schedule_retry(turn);
+    }
+
+    /// The end of a group is recorded, and its filter is not posted for it any more.
+    pub(crate) fn append_group_end(&mut self, turn: &Turn<'_>, index: usize, name: &str) {
+        self.append_ended(turn, index, name, Ended::Session);
+    }
+
+    /// The same, as soon as the log takes it.
+    pub(crate) fn put_off_end(&mut self, turn: &mut Turn<'_>, index: usize, name: &str) {
+        if let Some(durable) = &mut self.durable {
+            durable.partitions[index].overdue.add(name, Ended::Session);
         }
         self.schedule_retry(turn);
     }

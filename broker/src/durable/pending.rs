@@ -66,18 +66,14 @@ impl PartitionState {
             messages += range.end().saturating_sub(end.max(range.first));
             end = end.max(range.end());
         }
-        let delivered = session.delivered();
+        let delivered = session.delivered().map_or(0, |done| done.count_in(from, end));
         let sent = session.sent().filter_map(SentState::posting);
-        let handled = delivered.chain(sent).filter(|posting| (from..end).contains(posting));
+        let sent = sent.filter(|posting| (from..end).contains(posting)).count() as u64;
         let oldest = self.owed(slot, from, 1).first().map(|oldest| {
             let Place { partition, .. } = oldest.place;
             (oldest.place, self.matched_to(partition))
         });
-        Backlog {
-            messages: messages.saturating_sub(handled.count() as u64),
-            oldest,
-            ranges: looked_at,
-        }
+        Backlog { messages: messages.saturating_sub(delivered + sent), oldest, ranges: looked_at }
     }
 
     /// The first `max` messages that a session is owed at and above a posting number, in order.

@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 /// Where a record lies. An offset may be used again after a tail was lost, the pair of epoch and
 /// offset never.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
-pub(crate) struct Place {
+pub struct Place {
     /// The partition of its publisher.
     pub(crate) partition: u32,
     /// The epoch in which it was appended.

@@ -228,6 +228,21 @@ pub(super) fn decode_pair(input: &mut Input<'_>) -> Option<(u64, u64)> {
     Some((input.count()?, input.count()?))
 }
 
+/// Numbers from a first one up to one behind.
+pub(super) fn decode_range_of_numbers(input: &mut Input<'_>) -> Option<(u64, u64)> {
+    decode_pair(input).filter(|(first, end)| first < end)
+}
+
+/// A group by its hash, and the place of a message.
+pub(super) fn encode_held(out: &mut Output<'_>, (group, place): &(u64, Place)) {
+    out.u64(*group);
+    encode_place(out, place);
+}
+
+pub(super) fn decode_held(input: &mut Input<'_>) -> Option<(u64, Place)> {
+    Some((input.u64()?, decode_place(input)?))
+}
+
 pub(super) fn encode_replay(out: &mut Output<'_>, replay: &ReplayBody) {
     out.u8(encode_options(&replay.options));
     out.u32(replay.options.id);
@@ -239,6 +254,10 @@ impl Beside {
         match self {
             Self::Unread => out.u8(0),
             Self::Replay => out.u8(1),
+            Self::Group(hash) => {
+                out.u8(2);
+                out.u64(hash);
+            }
         }
     }
 
@@ -246,6 +265,7 @@ impl Beside {
         match input.u8()? {
             0 => Some(Self::Unread),
             1 => Some(Self::Replay),
+            2 => Some(Self::Group(input.u64()?)),
             _ => None,
         }
     }

@@ -8,9 +8,10 @@
 use super::bytes::{Input, Output};
 use super::postings::{Place, PostingRange};
 use super::record_parts::{
-    decode_bool, decode_cursor, decode_filters, decode_offset, decode_open, decode_options,
-    decode_pair, decode_replay, decode_retained, decode_sent, decode_sent_beside, encode_cursor,
-    encode_filters, encode_offset, encode_options, encode_pair, encode_posting_of, encode_replay,
+    decode_bool, decode_cursor, decode_filters, decode_held, decode_offset, decode_open,
+    decode_options, decode_pair, decode_place, decode_range_of_numbers, decode_replay,
+    decode_retained, decode_sent, decode_sent_beside, encode_cursor, encode_filters, encode_held,
+    encode_offset, encode_options, encode_pair, encode_place, encode_posting_of, encode_replay,
     encode_retained, encode_sent, encode_sent_beside, encode_will,
 };
 use crate::replay::Position;
@@ -52,10 +53,13 @@ pub(crate) enum Kind {
     SentBeside = 36,
     ReplayBegin = 37,
     ReplayDelivered = 38,
+    DeliveredRanges = 39,
+    GroupKept = 40,
+    GroupHeld = 41,
 }
 
 impl Kind {
-    const ALL: [Self; 23] = [
+    const ALL: [Self; 26] = [
         Self::SessionOpen,
         Self::SessionClosed,
         Self::SessionEnd,
@@ -79,6 +83,9 @@ impl Kind {
         Self::SentBeside,
         Self::ReplayBegin,
         Self::ReplayDelivered,
+        Self::DeliveredRanges,
+        Self::GroupKept,
+        Self::GroupHeld,
     ];
 
     fn from_u8(number: u8) -> Option<Self> {
@@ -148,6 +155,9 @@ pub(crate) enum Beside {
     /// A replay, which the record's topic names by its filter part; one that has ended if that is
     /// empty.
     Replay,
+    /// A shared group, by its keyed hash, which has to note that the message is not to be given to
+    /// another member.
+    Group(u64),
 }
 
 /// A retained message; cleared if the payload is empty [MQTT-3.3.1-6].
@@ -290,6 +300,24 @@ pub(crate) enum StateRecord<'a> {
         name: &'a str,
         done: Vec<(u32, u64)>,
     },
+    /// Postings at or above the position that are done with, as ranges from a first number up to one
+    /// behind: of a shared group, and of sessions in checkpoints.
+    DeliveredRanges {
+        client_id: &'a str,
+        ranges: Vec<(u64, u64)>,
+    },
+    /// A shared group, by its keyed hash, has noted that these messages were given to the session.
+    GroupKept {
+        client_id: &'a str,
+        group: u64,
+        places: Vec<Place>,
+    },
+    /// Checkpoints only: messages of shared groups that were completed with QoS 2 and that their group
+    /// has not noted.
+    GroupHeld {
+        client_id: &'a str,
+        held: Vec<(u64, Place)>,
+    },
     /// Checkpoints only: the epochs of this log, with the first offset of each.
     Epochs {
         epochs: Vec<(u64, u64)>,
@@ -338,6 +366,9 @@ impl<'a> StateRecord<'a> {
             Self::SentBeside { .. } => Kind::SentBeside,
             Self::ReplayBegin { .. } => Kind::ReplayBegin,
             Self::ReplayDelivered { .. } => Kind::ReplayDelivered,
+            Self::DeliveredRanges { .. } => Kind::DeliveredRanges,
+            Self::GroupKept { .. } => Kind::GroupKept,
+            Self::GroupHeld { .. } => Kind::GroupHeld,
         }
     }
 
@@ -360,6 +391,9 @@ impl<'a> StateRecord<'a> {
             | Self::SentBeside { client_id, .. }
             | Self::ReplayBegin { client_id, .. }
             | Self::ReplayDelivered { client_id, .. }
+            | Self::DeliveredRanges { client_id, .. }
+            | Self::GroupKept { client_id, .. }
+            | Self::GroupHeld { client_id, .. }
             | Self::ReplayEnd { client_id, .. } => client_id,
             Self::Postings { .. }
             | Self::PostingsPart { .. }
@@ -393,6 +427,9 @@ impl<'a> StateRecord<'a> {
             | StateRecord::SentBeside { client_id, .. }
             | StateRecord::ReplayBegin { client_id, .. }
             | StateRecord::ReplayDelivered { client_id, .. }
+            | StateRecord::DeliveredRanges { client_id, .. }
+            | StateRecord::GroupKept { client_id, .. }
+            | StateRecord::GroupHeld { client_id, .. }
             | StateRecord::ReplayEnd { client_id, .. } => *client_id = client,
             StateRecord::Postings { .. }
             | StateRecord::PostingsPart { .. }
@@ -474,6 +511,12 @@ impl<'a> StateRecord<'a> {
                 encode_replay(out, replay);
             }
             Self::ReplayDelivered { done, .. } => out.list(done.iter(), encode_offset),
+            Self::DeliveredRanges { ranges, .. } => out.list(ranges.iter(), encode_pair),
+            Self::GroupKept { group, places, .. } => {
+                out.u64(*group);
+                out.list(places.iter(), encode_place);
+            }
+            Self::GroupHeld { held, .. } => out.list(held.iter(), encode_held),
             Self::Epochs { epochs } => out.list(epochs.iter(), encode_pair),
         }
     }
@@ -550,6 +593,15 @@ fn decode_body<'a>(
             let (what, sent) = decode_sent_beside(input)?;
             StateRecord::SentBeside { client_id, name: topic, packet_id, what, sent }
         }
+        Kind::DeliveredRanges => {
+            let ranges = input.list(16, decode_range_of_numbers)?;
+            StateRecord::DeliveredRanges { client_id, ranges }
+        }
+        Kind::GroupKept => {
+            let group = input.u64()?;
+            StateRecord::GroupKept { client_id, group, places: input.list(20, decode_place)? }
+        }
+        Kind::GroupHeld => StateRecord::GroupHeld { client_id, held: input.list(28, decode_held)? },
         Kind::Replay => {
             StateRecord::Replay { client_id, name: topic, replay: decode_replay(input)? }
         }

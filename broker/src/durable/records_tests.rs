@@ -52,6 +52,9 @@ fn later_samples() -> Vec<StateRecord<'static>> {
         },
         StateRecord::ReplayBegin { client_id, name: "$replay/-15m/a/+", replay: replay() },
         StateRecord::ReplayDelivered { client_id, name: "$replay/-15m/a/+", done: vec![(2, 104)] },
+        StateRecord::DeliveredRanges { client_id, ranges: vec![(44, 46), (50, 51)] },
+        StateRecord::GroupKept { client_id, group: 7, places: vec![place(2, 7, 102)] },
+        StateRecord::GroupHeld { client_id, held: vec![(7, place(2, 7, 102))] },
     ]
 }
 

@@ -5,7 +5,7 @@ use super::records::{Beside, StateRecord, SubscriptionOptions};
 use super::session::{Presence, SentState, SessionState, WillState};
 use super::start::CoreState;
 use crate::delivery::{Subscriber, Target};
-use crate::groups::{Errand, GroupKey, Member};
+use crate::groups::{Errand, GroupKey, Member, is_group};
 use crate::service::{Broker, Timer, Turn};
 use crate::session::{
     NEVER_EXPIRES, NOT_POSTED, Pending, SessionId, Subscription, SubscriptionIds, SubscriptionKind,
@@ -38,13 +38,19 @@ impl Broker {
             state.note_epoch(core.epoch, self.partitions[index].next_offset().0);
             let retained = core::mem::take(&mut state.retained);
             let again = core::mem::take(&mut state.retained_again);
-            let ids: Vec<_> = state
-                .sessions()
-                .map(|(_, session)| self.restore_session(turn, partitions[index], &state, session))
-                .collect();
+            let (mut ids, mut ended) = (Vec::new(), Vec::new());
+            for (slot, session) in state.sessions() {
+                if is_group(&session.client_id) {
+                    let groups = &core.groups;
+                    ended.extend(self.restore_group(index, (slot, session), &state, groups));
+                } else {
+                    ids.push(self.restore_session(turn, partitions[index], &state, session));
+                }
+            }
             if let Some(durable) = &mut self.durable {
                 durable.partitions[index].state = state;
             }
+            self.end_restored_groups(turn, index, ended);
             for (topic, body) in &again {
                 let retained = body.body();
                 self.record(turn, index, &StateRecord::Retained { topic, retained });
@@ -85,6 +91,7 @@ impl Broker {
             held.received_qos2.insert(packet_id);
         }
         self.restore_exchanges(id, session);
+        self.tell_held(turn, id, &session.held());
         id
     }
 
@@ -130,6 +137,7 @@ impl Broker {
                     subscription_id: options.id,
                     retain_as_published: options.retain_as_published,
                     window: 0,
+                    is_durable: true,
                 };
                 self.metrics.shared_subscriptions.add(1);
                 self.send_join(turn, key.clone(), member, 0);

@@ -1,6 +1,7 @@
 //! What is durable of one session.
 
 use super::postings::Place;
+use super::ranges::Ranges;
 use super::records::{Beside, SentBody, StateRecord, SubscriptionOptions, WillBody};
 use crate::replay::ReplayState;
 use crate::session::PacketIds;
@@ -106,9 +107,12 @@ pub(super) struct Exchanges {
     /// In the order in which they were sent.
     pub(super) sent: VecDeque<SentState>,
     /// Completed ones at or above the position.
-    pub(super) delivered: BTreeSet<u64>,
+    pub(super) delivered: Ranges,
     /// Incoming identifiers that are not released.
     pub(super) incoming: PacketIds,
+    /// Completed messages of shared groups, by hash, that their group has not noted: after a start it
+    /// would give them to another member.
+    held: BTreeSet<(u64, Place)>,
     /// In the order in which they were cut off.
     tails: Vec<TailState>,
 }
@@ -156,8 +160,12 @@ impl SessionState {
             StateRecord::Completed { packet_id, .. } => self.on_completed(*packet_id),
             StateRecord::Release { packet_id, .. } => self.release(*packet_id),
             StateRecord::Delivered { postings, .. } => {
-                self.exchanges().delivered.extend(postings);
+                let ranges: Vec<_> = postings.iter().map(|number| (*number, *number + 1)).collect();
+                self.add_done(&ranges);
             }
+            StateRecord::DeliveredRanges { ranges, .. } => self.add_done(ranges),
+            StateRecord::GroupKept { group, places, .. } => self.forget_held(*group, places),
+            StateRecord::GroupHeld { held, .. } => self.add_held(held),
             StateRecord::Replay { name, replay, .. } => {
                 self.set_replay(ReplayState::new(name, replay));
             }
@@ -181,15 +189,48 @@ impl SessionState {
         self.exchanges.as_ref().map(|all| all.incoming.to_vec()).unwrap_or_default()
     }
 
-    /// Postings at or above the position that were completed with QoS 2.
-    pub(crate) fn delivered(&self) -> impl Iterator<Item = u64> {
-        self.exchanges.iter().flat_map(|exchanges| &exchanges.delivered).copied()
+    /// Postings at or above the position that were completed with QoS 2, or by a shared group.
+    pub(crate) fn delivered(&self) -> Option<&Ranges> {
+        self.exchanges.as_ref().map(|exchanges| &exchanges.delivered)
+    }
+
+    /// Messages of shared groups that this session had, or has, and that their group has not noted.
+    pub(crate) fn held(&self) -> Vec<(u64, Place)> {
+        let open = self.sent().filter_map(|state| match state.beside {
+            Some((Beside::Group(group), _)) => Some((group, state.sent.place)),
+            Some((Beside::Unread | Beside::Replay, _)) | None => None,
+        });
+        self.completed_of_groups().into_iter().chain(open).collect()
+    }
+
+    /// Those of them that were completed.
+    pub(super) fn completed_of_groups(&self) -> Vec<(u64, Place)> {
+        self.exchanges.iter().flat_map(|exchanges| &exchanges.held).copied().collect()
+    }
+
+    fn add_held(&mut self, held: &[(u64, Place)]) {
+        self.exchanges().held.extend(held);
+    }
+
+    /// A group has noted that messages were given to this session.
+    fn forget_held(&mut self, group: u64, places: &[Place]) {
+        let Some(exchanges) = &mut self.exchanges else { return };
+        for place in places {
+            exchanges.held.remove(&(group, *place));
+        }
+        for state in &mut exchanges.sent {
+            let is_of_it = matches!(state.beside, Some((Beside::Group(of), _)) if of == group);
+            if is_of_it && places.contains(&state.sent.place) {
+                state.beside = Some((Beside::Replay, "".into()));
+            }
+        }
+        self.release_idle();
     }
 
     /// Whether a posting at or above the position is not to be sent: it is in an exchange, or was.
     pub(crate) fn has_handled(&self, posting: u64) -> bool {
         self.exchanges.as_ref().is_some_and(|exchanges| {
-            exchanges.delivered.contains(&posting)
+            exchanges.delivered.contains(posting)
                 || exchanges.sent.iter().any(|state| state.posting() == Some(posting))
         })
     }
@@ -197,7 +238,8 @@ impl SessionState {
     /// No later posting is in an exchange, or was.
     pub(crate) fn last_handled(&self) -> u64 {
         let sent = self.sent().filter_map(SentState::posting);
-        sent.chain(self.delivered().last()).max().unwrap_or(0)
+        let delivered = self.delivered().map_or(0, Ranges::end);
+        sent.max().unwrap_or(0).max(delivered)
     }
 
     /// The first posting that a subscription may still owe.
@@ -253,12 +295,20 @@ impl SessionState {
         self.exchanges.get_or_insert_default()
     }
 
+    /// Postings are done with, as a group has noted, or a checkpoint.
+    fn add_done(&mut self, ranges: &[(u64, u64)]) {
+        let position = self.position;
+        let delivered = &mut self.exchanges().delivered;
+        ranges.iter().for_each(|(first, end)| delivered.add(position.max(*first), *end));
+        self.release_idle();
+    }
+
     /// Everything below was acknowledged. The filters of the tails that end by it.
     pub(super) fn set_position(&mut self, position: u64) -> Vec<u32> {
         self.position = position;
         let mut ended = Vec::new();
         if let Some(exchanges) = &mut self.exchanges {
-            exchanges.delivered = exchanges.delivered.split_off(&position);
+            exchanges.delivered.trim(position);
             exchanges.tails.retain(|tail| {
                 let is_owed = position < tail.until;
                 ended.extend((!is_owed).then_some(tail.before.filter));
@@ -299,6 +349,9 @@ impl SessionState {
             (Some((Beside::Replay, filter)), Place { partition, offset, .. }) => {
                 let replay = self.replays.iter_mut().find(|replay| replay.filter() == &**filter);
                 replay.into_iter().for_each(|replay| replay.add_delivered(partition, offset));
+            }
+            (Some((Beside::Group(group), _)), place) => {
+                exchanges.held.insert((*group, place));
             }
             (None | Some((Beside::Unread, _)), _) => {}
         }
@@ -353,6 +406,7 @@ impl SessionState {
                 && all.delivered.is_empty()
                 && all.incoming.len() == 0
                 && all.tails.is_empty()
+                && all.held.is_empty()
         });
         if idle {
             self.exchanges = None;

@@ -7,6 +7,7 @@
 
 use super::model::PartitionState;
 use super::postings::PostingRange;
+use super::ranges::Ranges;
 use super::records::{FilterPostings, StateRecord, SubscriptionOptions};
 use super::session::{Presence, SessionState};
 
@@ -106,9 +107,13 @@ impl PartitionState {
         if !packet_ids.is_empty() {
             each(&StateRecord::Incoming { client_id, packet_ids });
         }
-        let postings: Vec<u64> = session.delivered().collect();
-        if !postings.is_empty() {
-            each(&StateRecord::Delivered { client_id, postings });
+        let ranges: Vec<_> = session.delivered().into_iter().flat_map(Ranges::iter).collect();
+        for ranges in ranges.chunks(RANGES_PER_PIECE) {
+            each(&StateRecord::DeliveredRanges { client_id, ranges: ranges.to_vec() });
+        }
+        let held = session.completed_of_groups();
+        if !held.is_empty() {
+            each(&StateRecord::GroupHeld { client_id, held });
         }
     }
 

@@ -9,6 +9,7 @@ use super::model::{MatchedRecord, PartitionState};
 use super::postings::Place;
 use super::records::{RetainedBody, StateRecord, StateRecordError};
 use super::recovered::{Matcher, PublishFacts};
+use crate::groups::GroupsAtStart;
 use ringlane_dataplane::ids::{CoreId, Offset, PartitionId};
 use ringlane_dataplane::log::record::{RECORD_HEAD_BYTES, Record, RecordKind};
 use ringlane_dataplane::log::recovery::ReplayFrom;
@@ -210,6 +211,8 @@ pub(crate) struct CoreState {
     pub(crate) checkpoints: Vec<Checkpoints>,
     /// The filters of every core: each core knows those of the others before anybody connects.
     pub(crate) filters: Arc<Vec<Vec<Box<str>>>>,
+    /// What the sessions of all cores have to do with shared groups.
+    pub(crate) groups: Arc<GroupsAtStart>,
     /// The epoch of this run.
     pub(crate) epoch: u64,
 }
@@ -218,6 +221,9 @@ impl NodeState {
     /// What each core takes over.
     pub(crate) fn split(self, placement: &Placement, cores: u16, epoch: u64) -> Vec<CoreState> {
         let mut partitions: Vec<Vec<PartitionState>> = (0..cores).map(|_| Vec::new()).collect();
+        let mut groups = GroupsAtStart::default();
+        self.partitions.iter().for_each(|state| groups.add(state, placement));
+        let groups = Arc::new(groups);
         for ((number, mut state), end) in (0..).zip(self.partitions).zip(self.ends) {
             state.note_epoch(epoch, end.0);
             partitions[placement.owner(PartitionId(number)).index()].push(state);
@@ -234,6 +240,7 @@ impl NodeState {
             partitions,
             checkpoints: Vec::new(),
             filters: Arc::clone(&filters),
+            groups: Arc::clone(&groups),
             epoch,
         });
         split.collect()

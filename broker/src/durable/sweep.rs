@@ -56,7 +56,7 @@ impl Sweep {
     /// session that was visited, and its filter may go before its postings are gone through.
     pub(crate) fn note(&mut self, record: &StateRecord<'_>) {
         if let StateRecord::Sent { sent, .. }
-        | StateRecord::SentBeside { what: Beside::Replay, sent, .. } = record
+        | StateRecord::SentBeside { what: Beside::Replay | Beside::Group(_), sent, .. } = record
         {
             self.need_place(sent.place);
         }

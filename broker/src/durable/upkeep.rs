@@ -58,6 +58,7 @@ impl Broker {
         self.advance_own_cursors();
         self.mail_log_marks(turn);
         self.record_all_replays(turn);
+        self.record_groups(turn);
         self.close_idle_readers(turn);
         let partitions = self.durable.as_ref().map_or(0, |durable| durable.partitions.len());
         for index in 0..partitions {
@@ -103,7 +104,8 @@ impl Broker {
     }
 
     /// Records all positions that have changed, before an orderly end.
-    pub(crate) fn record_moved(&mut self, turn: &Turn<'_>) {
+    pub(crate) fn record_moved(&mut self, turn: &mut Turn<'_>) {
+        self.record_groups(turn);
         let partitions = self.durable.as_ref().map_or(0, |durable| durable.partitions.len());
         (0..partitions).for_each(|index| self.record_positions(turn, index));
     }

@@ -2,9 +2,11 @@
 
 use crate::admin::Deleted;
 use crate::connection::Phase;
+use crate::durable::Place;
+use crate::groups::MemberKey;
 use crate::service::{Broker, PendingSuback, Turn};
 use crate::session::SessionId;
-use ringlane_dataplane::ids::ConnectionId;
+use ringlane_dataplane::ids::{ConnectionId, CoreId};
 use ringlane_mqtt::{ReasonCode, encode};
 use ringlane_transport_uring::failpoint::hit;
 
@@ -36,6 +38,22 @@ pub(crate) enum Wait {
     },
     /// An operator is told what was deleted.
     Deleted(Deleted),
+    /// A member of a group is told that it has joined.
+    Joined {
+        to: CoreId,
+        suback: u64,
+        session: SessionId,
+    },
+    /// Members of a group are told that its log knows what they have.
+    Kept(Box<Kept>),
+}
+
+/// Messages that members of a group have with QoS 2.
+#[derive(Debug)]
+pub(crate) struct Kept {
+    /// The group's keyed hash.
+    pub(crate) group: u64,
+    pub(crate) kept: Vec<(MemberKey, Place)>,
 }
 
 /// Waits that are over, taken in one turn.
@@ -45,6 +63,22 @@ impl Broker {
     /// An operator is told once everything that was appended to a log so far is flushed.
     pub(crate) fn tell_flushed(&mut self, index: usize, deleted: Deleted) {
         self.wait_flushed(index, Wait::Deleted(deleted));
+    }
+
+    /// A member of a group is told so once everything that was appended to a log so far is flushed.
+    pub(crate) fn send_joined_when_flushed(
+        &mut self,
+        index: usize,
+        to: CoreId,
+        suback: u64,
+        session: SessionId,
+    ) {
+        self.wait_flushed(index, Wait::Joined { to, suback, session });
+    }
+
+    /// The same for members that have messages of a group.
+    pub(crate) fn tell_kept_when_flushed(&mut self, index: usize, kept: Box<Kept>) {
+        self.wait_flushed(index, Wait::Kept(kept));
     }
 
     /// What waited for the disk and need not any more goes on.
@@ -86,6 +120,8 @@ impl Broker {
                 }
             }
             Wait::Deleted(deleted) => deleted.tell(),
+            Wait::Joined { to, suback, session } => self.send_joined(turn, to, suback, session),
+            Wait::Kept(kept) => self.tell_kept(turn, *kept),
             Wait::Suback(suback) => self.send_suback(turn, *suback),
             Wait::Unsuback { connection, packet_id, reasons } => {
                 self.send_unsuback(turn, connection, packet_id, &reasons);

@@ -1,10 +1,13 @@
 //! The member's side of a group, within the broker: deliver, and answer for every message.
 
-use super::{Errand, GroupKey, MEMBER_WINDOW, Member, MemberKey, Ticket};
+use super::{Errand, GroupKey, MEMBER_WINDOW, Member, MemberKey, Seq, Ticket};
+use crate::durable::{Place, StateRecord};
 use crate::mail::{GroupMail, Mail};
 use crate::replay::Replays;
 use crate::service::{Broker, Post, Turn};
-use crate::session::{NOT_POSTED, Outbound, Pending, SessionId, SubscriptionIds, SubscriptionKind};
+use crate::session::{
+    NOT_POSTED, Outbound, Pending, Session, SessionId, SubscriptionIds, SubscriptionKind,
+};
 use ringlane_dataplane::message::Message;
 use ringlane_mqtt::QoS;
 
@@ -60,8 +63,9 @@ impl Broker {
         id: SessionId,
         message: Message,
         qos: QoS,
-        ticket: Ticket,
+        errand: Box<Errand>,
     ) {
+        let Errand::Group(ticket) = *errand else { return };
         let connected = self.sessions.get(id).is_some_and(|session| session.link.is_some());
         if !connected {
             return self.return_message(turn, id, message, &ticket);
@@ -71,9 +75,54 @@ impl Broker {
             id => SubscriptionIds::One(id),
         };
         let retain = ticket.retain;
-        let (ticket, posting) = (Some(Box::new(Errand::Group(ticket))), NOT_POSTED);
+        let (ticket, posting) = (Some(errand), NOT_POSTED);
         let pending = Pending { message, qos, retain, ids, ticket, posting };
         self.owe(turn, id, pending);
+    }
+
+    /// Whether a member's session outlives the broker.
+    pub(crate) fn is_durable_member(&self, session: SessionId) -> bool {
+        self.sessions.get(session).is_some_and(Session::records_exchanges)
+    }
+
+    /// This session's log has a QoS 2 message of a group: it is the group's no more.
+    pub(crate) fn tell_taken(&mut self, turn: &mut Turn<'_>, id: SessionId, ticket: &Ticket) {
+        let Some(place) = ticket.place else { return };
+        self.send_taken(turn, id, ticket.hash, Some(ticket.seq), place);
+    }
+
+    /// The same of one that it had before the start.
+    pub(crate) fn tell_held(&mut self, turn: &mut Turn<'_>, id: SessionId, held: &[(u64, Place)]) {
+        for (hash, place) in held {
+            self.send_taken(turn, id, *hash, None, *place);
+        }
+    }
+
+    fn send_taken(
+        &mut self,
+        turn: &mut Turn<'_>,
+        id: SessionId,
+        group: u64,
+        seq: Option<Seq>,
+        place: Place,
+    ) {
+        let owner = self.placement.owner(self.placement.partition_of(group));
+        let taken = GroupMail::Taken { group, member: self.member_key(id), seq, place };
+        self.send_mail(turn, owner, Mail::Group(Box::new(taken)));
+    }
+
+    /// A group's log says that messages were given to this session: nobody needs to be told again. If
+    /// the session's log does not take that now, the next start tells it once more.
+    pub(crate) fn on_kept(
+        &mut self,
+        turn: &Turn<'_>,
+        session: SessionId,
+        group: u64,
+        places: Vec<Place>,
+    ) {
+        if !self.state_waits(session) {
+            self.record_of(turn, session, StateRecord::GroupKept { client_id: "", group, places });
+        }
     }
 
     /// The connection went: what another member may get goes back to the group.
@@ -101,8 +150,8 @@ impl Broker {
         message: Message,
         ticket: &Ticket,
     ) {
-        let (group, seq) = (ticket.group, ticket.seq);
-        let back = GroupMail::Return { group, member: self.member_key(id), seq, message };
+        let Ticket { group, seq, place, .. } = *ticket;
+        let back = GroupMail::Return { group, member: self.member_key(id), seq, place, message };
         self.send_mail(turn, ticket.owner, Mail::Group(Box::new(back)));
     }
 
@@ -110,7 +159,8 @@ impl Broker {
     pub(crate) fn settle_ticket(&mut self, turn: &mut Turn<'_>, id: SessionId, pending: &Pending) {
         match pending.ticket.as_deref() {
             Some(Errand::Group(ticket)) => {
-                let mail = Mail::GroupDone { group: ticket.group, member: self.member_key(id) };
+                let (group, seq) = (ticket.group, ticket.seq);
+                let mail = Mail::GroupDone { group, member: self.member_key(id), seq };
                 self.send_mail(turn, ticket.owner, mail);
             }
             Some(Errand::Replay(ticket)) => self.replays.on_done(ticket),
@@ -134,7 +184,8 @@ pub(crate) fn queue_ticket(
 ) {
     match pending.ticket.as_deref() {
         Some(Errand::Group(ticket)) => {
-            post.queue(ticket.owner, Mail::GroupDone { group: ticket.group, member });
+            let (group, seq) = (ticket.group, ticket.seq);
+            post.queue(ticket.owner, Mail::GroupDone { group, member, seq });
         }
         Some(Errand::Replay(ticket)) => replays.on_done(ticket),
         None => {}

@@ -1,6 +1,6 @@
 //! The owner's side of a group, within the broker.
 
-use super::{Dispatch, GroupId, GroupKey, Member, MemberKey, Offered, Ticket};
+use super::{Dispatch, Errand, GroupId, GroupKey, Member, MemberKey, Offered, Seq, Ticket};
 use crate::config::WhenFull;
 use crate::delivery::{Subscriber, View};
 use crate::mail::{GroupMail, Mail};
@@ -25,15 +25,23 @@ impl Broker {
                 {
                     group.set_window(member, window);
                     self.pump_group(turn, id);
+                    self.leave_group_to_log(turn, id);
                 }
             }
-            GroupMail::Return { group, member, seq, message } => {
+            GroupMail::Return { group, member, seq, place, message } => {
                 if let Some(held) = self.groups.get_mut(group) {
-                    held.on_return(member, seq, message);
+                    held.on_return(member, seq, place, message);
                     self.metrics.shared_pending.add(1);
                     self.metrics.shared_redispatched.add(1);
                     self.pump_group(turn, group);
+                    self.leave_group_to_log(turn, group);
                 }
+            }
+            GroupMail::Taken { group, member, seq, place } => {
+                self.on_taken(turn, group, member, seq, place);
+            }
+            GroupMail::Kept { session, group, places } => {
+                self.on_kept(turn, session, group, places);
             }
         }
     }
@@ -55,21 +63,27 @@ impl Broker {
             group.join(member);
         }
         self.pump_group(turn, id);
-        self.answer_join(turn, from, suback, session);
+        self.answer_join(turn, from, suback, (session, id));
     }
 
     /// A new group subscribes to its filter like a session does.
     fn create_group(&mut self, turn: &mut Turn<'_>, key: &GroupKey) -> GroupId {
-        let id = self.groups.create(key);
+        let (id, is_first) = self.install_group(key);
+        if is_first {
+            self.announce_filter(turn, &key.filter);
+        }
+        id
+    }
+
+    /// Puts a group into this core's tree. Whether its filter was not there before.
+    pub(super) fn install_group(&mut self, key: &GroupKey) -> (GroupId, bool) {
+        let id = self.groups.create(key, self.placement.group_hash(&key.name, &key.filter));
         let list = self.routes.entry(&key.filter);
         let position = list.len() as u32;
         list.push(Subscriber::group(id.slot));
         self.groups.set_position(id.slot, position);
-        if position == 0 {
-            self.announce_filter(turn, &key.filter);
-        }
         self.metrics.shared_groups.set(self.groups.len() as u64);
-        id
+        (id, position == 0)
     }
 
     fn on_leave(&mut self, turn: &mut Turn<'_>, key: &GroupKey, member: MemberKey) {
@@ -77,9 +91,11 @@ impl Broker {
         let Some(group) = self.groups.get_mut(id) else { return };
         group.leave(member);
         if !group.is_empty() {
-            return self.pump_group(turn, id);
+            self.pump_group(turn, id);
+            return self.leave_group_to_log(turn, id);
         }
         let Some(group) = self.groups.remove(id) else { return };
+        self.record_group_end(turn, &group);
         self.metrics.shared_pending.sub(group.waiting_len() as u64);
         self.metrics.shared_groups.set(self.groups.len() as u64);
         if group.backlog_full {
@@ -92,11 +108,13 @@ impl Broker {
     /// A message matched the group's filter.
     pub(crate) fn offer_to_group(&mut self, turn: &mut Turn<'_>, slot: u32, view: &mut View<'_>) {
         let Some(id) = self.groups.id_at(slot) else { return };
+        let posted = self.posted_for_group(id, view);
         let Some(group) = self.groups.get_mut(id) else { return };
         let message = view.lasting(&mut self.maker);
-        match group.offer(message) {
+        match group.offer(message, posted) {
             Offered::Waiting => self.metrics.shared_pending.add(1),
             Offered::Dropped => self.metrics.dropped_slow.add(1),
+            Offered::Left => return self.on_group_left_to_log(turn, id),
         }
         self.pump_group(turn, id);
         self.check_group_backlog(turn, id);
@@ -114,13 +132,17 @@ impl Broker {
             self.metrics.shared_pending.sub(1);
             self.dispatch(turn, id, dispatch);
         }
+        self.read_for_group(turn, id);
         self.check_group_backlog(turn, id);
     }
 
     fn dispatch(&mut self, turn: &mut Turn<'_>, id: GroupId, dispatch: Dispatch) {
-        let Dispatch { member, qos, subscription_id, retain, seq, message } = dispatch;
-        let ticket = Ticket { owner: self.core, group: id, seq, subscription_id, retain };
-        let mail = Mail::GroupDeliver { session: member.session, message, qos, ticket };
+        let Dispatch { member, qos, subscription_id, retain, seq, place, message } = dispatch;
+        let (owner, group) = (self.core, id);
+        let hash = self.groups.get(id).map_or(0, |group| group.hash);
+        let ticket = Ticket { owner, group, hash, seq, place, subscription_id, retain };
+        let errand = Box::new(Errand::Group(ticket));
+        let mail = Mail::GroupDeliver { session: member.session, message, qos, errand };
         self.send_mail(turn, member.core, mail);
     }
 
@@ -136,7 +158,12 @@ impl Broker {
             self.metrics.dropped_backlog.add(1);
             self.metrics.shared_pending.sub(1);
         }
-        let (bytes, full) = (group.waiting_bytes(), group.backlog_full);
+        let full = group.backlog_full;
+        let mut bytes = group.waiting_bytes();
+        if full {
+            bytes = bytes.max(self.group_log_bytes(id));
+        }
+        let Some(group) = self.groups.get_mut(id) else { return };
         let now_full = if full { bytes >= bound / 10 * 9 } else { bytes > bound };
         if now_full != full {
             group.backlog_full = now_full;
@@ -145,9 +172,15 @@ impl Broker {
         }
     }
 
-    pub(crate) fn on_group_done(&mut self, turn: &mut Turn<'_>, group: GroupId, member: MemberKey) {
+    pub(crate) fn on_group_done(
+        &mut self,
+        turn: &mut Turn<'_>,
+        group: GroupId,
+        member: MemberKey,
+        seq: Seq,
+    ) {
         if let Some(held) = self.groups.get_mut(group) {
-            held.on_done(member);
+            held.on_done(member, seq);
             self.pump_group(turn, group);
         }
     }

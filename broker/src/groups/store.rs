@@ -9,6 +9,8 @@ pub(crate) struct GroupStore {
     slots: Vec<(u32, Option<Group>)>,
     free: Vec<u32>,
     by_key: HashMap<GroupKey, u32>,
+    /// The same by the hash that the log knows them by.
+    by_hash: HashMap<u64, u32>,
 }
 
 impl GroupStore {
@@ -21,16 +23,31 @@ impl GroupStore {
         Some(GroupId { slot, generation: self.slots[slot as usize].0 })
     }
 
+    pub(crate) fn find_by_hash(&self, hash: u64) -> Option<GroupId> {
+        self.by_hash.get(&hash).and_then(|slot| self.id_at(*slot))
+    }
+
+    /// All groups.
+    pub(crate) fn ids(&self) -> Vec<GroupId> {
+        self.by_key.values().filter_map(|slot| self.id_at(*slot)).collect()
+    }
+
     /// Makes a group that is not there.
-    pub(crate) fn create(&mut self, key: &GroupKey) -> GroupId {
+    pub(crate) fn create(&mut self, key: &GroupKey, hash: u64) -> GroupId {
         let slot = self.free.pop().unwrap_or_else(|| {
             self.slots.push((0, None));
             (self.slots.len() - 1) as u32
         });
         let (generation, group) = &mut self.slots[slot as usize];
-        *group = Some(Group::new(key.clone()));
+        *group = Some(Group::new(key.clone(), hash));
         self.by_key.insert(key.clone(), slot);
+        self.by_hash.insert(hash, slot);
         GroupId { slot, generation: *generation }
+    }
+
+    pub(crate) fn get(&self, id: GroupId) -> Option<&Group> {
+        let (generation, group) = self.slots.get(id.slot as usize)?;
+        if *generation == id.generation { group.as_ref() } else { None }
     }
 
     pub(crate) fn get_mut(&mut self, id: GroupId) -> Option<&mut Group> {
@@ -60,6 +77,7 @@ impl GroupStore {
         *generation = generation.wrapping_add(1);
         self.free.push(id.slot);
         self.by_key.remove(&group.key);
+        self.by_hash.remove(&group.hash);
         Some(group)
     }
 }

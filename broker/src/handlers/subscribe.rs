@@ -234,6 +234,7 @@ impl Broker {
             subscription_id,
             retain_as_published: filter.retain_as_published,
             window: self.member_window(pending.session),
+            is_durable: self.is_durable_member(pending.session),
         };
         let key = Rc::new(key);
         let Some(held) = self.sessions.get_mut(pending.session) else { return };

@@ -14,7 +14,7 @@ use std::collections::VecDeque;
 
 /// Which replayed message a client acknowledges.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Ticket {
+pub struct Ticket {
     pub(super) replay: ReplayId,
     pub(super) partition: PartitionId,
     pub(super) offset: u64,

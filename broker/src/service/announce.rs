@@ -3,6 +3,7 @@
 
 use super::{Broker, Turn};
 use crate::durable::SubscriptionOptions;
+use crate::groups::GroupId;
 use crate::mail::Mail;
 use crate::session::SessionId;
 use ringlane_dataplane::ids::{ConnectionId, CoreId};
@@ -36,6 +37,7 @@ struct PendingJoin {
     to: CoreId,
     suback: u64,
     session: SessionId,
+    group: GroupId,
 }
 
 /// Announcements made, how far each core has installed them, and who waits.
@@ -139,10 +141,11 @@ impl Broker {
         turn: &mut Turn<'_>,
         to: CoreId,
         suback: u64,
-        session: SessionId,
+        (session, group): (SessionId, GroupId),
     ) {
         let announced = self.announcer.announced();
-        self.announcer.joins.push_back(PendingJoin { announced, to, suback, session });
+        let join = PendingJoin { announced, to, suback, session, group };
+        self.announcer.joins.push_back(join);
         self.settle_announcements(turn);
     }
 
@@ -175,7 +178,7 @@ impl Broker {
     /// Sends what no longer waits for an announcement.
     pub(crate) fn settle_announcements(&mut self, turn: &mut Turn<'_>) {
         while let Some(join) = self.announcer.take_join() {
-            self.send_joined(turn, join.to, join.suback, join.session);
+            self.finish_join(turn, join.to, join.suback, (join.session, join.group));
         }
         while let Some(suback) = self.announcer.take_suback() {
             self.record_subscriptions(turn, suback);

@@ -109,8 +109,8 @@ impl Task {
     }
 
     fn answer(self) -> (CoreId, Mail) {
-        let Fetch { session, request, partition, .. } = self.fetch;
-        let fetched = Fetched { session, request, partition, found: self.found };
+        let Fetch { by, request, partition, .. } = self.fetch;
+        let fetched = Fetched { by, request, partition, found: self.found };
         (self.from, Mail::Fetched(Box::new(fetched)))
     }
 

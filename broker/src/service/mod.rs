@@ -110,7 +110,8 @@ impl RestoredState {
         let mut states: Vec<_> = states.collect();
         states.iter_mut().for_each(|state: &mut PartitionState| state.note_epoch(epoch, 0));
         let checkpoints = Vec::new();
-        Self(CoreState { partitions: states, checkpoints, filters, epoch })
+        let groups = Arc::default();
+        Self(CoreState { partitions: states, checkpoints, filters, groups, epoch })
     }
 }
 
@@ -295,10 +296,10 @@ impl Broker {
             Mail::FilterAck { seq } => self.on_filter_ack(turn, from, seq),
             Mail::Adopt(adoption) => self.on_adopt(turn, *adoption),
             Mail::Retained(mail) => self.on_retained_mail(turn, from, *mail),
-            Mail::GroupDeliver { session, message, qos, ticket } => {
-                self.on_group_deliver(turn, session, message, qos, ticket);
+            Mail::GroupDeliver { session, message, qos, errand } => {
+                self.on_group_deliver(turn, session, message, qos, errand);
             }
-            Mail::GroupDone { group, member } => self.on_group_done(turn, group, member),
+            Mail::GroupDone { group, member, seq } => self.on_group_done(turn, group, member, seq),
             Mail::Group(mail) => self.on_group_mail(turn, from, *mail),
             Mail::BacklogFull { filter } => self.full_filters.add(&filter),
             Mail::BacklogFree { filter } => self.full_filters.remove(&filter),

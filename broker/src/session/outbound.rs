@@ -7,7 +7,7 @@
 //! (`durable::catch_up`). Nothing is in memory of what comes at or behind it.
 
 use crate::durable::Place;
-use crate::groups::Errand;
+use crate::groups::{Errand, Ticket as GroupTicket};
 use crate::lazy::Empty;
 use crate::replay::Ticket as ReplayTicket;
 use hashbrown::HashSet;
@@ -314,6 +314,15 @@ impl Outbound {
         match self.inflight[index].pending.ticket.as_deref() {
             Some(Errand::Replay(ticket)) => Some(*ticket),
             Some(Errand::Group(_)) | None => None,
+        }
+    }
+
+    /// Which message of a group an exchange has, if it has one.
+    pub(crate) fn group_ticket(&self, packet_id: u16) -> Option<GroupTicket> {
+        let index = self.position(packet_id)?;
+        match self.inflight[index].pending.ticket.as_deref() {
+            Some(Errand::Group(ticket)) => Some(*ticket),
+            Some(Errand::Replay(_)) | None => None,
         }
     }
 

@@ -94,7 +94,14 @@ impl Placement {
     /// cannot run into each other [MQTT-4.8.2-2].
     #[must_use]
     pub fn group_owner(&self, group: &str, filter: &str) -> CoreId {
-        self.owner_of(&[&[GROUP], group.as_bytes(), b"/", filter.as_bytes()])
+        self.owner(self.partition_of(self.group_hash(group, filter)))
+    }
+
+    /// The keyed hash that says which partition a shared-subscription group belongs to, and which
+    /// names it in the log.
+    #[must_use]
+    pub fn group_hash(&self, group: &str, filter: &str) -> u64 {
+        self.hash_of(&[&[GROUP], group.as_bytes(), b"/", filter.as_bytes()])
     }
 
     /// The partitions that a core owns, in rising order.
