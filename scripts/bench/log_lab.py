@@ -52,8 +52,8 @@ class Broker:
             CONFIG.format(dir=self.dir, port=self.port, websocket=self.port + 1, control=self.port + 2)
         )
 
-    def start(self):
-        command = ["taskset", "-c", "0,1", self.binary, "serve", "-c", str(self.dir / "r.toml"), "--cores", "0"]
+    def start(self, cores="0"):
+        command = ["taskset", "-c", "0,1", self.binary, "serve", "-c", str(self.dir / "r.toml"), "--cores", cores]
         self.process = subprocess.Popen(command)
 
     def wait(self):
@@ -127,8 +127,8 @@ def segments(broker):
     return sorted((broker.dir / "data").glob("partitions/*/*.log"))
 
 
-def main(doc, measure, port, directory, **numbers):
-    """Parses the command line, whose options are whole numbers with these defaults, and measures with a broker that runs.
+def main(doc, measure, port, directory, cores="0", **numbers):
+    """Parses the command line, whose options are whole numbers with these defaults, and measures with a broker that runs on `cores`.
 
     Exit status 0 if `measure(options, broker)` says that every bound was held.
     """
@@ -144,7 +144,7 @@ def main(doc, measure, port, directory, **numbers):
     shutil.rmtree(options.dir, ignore_errors=True)
     broker = Broker(options)
     try:
-        broker.start()
+        broker.start(cores)
         broker.wait().close()
         held = measure(options, broker)
     finally:
