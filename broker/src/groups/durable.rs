@@ -154,6 +154,8 @@ impl Broker {
                 && self.takes_state(index)
             {
                 self.record_group(turn, index, id);
+                // Members that had too much that was not noted may be given more.
+                self.pump_group(turn, id);
             }
         }
     }
