@@ -13,6 +13,7 @@ pub mod membership;
 pub mod memory;
 pub mod metadata;
 pub(crate) mod show;
+pub mod transport;
 
 #[cfg(test)]
 mod tests;

@@ -1,8 +1,9 @@
 //! The cluster: what would carry replication and why, the members, the etcd.
 
 use super::{Facts, Report, Severity};
+use crate::cluster::transport::{Carrier, carrier};
 use crate::config::ReplicationTransport;
-use ringlane_transport_rdma::{PortState, RdmaStatus};
+use ringlane_transport_rdma::Place;
 
 const AREA: &str = "Cluster";
 
@@ -18,43 +19,22 @@ pub(super) fn check(facts: &Facts, report: &mut Report) {
 /// What carries replication, and why.
 fn transport(facts: &Facts, report: &mut Report) {
     let name = "replication.transport";
-    let rdma = rdma(&facts.rdma, facts.config.replication.rdma.device.as_deref());
-    match (facts.config.replication.transport, rdma) {
-        (ReplicationTransport::Tcp, _) => report.ok(AREA, name, "tcp, as configured"),
-        (ReplicationTransport::Auto, Ok(place)) => {
-            report.ok(AREA, name, format!("auto takes rdma: {place}"));
+    let replication = &facts.config.replication;
+    let how = match replication.transport {
+        ReplicationTransport::Auto => "auto takes",
+        ReplicationTransport::Rdma | ReplicationTransport::Tcp => "configured:",
+    };
+    match carrier(replication, &facts.rdma) {
+        Ok(Carrier::Rdma(place)) => {
+            let Place { device, port, gid_index, .. } = place;
+            let found = format!("{how} rdma: device {device}, port {port}, gid_index {gid_index}");
+            report.ok(AREA, name, found);
         }
-        (ReplicationTransport::Auto, Err(why)) => {
-            report.ok(AREA, name, format!("auto takes tcp: {why}"));
-        }
-        (ReplicationTransport::Rdma, Ok(place)) => {
-            report.ok(AREA, name, format!("rdma, as configured: {place}"));
-        }
-        (ReplicationTransport::Rdma, Err(why)) => {
+        Ok(Carrier::Tcp(why)) => report.ok(AREA, name, format!("{how} tcp: {why}")),
+        Err(why) => {
             let advice = "see \"RDMA\" above, or set replication.transport = \"auto\"";
             report.add(AREA, name, Severity::Fail, format!("rdma cannot be had: {why}"), advice);
         }
-    }
-}
-
-/// The port that replication would use, or what is missing.
-fn rdma(status: &RdmaStatus, device: Option<&str>) -> Result<String, String> {
-    let named = |name: &str| device.is_none_or(|device| device == name);
-    let mut devices = status.devices.iter().filter(|device| named(&device.name)).peekable();
-    if devices.peek().is_none() {
-        return Err(device.map_or_else(
-            || "there is no RDMA device".to_owned(),
-            |device| format!("there is no RDMA device {device}"),
-        ));
-    }
-    let ports = devices.flat_map(|device| device.ports.iter().map(|port| (&device.name, port)));
-    let mut active = ports.filter(|(_, port)| port.state == PortState::Active);
-    let Some((device, port)) = active.next() else {
-        return Err("no port of an RDMA device is active".to_owned());
-    };
-    match status.libraries.iter().find(|library| library.path.is_none()) {
-        Some(library) => Err(format!("{} is not found", library.name)),
-        None => Ok(format!("port {} of {device} is active", port.number)),
     }
 }
 
@@ -66,7 +46,8 @@ fn members(facts: &Facts, report: &mut Report) {
     let found = format!("{count} nodes, this one is {} ({own}); {lost} may be lost", cluster.node);
     if count > 1 && count.is_multiple_of(2) {
         let fewer = count - 1;
-        let advice = format!("{fewer} nodes survive as many losses, and wait for fewer answers");
+        let advice =
+            format!("one less, {fewer}, survives as many losses and waits for fewer answers");
         report.add(AREA, "cluster.members", Severity::Warn, found, advice);
     } else {
         report.ok(AREA, "cluster.members", found);

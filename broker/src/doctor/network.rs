@@ -70,7 +70,7 @@ fn exposure(facts: &Facts, report: &mut Report) {
 
 fn rdma(facts: &Facts, report: &mut Report) {
     if facts.rdma.devices.is_empty() {
-        report.ok(AREA, "RDMA devices", "none (nothing needs one yet)");
+        report.ok(AREA, "RDMA devices", "none (replication needs none: TCP)");
     }
     for device in &facts.rdma.devices {
         for port in &device.ports {

@@ -1,8 +1,8 @@
 //! Made-up hosts and what the doctor says of them.
 
 use super::*;
-use crate::config::FileDriverSetting;
-use ringlane_transport_rdma::{LinkLayer, PortState, RdmaDevice, RdmaPort};
+use crate::config::{FileDriverSetting, MemberConfig, ReplicationTransport};
+use ringlane_transport_rdma::{Gid, Library, LinkLayer, PortState, RdmaDevice, RdmaPort};
 use ringlane_transport_uring::probe::{UringCapabilities, UringRefusal};
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -219,6 +219,122 @@ fn rdma_devices_are_shown_and_want_their_libraries() {
     assert!(find(&report, "RDMA rxe0/1").found.contains("active, Ethernet, 100 Gb/sec"));
     assert!(find(&report, "libibverbs.so.1").advice.contains("rdma-core"));
     assert!(find(&report, "RLIMIT_MEMLOCK").advice.contains("LimitMEMLOCK"));
+}
+
+/// A host with one port that carries data, and the library.
+fn with_rdma() -> RdmaStatus {
+    let gid = Gid {
+        index: 3,
+        address: "::ffff:10.0.0.1".parse().expect("an address"),
+        kind: "RoCE v2".to_owned(),
+        interface: "eth0".to_owned(),
+    };
+    let port = RdmaPort {
+        number: 1,
+        state: PortState::Active,
+        link_layer: LinkLayer::Ethernet,
+        rate: "100 Gb/sec".to_owned(),
+        gids: vec![gid],
+    };
+    let (node_type, firmware) = (String::new(), String::new());
+    let device = RdmaDevice { name: "mlx5_0".to_owned(), node_type, firmware, ports: vec![port] };
+    let library = Library { name: "libibverbs.so.1", path: Some(PathBuf::from("/lib/x")) };
+    RdmaStatus { devices: vec![device], libraries: vec![library] }
+}
+
+#[test]
+fn what_carries_replication_is_said_with_its_reason() {
+    type Spoil = fn(&mut Facts);
+    let cases: [(ReplicationTransport, Spoil, Severity, &str); 8] = [
+        (
+            ReplicationTransport::Auto,
+            |_| {},
+            Severity::Ok,
+            "auto takes rdma: device mlx5_0, port 1, gid_index 3",
+        ),
+        (ReplicationTransport::Rdma, |_| {}, Severity::Ok, "configured: rdma: device mlx5_0"),
+        (ReplicationTransport::Tcp, |_| {}, Severity::Ok, "configured: tcp"),
+        (
+            ReplicationTransport::Auto,
+            |facts| facts.rdma.devices.clear(),
+            Severity::Ok,
+            "auto takes tcp: there is no RDMA device",
+        ),
+        (
+            ReplicationTransport::Rdma,
+            |facts| facts.rdma.devices.clear(),
+            Severity::Fail,
+            "rdma cannot be had: there is no RDMA device",
+        ),
+        (
+            ReplicationTransport::Auto,
+            |facts| facts.rdma.libraries[0].path = None,
+            Severity::Ok,
+            "auto takes tcp: libibverbs.so.1 is not found",
+        ),
+        (
+            ReplicationTransport::Auto,
+            |facts| facts.rdma.devices[0].ports[0].state = PortState::Down,
+            Severity::Ok,
+            "auto takes tcp: no active port on RDMA device mlx5_0",
+        ),
+        (
+            ReplicationTransport::Auto,
+            |facts| facts.config.replication.rdma.gid_index = Some(7),
+            Severity::Ok,
+            "auto takes tcp: port 1 of RDMA device mlx5_0",
+        ),
+    ];
+    for (transport, spoil, severity, expected) in cases {
+        let root = Root::new();
+        let mut facts = Facts { rdma: with_rdma(), ..good(&root) };
+        facts.config.replication.transport = transport;
+        spoil(&mut facts);
+        let report = check(&facts);
+        let found = find(&report, "replication.transport");
+        assert_eq!(found.severity, severity, "{found:?}");
+        assert!(found.found.contains(expected), "{found:?}");
+    }
+}
+
+#[test]
+fn a_cluster_s_members_and_its_etcd_are_looked_at() {
+    let root = Root::new();
+    let alone = check(&good(&root));
+    assert!(!alone.checks.iter().any(|check| check.name == "cluster.members"));
+    let mut facts = good(&root);
+    let member = |node: u16| MemberConfig {
+        node,
+        name: format!("n{node}"),
+        address: format!("10.0.0.{node}:7883"),
+        advertised_address: None,
+    };
+    facts.config.cluster.node = 2;
+    facts.config.cluster.members = (1..4).map(member).collect();
+    let works = ("http://a:2379".to_owned(), Ok("3.4.23".to_owned()));
+    let hangs = ("http://b:2379".to_owned(), Err("no answer within 500ms".to_owned()));
+    facts.etcd = vec![works, hangs.clone()];
+    let report = check(&facts);
+    assert_eq!(
+        find(&report, "cluster.members").found,
+        "3 nodes, this one is 2 (n2); 1 may be lost"
+    );
+    assert_eq!(find(&report, "replication.bind").found, "10.0.0.2:7883");
+    assert_eq!(find(&report, "etcd http://a:2379").found, "version 3.4.23");
+    assert_eq!(find(&report, "etcd http://b:2379").severity, Severity::Warn);
+    facts.etcd = vec![hangs];
+    facts.config.cluster.members.pop();
+    facts.config.replication.bind = Some("0.0.0.0:7883".parse().expect("an address"));
+    let report = check(&facts);
+    assert_eq!(
+        find(&report, "etcd http://b:2379").severity,
+        Severity::Fail,
+        "no other one answers"
+    );
+    assert!(
+        find(&report, "cluster.members").advice.contains("one less, 1, survives as many losses")
+    );
+    assert!(find(&report, "replication.bind").advice.contains("nodes show no password"));
 }
 
 #[test]
