@@ -8,6 +8,7 @@ use ringlane::cluster::keys::{ClusterIdentity, Id16, NodeRecord};
 use ringlane::cluster::membership::{ClusterError, Membership, Standing};
 use ringlane::cluster::metadata::{Changes, LeaseId, Metadata, MetadataError};
 use ringlane_dataplane::ids::NodeId;
+use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Output};
@@ -306,6 +307,40 @@ fn name_and_password_are_shown_where_etcd_asks_for_them() {
         server.restart();
         assert_eq!(one.view().await.expect("a view").epoch(), epoch);
     });
+}
+
+/// Takes one connection and answers like a proxy whose server has gone.
+fn answer_as_a_proxy_without_its_server(listener: &TcpListener) {
+    let (mut stream, _) = listener.accept().expect("a connection");
+    let mut head = [0; 1024];
+    assert!(0 < stream.read(&mut head).expect("a request"));
+    let answer = b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 11\r\n\r\nbad gateway";
+    stream.write_all(answer).expect("an answer");
+}
+
+#[test]
+fn a_proxy_without_its_server_is_left_for_the_next_one() {
+    let server = EtcdServer::start();
+    let proxy = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("http://{}", proxy.local_addr().expect("an address"));
+    let mut settings = server.settings();
+    settings.endpoints.insert(0, Endpoint::parse(&url).expect("a URL"));
+    std::thread::scope(|scope| {
+        scope.spawn(|| answer_as_a_proxy_without_its_server(&proxy));
+        let read = block_on(Etcd::new(settings).read());
+        assert!(0 < read.expect("the other one answers").revision);
+    });
+}
+
+#[test]
+fn a_password_where_none_is_asked_for_is_told() {
+    let server = EtcdServer::start();
+    let file = server.directory().join("password");
+    std::fs::write(&file, "secret").expect("a file");
+    let user = Some(("user".to_owned(), file));
+    let etcd = Etcd::new(EtcdSettings { user, ..server.settings() });
+    let error = block_on(etcd.read()).expect_err("it is not enabled").to_string();
+    assert!(error.contains("take cluster.etcd.username out"), "{error}");
 }
 
 #[test]

@@ -150,6 +150,9 @@ fn remedy(message: &str) -> &'static str {
         text if text.contains("invalid user ID or password") => {
             "; check cluster.etcd.username and cluster.etcd.password_file"
         }
+        text if text.contains("authentication is not enabled") => {
+            "; enable it, or take cluster.etcd.username out of the configuration"
+        }
         text if text.contains("user name is empty") => {
             "; set cluster.etcd.username and cluster.etcd.password_file"
         }

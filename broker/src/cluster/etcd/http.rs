@@ -8,7 +8,7 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1;
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
-use hyper::{Method, Request, Response};
+use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use std::time::Duration;
 use tokio::net::TcpStream;
@@ -21,8 +21,8 @@ const ANSWER_BYTES_MAX: usize = 1 << 20;
 /// An answer that came to its end.
 #[derive(Debug)]
 pub(super) struct Answer {
-    /// Whether the status is one of success.
-    pub(super) is_success: bool,
+    /// The status of HTTP.
+    pub(super) status: StatusCode,
     pub(super) body: Vec<u8>,
 }
 
@@ -48,10 +48,10 @@ pub(super) async fn ask(
 ) -> Result<Answer, String> {
     let exchange = async {
         let (response, _connection) = send(endpoint, question).await?;
-        let is_success = response.status().is_success();
+        let status = response.status();
         let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
         let body = body.map_err(|error| format!("the answer breaks off: {error}"))?;
-        Ok(Answer { is_success, body: body.to_bytes().to_vec() })
+        Ok(Answer { status, body: body.to_bytes().to_vec() })
     };
     within(limit, exchange).await
 }

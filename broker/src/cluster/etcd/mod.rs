@@ -15,6 +15,7 @@ use super::metadata::{
 };
 use crate::config::ClusterConfig;
 use http::{Answer, Lines, Question};
+use hyper::StatusCode;
 use ringlane_dataplane::time::Nanos;
 use serde::de::DeserializeOwned;
 use std::path::PathBuf;
@@ -132,20 +133,17 @@ impl Etcd {
     /// Asks one endpoint; once more with a new token if it wants one.
     async fn ask(&self, endpoint: &Endpoint, path: &str, body: &str) -> Result<Reply, Failure> {
         let (mut sent, mut answer) = self.ask_once(endpoint, path, body).await?;
-        if !answer.is_success && self.wants_token(&answer) {
+        if !answer.status.is_success() && self.wants_token(&answer) {
             self.authenticate(endpoint).await?;
             (sent, answer) = self.ask_once(endpoint, path, body).await?;
         }
-        let refusal = match answer.is_success {
+        let refusal = match answer.status.is_success() {
             true => stream_error(&answer.body),
             false => Some(Refusal::parse(&answer.body)),
         };
         match refusal {
             None => Ok(Reply { endpoint: endpoint.to_string(), sent, body: answer.body }),
-            Some(refusal) if refusal.is_of_this_endpoint() => {
-                Err(Failure::Endpoint(refusal.message))
-            }
-            Some(refusal) => Err(Failure::Refused { endpoint: endpoint.to_string(), refusal }),
+            Some(refusal) => Err(failure(endpoint, answer.status, refusal)),
         }
     }
 
@@ -184,12 +182,8 @@ impl Etcd {
         let question = Question { path: path::AUTHENTICATE, body: &body, token: None };
         let answer = http::ask(endpoint, question, self.settings.timeout).await;
         let answer = answer.map_err(Failure::Endpoint)?;
-        if !answer.is_success {
-            let refusal = Refusal::parse(&answer.body);
-            return Err(match refusal.is_of_this_endpoint() {
-                true => Failure::Endpoint(refusal.message),
-                false => Failure::Refused { endpoint: endpoint.to_string(), refusal },
-            });
+        if !answer.status.is_success() {
+            return Err(failure(endpoint, answer.status, Refusal::parse(&answer.body)));
         }
         let token: TokenAnswer = serde_json::from_slice(&answer.body)
             .map_err(|error| Failure::Endpoint(format!("a token of another form: {error}")))?;
@@ -245,6 +239,14 @@ impl CallError {
             other => other.of(call),
         }
     }
+}
+
+/// Whose a refusal is: a server that fails, or a proxy before it, says nothing for the others.
+fn failure(endpoint: &Endpoint, status: StatusCode, refusal: Refusal) -> Failure {
+    if refusal.is_of_this_endpoint() || status.is_server_error() {
+        return Failure::Endpoint(refusal.message);
+    }
+    Failure::Refused { endpoint: endpoint.to_string(), refusal }
 }
 
 /// The error that a stream of one line carries in place of its result.
