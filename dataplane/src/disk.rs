@@ -3,7 +3,8 @@
 //! A core puts [`DiskCommand`]s into its [`Disk`] during a turn, a [`FileDriver`] takes them at the
 //! end of the turn, and each comes back once as a [`DiskEvent`] in a later one. Completions come in
 //! any order: whoever needs one thing after the other waits for the first. Only [`FileJob`]s of one
-//! core are carried out in the order in which they were given.
+//! core are carried out in the order in which they were given; and even there [`FileJob::Create`] and
+//! [`FileJob::Replace`] may come before files that are opened, or others that are closed.
 //!
 //! The first error of a [`DiskCommand::Write`] or a [`FileJob::Append`] is final for its file: the
 //! driver refuses all later ones with the same error, because the kernel marks pages clean after a

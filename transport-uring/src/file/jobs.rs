@@ -1,4 +1,4 @@
-//! The job thread's work: one job at a time, in the order in which they were given.
+//! The job thread's work: one job at a time, in the order of their `Line`.
 
 use super::open::OpenFile;
 use super::paths;

@@ -7,6 +7,7 @@
 
 mod files;
 mod jobs;
+mod line;
 mod open;
 mod operation;
 mod paths;

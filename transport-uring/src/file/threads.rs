@@ -7,6 +7,7 @@
 
 use super::FileConfig;
 use super::jobs::{Jobs, Opened};
+use super::line::Line;
 use super::operation::{Ended, FileOperation, SLICES_MAX, Step};
 use crate::sys;
 use crate::wake::Wakers;
@@ -245,7 +246,17 @@ fn do_jobs(
     reporter: &Reporter,
     stopped: &AtomicBool,
 ) {
-    while let Ok((token, job)) = jobs.recv() {
+    let mut line = Line::default();
+    loop {
+        // What was given meanwhile is in line, too, so that the next of all is chosen.
+        jobs.try_iter().for_each(|given| line.push(given));
+        let Some((token, job)) = line.pop() else {
+            match jobs.recv() {
+                Ok(given) => line.push(given),
+                Err(_) => return,
+            }
+            continue;
+        };
         if stopped.load(Ordering::Relaxed) {
             continue;
         }
