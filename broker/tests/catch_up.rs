@@ -362,9 +362,9 @@ fn a_will_waits_for_room(transport: Transport) {
     let broker = Broker::start(&Options::new(transport).logged().config(SMALL_BACKLOG));
     absent(&broker, "c", "t", 1);
     let mut publisher = Client::plain(broker.tcp, Version::V5, "p");
-    let reasons = flood_with(&mut publisher, 0..1000, 1, |number| large("t", number));
+    let reasons = flood_with(&mut publisher, 0..3000, 1, |number| large("t", number));
     let taken = reasons.iter().filter(|reason| **reason == 0).count();
-    assert!(taken < 1000, "the backlog is full");
+    assert!(taken < 3000, "the backlog is full");
     let lost = Connect::new(Version::V5, "lost").will(Will { qos: 1, ..Will::new("t", "4711") });
     Client::connect(broker.tcp, &lost).reset();
     broker.wait_until("it is gone", |broker| broker.metric("connections") == 1);
