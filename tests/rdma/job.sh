@@ -8,6 +8,8 @@
 # Every other line goes to the node's standard input.
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin
 control=/dev/ttyS2
+# Open until the end: with the last close a terminal forgets what has come and was not read.
+exec 4<>"$control"
 busybox stty -F "$control" raw -echo
 say() { echo "{\"event\":\"$1\",\"detail\":\"$2\"}" >"$control"; }
 
@@ -46,4 +48,4 @@ while read -r word rest; do
     quit) exit 0 ;;
     *) echo "$word $rest" >&3 ;;
     esac
-done <"$control"
+done <&4
