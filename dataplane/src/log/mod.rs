@@ -5,9 +5,11 @@
 //! moves the marks ([`progress`]), in files that [`segments`] has made; [`retention`] says which of
 //! them may go. [`reader`] reads beside it, and [`stored`] makes messages of what it finds. [`scan`]
 //! reads segments batch by batch, and [`recovery`] opens a log with it after any end of the process;
-//! [`index`] says where to begin reading. Nothing here does I/O of its own: files come in through
+//! [`index`] says where to begin reading. [`mod@truncate`] gives up the end of a
+//! log whose leader has another one, and [`epoch_table`] finds what both are compared by. Nothing here does I/O of its own: files come in through
 //! [`crate::disk`].
 
+pub mod epoch_table;
 pub mod format;
 pub mod index;
 #[cfg(test)]
@@ -25,4 +27,7 @@ mod rig;
 pub mod scan;
 pub mod segments;
 pub mod stored;
+pub mod truncate;
+#[cfg(test)]
+mod truncate_tests;
 pub mod writer;

@@ -45,7 +45,7 @@ impl RecordKind {
     /// The first kind of a state record (docs/formats/state.md); all above it are, too.
     pub const STATE_FIRST: Self = Self(16);
     /// The first record of a leader's epoch: it says nothing else (docs/formats/state.md).
-    pub const EPOCH_START: Self = Self(36);
+    pub const EPOCH_START: Self = Self(64);
 
     /// Whether it tells of the state of sessions rather than being a message.
     #[must_use]

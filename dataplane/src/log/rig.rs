@@ -69,7 +69,11 @@ impl Rig {
 
     /// A log that goes on after recovery.
     pub(super) fn open(memory: MemoryDisk, end: LogEnd, epoch: u64) -> Self {
-        let writer = Writer::new(setup(epoch), end);
+        Self::with_setup(memory, end, setup(epoch))
+    }
+
+    pub(super) fn with_setup(memory: MemoryDisk, end: LogEnd, setup: LogSetup) -> Self {
+        let writer = Writer::new(setup, end);
         let meter = MessageMeter::leaked();
         Self {
             memory,

@@ -202,6 +202,12 @@ pub struct GoodBatch<'a> {
 }
 
 impl<'a> GoodBatch<'a> {
+    /// The bytes of its records, without padding.
+    #[must_use]
+    pub fn body(&self) -> &'a [u8] {
+        self.body
+    }
+
     /// Its records; they have been checked.
     pub fn records(&self) -> impl Iterator<Item = Record<'a>> + use<'a> {
         let mut rest = self.body;

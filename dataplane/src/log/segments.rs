@@ -35,7 +35,8 @@ pub struct LogSetup {
     pub directory: PathBuf,
     /// The data directory's identity.
     pub directory_id: DirectoryId,
-    /// The epoch of this start, durable already.
+    /// The epoch of this start, durable already. Of a log that replicas hold: that of its last record,
+    /// because what a leader sends may be of any epoch from there on.
     pub epoch: u64,
     /// Random, different at each start: the identities of new segments come from it.
     pub secret: [u8; 16],

@@ -105,6 +105,7 @@ pub struct Flushed {
 struct Queued {
     batch: Arc<Batch>,
     first: Offset,
+    epoch: u64,
 }
 
 impl Queued {
@@ -152,7 +153,12 @@ pub struct QuorumMarks {
 #[derive(Debug)]
 pub struct Writer {
     seed: RecordSeed,
+    /// Of what is accepted now.
     epoch: u64,
+    /// Of the batch that was put into a segment last.
+    put_epoch: u64,
+    /// Batches that were accepted of late, for those who replicate them.
+    sealed: Vec<(Arc<Batch>, Offset)>,
     progress: Progress,
     /// What the replicas have, if there are several.
     quorum: Option<QuorumMarks>,
@@ -186,6 +192,8 @@ impl Writer {
         Self {
             seed: RecordSeed::new(&setup.directory_id, setup.partition),
             epoch: setup.epoch,
+            put_epoch: setup.epoch,
+            sealed: Vec::new(),
             progress,
             quorum: None,
             segments: Segments::new(setup, end),
@@ -210,6 +218,22 @@ impl Writer {
     #[must_use]
     pub fn epoch(&self) -> u64 {
         self.epoch
+    }
+
+    /// What is appended from now on is of this epoch, which is durable.
+    ///
+    /// # Panics
+    /// If it is older than what is in the log.
+    pub fn begin_epoch(&mut self, epoch: u64) {
+        assert!(self.epoch <= epoch, "epoch {epoch} does not come behind epoch {}", self.epoch);
+        self.epoch = epoch;
+    }
+
+    /// The batches that this node has made and that were accepted since the last call, each with the
+    /// offset of its first record: what a leader tells its followers. Only of a log that replicas hold
+    /// ([`Writer::note_quorum`]); they are asked for in every turn.
+    pub fn take_sealed(&mut self) -> impl Iterator<Item = (Arc<Batch>, Offset)> + '_ {
+        self.sealed.drain(..)
     }
 
     /// The marks of what was handed over in batches.
@@ -347,10 +371,26 @@ impl Writer {
     /// # Panics
     /// If it is not the next one, or larger than records were said to become.
     pub(crate) fn push(&mut self, batch: Arc<Batch>, first: Offset) {
+        if self.quorum.is_some() && self.fault.is_none() {
+            self.sealed.push((batch.clone(), first));
+        }
+        self.accept(batch, first, self.epoch);
+    }
+
+    /// Takes a batch that another node has made, of that epoch: the log of a follower.
+    ///
+    /// # Panics
+    /// As [`Writer::push`], or if its epoch is older than that of the batch before.
+    pub(crate) fn push_records(&mut self, batch: Arc<Batch>, first: Offset, epoch: u64) {
+        self.begin_epoch(epoch);
+        self.accept(batch, first, epoch);
+    }
+
+    fn accept(&mut self, batch: Arc<Batch>, first: Offset, epoch: u64) {
         if self.fault.is_some() {
             return;
         }
-        let queued = Queued { batch, first };
+        let queued = Queued { batch, first, epoch };
         self.progress.accept(first, queued.end());
         let body_bytes = u64::from(queued.batch.body_bytes());
         let bytes_max = self.segments.setup().record_bytes_max.max(BATCH_BYTES_MAX);
@@ -454,6 +494,7 @@ impl Writer {
             self.queue_bytes -= queued.bytes();
             self.awaited -= usize::from(queued.is_awaited());
             let end = queued.end();
+            self.put_epoch = queued.epoch;
             batches.push(self.put(Some(queued.batch), false, unix_ms));
             self.progress.submit(end);
         }
@@ -467,7 +508,7 @@ impl Writer {
             body_bytes: batch.as_ref().map_or(0, |batch| batch.body_bytes()),
             records: batch.as_ref().map_or(0, |batch| batch.len() as u32),
             base_offset: self.progress.submitted(),
-            epoch: self.epoch,
+            epoch: self.put_epoch,
             watermark: self.progress.flushed(),
             sealed_unix_ms: self.sealed_unix_ms,
             previous_crc: 0,

@@ -25,6 +25,8 @@ use triomphe::Arc;
 
 pub use cursors::Cursors;
 
+/// The body of a record that begins an epoch (docs/formats/state.md).
+const EPOCH_START_VERSION: u8 = 1;
 /// Lists of acknowledgements that a partition keeps for reuse.
 const SPARE_ACKS_MAX: usize = 8;
 
@@ -360,6 +362,34 @@ impl<A> Partition<A> {
             self.published = self.accepted;
         }
         offset
+    }
+
+    /// Takes records that the leader of this partition has made, checked and sealed, of that epoch. Nobody
+    /// here waits for them, and none is told to sessions.
+    ///
+    /// # Panics
+    /// If there is no log, or something of this node is in the way, or the epoch goes back.
+    pub fn append_records(&mut self, batch: Arc<Batch>, epoch: u64) {
+        let is_idle = self.open.is_none() && self.sealed.is_empty() && self.waiting.is_empty();
+        assert!(is_idle && self.taken.is_none(), "a follower appends nothing of its own");
+        let first = Offset(self.accepted);
+        self.accepted += batch.len() as u64;
+        (self.published, self.committed) = (self.accepted, [self.accepted; 2]);
+        let writer = self.writer.as_mut().expect("only a log has followers");
+        writer.push_records(batch, first, epoch);
+    }
+
+    /// What is appended from now on is of this epoch, and the first record says that it begins; it is committed
+    /// as a record of state is.
+    ///
+    /// # Panics
+    /// If there is no log, or the epoch goes back.
+    pub fn begin_epoch(&mut self, pool: &mut BatchPool, epoch: u64, unix_ms: u64) -> Offset {
+        self.close_open();
+        self.writer.as_mut().expect("only a log has epochs").begin_epoch(epoch);
+        let kind = RecordKind::EPOCH_START;
+        let (client_id, topic, body) = ("", "", &[EPOCH_START_VERSION][..]);
+        self.append_state(pool, &StateParts { kind, client_id, topic, body, unix_ms }, None)
     }
 
     fn has_failed(&self) -> bool {

@@ -1,0 +1,293 @@
+//! Tests of truncation: at every record, with the power lost in every step of it; and of logs that are
+//! appended to by another node, in its epochs.
+
+use super::epoch_table::epoch_table;
+use super::format::SegmentId;
+use super::recovery::{ReplayFrom, recover};
+use super::rig::{OWNER, Rig, recovered, setup};
+use super::segments::{LogEnd, LogSetup};
+use super::truncate::truncate;
+use crate::batch::Level;
+use crate::disk::StartFiles;
+use crate::disk::memory::MemoryDisk;
+use crate::ids::Offset;
+use crate::replication::epochs::EpochTable;
+use core::cell::Cell;
+use core::time::Duration;
+use std::io;
+use std::path::{Path, PathBuf};
+
+type Records = Vec<(u64, u64, Vec<u8>)>;
+
+const NEW: SegmentId = SegmentId([0x5A; 16]);
+
+/// Segments do not grow.
+fn rig(memory: MemoryDisk, end: LogEnd, epoch: u64) -> Rig {
+    let mut rig = Rig::with_setup(memory, end, LogSetup { segment_bytes: 0, ..setup(epoch) });
+    rig.turn();
+    rig.turn();
+    rig
+}
+
+/// Three segments, batches of three small records and of a large one, and three epochs.
+fn log() -> (MemoryDisk, Records) {
+    let mut rig = rig(MemoryDisk::new(), LogEnd::default(), 5);
+    for turn in 0..9_u8 {
+        if turn % 3 == 2 {
+            rig.partition.begin_epoch(&mut rig.pool, 5 + u64::from(turn), 1);
+        }
+        for small in 0..3 {
+            rig.append(&vec![turn; 100 + small], Level::LocalDisk);
+        }
+        rig.turn();
+        rig.append(&vec![turn; 250_000], Level::LocalDisk);
+        for _ in 0..20 {
+            rig.turn();
+        }
+    }
+    rig.settle();
+    rig.wait(Duration::from_millis(10));
+    rig.settle();
+    let (found, records) = recovered(&rig.memory);
+    assert_eq!((found.segments.len(), records.len()), (3, 39));
+    (rig.memory, records)
+}
+
+fn copy(memory: &MemoryDisk) -> MemoryDisk {
+    let copied = MemoryDisk::new();
+    for path in memory.paths() {
+        copied.put(&path, &memory.content(&path).expect("it is listed"));
+    }
+    copied
+}
+
+fn directory() -> PathBuf {
+    setup(1).directory
+}
+
+/// What happens of the change in which the power is lost.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Fate {
+    Nothing,
+    All,
+}
+
+/// Files that are changed so often, and then the power is lost.
+struct Interrupted {
+    files: MemoryDisk,
+    left: Cell<u32>,
+    fate: Fate,
+}
+
+impl Interrupted {
+    fn change(&self) -> Result<(), bool> {
+        match self.left.get() {
+            0 => Err(false),
+            1 => {
+                self.left.set(0);
+                Err(self.fate == Fate::All)
+            }
+            left => {
+                self.left.set(left - 1);
+                Ok(())
+            }
+        }
+    }
+
+    fn changed(&mut self, do_it: impl FnOnce(&mut MemoryDisk) -> io::Result<()>) -> io::Result<()> {
+        match self.change() {
+            Ok(()) => do_it(&mut self.files),
+            Err(happens) => {
+                if happens {
+                    do_it(&mut self.files)?;
+                }
+                Err(io::Error::other("the power is lost"))
+            }
+        }
+    }
+}
+
+impl StartFiles for Interrupted {
+    fn list(&self, directory: &Path) -> io::Result<Vec<String>> {
+        self.files.list(directory)
+    }
+
+    fn len(&self, path: &Path) -> io::Result<u64> {
+        StartFiles::len(&self.files, path)
+    }
+
+    fn read_at(&self, path: &Path, position: u64, into: &mut [u8]) -> io::Result<usize> {
+        self.files.read_at(path, position, into)
+    }
+
+    fn zero_from(&mut self, path: &Path, position: u64) -> io::Result<()> {
+        self.changed(|files| files.zero_from(path, position))
+    }
+
+    fn remove(&mut self, paths: &[PathBuf]) -> io::Result<()> {
+        assert!(paths.len() <= 1, "several at once may vanish in any order");
+        if paths.is_empty() {
+            return Ok(());
+        }
+        self.changed(|files| files.remove(paths))
+    }
+
+    fn replace(&mut self, path: &Path, content: &[u8]) -> io::Result<()> {
+        self.changed(|files| files.replace(path, content))
+    }
+
+    fn make_directory(&mut self, path: &Path) -> io::Result<()> {
+        self.files.make_directory(path)
+    }
+
+    fn sync(&mut self, path: &Path) -> io::Result<()> {
+        self.files.sync(path)
+    }
+
+    fn sync_directory(&mut self, path: &Path) -> io::Result<()> {
+        self.files.sync_directory(path)
+    }
+}
+
+fn cut(files: &mut dyn StartFiles, to: u64) -> bool {
+    truncate(files, &directory(), &OWNER, None, Offset(to), NEW).is_ok()
+}
+
+fn table_of(records: &Records) -> EpochTable {
+    let mut table = EpochTable::new();
+    records.iter().for_each(|(offset, epoch, _)| table.push(*epoch, Offset(*offset)));
+    table
+}
+
+/// The log holds exactly these records, says that they are durable, and goes on.
+fn holds(memory: &MemoryDisk, expected: &Records) {
+    let (found, records) = recovered(memory);
+    assert_eq!(&records, expected);
+    let next = Offset(expected.len() as u64);
+    assert_eq!((found.next_offset, &found.torn), (next, &None));
+    let table = epoch_table(memory, &directory(), &found).expect("it is readable");
+    assert_eq!(table, table_of(expected));
+    let mut rig = rig(memory.clone(), found.log_end(), 99);
+    rig.append(b"more", Level::LocalDisk);
+    rig.settle();
+    rig.wait(Duration::from_millis(10));
+    rig.settle();
+    let (_, records) = recovered(memory);
+    let more = (next.0, 99, b"more".to_vec());
+    assert_eq!(
+        (&records[..expected.len()], &records[expected.len()..]),
+        (&expected[..], &[more][..])
+    );
+}
+
+#[test]
+fn a_log_is_truncated_at_any_record() {
+    let (memory, records) = log();
+    for to in 0..=records.len() {
+        let mut files = copy(&memory);
+        assert!(cut(&mut files, to as u64), "to {to}");
+        assert!(cut(&mut files, to as u64), "to {to}, again");
+        holds(&files, &records[..to].to_vec());
+    }
+}
+
+#[test]
+fn a_checkpoint_still_says_where_replay_begins() {
+    let (memory, records) = log();
+    let (found, _) = recovered(&memory);
+    let last = &found.segments[2];
+    // Behind the first batch of the last segment.
+    let mut places = Vec::new();
+    let looked = super::recovery::inspect(
+        &memory,
+        &directory(),
+        &OWNER,
+        None,
+        Offset(0),
+        &mut |number, batch| places.push((number, batch.position, batch.header.base_offset)),
+    );
+    assert!(looked.is_ok());
+    let place = places.iter().filter(|(number, ..)| *number == last.number).nth(1);
+    let (segment, position, offset) = *place.expect("it has two batches");
+    let from = ReplayFrom { offset, segment, position, flushed: offset };
+    for to in offset.0..=records.len() as u64 {
+        let mut files = copy(&memory);
+        let cut = truncate(&mut files, &directory(), &OWNER, Some(&from), Offset(to), NEW);
+        assert!(cut.is_ok(), "to {to}");
+        let mut replayed = Vec::new();
+        let found = recover(&mut files, &directory(), &OWNER, Some(&from), &mut |record| {
+            replayed.push(record.head.offset.0);
+        });
+        assert_eq!(found.expect("it is whole").next_offset, Offset(to));
+        assert_eq!(replayed, (offset.0..to).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn power_that_is_lost_in_any_step_leaves_a_log_that_lacks_nothing_below_the_boundary() {
+    let (memory, records) = log();
+    let ends: Vec<u64> =
+        recovered(&memory).0.segments.iter().map(|segment| segment.base.0).collect();
+    let mut interrupted = 0;
+    for to in (0..records.len() as u64).step_by(5).chain(ends.iter().copied()) {
+        for (step, fate) in (1..20).flat_map(|step| [(step, Fate::Nothing), (step, Fate::All)]) {
+            let files = copy(&memory);
+            let mut files = Interrupted { files, left: Cell::new(step), fate };
+            if cut(&mut files, to) {
+                break;
+            }
+            interrupted += 1;
+            files.files.crash(step.into());
+            let (found, left) = recovered(&files.files);
+            let next = found.next_offset.0;
+            assert!(next == to || next == 39 || ends.contains(&next), "{next} in step {step}");
+            assert_eq!(left, records[..next as usize], "to {to}, step {step}");
+            assert!(to <= next, "records below {to} are missing");
+            assert!(cut(&mut files.files, to));
+            assert_eq!(recovered(&files.files).1, records[..to as usize]);
+        }
+    }
+    assert!(interrupted > 60, "{interrupted}");
+}
+
+#[test]
+fn a_follower_holds_what_it_is_sent_in_the_epochs_of_its_leaders() {
+    let (memory, records) = log();
+    let mut rig = rig(MemoryDisk::new(), LogEnd::default(), 5);
+    let mut bodies = Vec::new();
+    let found = super::recovery::inspect(
+        &memory,
+        &directory(),
+        &OWNER,
+        None,
+        Offset(0),
+        &mut |_, batch| bodies.push((batch.header, batch.body().to_vec())),
+    );
+    assert!(found.is_ok());
+    // The log was begun in epoch 5, and so were its first records.
+    for (header, body) in bodies.into_iter().filter(|(header, _)| !header.is_closing()) {
+        assert_eq!(rig.partition.next_offset(), header.base_offset);
+        let batch = rig.pool.copy_records(&body, header.records);
+        rig.partition.append_records(batch.clone(), header.epoch);
+        rig.pool.give_out(batch);
+        for _ in 0..8 {
+            rig.turn();
+        }
+    }
+    rig.settle();
+    rig.wait(Duration::from_millis(10));
+    rig.settle();
+    assert_eq!(rig.log().marks().flushed, Offset(39));
+    assert!(rig.committed.is_empty(), "nobody waits for them");
+    rig.partition.begin_epoch(&mut rig.pool, 40, 1);
+    let mark = crate::log::writer::QuorumMarks { accepted: Offset(39), flushed: Offset(39) };
+    rig.partition.log_mut().expect("it has one").note_quorum(mark);
+    rig.settle();
+    let sealed: Vec<_> = rig.partition.log_mut().expect("it has one").take_sealed().collect();
+    assert_eq!(sealed.iter().map(|(_, first)| first.0).collect::<Vec<_>>(), [39]);
+    let (found, copied) = recovered(&rig.memory);
+    assert_eq!(copied[..39], records);
+    assert_eq!((copied[39].0, copied[39].1), (39, 40));
+    let table = epoch_table(&rig.memory, &directory(), &found).expect("it is readable");
+    assert_eq!(table, table_of(&copied));
+}
