@@ -107,6 +107,7 @@ impl Broker {
         }
         let flow = self.resolve_and_take(turn, id, session, publish, bytes);
         if flow != Flow::Stall {
+            self.pace.note_live();
             let counter = match publish.qos {
                 QoS::AtMostOnce => &self.metrics.publishes_received_qos0,
                 QoS::AtLeastOnce => &self.metrics.publishes_received_qos1,

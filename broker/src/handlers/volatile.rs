@@ -149,6 +149,7 @@ impl Broker {
 
     /// QoS 0 of another core.
     pub(crate) fn on_volatile(&mut self, turn: &mut Turn<'_>, volatile: &Volatile) {
+        self.pace.note_live();
         let message = &volatile.message;
         let Some(packets) = volatile.run else {
             self.fan_out(turn, &mut View::of_message(message));
@@ -230,7 +231,8 @@ impl Broker {
         }
     }
 
-    fn count_run(&self, messages: usize, payload_bytes: usize) {
+    fn count_run(&mut self, messages: usize, payload_bytes: usize) {
+        self.pace.note_live();
         self.metrics.packets_received.add(messages as u64);
         self.metrics.publishes_received_qos0.add(messages as u64);
         self.metrics.publish_received_bytes.add(payload_bytes as u64);

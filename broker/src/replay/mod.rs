@@ -5,7 +5,7 @@
 //! stored messages and then live ones, without a seam. What it reads it mails to the subscriber's core
 //! under credit (`owner`, `mail`). There `part` keeps count of one partition, `subscription` merges
 //! them, and `subscriber` hands messages to the client as fast as it takes them, behind all that its
-//! session is owed otherwise. `name` and `token` are what clients write and get, `durable` what
+//! session is owed otherwise; `pace` says how much of a turn all that takes. `name` and `token` are what clients write and get, `durable` what
 //! outlives the broker.
 
 mod durable;
@@ -14,6 +14,7 @@ pub(crate) mod mail;
 mod name;
 mod outgoing;
 mod owner;
+mod pace;
 mod part;
 mod properties;
 mod room;
@@ -26,6 +27,7 @@ mod token;
 pub(crate) use durable::ReplayState;
 pub(crate) use name::is_replay;
 pub(crate) use owner::Readings;
+pub(crate) use pace::Pace;
 pub(crate) use room::{READINGS_MAX, Room};
 pub(crate) use table::{Replays, Ticket};
 pub(crate) use token::Position;

@@ -1,11 +1,12 @@
 //! The owner's side: the partitions of this core that are read again for subscriptions of any core.
 //!
-//! All of it together takes a bounded part of a turn, and what is read at the end of a log is read at
-//! most every few milliseconds, less often the more there are: live traffic comes first. A bounded
-//! number are read at a time; who comes beyond waits in line.
+//! All of it together takes a bounded part of a turn (`pace`), and what is read at the end of a log is
+//! read at most every few milliseconds, less often the more there are: live traffic comes first. A
+//! bounded number are read at a time; who comes beyond waits in line.
 
 use super::line::Line;
 use super::mail::{Batch, Credit, Opening, ReplayMail, Source};
+use super::pace::Share;
 use super::source::{Reading, Step, Told, Tools};
 use crate::mail::Mail;
 use crate::service::{Broker, DISK_NUMBERS, DiskUser, Turn};
@@ -18,10 +19,6 @@ use ringlane_dataplane::time::Nanos;
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
-/// Bytes of records that are looked at in one turn, for all replays together.
-const TURN_BYTES: usize = 96 * 1024;
-/// The same for one of them.
-const STEP_BYTES: usize = 64 * 1024;
 /// What looking after one of them costs, as bytes.
 const STEP_COST_BYTES: usize = 512;
 /// How often what was just flushed is read.
@@ -73,6 +70,11 @@ impl Readings {
 
     pub(crate) fn has_ready(&self) -> bool {
         !self.ready.is_empty()
+    }
+
+    /// Nothing is read: who was ready has gone.
+    pub(super) fn forget_ready(&mut self) {
+        self.ready.clear();
     }
 
     /// A number that no reading has.
@@ -234,19 +236,21 @@ impl Broker {
     }
 
     /// End of turn: reads on. When there is more to do although nothing happens.
-    pub(super) fn run_readings(&mut self, turn: &mut Turn<'_>) -> Nanos {
+    pub(super) fn run_readings(&mut self, turn: &mut Turn<'_>, share: &Share) -> Nanos {
         while let Some((subscriber, opening)) = self.readings.next_in_line() {
             self.open_reading(subscriber, opening);
         }
         let next = self.readings.wake_tails(turn.now).min(self.readings.wake_later(turn.now));
-        let mut budget = TURN_BYTES;
+        let mut budget = share.read;
         for _ in 0..self.readings.ready.len() {
             if budget == 0 {
                 break;
             }
             let Some(number) = self.readings.ready.pop_front() else { break };
-            self.step_reading(turn, number, &mut budget);
-            budget = budget.saturating_sub(STEP_COST_BYTES);
+            let mut step = share.read_one.min(budget);
+            budget -= step;
+            self.step_reading(turn, number, &mut step);
+            budget = (budget + step).saturating_sub(STEP_COST_BYTES);
         }
         next
     }
@@ -260,10 +264,7 @@ impl Broker {
         let Some(log) = partitions.get(index).and_then(|partition| partition.log()) else { return };
         let clocks = Clocks { now: turn.now, unix_ms };
         let mut tools = Tools { log, disk: &mut *turn.disk, maker, clocks };
-        let mut share = STEP_BYTES.min(*budget);
-        *budget -= share;
-        let (step, told) = reading.step(&mut tools, &mut share);
-        *budget += share;
+        let (step, told) = reading.step(&mut tools, budget);
         match step {
             Step::Busy => readings.ready.push_back(number),
             Step::Tail => {

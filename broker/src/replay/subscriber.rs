@@ -15,10 +15,6 @@ use ringlane_dataplane::time::Nanos;
 use ringlane_mqtt::topic::level_count;
 use ringlane_mqtt::{ReasonCode, SubscribeFilter};
 
-/// Bytes that are handed out in one turn, to all clients together; what is left comes in the next.
-const TURN_BYTES: usize = 256 * 1024;
-/// The same for one session, before others have their part.
-const SESSION_BYTES: usize = 32 * 1024;
 /// What looking for the next message of a replay costs, as bytes of the budget, and what it costs
 /// for each of its partitions.
 const LOOK_BYTES: usize = 256;
@@ -382,22 +378,25 @@ impl Broker {
         self.replays.wake(session);
     }
 
-    /// End of turn: clients get what they take.
+    /// End of turn: clients get what they take, as far as live traffic leaves time for it.
     pub(crate) fn run_replays(&mut self, turn: &mut Turn<'_>) {
         if self.replays.is_idle() && self.readings.is_idle() {
             while self.replays.pop_ready().is_some() {}
+            self.readings.forget_ready();
+            self.pace.rest();
             return;
         }
+        let share = self.pace.share(turn.now);
         self.begin_waiting(turn);
-        let mut next = self.run_readings(turn);
-        let mut left = TURN_BYTES;
+        let mut next = self.run_readings(turn, &share);
+        let mut left = share.hand_out;
         while left > 0
             && let Some(session) = self.replays.pop_ready()
         {
-            let share = SESSION_BYTES.min(left);
-            let mut budget = share;
+            let part = share.hand_out_one.min(left);
+            let mut budget = part;
             next = next.min(self.hand_out(turn, session, &mut budget));
-            left -= share - budget;
+            left -= part - budget;
             if budget == 0 {
                 self.replays.wake(session);
             }

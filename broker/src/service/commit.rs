@@ -258,6 +258,7 @@ impl Broker {
         deliver: bool,
         retain: bool,
     ) {
+        self.pace.note_live();
         // Kept before it is matched, as where it was committed.
         if retain {
             let stored = self.apply_retained(turn, message, record);

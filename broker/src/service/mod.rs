@@ -38,7 +38,7 @@ use crate::durable::{CoreState, Durable, PartitionState};
 use crate::groups::GroupStore;
 use crate::mail::{ControlMail, Mail};
 use crate::metrics::CoreMetrics;
-use crate::replay::{Readings, Replays, Room};
+use crate::replay::{Pace, Readings, Replays, Room};
 use crate::retained::RetainedTasks;
 use crate::session::{SessionId, SessionStore};
 use ringlane_dataplane::batch::BatchPool;
@@ -184,6 +184,8 @@ pub struct Broker {
     pub(crate) replays: Replays,
     /// What is read again of this core's partitions.
     pub(crate) readings: Readings,
+    /// How much of a turn both take.
+    pub(crate) pace: Pace,
     /// What the checksums of resume tokens begin with.
     pub(crate) replay_seed: u32,
     pub(crate) full_filters: FullFilters,
@@ -239,6 +241,7 @@ impl Broker {
                 setup.cores,
             )),
             readings: Readings::new(partitions.len(), setup.readings_max),
+            pace: Pace::default(),
             replay_seed: replay_seed(&partitions),
             partitions,
             has_logs,

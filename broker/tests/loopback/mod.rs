@@ -59,6 +59,8 @@ pub struct Loopback {
     answers: Vec<DiskEvent>,
     /// The broker has ended.
     pub stopped: bool,
+    /// The last turn left nothing to be done.
+    pub idle: bool,
     timers: TimerWheel<Timer>,
     endpoint: Endpoint<Mail>,
     dirty: Vec<ConnectionId>,
@@ -121,6 +123,7 @@ impl Loopback {
             files,
             answers: Vec::new(),
             stopped: false,
+            idle: false,
             timers: TimerWheel::new(now),
             endpoint,
             dirty: Vec::new(),
@@ -225,7 +228,9 @@ impl Loopback {
     pub fn end_turn(&mut self) {
         let Self { broker, sockets, disk, timers, endpoint, now, .. } = self;
         let mut turn = Turn { now: *now, sockets, disk, timers, mesh: endpoint };
-        self.stopped |= broker.end_turn(&mut turn) == After::Stop;
+        let after = broker.end_turn(&mut turn);
+        self.stopped |= after == After::Stop;
+        self.idle = after == After::Idle;
         self.commands.clear();
         self.sockets.take_commands(&mut self.commands);
         let mut dirty = core::mem::take(&mut self.dirty);
