@@ -9,6 +9,7 @@ use crate::ids::{ConnectionId, CoreId, ListenerId};
 use crate::link::Body;
 use crate::message::Message;
 use crate::peer::PeerAddress;
+use crate::runtime::ThreadUsage;
 use crate::time::Nanos;
 use core::net::SocketAddr;
 use std::io;
@@ -576,6 +577,11 @@ pub trait Driver {
 
     /// System calls made so far, and completions or readiness events taken.
     fn counters(&self) -> DriverCounters;
+
+    /// What the kernel says of the thread that the driver runs on; `None` if nothing is known.
+    fn usage(&self) -> Option<ThreadUsage> {
+        None
+    }
 }
 
 /// What a driver counts; all only grow.

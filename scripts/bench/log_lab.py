@@ -107,12 +107,20 @@ def drop_caches():
     pathlib.Path("/proc/sys/vm/drop_caches").write_text("3")
 
 
-def turns(broker):
-    """Turns by their upper bound in seconds, counted since the start."""
+def metrics(broker):
     url = f"http://127.0.0.1:{broker.port + 2}/metrics"
-    page = urllib.request.urlopen(url, timeout=10).read().decode()
-    buckets = re.findall(r'ringlane_core_turn_seconds_bucket\{[^}]*le="([^"]+)"\} (\d+)', page)
+    return urllib.request.urlopen(url, timeout=10).read().decode()
+
+
+def turns(broker, name="core_turn_seconds"):
+    """Turns by their upper bound in seconds, counted since the start."""
+    buckets = re.findall(rf'ringlane_{name}_bucket\{{[^}}]*le="([^"]+)"\}} (\d+)', metrics(broker))
     return {float(bound): int(count) for bound, count in buckets}
+
+
+def counter(broker, name):
+    """The sum of a counter over the cores."""
+    return sum(int(value) for value in re.findall(rf"ringlane_{name}\{{[^}}]*\}} (\d+)", metrics(broker)))
 
 
 def longest(before, after):

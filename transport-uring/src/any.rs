@@ -12,6 +12,7 @@ use ringlane_dataplane::disk::{Disk, DiskEvent, FileDriver};
 use ringlane_dataplane::ids::{CoreId, ListenerId};
 use ringlane_dataplane::link::{LinkCounters, LinkDriver, LinkEvent, Links};
 use ringlane_dataplane::net::{Driver, DriverCounters, NetEvent, Sockets, Wait};
+use ringlane_dataplane::runtime::ThreadUsage;
 use ringlane_dataplane::time::Nanos;
 use std::io;
 
@@ -117,6 +118,10 @@ impl Driver for AnyDriver {
 
     fn counters(&self) -> DriverCounters {
         self.inner().counters()
+    }
+
+    fn usage(&self) -> Option<ThreadUsage> {
+        self.inner().usage()
     }
 }
 

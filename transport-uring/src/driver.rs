@@ -24,6 +24,7 @@ use ringlane_dataplane::link::{LinkCounters, LinkDriver, LinkEvent, Links};
 use ringlane_dataplane::net::{
     Close, Closure, Driver, DriverCounters, NetEvent, SocketCommand, Sockets, Stage, Wait,
 };
+use ringlane_dataplane::runtime::ThreadUsage;
 use ringlane_dataplane::time::Nanos;
 use std::collections::VecDeque;
 use std::io;
@@ -475,6 +476,10 @@ impl<E: Engine> Driver for SocketDriver<E> {
         let mut counters = self.counters;
         self.engine.count(&mut counters);
         counters
+    }
+
+    fn usage(&self) -> Option<ThreadUsage> {
+        sys::thread_usage()
     }
 }
 

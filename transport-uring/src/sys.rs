@@ -6,6 +6,7 @@ use core::ffi::c_int;
 use core::mem::MaybeUninit;
 use core::net::SocketAddr;
 use core::time::Duration;
+use ringlane_dataplane::runtime::ThreadUsage;
 use ringlane_dataplane::time::Nanos;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -36,6 +37,25 @@ pub(crate) fn monotonic_now() -> Nanos {
     let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
     let nanos = u64::try_from(time.tv_nsec).unwrap_or(0);
     Nanos(seconds * 1_000_000_000 + nanos)
+}
+
+/// CPU time of this thread, and how often it gave the CPU up by itself: `ru_nvcsw` of getrusage(2). On
+/// a virtual machine the time that the host took is in neither, where the kernel counts steal
+/// (CONFIG_PARAVIRT_TIME_ACCOUNTING).
+pub(crate) fn thread_usage() -> Option<ThreadUsage> {
+    let mut usage = MaybeUninit::<libc::rusage>::zeroed();
+    // SAFETY: `usage` is a live local the call writes to; it is not used by it after the call returns.
+    let result = unsafe { libc::getrusage(libc::RUSAGE_THREAD, usage.as_mut_ptr()) };
+    check(result).ok()?;
+    // SAFETY: all bytes were zero before the call, which is a value of this struct of integers.
+    let usage = unsafe { usage.assume_init() };
+    let duration = |time: libc::timeval| {
+        let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+        let micros = u64::try_from(time.tv_usec).unwrap_or(0);
+        Duration::from_micros(seconds * 1_000_000 + micros)
+    };
+    let cpu = duration(usage.ru_utime) + duration(usage.ru_stime);
+    Some(ThreadUsage { cpu, sleeps: u64::try_from(usage.ru_nvcsw).unwrap_or(0) })
 }
 
 /// A non-blocking event counter, see eventfd(2).

@@ -13,7 +13,7 @@ pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8"
 type Loop = (&'static str, &'static str, fn(&CoreStats) -> &Counter);
 
 /// The counters of a core's loop.
-const LOOP: [Loop; 9] = [
+const LOOP: [Loop; 10] = [
     ("core_turns_total", "Turns of the core's loop.", |stats| &stats.turns),
     ("core_busy_turns_total", "Turns in which anything happened.", |stats| &stats.busy_turns),
     ("core_parks_total", "Times that the core slept.", |stats| &stats.parks),
@@ -27,6 +27,11 @@ const LOOP: [Loop; 9] = [
         |stats| &stats.disk_events,
     ),
     ("core_net_events_total", "Events of the socket driver.", |stats| &stats.net_events),
+    (
+        "core_long_turn_sleeps_total",
+        "Times that a core slept within turns that took 5 ms and longer.",
+        |stats| &stats.long_turn_sleeps,
+    ),
 ];
 
 /// The same in nanoseconds, shown in seconds.
@@ -121,6 +126,9 @@ fn loop_metrics(page: &mut Page, cores: &[CoreView]) {
 fn turn_times(page: &mut Page, cores: &[CoreView]) {
     let help = "How long busy turns took, waiting excluded.";
     histogram(page, cores, "core_turn_seconds", help, |core| &core.stats.turn_ns);
+    let help = "CPU time of busy turns that took 5 ms and longer; for the rest of them the core's \
+                thread had no CPU, or slept.";
+    histogram(page, cores, "core_long_turn_cpu_seconds", help, |core| &core.stats.long_turn_cpu_ns);
 }
 
 fn flush_times(page: &mut Page, cores: &[CoreView]) {

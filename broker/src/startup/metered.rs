@@ -4,6 +4,7 @@ use crate::metrics::CoreMetrics;
 use ringlane_dataplane::disk::{Disk, DiskEvent, FileDriver};
 use ringlane_dataplane::ids::CoreId;
 use ringlane_dataplane::net::{Driver, DriverCounters, NetEvent, Sockets, Wait};
+use ringlane_dataplane::runtime::ThreadUsage;
 use ringlane_dataplane::time::Nanos;
 use std::io;
 use std::sync::Arc;
@@ -78,6 +79,10 @@ impl<D: Driver> Driver for MeteredDriver<D> {
 
     fn counters(&self) -> DriverCounters {
         self.driver.counters()
+    }
+
+    fn usage(&self) -> Option<ThreadUsage> {
+        self.driver.usage()
     }
 }
 

@@ -6,6 +6,7 @@
 //! [`Endpoint::prepare_sleep`] and [`Endpoint::end_sleep`], so that no mail is slept through.
 
 use super::idle::Idle;
+use super::long_turns::LongTurns;
 use super::mesh::Endpoint;
 use super::service::{After, Service, Turn};
 use super::stats::CoreStats;
@@ -14,6 +15,7 @@ use crate::disk::{Disk, FileDriver};
 use crate::ids::CoreId;
 use crate::net::{Driver, Sockets, Wait};
 use crate::time::Nanos;
+use core::time::Duration;
 use std::io;
 use std::sync::Arc;
 
@@ -56,6 +58,7 @@ pub struct CoreLoop<D: Driver + FileDriver, S: Service> {
     idle_since: Option<Nanos>,
     /// When the work of the last turn began, to account for it when the next begins.
     worked_since: Nanos,
+    long_turns: LongTurns,
 }
 
 impl<D: Driver + FileDriver, S: Service> CoreLoop<D, S> {
@@ -85,6 +88,7 @@ impl<D: Driver + FileDriver, S: Service> CoreLoop<D, S> {
             first_peer: 0,
             idle_since: None,
             worked_since: now,
+            long_turns: LongTurns::default(),
         }
     }
 
@@ -149,8 +153,14 @@ impl<D: Driver + FileDriver, S: Service> CoreLoop<D, S> {
             self.stats.busy_turns.add(1);
             self.stats.busy_ns.add(spent);
             self.stats.turn_ns.record(spent);
+            let took = Duration::from_nanos(spent);
+            if let Some(used) = self.long_turns.end(took, || self.driver.usage()) {
+                self.stats.long_turn_cpu_ns.record(used.cpu.as_nanos() as u64);
+                self.stats.long_turn_sleeps.add(used.sleeps);
+            }
         }
         self.stats.turns.add(1);
+        self.long_turns.begin(ended, || self.driver.usage());
     }
 
     /// Until when this turn sleeps, having advertised it; `None` if it does not.
@@ -182,6 +192,8 @@ impl<D: Driver + FileDriver, S: Service> CoreLoop<D, S> {
         self.endpoint.end_sleep();
         let now = self.driver.now();
         self.stats.parks.add(1);
+        self.long_turns.on_park();
+        self.long_turns.begin(now, || self.driver.usage());
         self.stats.idle_ns.add(now.0.saturating_sub(started.0));
         self.worked_since = now;
         now

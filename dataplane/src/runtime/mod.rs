@@ -6,6 +6,7 @@
 
 pub mod core_loop;
 pub mod idle;
+pub mod long_turns;
 pub mod mailbox;
 pub mod mesh;
 pub mod service;
@@ -15,6 +16,7 @@ pub mod timer;
 
 pub use core_loop::{CoreLoop, TurnLimits};
 pub use idle::Idle;
+pub use long_turns::ThreadUsage;
 pub use mesh::{Endpoint, Mesh};
 pub use service::{After, Service, Turn};
 pub use stats::{CoreStats, Counter, Log2Histogram};

@@ -110,6 +110,11 @@ pub struct CoreStats {
     pub idle_ns: Counter,
     /// How long busy turns took, in nanoseconds, waiting excluded.
     pub turn_ns: Log2Histogram,
+    /// CPU time of busy turns that took [`LONG_TURN`](super::long_turns::LONG_TURN) and longer, in
+    /// nanoseconds. The rest of such a turn its thread had no CPU, or slept.
+    pub long_turn_cpu_ns: Log2Histogram,
+    /// Times that the thread slept in those.
+    pub long_turn_sleeps: Counter,
 }
 
 #[cfg(test)]
