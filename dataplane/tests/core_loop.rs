@@ -46,6 +46,12 @@ impl Bench {
         steps(&self.world)
     }
 
+    /// The time, also behind a wait that begins now.
+    fn set_now(&mut self, now: u64) {
+        let mut world = self.world.borrow_mut();
+        (world.now, world.wait_ends) = (now, Some(now));
+    }
+
     /// Does one turn and returns how the driver was asked to wait.
     fn wait(&mut self) -> Wait {
         let steps = self.turn();
@@ -208,6 +214,23 @@ fn spin_then_park_waits_after_its_time() {
     assert_eq!(bench.wait(), Wait::Poll, "there is mail");
     bench.world.borrow_mut().now = 299;
     assert_eq!(bench.wait(), Wait::Poll, "the time begins anew when something happened");
+}
+
+#[test]
+fn what_is_expected_soon_keeps_a_core_awake_that_spins() {
+    for (idle, woken) in [
+        (Idle::SpinThenPark { spin: Duration::from_nanos(100) }, Wait::Poll),
+        (Idle::Park, Wait::Until(Nanos::NEVER)),
+    ] {
+        let mut bench = bench(idle, 1);
+        bench.world.borrow_mut().answers.extend([After::Soon(Nanos(300)); 3]);
+        assert_eq!(bench.wait(), Wait::Poll);
+        bench.set_now(299);
+        assert_eq!(bench.wait(), woken);
+        bench.set_now(300);
+        assert_eq!(bench.wait(), Wait::Until(Nanos::NEVER), "no longer than until then");
+        assert_eq!(bench.stats.busy_turns.get(), 0, "to wait awake is no work");
+    }
 }
 
 #[test]

@@ -445,7 +445,12 @@ impl<E: Engine> Driver for SocketDriver<E> {
             || self.files.have_ended()
             || self.links.have_events();
         let block = if busy { Block::No } else { self.block(wait) };
-        self.engine.turn(block)?;
+        // Its file threads only wake a core that has told them that it sleeps.
+        let sleeps = block != Block::No && self.files.sleep();
+        let block = if sleeps { block } else { Block::No };
+        let turned = self.engine.turn(block);
+        self.files.wake();
+        turned?;
         if block != Block::No {
             self.now = self.now.max(sys::monotonic_now());
             sockets.set_now(self.now);

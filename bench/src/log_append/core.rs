@@ -55,6 +55,7 @@ impl Core {
             backend: options.backend,
             threads: options.threads,
             cpus: options.cpus.clone(),
+            ..FileConfig::default()
         };
         let config = TransportConfig { files: Some(files), ..TransportConfig::default() };
         let driver = open(kind, CoreId(0), &config, Vec::new(), Wakers::new(1)?)?;

@@ -10,11 +10,18 @@ use crate::connection::{End, Phase};
 use crate::session::SessionId;
 use ringlane_dataplane::disk::DiskEvent;
 use ringlane_dataplane::ids::{ConnectionId, PartitionId};
-use ringlane_dataplane::log::writer::{self, Flushed};
+use ringlane_dataplane::log::writer::{self, Flushed, Writer};
 use ringlane_dataplane::partition::Partition;
 use ringlane_dataplane::runtime::TimerId;
 use ringlane_dataplane::time::Nanos;
 use ringlane_mqtt::ReasonCode;
+use std::time::Duration;
+
+/// A core stays awake for a round of the log that is likely to end within this time; above it, the
+/// wake-up is little beside the wait.
+const AWAKE_MAX: Duration = Duration::from_micros(400);
+/// And so long behind that.
+const AWAKE_BEHIND: Duration = Duration::from_micros(100);
 
 /// What the tokens of a partition's log carry in their upper half: where the partition stands in
 /// the table of its owner.
@@ -85,6 +92,17 @@ impl Broker {
         }
         self.log_watch.dirty = true;
         self.look_at_log(turn, index);
+    }
+
+    /// Until when it is worth it to wait awake for the disk: for acknowledgements that are likely to
+    /// come sooner than a sleeping core would be worth waking for.
+    pub(super) fn expected(&self, now: Nanos) -> Option<Nanos> {
+        if !self.waits_awake {
+            return None;
+        }
+        let logs = self.partitions.iter().filter_map(|partition| partition.log());
+        let ends = logs.filter_map(Writer::expected).map(|at| at + AWAKE_BEHIND);
+        ends.filter(|at| (now..now + AWAKE_MAX).contains(at)).max()
     }
 
     fn count_flushed(&self, flushed: Flushed) {

@@ -87,6 +87,8 @@ pub struct CoreSetup {
     pub memory_bytes: u64,
     /// Connections that this core may hold.
     pub connections_max: usize,
+    /// Whether this core waits awake for a sync that is about to end: somebody else's CPU makes it.
+    pub waits_awake: bool,
     /// Partitions that this core may read at a time for replays of any core.
     pub readings_max: usize,
     /// The time of day.
@@ -171,6 +173,7 @@ pub struct Broker {
     /// What is taken over in the first turn.
     restoring: Option<Box<CoreState>>,
     pub(crate) log_watch: LogWatch,
+    pub(crate) waits_awake: bool,
     fetches: Fetches,
     pub(crate) clock: WallClock,
     pub(crate) batches: BatchPool,
@@ -232,6 +235,7 @@ impl Broker {
             routes,
             announcer: Announcer::new(setup.core, setup.cores),
             log_watch: LogWatch::new(partitions.len()),
+            waits_awake: setup.waits_awake,
             fetches: Fetches::new(partitions.len()),
             retained_order: RetainedOrder::new(partitions.len()),
             replays: Replays::new(Room::new(
@@ -446,7 +450,7 @@ impl Service for Broker {
         {
             After::MoreWork
         } else {
-            After::Idle
+            self.expected(turn.now).map_or(After::Idle, After::Soon)
         }
     }
 }

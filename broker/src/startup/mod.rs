@@ -216,7 +216,8 @@ fn launch(
     let (descriptors, _) = limits::raise();
     let (kind, reason) = transport(config)?;
     let backend = file_backend(config, kind);
-    let transport_config = transport_config(config, backend, host.housekeeping);
+    let waits_awake = waits_awake(config, host);
+    let transport_config = transport_config(config, backend, host.housekeeping, waits_awake);
     transport_config.validate()?;
     let listeners = open_listeners(config, cpus.len())?;
     let http = control::bind(&config.control)?;
@@ -228,6 +229,7 @@ fn launch(
     let own = endpoints.pop().expect("a mesh has an endpoint per core and one more");
     let clock = WallClock::of_host();
     let mut setups = setups(config, cpus.len(), data, &listeners, descriptors.now, &clock)?;
+    setups.iter_mut().for_each(|setup| setup.waits_awake = waits_awake);
     if config.commit_log.enabled {
         open_logs(config, data, &mut setups)?;
     } else {
@@ -351,6 +353,7 @@ fn setups(
                 seed,
                 memory_bytes: memory,
                 connections_max,
+                waits_awake: false,
                 readings_max,
                 clock: clock.clone(),
                 logs: Vec::new(),
@@ -498,13 +501,26 @@ fn file_backend(config: &Config, kind: TransportKind) -> FileBackend {
     backend
 }
 
+/// How long a file thread waits awake for its next write. A lone publisher sends its next message
+/// some 100 us after it was acknowledged.
+const FILE_SPIN: Duration = Duration::from_micros(200);
+
+/// Whether cores and file threads wait awake for each other: not where they have one CPU, nor where
+/// the operator wants it for something else.
+fn waits_awake(config: &Config, host: &Host<'_>) -> bool {
+    let shares = host.cpus.iter().any(|cpu| host.housekeeping.contains(cpu));
+    config.runtime.idle != IdleChoice::Park && !shares
+}
+
 fn transport_config(
     config: &Config,
     backend: FileBackend,
     housekeeping: &[u32],
+    waits_awake: bool,
 ) -> TransportConfig {
     let runtime = &config.runtime;
-    let files = FileConfig { backend, cpus: housekeeping.to_vec(), ..FileConfig::default() };
+    let spin = if waits_awake { FILE_SPIN } else { Duration::ZERO };
+    let files = FileConfig { backend, cpus: housekeeping.to_vec(), spin, ..FileConfig::default() };
     TransportConfig {
         receive_buffers: runtime.receive_buffers,
         receive_buffer_bytes: runtime.receive_buffer_size,

@@ -76,6 +76,7 @@ impl Node {
                     seed: index as u64,
                     memory_bytes: 1 << 30,
                     connections_max: 1000,
+                    waits_awake: false,
                     readings_max: 64,
                     clock: WallClock::default(),
                     logs: Vec::new(),

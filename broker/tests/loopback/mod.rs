@@ -111,6 +111,7 @@ impl Loopback {
             seed: 1,
             memory_bytes: 1 << 30,
             connections_max: 20_000,
+            waits_awake: false,
             readings_max: 64,
             clock: WallClock::default(),
             logs,

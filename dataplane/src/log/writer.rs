@@ -138,6 +138,8 @@ struct Round {
     /// What they say that the log start offset is.
     log_start: Offset,
     seals: bool,
+    /// Somebody waits for a record of it.
+    is_awaited: bool,
 }
 
 /// Up to where a majority of the replicas has the records of a log; exclusive, `flushed <= accepted`.
@@ -170,6 +172,9 @@ pub struct Writer {
     /// When those are written that nobody waits for.
     linger_until: Nanos,
     round: Option<Round>,
+    /// How long rounds that somebody waited for took of late: a mean in which the last one counts
+    /// for an eighth.
+    usual: Duration,
     /// When a closing batch is due.
     close_at: Nanos,
     /// Nothing lingers until everything is durable and said to be.
@@ -202,6 +207,7 @@ impl Writer {
             awaited: 0,
             linger_until: Nanos::NEVER,
             round: None,
+            usual: Duration::ZERO,
             close_at: if unsaid { Nanos(0) } else { Nanos::NEVER },
             hurries: false,
             is_touched: true,
@@ -347,6 +353,13 @@ impl Writer {
         self.is_touched = true;
     }
 
+    /// When the round that is under way is likely to have ended, if somebody waits for it.
+    #[must_use]
+    pub fn expected(&self) -> Option<Nanos> {
+        let round = self.round.as_ref().filter(|round| round.is_awaited)?;
+        Some(round.begun + self.usual)
+    }
+
     /// When the end of a turn has something to do although nothing happens.
     #[must_use]
     pub fn next_deadline(&self) -> Nanos {
@@ -442,6 +455,7 @@ impl Writer {
         }
         let (number, position) = (active.number, active.position);
         let (from, mut batches) = (self.progress.submitted(), disk.spare_batches());
+        let awaited = self.awaited;
         self.put_queued(unix_ms, &mut batches);
         let body_bytes = self.queue.front().map_or(0, |front| front.batch.body_bytes());
         let seals = (closes || !self.queue.is_empty()) && !self.has_room(body_bytes);
@@ -461,6 +475,7 @@ impl Writer {
             watermark: self.progress.flushed(),
             log_start: self.segments.start(),
             seals,
+            is_awaited: self.awaited < awaited,
         };
         disk.push(DiskCommand::Write { token: round.token, file, position, batches, zeros });
         (self.close_at, self.linger_until) = (Nanos::NEVER, Nanos::NEVER);
@@ -564,6 +579,9 @@ impl Writer {
         }
         self.hurries &= !self.is_quiet();
         let took = now.since(round.begun);
+        if round.is_awaited {
+            self.usual = self.usual * 7 / 8 + took / 8;
+        }
         Some(Flushed { records: round.records, bytes: round.bytes, took })
     }
 

@@ -171,6 +171,30 @@ fn what_nobody_waits_for_lingers_until_there_is_more_of_it() {
 }
 
 #[test]
+fn the_end_of_a_round_is_expected_where_somebody_waits_for_it() {
+    let mut rig = Rig::ready();
+    let took = Duration::from_micros(160);
+    for _ in 0..2 {
+        rig.append(b"awaited", Level::LocalDisk);
+        rig.turn();
+        rig.now = rig.now + took;
+        rig.settle();
+    }
+    rig.append(b"awaited", Level::LocalDisk);
+    rig.turn();
+    let usual = took / 8 * 7 / 8 + took / 8;
+    assert_eq!(rig.log().expected(), Some(rig.now + usual));
+    rig.settle();
+    assert_eq!(rig.log().expected(), None, "it has ended");
+    rig.append(b"not awaited", Level::Memory);
+    rig.turn();
+    rig.wait(LINGER);
+    let marks = rig.partition.marks();
+    assert!(marks.flushed < marks.submitted, "it is under way");
+    assert_eq!(rig.log().expected(), None);
+}
+
+#[test]
 fn records_of_state_lie_between_the_messages() {
     let mut rig = Rig::ready();
     rig.append(b"one", Level::LocalDisk);

@@ -56,6 +56,8 @@ pub struct CoreLoop<D: Driver + FileDriver, S: Service> {
     first_peer: usize,
     /// Since when nothing has happened; `None` if something did in the last turn, or was left over.
     idle_since: Option<Nanos>,
+    /// Until when the service expects something.
+    awake_until: Nanos,
     /// When the work of the last turn began, to account for it when the next begins.
     worked_since: Nanos,
     long_turns: LongTurns,
@@ -87,6 +89,7 @@ impl<D: Driver + FileDriver, S: Service> CoreLoop<D, S> {
             fired: Vec::new(),
             first_peer: 0,
             idle_since: None,
+            awake_until: Nanos(0),
             worked_since: now,
             long_turns: LongTurns::default(),
         }
@@ -134,7 +137,9 @@ impl<D: Driver + FileDriver, S: Service> CoreLoop<D, S> {
         self.driver.submit(&mut self.disk);
         self.driver.apply(&mut self.sockets, now);
         self.publish();
-        let busy = events + mails + files + timers > 0 || timers_left || after != After::Idle;
+        let has_left = matches!(after, After::MoreWork | After::Stop);
+        let busy = events + mails + files + timers > 0 || timers_left || has_left;
+        self.awake_until = if let After::Soon(until) = after { until } else { Nanos(0) };
         self.idle_since = if busy { None } else { self.idle_since.or(Some(now)) };
         self.stats.net_events.add(events as u64);
         self.stats.mails_received.add(mails as u64);
@@ -166,7 +171,7 @@ impl<D: Driver + FileDriver, S: Service> CoreLoop<D, S> {
     /// Until when this turn sleeps, having advertised it; `None` if it does not.
     fn sleep_until(&mut self, now: Nanos) -> Option<Nanos> {
         let idle_since = self.idle_since?;
-        if !self.idle.may_park(idle_since, now) {
+        if !self.idle.may_park(idle_since, now, self.awake_until) {
             return None;
         }
         let deadline = self.timers.next_deadline();

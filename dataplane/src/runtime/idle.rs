@@ -24,12 +24,13 @@ pub enum Idle {
 pub const SPIN_DEFAULT: Duration = Duration::from_micros(50);
 
 impl Idle {
-    /// Whether a core that has had nothing to do since `idle_since` may block at `now`.
+    /// Whether a core that has had nothing to do since `idle_since` may block at `now`, where
+    /// something is expected before `awake_until`.
     #[must_use]
-    pub fn may_park(self, idle_since: Nanos, now: Nanos) -> bool {
+    pub fn may_park(self, idle_since: Nanos, now: Nanos, awake_until: Nanos) -> bool {
         match self {
             Self::Spin => false,
-            Self::SpinThenPark { spin } => now.since(idle_since) >= spin,
+            Self::SpinThenPark { spin } => spin <= now.since(idle_since) && awake_until <= now,
             Self::Park => true,
         }
     }
@@ -101,7 +102,12 @@ mod tests {
             (Idle::SpinThenPark { spin }, Nanos::from_millis(3), true),
         ];
         for (idle, since, expected) in table {
-            assert_eq!(idle.may_park(since, now), expected, "{idle:?} since {since:?}");
+            let may_park = idle.may_park(since, now, now);
+            assert_eq!(may_park, expected, "{idle:?} since {since:?}");
         }
+        let soon = now + Duration::from_nanos(1);
+        let idle = Idle::SpinThenPark { spin };
+        assert!(!idle.may_park(Nanos(0), now, soon), "something is expected");
+        assert!(Idle::Park.may_park(now, now, soon), "but this one never spins");
     }
 }

@@ -27,6 +27,9 @@ pub struct Turn<'a, M, K: Copy> {
 pub enum After {
     /// The service has nothing left: the core may sleep until the next event.
     Idle,
+    /// The same, but something is likely to happen before this time, and whoever waits for it would
+    /// also wait for the core to be woken. A core that spins before it sleeps spins until then.
+    Soon(Nanos),
     /// The service has work left that it did not do for fairness: the next turn does not wait.
     MoreWork,
     /// The core ends after this turn.

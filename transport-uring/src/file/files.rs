@@ -60,6 +60,18 @@ impl Files {
         !self.ended.is_empty() || self.threads.as_ref().is_some_and(Threads::have_more)
     }
 
+    /// The core is about to wait: whether nothing has ended that no wake-up would tell of.
+    pub(crate) fn sleep(&self) -> bool {
+        self.ended.is_empty() && self.threads.as_ref().is_none_or(Threads::sleep)
+    }
+
+    /// The core has waited.
+    pub(crate) fn wake(&self) {
+        if let Some(threads) = &self.threads {
+            threads.wake();
+        }
+    }
+
     /// Begins with everything that the core asks for.
     pub(crate) fn submit<E: Engine>(&mut self, disk: &mut Disk, engine: &mut E) {
         while let Some(command) = disk.take() {

@@ -6,6 +6,7 @@
 //! comes back through a queue and the core's waker.
 
 mod files;
+mod inbox;
 mod jobs;
 mod line;
 mod open;
@@ -18,6 +19,8 @@ mod threads;
 pub(crate) use files::Files;
 pub(crate) use ring::{RingOperation, RingStep};
 pub use start::StdFiles;
+
+use std::time::Duration;
 
 /// Who writes, syncs and reads.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -40,10 +43,14 @@ pub struct FileConfig {
     pub threads: u16,
     /// The CPUs that these threads run on. Empty: those of the thread that opens the driver.
     pub cpus: Vec<u32>,
+    /// How long a thread of our own that writes waits awake for the next write, where the last one
+    /// came as soon. Zero where it would take the CPU from its core.
+    pub spin: Duration,
 }
 
 impl Default for FileConfig {
     fn default() -> Self {
-        Self { backend: FileBackend::default(), threads: 4, cpus: Vec::new() }
+        let (backend, spin) = (FileBackend::default(), Duration::ZERO);
+        Self { backend, threads: 4, cpus: Vec::new(), spin }
     }
 }

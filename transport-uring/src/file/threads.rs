@@ -6,6 +6,7 @@
 //! wakes the core when something has ended, once until the core looks.
 
 use super::FileConfig;
+use super::inbox::Inbox;
 use super::jobs::{Jobs, Opened};
 use super::line::Line;
 use super::operation::{Ended, FileOperation, SLICES_MAX, Step};
@@ -20,6 +21,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel, sync_channel};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 /// What a thread tells the core.
 #[derive(Debug)]
@@ -34,6 +36,7 @@ pub(super) struct Report {
 struct Reporter {
     reports: Sender<Report>,
     signalled: Arc<AtomicBool>,
+    asleep: Arc<AtomicBool>,
     wakers: Wakers,
     core: CoreId,
 }
@@ -42,7 +45,9 @@ impl Reporter {
     fn report(&self, report: Report) {
         // The core has gone: nobody wants to know.
         let Ok(()) = self.reports.send(report) else { return };
-        if !self.signalled.swap(true, Ordering::AcqRel) {
+        // Sequentially consistent with `Threads::sleep`: either this sees that the core sleeps, or the
+        // core sees the signal before it does.
+        if !self.signalled.swap(true, Ordering::SeqCst) && self.asleep.load(Ordering::SeqCst) {
             self.wakers.wake(self.core);
         }
     }
@@ -59,6 +64,8 @@ pub(super) struct Threads {
     reports: Receiver<Report>,
     /// Set by a thread behind its report, cleared by the core before it looks.
     signalled: Arc<AtomicBool>,
+    /// Whether the core waits to be woken.
+    asleep: Arc<AtomicBool>,
     /// The core left reports behind when it last looked.
     more: bool,
     stopped: Arc<AtomicBool>,
@@ -74,9 +81,15 @@ impl Threads {
         wakers: Wakers,
     ) -> io::Result<Self> {
         let (sender, reports) = channel();
-        let (signalled, stopped) = (Arc::default(), Arc::default());
-        let reporter =
-            Reporter { reports: sender, signalled: Arc::clone(&signalled), wakers, core };
+        let signalled: Arc<AtomicBool> = Arc::default();
+        let (asleep, stopped): (Arc<AtomicBool>, _) = (Arc::default(), Arc::default());
+        let reporter = Reporter {
+            reports: sender,
+            signalled: Arc::clone(&signalled),
+            asleep: Arc::clone(&asleep),
+            wakers,
+            core,
+        };
         let more = false;
         let (workers_made, handles) = (Vec::new(), Vec::new());
         let mut threads = Self {
@@ -85,16 +98,17 @@ impl Threads {
             jobs: None,
             reports,
             signalled,
+            asleep,
             more,
             stopped,
             handles,
         };
         for number in 0..workers {
             let name = format!("ringlane-io-{core}.{number}");
-            let sender = threads.spawn_worker(name, config, &reporter)?;
+            let sender = threads.spawn_worker(name, config, config.spin, &reporter)?;
             threads.workers.push(sender);
             let name = format!("ringlane-rd-{core}.{number}");
-            let sender = threads.spawn_worker(name, config, &reporter)?;
+            let sender = threads.spawn_worker(name, config, Duration::ZERO, &reporter)?;
             threads.readers.push(sender);
         }
         let (sender, jobs) = channel();
@@ -111,11 +125,13 @@ impl Threads {
         &mut self,
         name: String,
         config: &FileConfig,
+        spin: Duration,
         reporter: &Reporter,
     ) -> io::Result<Sender<FileOperation>> {
         let (sender, operations) = channel();
         let (reporter, stopped) = (reporter.clone(), Arc::clone(&self.stopped));
-        self.spawn(name, config, move || work(&operations, &reporter, &stopped))?;
+        let operations = Inbox::new(operations, spin);
+        self.spawn(name, config, move || work(operations, &reporter, &stopped))?;
         Ok(sender)
     }
 
@@ -165,6 +181,18 @@ impl Threads {
         self.more || self.signalled.load(Ordering::Acquire)
     }
 
+    /// The core is about to sleep, and is woken when something ends. Whether it may: what has ended
+    /// before nobody wakes it for.
+    pub(super) fn sleep(&self) -> bool {
+        self.asleep.store(true, Ordering::SeqCst);
+        !self.more && !self.signalled.load(Ordering::SeqCst)
+    }
+
+    /// The core is awake again.
+    pub(super) fn wake(&self) {
+        self.asleep.store(false, Ordering::Relaxed);
+    }
+
     /// The next report.
     pub(super) fn next(&mut self) -> Option<Report> {
         if !self.more {
@@ -209,8 +237,8 @@ fn pin(cpus: &[u32]) -> io::Result<()> {
     Ok(sched_setaffinity(None, &set)?)
 }
 
-fn work(operations: &Receiver<FileOperation>, reporter: &Reporter, stopped: &AtomicBool) {
-    while let Ok(mut operation) = operations.recv() {
+fn work(mut operations: Inbox, reporter: &Reporter, stopped: &AtomicBool) {
+    while let Some(mut operation) = operations.next() {
         if stopped.load(Ordering::Relaxed) {
             continue;
         }
