@@ -60,7 +60,10 @@ impl Recovery {
             }
             return;
         }
-        self.on_state(record);
+        // That an epoch begins is all that it says.
+        if head.kind != RecordKind::EPOCH_START {
+            self.on_state(record);
+        }
     }
 
     /// The next record of state, of a log or a checkpoint.
@@ -273,6 +276,15 @@ mod tests {
             expiry_secs: EXPIRY_NONE,
         };
         Record { head, client_id: "c", topic: "", properties: &[], payload }
+    }
+
+    #[test]
+    fn the_beginning_of_an_epoch_says_nothing_of_sessions() {
+        let mut recovery = Recovery::new(1);
+        recovery.on_record(&record(RecordKind::EPOCH_START, 0, &[]));
+        assert!(!recovery.has_failed());
+        recovery.on_record(&record(RecordKind(65), 0, &[]));
+        assert!(recovery.has_failed(), "a kind of a later release");
     }
 
     #[test]
