@@ -10,7 +10,7 @@ pub struct RdmaSettings {
     pub device: Option<String>,
     /// The port, from 1; none: the first that is active.
     pub port: Option<u16>,
-    /// Position of the address in the port's table; none: see [`crate::choose`].
+    /// Position of the address in the port's table; none: see [`crate::choose()`].
     pub gid_index: Option<u16>,
     /// Largest packet in bytes (256 to 4,096, a power of two); none: what both ports carry.
     pub path_mtu: Option<u32>,

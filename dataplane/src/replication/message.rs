@@ -69,7 +69,7 @@ pub struct Report {
     pub high_watermark: Offset,
     /// What the log once held and does not hold now, if any of it is missing.
     pub damage: Option<Claim>,
-    /// Its epochs, the newest [`REPORTED_MAX`].
+    /// Its epochs, the newest [`REPORTED_MAX`](super::epochs::REPORTED_MAX).
     pub epochs: EpochTable,
 }
 
