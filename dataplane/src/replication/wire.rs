@@ -232,7 +232,8 @@ pub fn decode(bytes: &[u8]) -> Result<(Envelope, &[u8]), WireError> {
     }
     let mut reader = Reader(&head[HEADER_BYTES..]);
     let message = Message::read(kind, flags & FLAG != 0, &mut reader)?;
-    if flags & !FLAG != 0 || epoch > COUNT_MAX {
+    // Also the one flag where the message has none.
+    if flags != message.flags() || epoch > COUNT_MAX {
         return Err(WireError::Value);
     }
     let body = unpadded(body, message.body_bytes())?;

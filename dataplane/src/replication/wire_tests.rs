@@ -93,6 +93,14 @@ fn every_changed_bit_of_a_head_is_seen() {
 }
 
 #[test]
+fn a_flag_that_a_message_has_not_is_refused() {
+    let mut bytes = encoded(Message::Truncate { to: Offset(7) });
+    bytes[10] |= 1;
+    mend_checksum(&mut bytes).expect("a head");
+    assert_eq!(decode(&bytes).err(), Some(WireError::Value));
+}
+
+#[test]
 fn the_longest_report_fits() {
     let starts = (1..=2 * REPORTED_MAX as u64).map(|n| EpochStart { epoch: n, first: Offset(n) });
     let epochs = EpochTable::from_starts(starts.collect()).expect("they rise");
