@@ -277,9 +277,12 @@ fn offset(reader: &mut Reader<'_>) -> Option<Offset> {
     count(reader).map(Offset)
 }
 
+/// In place of the claim of a log that is not damaged.
+const NO_CLAIM: Claim = Claim { epoch: 0, watermark: Offset(0) };
+
 impl Report {
     fn put(&self, out: &mut Vec<u8>) {
-        let claim = self.damage.unwrap_or(Claim { epoch: 0, watermark: Offset(0) });
+        let claim = self.damage.unwrap_or(NO_CLAIM);
         out.put_u64(self.log_start.0);
         out.put_u64(self.next.0);
         out.put_u64(self.flushed.0);
@@ -305,6 +308,9 @@ impl Report {
             starts.push(EpochStart { epoch: count(reader)?, first: offset(reader)? });
         }
         let epochs = EpochTable::from_starts(starts)?;
+        if !is_damaged && claim != NO_CLAIM {
+            return None;
+        }
         let damage = is_damaged.then_some(claim);
         let report = Self { log_start, next, flushed, high_watermark, damage, epochs };
         (reader.0.is_empty() && report.is_possible()).then_some(report)

@@ -101,6 +101,15 @@ fn a_flag_that_a_message_has_not_is_refused() {
 }
 
 #[test]
+fn a_claim_of_a_log_that_is_not_damaged_is_refused() {
+    let mut bytes = encoded(Message::Fenced(Box::default()));
+    let claimed_epoch = HEADER_BYTES + 32;
+    bytes[claimed_epoch] = 1;
+    mend_checksum(&mut bytes).expect("a head");
+    assert_eq!(decode(&bytes).err(), Some(WireError::Value));
+}
+
+#[test]
 fn the_longest_report_fits() {
     let starts = (1..=2 * REPORTED_MAX as u64).map(|n| EpochStart { epoch: n, first: Offset(n) });
     let epochs = EpochTable::from_starts(starts.collect()).expect("they rise");
