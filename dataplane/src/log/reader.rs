@@ -149,6 +149,8 @@ pub struct Reader {
     error: Option<ReadError>,
     is_put_off: bool,
     is_closing: bool,
+    /// What is durable here is read, whether a majority has it or not.
+    is_of_flushed: bool,
 }
 
 /// Errors of a host that is short of something just now: EINTR, EAGAIN, ENOMEM, ENFILE, EMFILE
@@ -186,7 +188,21 @@ impl Reader {
             error: None,
             is_put_off: false,
             is_closing: false,
+            is_of_flushed: false,
         }
+    }
+
+    /// A reader of all that is durable on this node, also where no majority has it: what another
+    /// node lacks. What it reads may be truncated later, and then it is to be closed.
+    #[must_use]
+    pub fn of_flushed(log: &Writer, tag: u32, from: Offset) -> Self {
+        Self { is_of_flushed: true, ..Self::new(log, tag, from) }
+    }
+
+    /// Up to here it reads.
+    fn end(&self, log: &Writer) -> Offset {
+        let marks = log.marks();
+        if self.is_of_flushed { marks.flushed } else { marks.high_watermark }
     }
 
     /// A reader that begins where records of this time (Unix time, ms) may first be found: all that
@@ -394,7 +410,8 @@ impl Reader {
         if let Some((position, failure)) = self.failure.take() {
             self.fail(log, position, failure);
         }
-        if marks.high_watermark <= self.next || self.error.is_some() {
+        let end = self.end(log);
+        if end <= self.next || self.error.is_some() {
             return;
         }
         if self.is_placed {
@@ -405,7 +422,7 @@ impl Reader {
         } else {
             self.go_to(log, disk);
         }
-        self.read(marks.high_watermark, disk);
+        self.read(end, disk);
     }
 
     /// What there is to read behind `position`, as far as it is worth one read: at the end of the
@@ -456,7 +473,7 @@ impl Reader {
             0 < position && position < entry.position && self.next < entry.offset
         };
         let known = index.entries().iter().find(behind).map(|entry| entry.offset);
-        let end = log.segments().end_of(reading.number).unwrap_or(log.marks().high_watermark);
+        let end = log.segments().end_of(reading.number).unwrap_or(self.end(log));
         self.lose(path, position, known.unwrap_or(end).max(self.next), failure);
     }
 
@@ -506,7 +523,7 @@ impl Reader {
         let index = log.segments().index_of(segment.number).unwrap_or(&self.index);
         if let Some(entry) = self.since.and_then(|unix_ms| index.find_time(unix_ms)) {
             // What is not below the high watermark is not read, however old.
-            self.next = self.next.max(entry.offset.min(log.marks().high_watermark));
+            self.next = self.next.max(entry.offset.min(self.end(log)));
         }
         let (expected, position) = match index.find(self.next) {
             Some(entry) => (entry.offset, entry.position),

@@ -19,7 +19,7 @@ use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 
 /// The size of the first segment; each further one is twice as large, up to the configured size,
-/// so that a small installation stays small.
+/// so that a small installation stays small. A configured size below it is that of all.
 pub const SEGMENT_BYTES_MIN: u64 = 1 << 20;
 /// How long after a failure the next attempt to make a segment begins.
 pub const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -50,7 +50,7 @@ pub struct LogSetup {
 
 impl LogSetup {
     fn bytes_min(&self) -> u64 {
-        SEGMENT_BYTES_MIN.max(2 * self.record_bytes_max + SLACK_BYTES)
+        SEGMENT_BYTES_MIN.min(self.segment_bytes).max(2 * self.record_bytes_max + SLACK_BYTES)
     }
 
     fn bytes_after(&self, last: Option<u64>) -> u64 {
@@ -253,6 +253,10 @@ pub struct Segments {
     /// Why the last attempt to make the next segment failed, until one succeeds.
     full: Option<DiskError>,
     asked: u32,
+    /// Commands that have not ended.
+    in_flight: u32,
+    /// No file is to stay open.
+    is_closing: bool,
     /// Indexes not written and files not removed because of an error; both are only repeated at
     /// the next start.
     failed_jobs: u64,
@@ -277,6 +281,8 @@ impl Segments {
             found: prepared,
             full: None,
             asked: 0,
+            in_flight: 0,
+            is_closing: false,
             failed_jobs: 0,
         }
     }
@@ -312,6 +318,7 @@ impl Segments {
     /// A token that no other command of this log has had of late.
     pub(super) fn token(&mut self) -> DiskToken {
         self.asked = self.asked.wrapping_add(1);
+        self.in_flight += 1;
         DiskToken(u64::from(self.setup.tag) << 32 | u64::from(self.asked))
     }
 
@@ -512,6 +519,10 @@ impl Segments {
         event: &DiskEvent,
         disk: &mut Disk,
     ) -> Result<(), (u64, DiskError)> {
+        if self.is_closing {
+            self.let_go(event, disk);
+            return Ok(());
+        }
         let error = event.result.as_ref().err().copied();
         match (&mut self.current, &mut self.next) {
             (Current::Opening { token, segment, .. }, _) if *token == event.token => {
@@ -551,6 +562,43 @@ impl Segments {
     fn close(&mut self, file: FileId, disk: &mut Disk) {
         let token = self.token();
         disk.push(DiskCommand::Job { token, job: FileJob::Close { file } });
+    }
+
+    /// A command that [`Segments::token`] was taken for has ended.
+    pub(super) fn on_ended(&mut self) {
+        self.in_flight = self.in_flight.saturating_sub(1);
+    }
+
+    /// Lets go of all files, those that are still being opened included. Nothing is asked for any more.
+    /// Whether nothing is open and nothing under way.
+    pub(super) fn close_all(&mut self, disk: &mut Disk) -> bool {
+        self.is_closing = true;
+        if let Current::Open { file, .. } = self.current {
+            self.current = Current::Nothing;
+            self.close(file, disk);
+        }
+        if let Next::Ready { file, .. } = self.next {
+            self.next = Next::Nothing;
+            self.close(file, disk);
+        }
+        self.in_flight == 0
+    }
+
+    /// What was asked for before everything was to be closed has ended.
+    fn let_go(&mut self, event: &DiskEvent, disk: &mut Disk) {
+        match (&self.current, &self.next) {
+            (Current::Opening { token, file, .. }, _) if *token == event.token => {
+                let file = *file;
+                self.current = Current::Nothing;
+                self.close(file, disk);
+            }
+            (_, Next::Coming { token, file, .. }) if *token == event.token => {
+                let file = *file;
+                self.next = Next::Nothing;
+                self.close(file, disk);
+            }
+            _ => self.failed_jobs += u64::from(event.result.is_err()),
+        }
     }
 
     /// The active segment has had its last batch, and that is durable; `end` is the offset behind

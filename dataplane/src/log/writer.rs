@@ -42,7 +42,7 @@ const ROUND_BYTES_MAX: u64 = 4 << 20;
 /// Batches of one round, at most: a system call takes 1,024 pieces (IOV_MAX, sysconf(3)).
 const ROUND_BATCHES_MAX: usize = 500;
 /// Bytes of a batch that more than one record goes into, at most; any segment has room for it.
-const BATCH_BYTES_MAX: u64 = 64 * 1024;
+pub(crate) const BATCH_BYTES_MAX: u64 = 64 * 1024;
 /// Bytes that wait for a round, beyond which no publish is taken; and one more is what a turn adds
 /// beyond it, because the bound is looked at before each append.
 const QUEUE_BYTES_MAX: u64 = 16 << 20;
@@ -182,6 +182,8 @@ pub struct Writer {
     /// Whether something has happened since the end of the last turn.
     is_touched: bool,
     fault: Option<Fault>,
+    /// No file is to stay open.
+    is_closing: bool,
     /// The latest time at which a batch was sealed, or a later one (Unix time, ms).
     sealed_unix_ms: u64,
 }
@@ -212,6 +214,7 @@ impl Writer {
             hurries: false,
             is_touched: true,
             fault: None,
+            is_closing: false,
             sealed_unix_ms,
         }
     }
@@ -240,6 +243,13 @@ impl Writer {
     /// ([`Writer::note_quorum`]); they are asked for in every turn.
     pub fn take_sealed(&mut self) -> impl Iterator<Item = (Arc<Batch>, Offset)> + '_ {
         self.sealed.drain(..)
+    }
+
+    /// Lets go of all files, once no round is under way: nothing is written any more, and what is
+    /// queued is lost. To be called in each turn until it is so: whether nothing is open and nothing under way.
+    pub fn close(&mut self, disk: &mut Disk) -> bool {
+        self.is_closing = true;
+        self.round.is_none() && self.segments.close_all(disk)
     }
 
     /// The marks of what was handed over in batches.
@@ -418,7 +428,7 @@ impl Writer {
     pub(crate) fn end_turn(&mut self, now: Nanos, unix_ms: u64, disk: &mut Disk) {
         // Most turns have nothing for most logs.
         let is_due = self.is_touched || self.next_deadline() <= now;
-        if !is_due || self.fault.is_some() {
+        if !is_due || self.fault.is_some() || self.is_closing {
             return;
         }
         self.is_touched = false;
@@ -548,6 +558,7 @@ impl Writer {
         disk: &mut Disk,
     ) -> Option<Flushed> {
         self.is_touched = true;
+        self.segments.on_ended();
         if let Some(round) = self.round.take_if(|round| round.token == event.token) {
             return self.on_round(now, round, event.result.as_ref().err().copied(), disk);
         }

@@ -11,6 +11,7 @@
 //! A partition without a log is possible: then everything is committed as in memory.
 
 mod cursors;
+mod replicated;
 
 use crate::batch::{Batch, BatchPool, Entry, Level, Logged, MessageRef, Parts, Promise};
 use crate::disk::{Disk, DiskEvent};

@@ -16,6 +16,7 @@ pub mod election;
 pub mod epochs;
 mod follower;
 pub mod hello;
+pub mod host;
 mod leader;
 pub mod message;
 #[cfg(test)]

@@ -1,0 +1,102 @@
+//! The log of a host: its end of turn, and how it is closed and opened again.
+
+use super::reads::Apply;
+use super::{Ask, Host, Outside, Turn};
+use crate::ids::Offset;
+use crate::log::writer::{QuorumMarks, Writer};
+use crate::partition::Partition;
+
+/// Whether the log can be used.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum LogState {
+    Open,
+    /// What is below the offset is flushed, and the files are let go of; without one the log is to
+    /// be replaced.
+    Closing(Option<Offset>),
+    /// Nobody has a file of it open.
+    Closed(Option<Offset>),
+}
+
+impl LogState {
+    pub(super) fn is_open(self) -> bool {
+        self == Self::Open
+    }
+}
+
+impl<A> Host<A> {
+    /// Lets go of the log for a checkpoint that takes its place; [`Ask::Replace`] follows.
+    pub fn close_log(&mut self, turn: &mut Turn<'_>) {
+        self.begin_closing(None, turn);
+    }
+
+    pub(super) fn begin_closing(&mut self, to: Option<Offset>, turn: &mut Turn<'_>) {
+        self.state = LogState::Closing(to);
+        self.close_readers(turn.disk);
+        if let Some(log) = self.partition.log_mut() {
+            log.close_soon();
+        }
+    }
+
+    pub(super) fn end_log_turn(&mut self, turn: &mut Turn<'_>, outside: &mut impl Outside) {
+        match self.state {
+            LogState::Open => self.partition.end_turn(turn.now, turn.unix_ms, turn.disk),
+            LogState::Closing(to) => self.close_on(to, turn, outside),
+            LogState::Closed(_) => {}
+        }
+    }
+
+    /// What stays is flushed first, and all that is under way has ended.
+    fn close_on(&mut self, to: Option<Offset>, turn: &mut Turn<'_>, outside: &mut impl Outside) {
+        let Some(log) = self.partition.log() else { return };
+        let flushed = log.marks().flushed;
+        if to.is_some_and(|to| flushed < to) && log.fault().is_none() {
+            return self.partition.end_turn(turn.now, turn.unix_ms, turn.disk);
+        }
+        let are_read = self.are_readers_closed();
+        let Some(log) = self.partition.log_mut() else { return };
+        if log.close(turn.disk) && are_read && !self.has_failed {
+            self.state = LogState::Closed(to);
+            outside.ask(to.map_or(Ask::Replace, |to| Ask::Truncate { to }));
+        }
+    }
+
+    /// The log has been truncated as [`Ask::Truncate`] said, and was opened again.
+    ///
+    /// # Panics
+    /// If it was not asked for, or the log does not end there.
+    pub fn on_truncated(&mut self, log: Writer, turn: &mut Turn<'_>, outside: &mut impl Outside) {
+        let next = log.marks().accepted;
+        assert_eq!(self.state, LogState::Closed(Some(next)), "the log ends where it was cut");
+        self.open_again(log, self.apply.next);
+        self.replica.on_truncated(next);
+        self.carry_out(turn, outside);
+    }
+
+    /// The log begins anew behind a checkpoint, whose last record is of `epoch` and whose state the
+    /// caller has.
+    ///
+    /// # Panics
+    /// If it was not asked for.
+    pub fn on_reset(
+        &mut self,
+        log: Writer,
+        epoch: u64,
+        turn: &mut Turn<'_>,
+        outside: &mut impl Outside,
+    ) {
+        assert_eq!(self.state, LogState::Closed(None), "the log was closed for a checkpoint");
+        let next = log.marks().accepted;
+        self.open_again(log, next);
+        self.replica.on_reset(next, epoch);
+        self.carry_out(turn, outside);
+    }
+
+    fn open_again(&mut self, mut log: Writer, applied: Offset) {
+        let (accepted, flushed) = (self.replica.quorum_accepted(), self.replica.high_watermark());
+        log.note_quorum(QuorumMarks { accepted, flushed });
+        self.partition = Partition::with_log(self.partition.id(), log);
+        self.state = LogState::Open;
+        self.apply = Apply::new(applied);
+        self.reads.clear();
+    }
+}

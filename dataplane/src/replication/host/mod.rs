@@ -1,0 +1,306 @@
+//! One replica of a partition, joined with its log: carries out what a [`Replica`] asks for.
+//!
+//! A [`Host`] owns the replica and the partition with its log. Whoever runs it (a core of the broker, the
+//! simulator) gives it what happens and, in each call, a [`Turn`] to work with and an [`Outside`] that
+//! puts messages on links, is asked for what a host cannot do ([`Ask`]), and is handed each record
+//! below the high watermark, in order. It knows nothing of sessions.
+//!
+//! - Messages from links go to [`Host::on_message`], completions of the disk whose tags are this
+//!   host's ([`Host::owns`]) to [`Host::on_disk`]; each [`Ask`] says what is called when it was done.
+//! - While [`Host::is_leading`], clients' messages are appended to [`Host::partition_mut`] and taken out
+//!   when they are committed, as without replicas.
+//! - At the end of each turn [`Host::end_turn`] is called, and when [`Host::next_deadline`] has come.
+//!
+//! A log is truncated, or replaced by a checkpoint, by plain calls on files that nobody has open: the
+//! host lets go of all of them first, and is given the log again when that was done.
+
+mod log;
+mod outside;
+mod reads;
+#[cfg(test)]
+mod tests;
+
+pub use outside::{Ask, Outside, Turn};
+
+use super::command::Command;
+use super::message::Envelope;
+use super::replica::{Opened, Replica, Setup};
+use crate::disk::DiskEvent;
+use crate::ids::{NODES_MAX, NodeId, Offset};
+use crate::link::{Body, Unsent};
+use crate::log::record::RecordSeed;
+use crate::log::writer::{Flushed, QuorumMarks, Writer};
+use crate::partition::Partition;
+use crate::time::Nanos;
+use log::LogState;
+use reads::{Apply, PeerRead};
+use std::collections::VecDeque;
+
+/// Tags of a host: that of its log, and those behind it, for what it reads.
+pub const HOST_TAGS: u32 = 2 + NODES_MAX as u32;
+
+/// A replica of a partition with its log. `A` is what somebody waits with for a record.
+#[derive(Debug)]
+pub struct Host<A> {
+    replica: Replica,
+    partition: Partition<A>,
+    seed: RecordSeed,
+    tag: u32,
+    state: LogState,
+    apply: Apply,
+    /// For other nodes, one each.
+    reads: Vec<PeerRead>,
+    commands: VecDeque<Command>,
+    taken: Vec<Command>,
+    /// A leadership whose state is not applied yet up to where it begins.
+    leads_at: Option<(u64, Offset)>,
+    is_leading: bool,
+    has_failed: bool,
+    head: Vec<u8>,
+}
+
+impl<A> Host<A> {
+    /// A follower of nobody, whose log was opened. `applied`: the state of the caller has all below
+    /// it. The tags from that of the log's setup on, [`HOST_TAGS`] many, are its own.
+    ///
+    /// # Panics
+    /// If the log is not the one that `opened` tells of.
+    #[must_use]
+    pub fn new(setup: Setup, opened: Opened, writer: Writer, applied: Offset) -> Self {
+        let (start, next) = (opened.start, opened.next);
+        assert_eq!(writer.marks().accepted, next, "the replica counts what the log holds");
+        let (tag, seed) = (writer.segments().setup().tag, setup.seed);
+        let mut writer = writer;
+        writer.note_quorum(QuorumMarks { accepted: start, flushed: start });
+        Self {
+            partition: Partition::with_log(setup.partition, writer),
+            replica: Replica::new(setup, opened),
+            seed,
+            tag,
+            state: LogState::Open,
+            apply: Apply::new(applied),
+            reads: Vec::new(),
+            commands: VecDeque::new(),
+            taken: Vec::new(),
+            leads_at: None,
+            is_leading: false,
+            has_failed: false,
+            head: Vec::new(),
+        }
+    }
+
+    /// The state machine.
+    #[must_use]
+    pub fn replica(&self) -> &Replica {
+        &self.replica
+    }
+
+    /// The log.
+    #[must_use]
+    pub fn partition(&self) -> &Partition<A> {
+        &self.partition
+    }
+
+    /// The log, to append to while this host leads, and to take out what is committed.
+    pub fn partition_mut(&mut self) -> &mut Partition<A> {
+        &mut self.partition
+    }
+
+    /// Whether clients may be answered: [`Ask::Lead`] was the last that was heard of it.
+    #[must_use]
+    pub fn is_leading(&self) -> bool {
+        self.is_leading
+    }
+
+    /// Up to here records were handed to [`Outside::apply`].
+    #[must_use]
+    pub fn applied(&self) -> Offset {
+        self.apply.next
+    }
+
+    /// Whether a completion of the disk is this host's.
+    #[must_use]
+    pub fn owns(&self, event: &DiskEvent) -> bool {
+        let tag = (event.token.0 >> 32) as u32;
+        (self.tag..self.tag + HOST_TAGS).contains(&tag)
+    }
+
+    /// A message has come, whole and decoded.
+    pub fn on_message(
+        &mut self,
+        from: NodeId,
+        envelope: &Envelope,
+        body: &[u8],
+        turn: &mut Turn<'_>,
+        outside: &mut impl Outside,
+    ) {
+        self.tell_sealed();
+        self.replica.on_message(from, envelope, body, turn.pool);
+        self.carry_out(turn, outside);
+    }
+
+    /// Something else has happened that is the replica's alone: links, epochs, campaigns.
+    pub fn with_replica(
+        &mut self,
+        turn: &mut Turn<'_>,
+        outside: &mut impl Outside,
+        input: impl FnOnce(&mut Replica),
+    ) {
+        self.tell_sealed();
+        input(&mut self.replica);
+        self.carry_out(turn, outside);
+    }
+
+    /// A command of this host has ended; what it made durable, if anything.
+    pub fn on_disk(
+        &mut self,
+        event: DiskEvent,
+        turn: &mut Turn<'_>,
+        outside: &mut impl Outside,
+    ) -> Option<Flushed> {
+        self.tell_sealed();
+        let tag = (event.token.0 >> 32) as u32 - self.tag;
+        let flushed = if tag == 0 {
+            let flushed = self.partition.on_disk(turn.now, &event, turn.disk);
+            self.tell_progress();
+            flushed
+        } else {
+            self.on_read_event(tag - 1, event, turn);
+            None
+        };
+        self.carry_out(turn, outside);
+        flushed
+    }
+
+    /// End of turn, after everything that can be has been committed.
+    pub fn end_turn(&mut self, turn: &mut Turn<'_>, outside: &mut impl Outside) {
+        self.tell_sealed();
+        self.read_on(turn, outside);
+        self.replica.end_turn(turn.now);
+        self.carry_out(turn, outside);
+        self.end_log_turn(turn, outside);
+        self.tell_sealed();
+        self.carry_out(turn, outside);
+        self.lead_when_applied(outside);
+    }
+
+    /// When the end of a turn has something to do although nothing happens.
+    #[must_use]
+    pub fn next_deadline(&self) -> Nanos {
+        let log = self.partition.log().map_or(Nanos::NEVER, Writer::next_deadline);
+        self.replica.next_deadline().min(log)
+    }
+
+    /// Lets the replica know of what this leader's log was given.
+    fn tell_sealed(&mut self) {
+        let Some(log) = self.partition.log_mut() else { return };
+        let epoch = log.epoch();
+        for (batch, first) in log.take_sealed() {
+            self.replica.on_sealed(&batch, first, epoch);
+        }
+    }
+
+    fn tell_progress(&mut self) {
+        let Some(log) = self.partition.log() else { return };
+        let (marks, has_failed) = (log.marks(), log.fault().is_some());
+        if has_failed && !self.has_failed {
+            self.has_failed = true;
+            self.replica.on_log_failed();
+        } else if !has_failed && self.state.is_open() {
+            self.replica.on_progress(marks.start, marks.flushed);
+        }
+    }
+
+    /// Carries out all that the replica asks for, and what that leads to.
+    fn carry_out(&mut self, turn: &mut Turn<'_>, outside: &mut impl Outside) {
+        loop {
+            self.replica.take_commands(&mut self.taken);
+            self.commands.extend(self.taken.drain(..));
+            let Some(command) = self.commands.pop_front() else { return };
+            self.carry_out_one(command, turn, outside);
+        }
+    }
+
+    fn carry_out_one(&mut self, command: Command, turn: &mut Turn<'_>, outside: &mut impl Outside) {
+        match command {
+            Command::Send { to, message, body } => {
+                self.send(to, &message, body.map(Body::new), outside);
+            }
+            Command::Append { batch, first, epoch } => {
+                assert_eq!(
+                    first,
+                    self.partition.next_offset(),
+                    "the replica counts what the log holds"
+                );
+                self.partition.append_records(batch.clone(), epoch);
+                turn.pool.give_out(batch);
+            }
+            Command::Truncate { to } => self.begin_closing(Some(to), turn),
+            Command::Read { peer, from, bytes_max } => self.begin_read(peer, from, bytes_max),
+            Command::StartEpoch { epoch } => self.start_epoch(epoch, turn),
+            Command::Lead { epoch, start } => self.leads_at = Some((epoch, start)),
+            Command::Follow { leader } => {
+                self.stop_leading();
+                outside.ask(Ask::Follow { leader });
+            }
+            Command::Marks { quorum_accepted, high_watermark } => {
+                self.note_marks();
+                outside.ask(Ask::Marks { quorum_accepted, high_watermark });
+            }
+            Command::PersistEpoch(epoch) => outside.ask(Ask::PersistEpoch(epoch)),
+            Command::Revoke { peers } => outside.ask(Ask::Revoke { peers }),
+            Command::SendCheckpoint { peer } => outside.ask(Ask::SendCheckpoint { peer }),
+            Command::CheckpointTaken { peer, position } => {
+                outside.ask(Ask::CheckpointTaken { peer, position });
+            }
+            Command::TakeCheckpoint { from, start } => {
+                outside.ask(Ask::TakeCheckpoint { from, start });
+            }
+            Command::TakeCheckpointPart { from, part, bytes } => {
+                outside.ask(Ask::TakeCheckpointPart { from, part, bytes });
+            }
+            Command::ClearDamage => outside.ask(Ask::ClearDamage),
+            Command::Refuse { peer, why } => outside.ask(Ask::Refuse { peer, why }),
+        }
+    }
+
+    fn send(
+        &mut self,
+        to: NodeId,
+        message: &Envelope,
+        body: Option<Body>,
+        outside: &mut impl Outside,
+    ) {
+        self.head.clear();
+        message.encode(&mut self.head);
+        let sent = outside.send(to, &self.head, body);
+        if let Err(Unsent::NoRoom | Unsent::NotUp) = sent {
+            self.replica.on_no_room(to, &message.message);
+        }
+    }
+
+    /// The first record of an epoch says no more than that it begins.
+    fn start_epoch(&mut self, epoch: u64, turn: &mut Turn<'_>) {
+        self.partition.begin_epoch(turn.pool, epoch, turn.unix_ms);
+    }
+
+    fn stop_leading(&mut self) {
+        (self.is_leading, self.leads_at) = (false, None);
+        self.partition.abandon();
+    }
+
+    fn note_marks(&mut self) {
+        let (accepted, flushed) = (self.replica.quorum_accepted(), self.replica.high_watermark());
+        if let Some(log) = self.partition.log_mut() {
+            log.note_quorum(QuorumMarks { accepted, flushed });
+        }
+    }
+
+    fn lead_when_applied(&mut self, outside: &mut impl Outside) {
+        let applied = self.apply.next;
+        if let Some((epoch, start)) = self.leads_at.take_if(|(_, start)| *start <= applied) {
+            self.is_leading = true;
+            outside.ask(Ask::Lead { epoch, start });
+        }
+    }
+}

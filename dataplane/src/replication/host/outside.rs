@@ -1,0 +1,120 @@
+//! What a host needs of whoever runs it.
+
+use crate::batch::BatchPool;
+use crate::disk::Disk;
+use crate::ids::{NodeId, Offset};
+use crate::link::{Body, Unsent};
+use crate::log::reader::ReadError;
+use crate::log::record::Record;
+use crate::replication::command::Refusal;
+use crate::replication::message::{CheckpointPart, CheckpointStart};
+use crate::time::Nanos;
+
+/// What a call has to work with.
+#[derive(Debug)]
+pub struct Turn<'a> {
+    /// The time.
+    pub now: Nanos,
+    /// The time of day, in milliseconds since 1970.
+    pub unix_ms: u64,
+    /// The batches of the core.
+    pub pool: &'a mut BatchPool,
+    /// Its disk.
+    pub disk: &'a mut Disk,
+}
+
+/// Around a host: links, the control plane, and the state that its records make.
+pub trait Outside {
+    /// Puts a message on the link to a node, as [`Links::send`](crate::link::Links::send).
+    ///
+    /// # Errors
+    /// [`Unsent`]; nothing was taken. After [`Unsent::NoRoom`] `on_room` of the replica is called when
+    /// there is some.
+    fn send(&mut self, to: NodeId, head: &[u8], body: Option<Body>) -> Result<(), Unsent>;
+
+    /// Asks for something, or says what is new. It is done after the call that this is part of.
+    fn ask(&mut self, ask: Ask);
+
+    /// The next record below the high watermark, each once: what all nodes agree on for ever.
+    fn apply(&mut self, record: &Record<'_>);
+}
+
+/// What a host asks for, and what it says.
+#[derive(Debug)]
+pub enum Ask {
+    /// Makes an epoch durable, then `on_epoch_durable` of the replica.
+    PersistEpoch(u64),
+    /// Ends the right of these nodes to write here, then `on_revoked` of the replica.
+    Revoke {
+        /// The nodes.
+        peers: Vec<NodeId>,
+    },
+    /// The log is closed. It is to lose its records from here on
+    /// ([`truncate`](crate::log::truncate::truncate)), then
+    /// [`Host::on_truncated`](super::Host::on_truncated).
+    Truncate {
+        /// Offset of the first to go.
+        to: Offset,
+    },
+    /// The log is closed, after [`Host::close_log`](super::Host::close_log). It is to be replaced,
+    /// then [`Host::on_reset`](super::Host::on_reset).
+    Replace,
+    /// Clients may be answered. All below `start` was applied.
+    Lead {
+        /// The epoch.
+        epoch: u64,
+        /// Offset of its first record.
+        start: Offset,
+    },
+    /// No client is answered any more. Those who waited for a record are never told.
+    Follow {
+        /// Who leads, as far as is known.
+        leader: Option<NodeId>,
+    },
+    /// The marks of the cluster.
+    Marks {
+        /// In the logs of a majority.
+        quorum_accepted: Offset,
+        /// Durable on a majority.
+        high_watermark: Offset,
+    },
+    /// As [`Command::SendCheckpoint`](crate::replication::command::Command::SendCheckpoint).
+    SendCheckpoint {
+        /// To this node.
+        peer: NodeId,
+    },
+    /// A node has so much of it.
+    CheckpointTaken {
+        /// The node.
+        peer: NodeId,
+        /// Bytes.
+        position: u64,
+    },
+    /// A checkpoint comes.
+    TakeCheckpoint {
+        /// From this node.
+        from: NodeId,
+        /// What it will be.
+        start: CheckpointStart,
+    },
+    /// A piece of it. Behind the last one: [`Host::close_log`](super::Host::close_log).
+    TakeCheckpointPart {
+        /// From this node.
+        from: NodeId,
+        /// Where it belongs.
+        part: CheckpointPart,
+        /// Its bytes.
+        bytes: Vec<u8>,
+    },
+    /// Removes the durable note of damage, then `on_damage_cleared` of the replica.
+    ClearDamage,
+    /// What nobody heals by trying again; with a peer, the link to it is closed.
+    Refuse {
+        /// Whose message it was.
+        peer: Option<NodeId>,
+        /// What is wrong.
+        why: Refusal,
+    },
+    /// Records that the state lacks now, because the log cannot be read there.
+    Lost(ReadError),
+}
