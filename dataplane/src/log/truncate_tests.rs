@@ -23,7 +23,7 @@ const NEW: SegmentId = SegmentId([0x5A; 16]);
 
 /// Segments do not grow.
 fn rig(memory: MemoryDisk, end: LogEnd, epoch: u64) -> Rig {
-    let mut rig = Rig::with_setup(memory, end, LogSetup { segment_bytes: 0, ..setup(epoch) });
+    let mut rig = Rig::with_setup(memory, end, LogSetup { segment_bytes: 1 << 20, ..setup(epoch) });
     rig.turn();
     rig.turn();
     rig
