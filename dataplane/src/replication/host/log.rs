@@ -3,7 +3,7 @@
 use super::reads::Apply;
 use super::{Ask, Host, Outside, Turn};
 use crate::ids::Offset;
-use crate::log::writer::{QuorumMarks, Writer};
+use crate::log::writer::Writer;
 use crate::partition::Partition;
 
 /// Whether the log can be used.
@@ -23,37 +23,42 @@ impl LogState {
     }
 }
 
-impl<A> Host<A> {
+impl Host {
     /// Lets go of the log for a checkpoint that takes its place; [`Ask::Replace`] follows.
-    pub fn close_log(&mut self, turn: &mut Turn<'_>) {
+    pub fn close_log<A>(&mut self, turn: &mut Turn<'_, A>) {
         self.begin_closing(None, turn);
     }
 
-    pub(super) fn begin_closing(&mut self, to: Option<Offset>, turn: &mut Turn<'_>) {
+    pub(super) fn begin_closing<A>(&mut self, to: Option<Offset>, turn: &mut Turn<'_, A>) {
         self.state = LogState::Closing(to);
         self.close_readers(turn.disk);
-        if let Some(log) = self.partition.log_mut() {
+        if let Some(log) = turn.partition.log_mut() {
             log.close_soon();
         }
     }
 
-    pub(super) fn end_log_turn(&mut self, turn: &mut Turn<'_>, outside: &mut impl Outside) {
+    pub(super) fn end_log_turn<A>(&mut self, turn: &mut Turn<'_, A>, outside: &mut impl Outside) {
         match self.state {
-            LogState::Open => self.partition.end_turn(turn.now, turn.unix_ms, turn.disk),
+            LogState::Open => turn.partition.end_turn(turn.now, turn.unix_ms, turn.disk),
             LogState::Closing(to) => self.close_on(to, turn, outside),
             LogState::Closed(_) => {}
         }
     }
 
     /// What stays is flushed first, and all that is under way has ended.
-    fn close_on(&mut self, to: Option<Offset>, turn: &mut Turn<'_>, outside: &mut impl Outside) {
-        let Some(log) = self.partition.log() else { return };
+    fn close_on<A>(
+        &mut self,
+        to: Option<Offset>,
+        turn: &mut Turn<'_, A>,
+        outside: &mut impl Outside,
+    ) {
+        let Some(log) = turn.partition.log() else { return };
         let flushed = log.marks().flushed;
         if to.is_some_and(|to| flushed < to) && log.fault().is_none() {
-            return self.partition.end_turn(turn.now, turn.unix_ms, turn.disk);
+            return turn.partition.end_turn(turn.now, turn.unix_ms, turn.disk);
         }
         let are_read = self.are_readers_closed();
-        let Some(log) = self.partition.log_mut() else { return };
+        let Some(log) = turn.partition.log_mut() else { return };
         if log.close(turn.disk) && are_read && !self.has_failed {
             self.state = LogState::Closed(to);
             outside.ask(to.map_or(Ask::Replace, |to| Ask::Truncate { to }));
@@ -64,10 +69,15 @@ impl<A> Host<A> {
     ///
     /// # Panics
     /// If it was not asked for, or the log does not end there.
-    pub fn on_truncated(&mut self, log: Writer, turn: &mut Turn<'_>, outside: &mut impl Outside) {
+    pub fn on_truncated<A>(
+        &mut self,
+        log: Writer,
+        turn: &mut Turn<'_, A>,
+        outside: &mut impl Outside,
+    ) {
         let next = log.marks().accepted;
         assert_eq!(self.state, LogState::Closed(Some(next)), "the log ends where it was cut");
-        self.open_again(log, self.apply.next);
+        self.open_again(turn.partition, log, self.apply.next);
         self.replica.on_truncated(next);
         self.carry_out(turn, outside);
     }
@@ -77,24 +87,23 @@ impl<A> Host<A> {
     ///
     /// # Panics
     /// If it was not asked for.
-    pub fn on_reset(
+    pub fn on_reset<A>(
         &mut self,
         log: Writer,
         epoch: u64,
-        turn: &mut Turn<'_>,
+        turn: &mut Turn<'_, A>,
         outside: &mut impl Outside,
     ) {
         assert_eq!(self.state, LogState::Closed(None), "the log was closed for a checkpoint");
         let next = log.marks().accepted;
-        self.open_again(log, next);
+        self.open_again(turn.partition, log, next);
         self.replica.on_reset(next, epoch);
         self.carry_out(turn, outside);
     }
 
-    fn open_again(&mut self, mut log: Writer, applied: Offset) {
-        let (accepted, flushed) = (self.replica.quorum_accepted(), self.replica.high_watermark());
-        log.note_quorum(QuorumMarks { accepted, flushed });
-        self.partition = Partition::with_log(self.partition.id(), log);
+    fn open_again<A>(&mut self, partition: &mut Partition<A>, mut log: Writer, applied: Offset) {
+        log.note_quorum(self.quorum_marks());
+        *partition = Partition::with_log(partition.id(), log);
         self.state = LogState::Open;
         self.apply = Apply::new(applied);
         self.reads.clear();

@@ -1,14 +1,15 @@
 //! One replica of a partition, joined with its log: carries out what a [`Replica`] asks for.
 //!
-//! A [`Host`] owns the replica and the partition with its log. Whoever runs it (a core of the broker, the
-//! simulator) gives it what happens and, in each call, a [`Turn`] to work with and an [`Outside`] that
-//! puts messages on links, is asked for what a host cannot do ([`Ask`]), and is handed each record
-//! below the high watermark, in order. It knows nothing of sessions.
+//! A [`Host`] owns the replica; the partition with its log is whose core runs it. Whoever runs it (a core of the
+//! broker, the simulator) gives it what happens and, in each call, a [`Turn`] to work with, the partition among it, and an
+//! [`Outside`] that puts messages on links, is asked for what a host cannot do ([`Ask`]), and is handed each record
+//! below the high watermark, in order, until this node leads: then its own state is the live one. It knows
+//! nothing of sessions.
 //!
 //! - Messages from links go to [`Host::on_message`], completions of the disk whose tags are this
 //!   host's ([`Host::owns`]) to [`Host::on_disk`]; each [`Ask`] says what is called when it was done.
-//! - While [`Host::is_leading`], clients' messages are appended to [`Host::partition_mut`] and taken out
-//!   when they are committed, as without replicas.
+//! - While [`Host::is_leading`], clients' messages are appended to the partition and taken out when they are
+//!   committed, as without replicas; else nobody but the host appends to it.
 //! - At the end of each turn [`Host::end_turn`] is called, and when [`Host::next_deadline`] has come.
 //!
 //! A log is truncated, or replaced by a checkpoint, by plain calls on files that nobody has open: the
@@ -39,11 +40,10 @@ use std::collections::VecDeque;
 /// Tags of a host: that of its log, and those behind it, for what it reads.
 pub const HOST_TAGS: u32 = 2 + NODES_MAX as u32;
 
-/// A replica of a partition with its log. `A` is what somebody waits with for a record.
+/// A replica of a partition, joined with its log.
 #[derive(Debug)]
-pub struct Host<A> {
+pub struct Host {
     replica: Replica,
-    partition: Partition<A>,
     seed: RecordSeed,
     tag: u32,
     state: LogState,
@@ -59,23 +59,15 @@ pub struct Host<A> {
     head: Vec<u8>,
 }
 
-impl<A> Host<A> {
-    /// A follower of nobody, whose log was opened. `applied`: the state of the caller has all below
-    /// it. The tags from that of the log's setup on, [`HOST_TAGS`] many, are its own.
-    ///
-    /// # Panics
-    /// If the log is not the one that `opened` tells of.
+impl Host {
+    /// A follower of nobody, whose log was opened as `opened` tells. `applied`: the state of the caller has all
+    /// below it. The tags from `tag` on, which is that of the log's setup, [`HOST_TAGS`] many, are its own. The
+    /// partition that comes with each turn is one of that log ([`Partition::with_log`]).
     #[must_use]
-    pub fn new(setup: Setup, opened: Opened, writer: Writer, applied: Offset) -> Self {
-        let (start, next) = (opened.start, opened.next);
-        assert_eq!(writer.marks().accepted, next, "the replica counts what the log holds");
-        let (tag, seed) = (writer.segments().setup().tag, setup.seed);
-        let mut writer = writer;
-        writer.note_quorum(QuorumMarks { accepted: start, flushed: start });
+    pub fn new(setup: Setup, opened: Opened, applied: Offset, tag: u32) -> Self {
         Self {
-            partition: Partition::with_log(setup.partition, writer),
+            seed: setup.seed,
             replica: Replica::new(setup, opened),
-            seed,
             tag,
             state: LogState::Open,
             apply: Apply::new(applied),
@@ -95,24 +87,13 @@ impl<A> Host<A> {
         &self.replica
     }
 
-    /// The log.
-    #[must_use]
-    pub fn partition(&self) -> &Partition<A> {
-        &self.partition
-    }
-
-    /// The log, to append to while this host leads, and to take out what is committed.
-    pub fn partition_mut(&mut self) -> &mut Partition<A> {
-        &mut self.partition
-    }
-
     /// Whether clients may be answered: [`Ask::Lead`] was the last that was heard of it.
     #[must_use]
     pub fn is_leading(&self) -> bool {
         self.is_leading
     }
 
-    /// Up to here records were handed to [`Outside::apply`].
+    /// Up to here records were handed to [`Outside::apply`]; where this node leads, that is where its epoch begins.
     #[must_use]
     pub fn applied(&self) -> Offset {
         self.apply.next
@@ -126,43 +107,43 @@ impl<A> Host<A> {
     }
 
     /// A message has come, whole and decoded.
-    pub fn on_message(
+    pub fn on_message<A>(
         &mut self,
         from: NodeId,
         envelope: &Envelope,
         body: &[u8],
-        turn: &mut Turn<'_>,
+        turn: &mut Turn<'_, A>,
         outside: &mut impl Outside,
     ) {
-        self.tell_sealed();
+        self.tell_sealed(turn.partition);
         self.replica.on_message(from, envelope, body, turn.pool);
         self.carry_out(turn, outside);
     }
 
     /// Something else has happened that is the replica's alone: links, epochs, campaigns.
-    pub fn with_replica(
+    pub fn with_replica<A>(
         &mut self,
-        turn: &mut Turn<'_>,
+        turn: &mut Turn<'_, A>,
         outside: &mut impl Outside,
         input: impl FnOnce(&mut Replica),
     ) {
-        self.tell_sealed();
+        self.tell_sealed(turn.partition);
         input(&mut self.replica);
         self.carry_out(turn, outside);
     }
 
     /// A command of this host has ended; what it made durable, if anything.
-    pub fn on_disk(
+    pub fn on_disk<A>(
         &mut self,
         event: DiskEvent,
-        turn: &mut Turn<'_>,
+        turn: &mut Turn<'_, A>,
         outside: &mut impl Outside,
     ) -> Option<Flushed> {
-        self.tell_sealed();
+        self.tell_sealed(turn.partition);
         let tag = (event.token.0 >> 32) as u32 - self.tag;
         let flushed = if tag == 0 {
-            let flushed = self.partition.on_disk(turn.now, &event, turn.disk);
-            self.tell_progress();
+            let flushed = turn.partition.on_disk(turn.now, &event, turn.disk);
+            self.tell_progress(turn.partition);
             flushed
         } else {
             self.on_read_event(tag - 1, event, turn);
@@ -173,35 +154,53 @@ impl<A> Host<A> {
     }
 
     /// End of turn, after everything that can be has been committed.
-    pub fn end_turn(&mut self, turn: &mut Turn<'_>, outside: &mut impl Outside) {
-        self.tell_sealed();
+    pub fn end_turn<A>(&mut self, turn: &mut Turn<'_, A>, outside: &mut impl Outside) {
+        self.tell_sealed(turn.partition);
         self.read_on(turn, outside);
         self.replica.end_turn(turn.now);
         self.carry_out(turn, outside);
         self.end_log_turn(turn, outside);
-        self.tell_sealed();
+        self.tell_sealed(turn.partition);
         self.carry_out(turn, outside);
         self.lead_when_applied(outside);
     }
 
     /// When the end of a turn has something to do although nothing happens.
     #[must_use]
-    pub fn next_deadline(&self) -> Nanos {
-        let log = self.partition.log().map_or(Nanos::NEVER, Writer::next_deadline);
+    pub fn next_deadline<A>(&self, partition: &Partition<A>) -> Nanos {
+        let log = partition.log().map_or(Nanos::NEVER, Writer::next_deadline);
         self.replica.next_deadline().min(log)
     }
 
+    /// Nothing of the log is committed before a leader has said so.
+    ///
+    /// # Panics
+    /// If the log is not the one that the replica was told of.
+    fn begin(&self, log: &mut Writer) {
+        let next = self.replica.next_offset();
+        assert_eq!(log.marks().accepted, next, "the replica counts what the log holds");
+        log.note_quorum(self.quorum_marks());
+    }
+
+    fn quorum_marks(&self) -> QuorumMarks {
+        let (accepted, flushed) = (self.replica.quorum_accepted(), self.replica.high_watermark());
+        QuorumMarks { accepted, flushed }
+    }
+
     /// Lets the replica know of what this leader's log was given.
-    fn tell_sealed(&mut self) {
-        let Some(log) = self.partition.log_mut() else { return };
+    fn tell_sealed<A>(&mut self, partition: &mut Partition<A>) {
+        let Some(log) = partition.log_mut() else { return };
+        if log.quorum().is_none() {
+            self.begin(log);
+        }
         let epoch = log.epoch();
         for (batch, first) in log.take_sealed() {
             self.replica.on_sealed(&batch, first, epoch);
         }
     }
 
-    fn tell_progress(&mut self) {
-        let Some(log) = self.partition.log() else { return };
+    fn tell_progress<A>(&mut self, partition: &Partition<A>) {
+        let Some(log) = partition.log() else { return };
         let (marks, has_failed) = (log.marks(), log.fault().is_some());
         if has_failed && !self.has_failed {
             self.has_failed = true;
@@ -212,7 +211,7 @@ impl<A> Host<A> {
     }
 
     /// Carries out all that the replica asks for, and what that leads to.
-    fn carry_out(&mut self, turn: &mut Turn<'_>, outside: &mut impl Outside) {
+    fn carry_out<A>(&mut self, turn: &mut Turn<'_, A>, outside: &mut impl Outside) {
         loop {
             self.replica.take_commands(&mut self.taken);
             self.commands.extend(self.taken.drain(..));
@@ -221,30 +220,36 @@ impl<A> Host<A> {
         }
     }
 
-    fn carry_out_one(&mut self, command: Command, turn: &mut Turn<'_>, outside: &mut impl Outside) {
+    fn carry_out_one<A>(
+        &mut self,
+        command: Command,
+        turn: &mut Turn<'_, A>,
+        outside: &mut impl Outside,
+    ) {
         match command {
             Command::Send { to, message, body } => {
                 self.send(to, &message, body.map(Body::new), outside);
             }
             Command::Append { batch, first, epoch } => {
-                assert_eq!(
-                    first,
-                    self.partition.next_offset(),
-                    "the replica counts what the log holds"
-                );
-                self.partition.append_records(batch.clone(), epoch);
+                let next = turn.partition.next_offset();
+                assert_eq!(first, next, "the replica counts what the log holds");
+                turn.partition.append_records(batch.clone(), epoch);
                 turn.pool.give_out(batch);
             }
             Command::Truncate { to } => self.begin_closing(Some(to), turn),
-            Command::Read { peer, from, bytes_max } => self.begin_read(peer, from, bytes_max),
-            Command::StartEpoch { epoch } => self.start_epoch(epoch, turn),
+            Command::Read { peer, from, bytes_max } => {
+                self.begin_read(peer, from, bytes_max, turn.partition);
+            }
+            Command::StartEpoch { epoch } => {
+                turn.partition.begin_epoch(turn.pool, epoch, turn.unix_ms);
+            }
             Command::Lead { epoch, start } => self.leads_at = Some((epoch, start)),
             Command::Follow { leader } => {
-                self.stop_leading();
+                self.stop_leading(turn.partition);
                 outside.ask(Ask::Follow { leader });
             }
             Command::Marks { quorum_accepted, high_watermark } => {
-                self.note_marks();
+                self.note_marks(turn.partition);
                 outside.ask(Ask::Marks { quorum_accepted, high_watermark });
             }
             Command::PersistEpoch(epoch) => outside.ask(Ask::PersistEpoch(epoch)),
@@ -279,20 +284,14 @@ impl<A> Host<A> {
         }
     }
 
-    /// The first record of an epoch says no more than that it begins.
-    fn start_epoch(&mut self, epoch: u64, turn: &mut Turn<'_>) {
-        self.partition.begin_epoch(turn.pool, epoch, turn.unix_ms);
-    }
-
-    fn stop_leading(&mut self) {
+    fn stop_leading<A>(&mut self, partition: &mut Partition<A>) {
         (self.is_leading, self.leads_at) = (false, None);
-        self.partition.abandon();
+        partition.abandon();
     }
 
-    fn note_marks(&mut self) {
-        let (accepted, flushed) = (self.replica.quorum_accepted(), self.replica.high_watermark());
-        if let Some(log) = self.partition.log_mut() {
-            log.note_quorum(QuorumMarks { accepted, flushed });
+    fn note_marks<A>(&self, partition: &mut Partition<A>) {
+        if let Some(log) = partition.log_mut() {
+            log.note_quorum(self.quorum_marks());
         }
     }
 

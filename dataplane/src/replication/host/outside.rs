@@ -6,13 +6,14 @@ use crate::ids::{NodeId, Offset};
 use crate::link::{Body, Unsent};
 use crate::log::reader::ReadError;
 use crate::log::record::Record;
+use crate::partition::Partition;
 use crate::replication::command::Refusal;
 use crate::replication::message::{CheckpointPart, CheckpointStart};
 use crate::time::Nanos;
 
-/// What a call has to work with.
+/// What a call has to work with. `A` is what somebody waits with for a record.
 #[derive(Debug)]
-pub struct Turn<'a> {
+pub struct Turn<'a, A> {
     /// The time.
     pub now: Nanos,
     /// The time of day, in milliseconds since 1970.
@@ -21,6 +22,8 @@ pub struct Turn<'a> {
     pub pool: &'a mut BatchPool,
     /// Its disk.
     pub disk: &'a mut Disk,
+    /// The partition with its log.
+    pub partition: &'a mut Partition<A>,
 }
 
 /// Around a host: links, the control plane, and the state that its records make.
@@ -35,7 +38,8 @@ pub trait Outside {
     /// Asks for something, or says what is new. It is done after the call that this is part of.
     fn ask(&mut self, ask: Ask);
 
-    /// The next record below the high watermark, each once: what all nodes agree on for ever.
+    /// The next record below the high watermark, each once: what all nodes agree on for ever. None comes from where this
+    /// node's own epoch begins on, until it follows again.
     fn apply(&mut self, record: &Record<'_>);
 }
 

@@ -7,6 +7,7 @@ use crate::ids::{NodeId, Offset};
 use crate::log::reader::{Next, Reader};
 use crate::log::record::{self, RecordSeed};
 use crate::log::writer::BATCH_BYTES_MAX;
+use crate::partition::Partition;
 
 /// Records applied in one turn, at most: others wait for theirs.
 const APPLY_MAX: usize = 4096;
@@ -83,9 +84,15 @@ impl PeerRead {
     }
 }
 
-impl<A> Host<A> {
-    pub(super) fn begin_read(&mut self, peer: NodeId, from: Offset, bytes_max: u32) {
-        let Some(log) = self.partition.log().filter(|_| self.state.is_open()) else { return };
+impl Host {
+    pub(super) fn begin_read<A>(
+        &mut self,
+        peer: NodeId,
+        from: Offset,
+        bytes_max: u32,
+        partition: &Partition<A>,
+    ) {
+        let Some(log) = partition.log().filter(|_| self.state.is_open()) else { return };
         let index = self.reads.iter().position(|read| read.peer == peer);
         let index = index.unwrap_or_else(|| {
             let tag = self.tag + 2 + self.reads.len() as u32;
@@ -102,7 +109,7 @@ impl<A> Host<A> {
     }
 
     /// Goes on with everything that is read. To be called at the end of a turn.
-    pub(super) fn read_on(&mut self, turn: &mut Turn<'_>, outside: &mut impl Outside) {
+    pub(super) fn read_on<A>(&mut self, turn: &mut Turn<'_, A>, outside: &mut impl Outside) {
         if !self.state.is_open() || self.has_failed {
             return;
         }
@@ -112,8 +119,8 @@ impl<A> Host<A> {
         }
     }
 
-    fn read_for_peer(&mut self, index: usize, turn: &mut Turn<'_>) {
-        let Some(log) = self.partition.log() else { return };
+    fn read_for_peer<A>(&mut self, index: usize, turn: &mut Turn<'_, A>) {
+        let Some(log) = turn.partition.log() else { return };
         let read = &mut self.reads[index];
         let mut progress = read.take(self.seed);
         if let Progress::Waits = progress
@@ -140,15 +147,17 @@ impl<A> Host<A> {
     }
 
     /// Hands out what is below the high watermark.
-    fn apply_on(&mut self, turn: &mut Turn<'_>, outside: &mut impl Outside) {
-        let Some(log) = self.partition.log() else { return };
-        let high_watermark = log.marks().high_watermark;
-        if high_watermark <= self.apply.next {
+    fn apply_on<A>(&mut self, turn: &mut Turn<'_, A>, outside: &mut impl Outside) {
+        let Some(log) = turn.partition.log() else { return };
+        let end = self.apply_end(log.marks().high_watermark);
+        if end <= self.apply.next {
             return;
         }
         let (tag, next) = (self.tag + 1, self.apply.next);
         let reader = self.apply.reader.get_or_insert_with(|| Reader::new(log, tag, next));
-        for _ in 0..APPLY_MAX {
+        let mut left = APPLY_MAX;
+        while left > 0 && self.apply.next < end {
+            left -= 1;
             match reader.next_record() {
                 Next::Record(record) => {
                     self.apply.next = Offset(record.head.offset.0 + 1);
@@ -164,9 +173,23 @@ impl<A> Host<A> {
         reader.ask(log, turn.disk);
     }
 
+    /// Where handing out ends: in front of an own epoch, whose records make the live state.
+    fn apply_end(&self, high_watermark: Offset) -> Offset {
+        match self.leads_at {
+            _ if self.is_leading => self.apply.next,
+            Some((_, start)) => high_watermark.min(start),
+            None => high_watermark,
+        }
+    }
+
     /// Something that was asked for to be read has ended: of the state (0), or for a node.
-    pub(super) fn on_read_event(&mut self, which: u32, event: DiskEvent, turn: &mut Turn<'_>) {
-        let Some(log) = self.partition.log() else { return };
+    pub(super) fn on_read_event<A>(
+        &mut self,
+        which: u32,
+        event: DiskEvent,
+        turn: &mut Turn<'_, A>,
+    ) {
+        let Some(log) = turn.partition.log() else { return };
         let reader = match which.checked_sub(1) {
             None => self.apply.reader.as_mut(),
             Some(index) => self.reads.get_mut(index as usize).map(|read| &mut read.reader),

@@ -14,6 +14,7 @@ use crate::log::segments::LogSetup;
 use crate::log::truncate::truncate;
 use crate::log::writer::Writer;
 use crate::message::{MessageHead, MessageMeter};
+use crate::partition::Partition;
 use crate::replication::replica::{Opened, Setup};
 use crate::replication::wire;
 use crate::routing::CoreSet;
@@ -67,7 +68,8 @@ impl Outside for Around {
 
 struct Node {
     id: NodeId,
-    host: Host<u64>,
+    host: Host,
+    partition: Partition<u64>,
     files: MemoryDisk,
     disk: Disk,
     pool: BatchPool,
@@ -87,12 +89,14 @@ impl Node {
             partition: OWNER.partition,
             members: (1..=members).map(NodeId).collect(),
             seed: OWNER.seed(),
+            record_bytes_max: 4096,
             window_bytes: 32 * 1024,
         };
         let writer = Writer::new(setup, recovered.log_end());
         Self {
             id: NodeId(id),
-            host: Host::new(replica, Opened::default(), writer, Offset(0)),
+            host: Host::new(replica, Opened::default(), Offset(0), HOST_TAGS),
+            partition: Partition::with_log(OWNER.partition, writer),
             files,
             disk: Disk::new(),
             pool: BatchPool::new(MessageMeter::leaked()),
@@ -105,15 +109,15 @@ impl Node {
     fn call<R>(
         &mut self,
         now: Nanos,
-        call: impl FnOnce(&mut Host<u64>, &mut Turn<'_>, &mut Around) -> R,
+        call: impl FnOnce(&mut Host, &mut Turn<'_, u64>, &mut Around) -> R,
     ) -> R {
-        let Self { host, pool, disk, around, .. } = self;
-        let mut turn = Turn { now, unix_ms: 1_800_000_000_000, pool, disk };
+        let Self { host, partition, pool, disk, around, .. } = self;
+        let mut turn = Turn { now, unix_ms: 1_800_000_000_000, pool, disk, partition };
         call(host, &mut turn, around)
     }
 
     fn commit(&mut self) {
-        let log = self.host.partition_mut();
+        let log = &mut self.partition;
         while let Some(mut batch) = log.take_committed() {
             while let Some(at) = batch.next_committed() {
                 self.acks.extend(batch.take_ack(at));
@@ -184,8 +188,8 @@ impl Node {
             payload: &payload,
         };
         let promise = Promise { level: Level::LocalDisk, quorum: true };
-        let Self { host, pool, .. } = self;
-        host.partition_mut().append(pool, &parts, promise, Some(number));
+        let Self { partition, pool, .. } = self;
+        partition.append(pool, &parts, promise, Some(number));
     }
 }
 
@@ -290,8 +294,8 @@ fn a_node_alone_is_its_own_majority() {
     assert!(cluster.nodes[0].host.is_leading());
     cluster.publish(1, 0..20, 100);
     assert_eq!(cluster.nodes[0].acks, (0..20).collect::<Vec<_>>());
-    assert_eq!(cluster.applied(1).len(), 21, "the record that begins the epoch, too");
-    assert!(cluster.applied(1).iter().all(|(_, epoch, _)| *epoch == 5));
+    assert_eq!(cluster.applied(1), [], "its own state is the live one");
+    assert_eq!(cluster.nodes[0].host.applied(), Offset(0));
 }
 
 #[test]
@@ -301,10 +305,11 @@ fn what_a_leader_takes_is_acknowledged_and_applied_everywhere() {
     assert!(cluster.nodes[1].host.is_leading());
     cluster.publish(2, 0..200, 700);
     assert_eq!(cluster.nodes[1].acks.len(), 200);
-    assert_eq!(cluster.applied(2).len(), 201);
-    assert_eq!(cluster.applied(1), cluster.applied(2));
-    assert_eq!(cluster.applied(3), cluster.applied(2));
-    let log = cluster.nodes[0].host.partition().log().unwrap();
+    assert_eq!(cluster.applied(2), []);
+    assert_eq!(cluster.applied(1).len(), 201, "the record that begins the epoch, too");
+    assert!(cluster.applied(1).iter().all(|(_, epoch, _)| *epoch == 7));
+    assert_eq!(cluster.applied(3), cluster.applied(1));
+    let log = cluster.nodes[0].partition.log().unwrap();
     assert!(log.segments().count() > 1, "it goes on over segments");
 }
 
@@ -332,7 +337,7 @@ fn who_was_away_gets_what_it_lacks_out_of_the_log() {
     for _ in 0..10 {
         cluster.run();
     }
-    assert_eq!(cluster.applied(3), cluster.applied(1));
+    assert_eq!(cluster.applied(3), cluster.applied(2));
     assert_eq!(cluster.applied(3).len(), 301);
 }
 
@@ -352,7 +357,8 @@ fn what_no_majority_has_is_cut_off_when_another_leads() {
     }
     assert_eq!(cluster.nodes[0].around.log, ["leads in 7", "truncated to 11"]);
     assert!(!cluster.nodes[0].host.is_leading());
-    assert_eq!(cluster.applied(1), cluster.applied(2));
-    assert_eq!(cluster.applied(1).len(), 22);
+    assert_eq!(cluster.applied(1), cluster.applied(3));
+    assert_eq!(cluster.applied(1).len(), 22, "from where its own leadership began, too");
+    assert_eq!(cluster.applied(2), &cluster.applied(1)[..11], "up to its own epoch");
     assert_eq!(cluster.nodes[0].acks.len(), 10, "what was cut off was never acknowledged");
 }
