@@ -53,6 +53,11 @@ const QUEUE_BATCHES_MAX: usize = 8192;
 /// A full log takes records of state as long as its segment has this much room.
 const STATE_RESERVE_BYTES: u64 = 64 * 1024;
 
+/// Bytes of records of the longest batch that a log takes, by its longest record.
+pub(crate) fn batch_bytes_max(record_bytes_max: u64) -> u64 {
+    record_bytes_max.max(BATCH_BYTES_MAX)
+}
+
 /// Whether an append is taken.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Admission {
@@ -416,7 +421,7 @@ impl Writer {
         let queued = Queued { batch, first, epoch };
         self.progress.accept(first, queued.end());
         let body_bytes = u64::from(queued.batch.body_bytes());
-        let bytes_max = self.segments.setup().record_bytes_max.max(BATCH_BYTES_MAX);
+        let bytes_max = batch_bytes_max(self.segments.setup().record_bytes_max);
         assert!(body_bytes <= bytes_max, "a batch of {body_bytes} bytes may fit no segment");
         self.queue_bytes += queued.bytes();
         self.awaited += usize::from(queued.is_awaited());

@@ -131,6 +131,13 @@ pub enum Refusal {
     Records,
     /// More came than there was credit for.
     Credit,
+    /// Records came that are longer than this log takes.
+    TooLong {
+        /// Bytes that came in one piece.
+        bytes: u64,
+        /// Bytes that are taken.
+        bytes_max: u64,
+    },
     /// Records were to be given up that a quorum holds.
     BelowHighWatermark {
         /// From where on.
@@ -161,6 +168,11 @@ impl fmt::Display for Refusal {
             Self::Protocol(what) => f.write_str(what),
             Self::Records => f.write_str("records that came are damaged, or are none of this log"),
             Self::Credit => f.write_str("more records came than there was credit for"),
+            Self::TooLong { bytes, bytes_max } => write!(
+                f,
+                "{bytes} bytes of records came, and this node takes {bytes_max} at a time: give all nodes the \
+                 same mqtt.max_packet_size and the like"
+            ),
             Self::BelowHighWatermark { to, high_watermark } => write!(
                 f,
                 "records from offset {} on were to be given up, and a quorum holds them up to {}",

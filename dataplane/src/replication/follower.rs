@@ -6,6 +6,7 @@ use super::replica::{READ_BYTES_MAX, Replica, Role};
 use crate::batch::{Batch, BatchPool};
 use crate::ids::{NodeId, Offset};
 use crate::log::record::{Records, checksum};
+use crate::log::writer::batch_bytes_max;
 use std::collections::VecDeque;
 use triomphe::Arc;
 
@@ -215,8 +216,8 @@ impl Replica {
             if !self.room.takes(body.len() as u64) {
                 return self.refuse(from, Refusal::Credit);
             }
-            if !self.accept(&append.run, body, pool) {
-                return self.refuse(from, Refusal::Records);
+            if let Err(why) = self.accept(&append.run, body, pool) {
+                return self.refuse(from, why);
             }
         }
         let Some(follower) = self.follower() else { return };
@@ -227,21 +228,32 @@ impl Replica {
     }
 
     /// Copies records that follow the end of the log, checks the copy, and hands it to the log.
-    /// Whether they are good.
-    pub(super) fn accept(&mut self, run: &Run, body: &[u8], pool: &mut BatchPool) -> bool {
+    ///
+    /// # Errors
+    /// They are none of this log, or too long for it.
+    pub(super) fn accept(
+        &mut self,
+        run: &Run,
+        body: &[u8],
+        pool: &mut BatchPool,
+    ) -> Result<(), Refusal> {
+        let (bytes, bytes_max) = (body.len() as u64, batch_bytes_max(self.setup.record_bytes_max));
+        if bytes > bytes_max {
+            return Err(Refusal::TooLong { bytes, bytes_max });
+        }
         if run.epoch > self.epoch {
-            return false;
+            return Err(Refusal::Records);
         }
         let batch = pool.copy_records(body, run.records);
         if !self.are_good(run, &batch) {
             pool.give_out(batch);
-            return false;
+            return Err(Refusal::Records);
         }
         self.room.push(run.end(), body.len() as u64);
         self.log.epochs.push(run.epoch, run.base);
         self.log.next = run.end();
         self.commands.push(Command::Append { batch, first: run.base, epoch: run.epoch });
-        true
+        Ok(())
     }
 
     fn are_good(&self, run: &Run, batch: &Batch) -> bool {
@@ -436,5 +448,41 @@ impl Replica {
             follower.report_to = follower.report_to.or(follower.leader);
         }
         self.try_report();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::PartitionId;
+    use crate::log::format::DirectoryId;
+    use crate::log::record::RecordSeed;
+    use crate::message::MessageMeter;
+    use crate::replication::message::{Envelope, Run};
+    use crate::replication::replica::{Opened, Setup};
+
+    #[test]
+    fn longer_records_than_the_log_takes_are_refused() {
+        let setup = Setup {
+            node: NodeId(1),
+            partition: PartitionId(0),
+            members: vec![NodeId(1), NodeId(2)],
+            seed: RecordSeed::new(&DirectoryId([1; 16]), PartitionId(0)),
+            record_bytes_max: 100_000,
+            window_bytes: 1 << 20,
+        };
+        let mut replica = Replica::new(setup, Opened { epoch: 5, ..Opened::default() });
+        let run = Run { records: 1, body_bytes: 100_001, epoch: 5, ..Run::default() };
+        let message = Message::Append(Append { run, ..Append::default() });
+        let envelope = Envelope { partition: PartitionId(0), epoch: 5, message };
+        let mut pool = BatchPool::new(MessageMeter::leaked());
+        replica.on_message(NodeId(2), &envelope, &vec![0; 100_001], &mut pool);
+        let mut commands = Vec::new();
+        replica.take_commands(&mut commands);
+        let why = Refusal::TooLong { bytes: 100_001, bytes_max: 100_000 };
+        let is_refused = |c: &Command| matches!(c, Command::Refuse { peer: Some(NodeId(2)), why: w } if *w == why);
+        assert!(commands.iter().any(is_refused), "{commands:?}");
+        assert!(why.to_string().contains("mqtt.max_packet_size"));
+        assert_eq!(replica.next_offset(), Offset(0));
     }
 }

@@ -58,6 +58,8 @@ pub struct Setup {
     pub members: Vec<NodeId>,
     /// What the checksums of its records begin with.
     pub seed: RecordSeed,
+    /// Bytes of the longest record that its log takes. A leader that sends longer ones is refused.
+    pub record_bytes_max: u64,
     /// Bytes of records that a follower takes before they are flushed, and so the most that its
     /// leader has in flight to it. A single record may be longer.
     pub window_bytes: u64,

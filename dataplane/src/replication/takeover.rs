@@ -184,8 +184,8 @@ impl Replica {
         let follows = self.log.epoch_before(next) == Some(run.previous_epoch);
         if !follows || run.epoch >= self.epoch || end < run.end() {
             self.refuse(from, Refusal::Protocol("records that were fetched do not follow"));
-        } else if !self.accept(run, body, pool) {
-            self.refuse(from, Refusal::Records);
+        } else if let Err(why) = self.accept(run, body, pool) {
+            self.refuse(from, why);
         } else {
             self.fetch_more();
         }

@@ -97,8 +97,14 @@ impl Node {
             epochs: self.epochs(),
             damage: self.damage,
         };
-        let setup =
-            Setup { node: self.id, partition: PARTITION, members, seed: seed(), window_bytes: 600 };
+        let setup = Setup {
+            node: self.id,
+            partition: PARTITION,
+            members,
+            seed: seed(),
+            record_bytes_max: 600,
+            window_bytes: 600,
+        };
         let replica = Replica::new(setup, opened);
         self.high_watermark = replica.high_watermark().0;
         self.checked = self.start;
