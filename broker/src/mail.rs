@@ -7,6 +7,7 @@ use crate::admin::Ask;
 use crate::durable::Place;
 use crate::groups::{Errand, GroupId, GroupKey, Member, MemberKey, Seq};
 use crate::replay::mail::ReplayMail;
+use crate::replicated::control_mail::ToCore;
 use crate::session::SessionId;
 use crate::websocket;
 use ringlane_dataplane::ids::{ListenerId, Offset, PartitionId};
@@ -218,6 +219,8 @@ pub enum ControlMail {
     Drain,
     /// An operator wants to know or to delete something.
     Ask(Ask),
+    /// About the cluster that this node is part of.
+    Cluster(Box<ToCore>),
 }
 
 /// A connection on its way from the core that accepted it to the one that owns its client.

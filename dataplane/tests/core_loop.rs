@@ -11,8 +11,13 @@ use std::sync::Arc;
 use std::time::Duration;
 use support::{FakeDriver, FakeService, Shared, Step, World, steps};
 
-const LIMITS: TurnLimits =
-    TurnLimits { net_events_max: 3, mails_max_per_peer: 2, disk_events_max: 2, timers_max: 4 };
+const LIMITS: TurnLimits = TurnLimits {
+    net_events_max: 3,
+    link_events_max: 3,
+    mails_max_per_peer: 2,
+    disk_events_max: 2,
+    timers_max: 4,
+};
 
 /// A core with peers and everything around it.
 struct Bench {
@@ -88,8 +93,10 @@ fn a_turn_has_its_order() {
     bench.world.borrow_mut().commands.push(3);
     bench.turn();
     bench.world.borrow_mut().arriving.push_back(b"x".to_vec());
+    bench.world.borrow_mut().linked.push_back(b"y".to_vec());
     bench.world.borrow_mut().outgoing.push((CoreId(1), 5));
     bench.world.borrow_mut().commands.push(4);
+    bench.world.borrow_mut().revokes = true;
     bench.mail(1, &[9]);
     assert!(bench.peers[0].prepare_sleep());
     assert_eq!(
@@ -97,11 +104,13 @@ fn a_turn_has_its_order() {
         [
             Step::Poll(Wait::Poll),
             Step::Net(b"x".to_vec(), Nanos(0)),
+            Step::Link(b"y".to_vec(), Nanos(0)),
             Step::Mail(CoreId(1), 9),
             Step::Disk(3, Nanos(0)),
             Step::Timer(7, Nanos(0)),
             Step::EndTurn,
             Step::Submit,
+            Step::CarryOut,
             Step::Apply,
             Step::Wake(CoreId(1)),
         ]
@@ -123,6 +132,7 @@ fn an_awake_peer_gets_its_mail_without_a_wake_up() {
 fn every_phase_is_bounded() {
     let mut bench = bench(Idle::Park, 1);
     bench.world.borrow_mut().arriving.extend((0..10).map(|n| vec![n]));
+    bench.world.borrow_mut().linked.extend((0..8).map(|n| vec![n]));
     bench.world.borrow_mut().timers.extend((0..10).map(|key| (Nanos(0), key)));
     bench.world.borrow_mut().commands.extend(0..7);
     bench.mail(1, &[0, 1, 2, 3, 4]);
@@ -133,6 +143,7 @@ fn every_phase_is_bounded() {
         let steps = bench.turn();
         let count = |wanted: fn(&Step) -> bool| steps.iter().filter(|step| wanted(step)).count();
         assert!(count(|step| matches!(step, Step::Net(..))) <= LIMITS.net_events_max);
+        assert!(count(|step| matches!(step, Step::Link(..))) <= LIMITS.link_events_max);
         assert!(count(|step| matches!(step, Step::Mail(..))) <= LIMITS.mails_max_per_peer);
         assert!(count(|step| matches!(step, Step::Disk(..))) <= LIMITS.disk_events_max);
         assert!(count(|step| matches!(step, Step::Timer(..))) <= LIMITS.timers_max);
@@ -145,6 +156,7 @@ fn every_phase_is_bounded() {
     }
     assert_eq!(timers, 10);
     assert_eq!(bench.stats.net_events.get(), 10);
+    assert_eq!(bench.stats.link_events.get(), 8);
     assert_eq!(bench.stats.mails_received.get(), 5);
     assert_eq!(bench.stats.timers_fired.get(), 10);
     assert_eq!(bench.stats.disk_events.get(), 7);

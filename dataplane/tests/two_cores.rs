@@ -3,6 +3,7 @@
 
 use ringlane_dataplane::disk::{Disk, DiskEvent, FileDriver};
 use ringlane_dataplane::ids::CoreId;
+use ringlane_dataplane::link::{LinkCounters, LinkDriver, LinkEvent, Links};
 use ringlane_dataplane::net::{Driver, DriverCounters, NetEvent, Sockets, Wait};
 use ringlane_dataplane::runtime::{
     After, CoreLoop, CoreStats, Endpoint, Idle, Mesh, Service, Turn, TurnLimits,
@@ -82,6 +83,26 @@ impl FileDriver for BellDriver {
 
     fn in_flight(&self) -> usize {
         0
+    }
+}
+
+/// These are cores of one node.
+impl LinkDriver for BellDriver {
+    fn carry_out(&mut self, links: &mut Links) {
+        assert!(!links.has_work(), "nobody asks for a link");
+    }
+
+    fn deliver(
+        &mut self,
+        _links: &mut Links,
+        _events_max: usize,
+        _on_event: &mut dyn FnMut(&mut Links, LinkEvent<'_>),
+    ) -> usize {
+        0
+    }
+
+    fn link_counters(&self) -> LinkCounters {
+        LinkCounters::default()
     }
 }
 

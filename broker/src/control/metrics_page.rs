@@ -13,7 +13,7 @@ pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8"
 type Loop = (&'static str, &'static str, fn(&CoreStats) -> &Counter);
 
 /// The counters of a core's loop.
-const LOOP: [Loop; 10] = [
+const LOOP: [Loop; 11] = [
     ("core_turns_total", "Turns of the core's loop.", |stats| &stats.turns),
     ("core_busy_turns_total", "Turns in which anything happened.", |stats| &stats.busy_turns),
     ("core_parks_total", "Times that the core slept.", |stats| &stats.parks),
@@ -27,6 +27,7 @@ const LOOP: [Loop; 10] = [
         |stats| &stats.disk_events,
     ),
     ("core_net_events_total", "Events of the socket driver.", |stats| &stats.net_events),
+    ("core_link_events_total", "Events of links to other nodes.", |stats| &stats.link_events),
     (
         "core_long_turn_sleeps_total",
         "Times that a core slept within turns that took 5 ms and longer.",

@@ -57,7 +57,7 @@ mod tests {
                 Mail::Control(mail) => match *mail {
                     ControlMail::Publish { payload, .. } => numbers.extend(payload),
                     ControlMail::Drain => numbers.push(0),
-                    ControlMail::Ask(_) => panic!("nothing was asked"),
+                    ControlMail::Ask(_) | ControlMail::Cluster(_) => panic!("nothing was asked"),
                 },
                 other => panic!("{other:?}"),
             }

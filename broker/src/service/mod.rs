@@ -39,6 +39,7 @@ use crate::groups::GroupStore;
 use crate::mail::{ControlMail, Mail};
 use crate::metrics::CoreMetrics;
 use crate::replay::{Pace, Readings, Replays, Room};
+use crate::replicated::setup::ClusterSetup;
 use crate::retained::RetainedTasks;
 use crate::session::{SessionId, SessionStore};
 use ringlane_dataplane::batch::BatchPool;
@@ -97,6 +98,8 @@ pub struct CoreSetup {
     pub logs: Vec<Writer>,
     /// What those logs say; none if nothing is logged.
     pub state: Option<RestoredState>,
+    /// What a core of a cluster needs besides; none on a node by itself.
+    pub cluster: Option<ClusterSetup>,
 }
 
 /// What a core takes over from before the start.
@@ -324,6 +327,8 @@ impl Broker {
             }
             ControlMail::Drain => self.begin_drain(turn),
             ControlMail::Ask(ask) => self.on_ask(turn, ask),
+            // A node by itself has no cluster to hear of.
+            ControlMail::Cluster(_) => {}
         }
     }
 

@@ -3,6 +3,7 @@
 use crate::metrics::CoreMetrics;
 use ringlane_dataplane::disk::{Disk, DiskEvent, FileDriver};
 use ringlane_dataplane::ids::CoreId;
+use ringlane_dataplane::link::{LinkCounters, LinkDriver, LinkEvent, Links};
 use ringlane_dataplane::net::{Driver, DriverCounters, NetEvent, Sockets, Wait};
 use ringlane_dataplane::runtime::ThreadUsage;
 use ringlane_dataplane::time::Nanos;
@@ -102,5 +103,24 @@ impl<D: FileDriver> FileDriver for MeteredDriver<D> {
 
     fn in_flight(&self) -> usize {
         self.driver.in_flight()
+    }
+}
+
+impl<D: LinkDriver> LinkDriver for MeteredDriver<D> {
+    fn carry_out(&mut self, links: &mut Links) {
+        self.driver.carry_out(links);
+    }
+
+    fn deliver(
+        &mut self,
+        links: &mut Links,
+        events_max: usize,
+        on_event: &mut dyn FnMut(&mut Links, LinkEvent<'_>),
+    ) -> usize {
+        self.driver.deliver(links, events_max, on_event)
+    }
+
+    fn link_counters(&self) -> LinkCounters {
+        self.driver.link_counters()
     }
 }

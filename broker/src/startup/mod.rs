@@ -358,6 +358,7 @@ fn setups(
                 clock: clock.clone(),
                 logs: Vec::new(),
                 state: None,
+                cluster: None,
             })
         })
         .collect()

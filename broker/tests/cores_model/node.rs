@@ -8,6 +8,7 @@ use ringlane::metrics::CoreMetrics;
 use ringlane::service::{Broker, CoreSetup, ListenerKind, Timer};
 use ringlane_dataplane::disk::Disk;
 use ringlane_dataplane::ids::{ConnectionId, CoreId, ListenerId};
+use ringlane_dataplane::link::Links;
 use ringlane_dataplane::net::{Close, Closure, NetEvent, SocketCommand, Sockets};
 use ringlane_dataplane::routing::Placement;
 use ringlane_dataplane::runtime::{Endpoint, Mesh, Service, TimerWheel, Turn};
@@ -36,6 +37,7 @@ struct Core {
     disk: Disk,
     timers: TimerWheel<Timer>,
     endpoint: Endpoint<Mail>,
+    links: Links,
     wires: HashMap<ConnectionId, usize>,
     paused: Vec<ConnectionId>,
     pub(crate) metrics: Arc<CoreMetrics>,
@@ -81,6 +83,7 @@ impl Node {
                     clock: WallClock::default(),
                     logs: Vec::new(),
                     state: None,
+                    cluster: None,
                 };
                 Core {
                     broker: Broker::new(setup, now),
@@ -88,6 +91,7 @@ impl Node {
                     disk: Disk::new(),
                     timers: TimerWheel::new(now),
                     endpoint,
+                    links: Links::new(0),
                     wires: HashMap::new(),
                     paused: Vec::new(),
                     metrics,
@@ -169,8 +173,8 @@ impl Core {
         now: Nanos,
         act: impl FnOnce(&mut Broker, &mut Turn<'_, Mail, Timer>) -> R,
     ) -> R {
-        let Self { broker, sockets, disk, timers, endpoint, .. } = self;
-        act(broker, &mut Turn { now, sockets, disk, timers, mesh: endpoint })
+        let Self { broker, sockets, disk, timers, endpoint, links, .. } = self;
+        act(broker, &mut Turn { now, sockets, disk, timers, mesh: endpoint, links })
     }
 
     fn on_net(&mut self, now: Nanos, event: NetEvent<'_>) {

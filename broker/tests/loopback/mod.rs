@@ -11,6 +11,7 @@ use ringlane::service::{Broker, CoreSetup, ListenerKind, RestoredState, Timer};
 use ringlane_dataplane::disk::memory::MemoryDisk;
 use ringlane_dataplane::disk::{Disk, DiskCommand, DiskDone, DiskEvent, FileDriver};
 use ringlane_dataplane::ids::{ConnectionId, CoreId, ListenerId, PartitionId};
+use ringlane_dataplane::link::Links;
 use ringlane_dataplane::log::format::DirectoryId;
 use ringlane_dataplane::log::segments::{LogEnd, LogSetup};
 use ringlane_dataplane::log::writer::Writer;
@@ -63,6 +64,7 @@ pub struct Loopback {
     pub idle: bool,
     timers: TimerWheel<Timer>,
     endpoint: Endpoint<Mail>,
+    links: Links,
     dirty: Vec<ConnectionId>,
     commands: Vec<ringlane_dataplane::net::SocketCommand>,
     pub now: Nanos,
@@ -116,6 +118,7 @@ impl Loopback {
             clock: WallClock::default(),
             logs,
             state,
+            cluster: None,
         };
         Self {
             broker: Broker::new(setup, now),
@@ -127,6 +130,7 @@ impl Loopback {
             idle: false,
             timers: TimerWheel::new(now),
             endpoint,
+            links: Links::new(0),
             dirty: Vec::new(),
             commands: Vec::new(),
             now,
@@ -227,8 +231,8 @@ impl Loopback {
 
     /// The end of a turn: everything is sent at once.
     pub fn end_turn(&mut self) {
-        let Self { broker, sockets, disk, timers, endpoint, now, .. } = self;
-        let mut turn = Turn { now: *now, sockets, disk, timers, mesh: endpoint };
+        let Self { broker, sockets, disk, timers, endpoint, links, now, .. } = self;
+        let mut turn = Turn { now: *now, sockets, disk, timers, mesh: endpoint, links };
         let after = broker.end_turn(&mut turn);
         self.stopped |= after == After::Stop;
         self.idle = after == After::Idle;
@@ -259,8 +263,11 @@ impl Loopback {
         self.files.complete(&mut self.disk, 64, &mut |_, event| events.push(event));
         let count = events.len();
         for event in events {
-            let Self { broker, sockets, disk, timers, endpoint, now, .. } = self;
-            broker.on_disk(&mut Turn { now: *now, sockets, disk, timers, mesh: endpoint }, event);
+            let Self { broker, sockets, disk, timers, endpoint, links, now, .. } = self;
+            broker.on_disk(
+                &mut Turn { now: *now, sockets, disk, timers, mesh: endpoint, links },
+                event,
+            );
         }
         self.end_turn();
         count
@@ -268,8 +275,8 @@ impl Loopback {
 
     /// The broker is told to end, as by SIGTERM.
     pub fn drain(&mut self) {
-        let Self { broker, sockets, disk, timers, endpoint, now, .. } = self;
-        let mut turn = Turn { now: *now, sockets, disk, timers, mesh: endpoint };
+        let Self { broker, sockets, disk, timers, endpoint, links, now, .. } = self;
+        let mut turn = Turn { now: *now, sockets, disk, timers, mesh: endpoint, links };
         broker.on_mail(&mut turn, CoreId(1), Mail::Control(Box::new(ControlMail::Drain)));
         self.end_turn();
     }
@@ -284,8 +291,11 @@ impl Loopback {
             self.answers.push(DiskEvent { token, result: Ok(DiskDone::Done) });
         }
         while let Some(event) = self.answers.pop() {
-            let Self { broker, sockets, disk, timers, endpoint, now, .. } = self;
-            broker.on_disk(&mut Turn { now: *now, sockets, disk, timers, mesh: endpoint }, event);
+            let Self { broker, sockets, disk, timers, endpoint, links, now, .. } = self;
+            broker.on_disk(
+                &mut Turn { now: *now, sockets, disk, timers, mesh: endpoint, links },
+                event,
+            );
         }
         self.end_turn();
     }
@@ -326,9 +336,9 @@ impl Loopback {
             let mut fired = Vec::new();
             while self.timers.expire(self.now, 64, &mut fired) {}
             for timer in fired {
-                let Self { broker, sockets, disk, timers, endpoint, now, .. } = self;
+                let Self { broker, sockets, disk, timers, endpoint, links, now, .. } = self;
                 broker.on_timer(
-                    &mut Turn { now: *now, sockets, disk, timers, mesh: endpoint },
+                    &mut Turn { now: *now, sockets, disk, timers, mesh: endpoint, links },
                     timer,
                 );
             }
@@ -337,8 +347,8 @@ impl Loopback {
     }
 
     fn net(&mut self, event: NetEvent<'_>) {
-        let Self { broker, sockets, disk, timers, endpoint, now, .. } = self;
-        broker.on_net(&mut Turn { now: *now, sockets, disk, timers, mesh: endpoint }, event);
+        let Self { broker, sockets, disk, timers, endpoint, links, now, .. } = self;
+        broker.on_net(&mut Turn { now: *now, sockets, disk, timers, mesh: endpoint, links }, event);
     }
 }
 

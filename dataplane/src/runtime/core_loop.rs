@@ -1,5 +1,5 @@
-//! The turn of a core: clock, sockets, mails, files, timers, the service's end of turn, what it asks
-//! of the disk, sends, wake-ups.
+//! The turn of a core: clock, sockets, links, mails, files, timers, the service's end of turn, what it asks
+//! of the disk, messages on links, sends, wake-ups.
 //!
 //! Every phase is bounded by [`TurnLimits`], so that no source of work starves another. The core
 //! sleeps only after a turn in which nothing happened, and only between
@@ -13,6 +13,7 @@ use super::stats::CoreStats;
 use super::timer::TimerWheel;
 use crate::disk::{Disk, FileDriver};
 use crate::ids::CoreId;
+use crate::link::{LinkDriver, Links};
 use crate::net::{Driver, Sockets, Wait};
 use crate::time::Nanos;
 use core::time::Duration;
@@ -24,6 +25,8 @@ use std::sync::Arc;
 pub struct TurnLimits {
     /// Socket events.
     pub net_events_max: usize,
+    /// Events of links.
+    pub link_events_max: usize,
     /// Mails from each peer.
     pub mails_max_per_peer: usize,
     /// Commands to the disk that ended.
@@ -34,16 +37,23 @@ pub struct TurnLimits {
 
 impl Default for TurnLimits {
     fn default() -> Self {
-        Self { net_events_max: 256, mails_max_per_peer: 256, disk_events_max: 256, timers_max: 256 }
+        Self {
+            net_events_max: 256,
+            link_events_max: 256,
+            mails_max_per_peer: 256,
+            disk_events_max: 256,
+            timers_max: 256,
+        }
     }
 }
 
 /// One core: a driver below, a service above, and what lies between them.
 #[derive(Debug)]
-pub struct CoreLoop<D: Driver + FileDriver, S: Service> {
+pub struct CoreLoop<D: Driver + FileDriver + LinkDriver, S: Service> {
     driver: D,
     service: S,
     sockets: Sockets,
+    links: Links,
     disk: Disk,
     timers: TimerWheel<S::Timer>,
     endpoint: Endpoint<S::Mail>,
@@ -63,7 +73,7 @@ pub struct CoreLoop<D: Driver + FileDriver, S: Service> {
     long_turns: LongTurns,
 }
 
-impl<D: Driver + FileDriver, S: Service> CoreLoop<D, S> {
+impl<D: Driver + FileDriver + LinkDriver, S: Service> CoreLoop<D, S> {
     /// A core that has not turned yet. Its first turn does not wait.
     pub fn new(
         driver: D,
@@ -80,6 +90,7 @@ impl<D: Driver + FileDriver, S: Service> CoreLoop<D, S> {
             driver,
             service,
             sockets,
+            links: Links::new(0),
             disk: Disk::new(),
             timers,
             endpoint,
@@ -93,6 +104,13 @@ impl<D: Driver + FileDriver, S: Service> CoreLoop<D, S> {
             worked_since: now,
             long_turns: LongTurns::default(),
         }
+    }
+
+    /// The same with these links, on which nothing has happened yet; without them, as on a node by
+    /// itself, none of them takes more than one message at a time.
+    #[must_use]
+    pub fn with_links(self, links: Links) -> Self {
+        Self { links, ..self }
     }
 
     /// The service, for those who drive turns one by one.
@@ -130,18 +148,21 @@ impl<D: Driver + FileDriver, S: Service> CoreLoop<D, S> {
             events == 0 || now == started || self.sockets.now() != started,
             "the driver waited and did not call Sockets::set_now before its events"
         );
+        let links = self.take_link_events(now);
         let mails = self.take_mails(now);
         let files = self.take_disk_events(now);
         let (timers, timers_left) = self.fire_timers(now);
         let after = self.end_turn(now);
         self.driver.submit(&mut self.disk);
+        self.driver.carry_out(&mut self.links);
         self.driver.apply(&mut self.sockets, now);
         self.publish();
         let has_left = matches!(after, After::MoreWork | After::Stop);
-        let busy = events + mails + files + timers > 0 || timers_left || has_left;
+        let busy = events + links + mails + files + timers > 0 || timers_left || has_left;
         self.awake_until = if let After::Soon(until) = after { until } else { Nanos(0) };
         self.idle_since = if busy { None } else { self.idle_since.or(Some(now)) };
         self.stats.net_events.add(events as u64);
+        self.stats.link_events.add(links as u64);
         self.stats.mails_received.add(mails as u64);
         self.stats.disk_events.add(files as u64);
         self.stats.timers_fired.add(timers as u64);
@@ -180,12 +201,20 @@ impl<D: Driver + FileDriver, S: Service> CoreLoop<D, S> {
 
     /// Submits, waits if told to, and hands events to the service.
     fn poll(&mut self, started: Nanos, sleep_until: Option<Nanos>) -> io::Result<usize> {
-        let Self { driver, service, sockets, disk, timers, endpoint, limits, .. } = self;
+        let Self { driver, service, sockets, links, disk, timers, endpoint, limits, .. } = self;
         let wait = sleep_until.map_or(Wait::Poll, Wait::Until);
         sockets.set_now(started);
         driver.poll(sockets, wait, limits.net_events_max, &mut |sockets, event| {
             let now = sockets.now();
-            service.on_net(&mut Turn { now, sockets, disk, timers, mesh: endpoint }, event);
+            service.on_net(&mut Turn { now, sockets, disk, timers, mesh: endpoint, links }, event);
+        })
+    }
+
+    /// Hands what happened to links to the service.
+    fn take_link_events(&mut self, now: Nanos) -> usize {
+        let Self { driver, service, sockets, links, disk, timers, endpoint, limits, .. } = self;
+        driver.deliver(links, limits.link_events_max, &mut |links, event| {
+            service.on_link(&mut Turn { now, sockets, disk, timers, mesh: endpoint, links }, event);
         })
     }
 
@@ -207,9 +236,9 @@ impl<D: Driver + FileDriver, S: Service> CoreLoop<D, S> {
     /// Hands mails to the service: a bounded number from each peer, starting with another
     /// one each turn so that none is always the last.
     fn take_mails(&mut self, now: Nanos) -> usize {
-        let Self { service, sockets, disk, timers, endpoint, limits, .. } = self;
+        let Self { service, sockets, links, disk, timers, endpoint, limits, .. } = self;
         let peers = endpoint.endpoints();
-        let mut turn = Turn { now, sockets, disk, timers, mesh: endpoint };
+        let mut turn = Turn { now, sockets, disk, timers, mesh: endpoint, links };
         let mut taken = 0;
         for peer in (self.first_peer..peers).chain(0..self.first_peer) {
             let from = CoreId(peer as u16);
@@ -225,17 +254,17 @@ impl<D: Driver + FileDriver, S: Service> CoreLoop<D, S> {
 
     /// Hands what came of commands to the disk to the service.
     fn take_disk_events(&mut self, now: Nanos) -> usize {
-        let Self { driver, service, sockets, disk, timers, endpoint, limits, .. } = self;
+        let Self { driver, service, sockets, links, disk, timers, endpoint, limits, .. } = self;
         driver.complete(disk, limits.disk_events_max, &mut |disk, event| {
-            service.on_disk(&mut Turn { now, sockets, disk, timers, mesh: endpoint }, event);
+            service.on_disk(&mut Turn { now, sockets, disk, timers, mesh: endpoint, links }, event);
         })
     }
 
     /// Fires timers one by one, so that a handler can still cancel the next one. Returns how many
     /// fired, and whether some are left.
     fn fire_timers(&mut self, now: Nanos) -> (usize, bool) {
-        let Self { service, sockets, disk, timers, endpoint, limits, fired, .. } = self;
-        let mut turn = Turn { now, sockets, disk, timers, mesh: endpoint };
+        let Self { service, sockets, links, disk, timers, endpoint, limits, fired, .. } = self;
+        let mut turn = Turn { now, sockets, disk, timers, mesh: endpoint, links };
         let mut count = 0;
         for _ in 0..limits.timers_max {
             let more = turn.timers.expire(now, 1, fired);
@@ -250,8 +279,8 @@ impl<D: Driver + FileDriver, S: Service> CoreLoop<D, S> {
     }
 
     fn end_turn(&mut self, now: Nanos) -> After {
-        let Self { service, sockets, disk, timers, endpoint, .. } = self;
-        service.end_turn(&mut Turn { now, sockets, disk, timers, mesh: endpoint })
+        let Self { service, sockets, links, disk, timers, endpoint, .. } = self;
+        service.end_turn(&mut Turn { now, sockets, disk, timers, mesh: endpoint, links })
     }
 
     /// Shows the peers their mails and wakes those that sleep.

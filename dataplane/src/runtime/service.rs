@@ -4,6 +4,7 @@ use super::mesh::Endpoint;
 use super::timer::TimerWheel;
 use crate::disk::{Disk, DiskEvent};
 use crate::ids::CoreId;
+use crate::link::{LinkEvent, Links};
 use crate::net::{NetEvent, Sockets};
 use crate::time::Nanos;
 
@@ -20,6 +21,8 @@ pub struct Turn<'a, M, K: Copy> {
     pub timers: &'a mut TimerWheel<K>,
     /// The mailboxes to the other cores.
     pub mesh: &'a mut Endpoint<M>,
+    /// The links of this core to cores of other nodes.
+    pub links: &'a mut Links,
 }
 
 /// What the core does after a turn.
@@ -45,6 +48,9 @@ pub trait Service {
 
     /// Something happened to a connection.
     fn on_net(&mut self, turn: &mut Turn<'_, Self::Mail, Self::Timer>, event: NetEvent<'_>);
+
+    /// Something happened to a link. A node by itself has none.
+    fn on_link(&mut self, _turn: &mut Turn<'_, Self::Mail, Self::Timer>, _event: LinkEvent<'_>) {}
 
     /// A mail arrived.
     fn on_mail(

@@ -104,6 +104,8 @@ pub struct CoreStats {
     pub disk_events: Counter,
     /// Events that the socket driver reported.
     pub net_events: Counter,
+    /// Events of links to other nodes.
+    pub link_events: Counter,
     /// Nanoseconds of busy turns, waiting excluded.
     pub busy_ns: Counter,
     /// Nanoseconds of turns in which nothing happened, and of waiting.

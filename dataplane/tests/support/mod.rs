@@ -5,6 +5,7 @@ use ringlane_dataplane::disk::{
     Disk, DiskCommand, DiskError, DiskEvent, DiskToken, FileDriver, FileId,
 };
 use ringlane_dataplane::ids::{ConnectionId, CoreId};
+use ringlane_dataplane::link::{LinkCommand, LinkCounters, LinkDriver, LinkEvent, LinkId, Links};
 use ringlane_dataplane::net::{Driver, DriverCounters, NetEvent, Sockets, Wait};
 use ringlane_dataplane::runtime::{After, Service, Turn};
 use ringlane_dataplane::time::Nanos;
@@ -20,6 +21,8 @@ pub(crate) enum Step {
     Poll(Wait),
     /// The service got bytes, at this time.
     Net(Vec<u8>, Nanos),
+    /// The service got a message on a link, at this time.
+    Link(Vec<u8>, Nanos),
     /// The service got a mail.
     Mail(CoreId, u32),
     /// The service got an answer of the disk, at this time.
@@ -30,6 +33,8 @@ pub(crate) enum Step {
     Timer(u32, Nanos),
     /// The service ended its turn.
     EndTurn,
+    /// The driver took what was asked of links.
+    CarryOut,
     /// The driver applied.
     Apply,
     /// The driver woke a peer.
@@ -45,6 +50,10 @@ pub(crate) struct World {
     pub(crate) steps: Vec<Step>,
     /// Receptions that wait to be reported.
     pub(crate) arriving: VecDeque<Vec<u8>>,
+    /// Messages that wait to be reported by a link.
+    pub(crate) linked: VecDeque<Vec<u8>>,
+    /// The service ends a link at the end of its next turn.
+    pub(crate) revokes: bool,
     /// Where a wait ends, if not at its deadline.
     pub(crate) wait_ends: Option<u64>,
     /// What the service answers at the end of its turns; idle if empty.
@@ -137,6 +146,37 @@ impl FileDriver for FakeDriver {
     }
 }
 
+impl LinkDriver for FakeDriver {
+    fn carry_out(&mut self, links: &mut Links) {
+        if links.has_work() {
+            self.0.borrow_mut().steps.push(Step::CarryOut);
+        }
+        let mut commands = Vec::new();
+        links.take_commands(&mut commands);
+        assert!(commands.iter().all(|command| matches!(command, LinkCommand::Revoke(_))));
+    }
+
+    fn deliver(
+        &mut self,
+        links: &mut Links,
+        events_max: usize,
+        on_event: &mut dyn FnMut(&mut Links, LinkEvent<'_>),
+    ) -> usize {
+        let mut count = 0;
+        while count < events_max {
+            let Some(message) = self.0.borrow_mut().linked.pop_front() else { break };
+            let link = LinkId { slot: 0, generation: 0 };
+            on_event(links, LinkEvent::Received { link, message: &message });
+            count += 1;
+        }
+        count
+    }
+
+    fn link_counters(&self) -> LinkCounters {
+        LinkCounters::default()
+    }
+}
+
 impl FakeDriver {
     fn begin(&mut self, sockets: &mut Sockets, wait: Wait) -> io::Result<()> {
         let mut world = self.0.borrow_mut();
@@ -170,6 +210,12 @@ impl Service for FakeService {
         }
     }
 
+    fn on_link(&mut self, turn: &mut FakeTurn<'_>, event: LinkEvent<'_>) {
+        if let LinkEvent::Received { message, .. } = event {
+            self.0.borrow_mut().steps.push(Step::Link(message.to_vec(), turn.now));
+        }
+    }
+
     fn on_mail(&mut self, _turn: &mut FakeTurn<'_>, from: CoreId, mail: u32) {
         self.0.borrow_mut().steps.push(Step::Mail(from, mail));
     }
@@ -192,6 +238,10 @@ impl Service for FakeService {
         for token in world.commands.drain(..) {
             let (token, file) = (DiskToken(token), FileId(0));
             turn.disk.push(DiskCommand::Read { token, file, position: 0, bytes: 1 });
+        }
+        if core::mem::take(&mut world.revokes) {
+            let link = turn.links.open().expect("the table has room");
+            turn.links.revoke(link);
         }
         for (at, key) in world.timers.drain(..) {
             turn.timers.schedule(at, key);
