@@ -1,7 +1,8 @@
 //! The PROXY protocol: what a load balancer says of a client before the client's own bytes.
 //!
 //! Version 1 is a line of text, version 2 is binary ("The PROXY protocol, versions 1 & 2", haproxy.org). Both are
-//! read by the library; this says how many bytes were theirs, and whose connection it is.
+//! read by the library; this says how many bytes were theirs, and whose connection it is. A node that passes
+//! clients on to the leader writes version 2.
 
 use core::net::{IpAddr, SocketAddr};
 use ppp::{HeaderResult, PartialResult, v1, v2};
@@ -40,6 +41,37 @@ pub(crate) fn read(bytes: &[u8]) -> Proxied {
         HeaderResult::V1(Err(_)) | HeaderResult::V2(Err(_)) => return Proxied::Wrong,
     };
     if consumed > HEADER_BYTES_MAX { Proxied::Wrong } else { Proxied::Whole { consumed, client } }
+}
+
+/// The header of version 2 that names `client`, who had connected to `server`.
+pub(crate) fn header(client: SocketAddr, server: SocketAddr) -> Vec<u8> {
+    let (client, server) = one_family(canonical(client), canonical(server));
+    let command = v2::Version::Two | v2::Command::Proxy;
+    let header = v2::Builder::with_addresses(command, v2::Protocol::Stream, (client, server));
+    // It fails only beyond 64 KiB. Without a header the client is refused, not mistaken.
+    header.build().unwrap_or_default()
+}
+
+/// An IPv4 address that an IPv6 socket shows as one of its own.
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+/// A header has addresses of one family.
+fn one_family(client: SocketAddr, server: SocketAddr) -> (SocketAddr, SocketAddr) {
+    if client.is_ipv4() == server.is_ipv4() {
+        (client, server)
+    } else {
+        (wide(client), wide(server))
+    }
+}
+
+fn wide(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) => ip.to_ipv6_mapped(),
+        IpAddr::V6(ip) => ip,
+    };
+    SocketAddr::new(ip.into(), address.port())
 }
 
 /// Whether the end of a line of version 1 is still to come. The library takes a number of which a part
@@ -106,6 +138,22 @@ mod tests {
         let header = v2(1, 0x21, &v6, &[]);
         let expected = client("[::1]:40000");
         assert_eq!(read(&header), Proxied::Whole { consumed: 52, client: expected });
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let cases = [
+            ("192.0.2.7:40000", "198.51.100.1:1883", "192.0.2.7:40000"),
+            ("[2001:db8::7]:40000", "[2001:db8::1]:1883", "[2001:db8::7]:40000"),
+            ("[::ffff:192.0.2.7]:40000", "[::ffff:198.51.100.1]:1883", "192.0.2.7:40000"),
+            ("192.0.2.7:40000", "[2001:db8::1]:1883", "[::ffff:192.0.2.7]:40000"),
+            ("[2001:db8::7]:40000", "198.51.100.1:1883", "[2001:db8::7]:40000"),
+        ];
+        for (peer, server, expected) in cases {
+            let written = header(peer.parse().unwrap(), server.parse().unwrap());
+            let consumed = written.len();
+            assert_eq!(read(&written), Proxied::Whole { consumed, client: client(expected) });
+        }
     }
 
     #[test]

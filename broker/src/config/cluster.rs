@@ -109,6 +109,8 @@ pub struct ReplicationConfig {
     /// How long a leader that etcd does not answer goes on with what needs no quorum.
     #[serde(with = "duration")]
     pub lease: Duration,
+    /// Clients that a node which follows passes on to the leader at once.
+    pub proxy_connections: u32,
     /// RDMA.
     pub rdma: RdmaConfig,
 }
@@ -121,6 +123,7 @@ impl Default for ReplicationConfig {
             heartbeat: Duration::from_millis(50),
             suspect_after: Duration::from_millis(300),
             lease: Duration::from_secs(3),
+            proxy_connections: 10_000,
             rdma: RdmaConfig::default(),
         }
     }

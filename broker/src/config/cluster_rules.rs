@@ -209,6 +209,7 @@ fn times(replication: &ReplicationConfig, rules: &mut Rules) {
     }
     rules.time("replication.lease", lease, 2 * second, 60 * second);
     rules.whole_seconds("replication.lease", lease);
+    rules.range("replication.proxy_connections", replication.proxy_connections, 1, 1_000_000);
 }
 
 fn rdma(config: &Config, rules: &mut Rules) {

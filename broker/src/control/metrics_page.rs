@@ -55,6 +55,7 @@ pub(super) fn render(node: &Node, process: &Process) -> String {
     turn_times(&mut page, cores);
     flush_times(&mut page, cores);
     node_metrics(&mut page, node);
+    proxy_metrics(&mut page, node);
     process_metrics(&mut page, node, process);
     page.0
 }
@@ -80,11 +81,7 @@ fn broker_metrics(page: &mut Page, cores: &[CoreView]) {
         });
     }
     for metric in &metrics {
-        let kind = match metric.kind {
-            MetricKind::Counter => "counter",
-            MetricKind::Gauge => "gauge",
-        };
-        page.head(metric.name, kind, metric.help);
+        page.head(metric.name, kind_name(metric.kind), metric.help);
         for (core, value) in cores.iter().zip(&metric.values) {
             page.sample(metric.name, &core_label(core), value);
         }
@@ -195,6 +192,19 @@ fn process_metrics(page: &mut Page, node: &Node, process: &Process) {
     }
 }
 
+/// Of a node in a cluster.
+fn proxy_metrics(page: &mut Page, node: &Node) {
+    let Some(metrics) = node.proxy() else { return };
+    metrics.each(|name, kind, help, value| page.single(name, kind_name(kind), help, value));
+}
+
+fn kind_name(kind: MetricKind) -> &'static str {
+    match kind {
+        MetricKind::Counter => "counter",
+        MetricKind::Gauge => "gauge",
+    }
+}
+
 fn seconds(nanos: u64) -> f64 {
     nanos as f64 / 1e9
 }
@@ -228,7 +238,9 @@ impl Page {
 mod tests {
     use super::super::node::tests::node;
     use super::*;
+    use crate::cluster::proxy::ProxyMetrics;
     use std::collections::{BTreeMap, BTreeSet};
+    use std::sync::Arc;
 
     /// The samples of a page by metric, after every rule of the format was checked.
     fn parse(page: &str) -> BTreeMap<String, Vec<(String, f64)>> {
@@ -282,6 +294,19 @@ mod tests {
         assert_eq!(samples["ringlane_cores"][0].1, 2.0);
         assert!(0.0 < samples["process_resident_memory_bytes"][0].1);
         assert!(1.6e9 < samples["process_start_time_seconds"][0].1);
+    }
+
+    #[test]
+    fn a_node_of_a_cluster_shows_its_proxy() {
+        let node = node(1);
+        let page = render(&node, &Process::default());
+        assert!(!parse(&page).contains_key("ringlane_proxy_clients"));
+        let metrics = Arc::new(ProxyMetrics::default());
+        node.show_proxy(Arc::clone(&metrics));
+        metrics.refused.add(3);
+        let samples = parse(&render(&node, &Process::default()));
+        let expected = [(String::new(), 3.0)];
+        assert_eq!(samples["ringlane_proxy_clients_refused_total"].as_slice(), expected);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What the control thread knows of the node: facts that do not change, and counters to read.
 
+use crate::cluster::proxy::ProxyMetrics;
 use crate::metrics::CoreMetrics;
 use ringlane_dataplane::ids::CoreId;
 use ringlane_dataplane::runtime::CoreStats;
@@ -7,8 +8,8 @@ use serde::Serialize;
 use std::fmt::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Instant, SystemTime};
 use tracing_appender::non_blocking::ErrorCounter;
 
@@ -128,6 +129,7 @@ pub struct Node {
     pub facts: NodeFacts,
     state: AtomicU8,
     stop_accepting: Arc<AtomicBool>,
+    proxy: OnceLock<Arc<ProxyMetrics>>,
 }
 
 impl Node {
@@ -135,7 +137,7 @@ impl Node {
     #[must_use]
     pub fn new(facts: NodeFacts) -> Self {
         let state = AtomicU8::new(State::Starting as u8);
-        Self { facts, state, stop_accepting: Arc::default() }
+        Self { facts, state, stop_accepting: Arc::default(), proxy: OnceLock::new() }
     }
 
     /// Where the node is in its life.
@@ -156,6 +158,17 @@ impl Node {
     #[must_use]
     pub fn stop_accepting(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.stop_accepting)
+    }
+
+    /// Shows what the proxy of a node in a cluster counts, from now on.
+    #[cfg_attr(not(test), expect(dead_code, reason = "cores do not hand over clients yet"))]
+    pub(crate) fn show_proxy(&self, metrics: Arc<ProxyMetrics>) {
+        // A node has one proxy for its life.
+        let _ = self.proxy.set(metrics);
+    }
+
+    pub(super) fn proxy(&self) -> Option<&ProxyMetrics> {
+        self.proxy.get().map(Arc::as_ref)
     }
 
     /// The sum of a counter over all cores.

@@ -1,0 +1,82 @@
+//! What a client said before anybody answered, and whether it may be said again to another leader.
+//!
+//! A CONNECT may be: a leader that has gone and the next one have the same session, as with a client
+//! that connects again by itself. What comes behind it may not: a message would be published twice.
+
+use crate::proxy_protocol::{self, Proxied};
+use crate::service::ListenerKind;
+use ringlane_mqtt::{Frame, PACKET_BYTES_MAX, frame};
+
+/// Bytes that are kept of a client that nobody has answered yet.
+pub(super) const OPENING_BYTES_MAX: usize = 16 * 1024;
+
+/// What a client said first.
+#[derive(Debug)]
+pub(super) struct Opening {
+    kind: ListenerKind,
+    is_behind_balancer: bool,
+    bytes: Vec<u8>,
+    /// It said more than is kept.
+    is_cut: bool,
+}
+
+impl Opening {
+    pub(super) fn new(kind: ListenerKind, is_behind_balancer: bool, bytes: Vec<u8>) -> Self {
+        Self { kind, is_behind_balancer, bytes, is_cut: false }
+    }
+
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// How much more may be read before there is a leader.
+    pub(super) fn room(&self) -> usize {
+        OPENING_BYTES_MAX.saturating_sub(self.bytes.len())
+    }
+
+    /// Keeps what was read as long as there is room, else nothing at all.
+    pub(super) fn keep(&mut self, bytes: &[u8]) {
+        if self.is_cut || self.room() < bytes.len() {
+            self.forget();
+        } else {
+            self.bytes.extend_from_slice(bytes);
+        }
+    }
+
+    /// Lets go of it: somebody has answered.
+    pub(super) fn forget(&mut self) {
+        self.is_cut = true;
+        self.bytes = Vec::new();
+    }
+
+    /// Whether all that the client said may be said again.
+    pub(super) fn may_be_repeated(&self) -> bool {
+        !self.is_cut && self.is_opening_alone()
+    }
+
+    fn is_opening_alone(&self) -> bool {
+        let Some(bytes) = self.behind_the_header() else { return true };
+        match self.kind {
+            ListenerKind::Tcp => match frame(bytes, PACKET_BYTES_MAX) {
+                Ok(Frame::Complete(packet)) => packet.total_bytes == bytes.len(),
+                Ok(Frame::Incomplete { .. }) => true,
+                Err(_) => false,
+            },
+            ListenerKind::WebSocket => {
+                let end = bytes.windows(4).position(|part| part == b"\r\n\r\n");
+                end.is_none_or(|end| end + 4 == bytes.len())
+            }
+        }
+    }
+
+    /// What comes behind a balancer's header; `None` if that is not whole.
+    fn behind_the_header(&self) -> Option<&[u8]> {
+        if !self.is_behind_balancer {
+            return Some(&self.bytes);
+        }
+        match proxy_protocol::read(&self.bytes) {
+            Proxied::Whole { consumed, .. } => self.bytes.get(consumed..),
+            Proxied::Incomplete | Proxied::Wrong => None,
+        }
+    }
+}

@@ -1,0 +1,252 @@
+//! A client and the leader, joined.
+
+use super::flow::{Flow, Step};
+use super::metrics::{Held, ProxyMetrics};
+use super::opening::{OPENING_BYTES_MAX, Opening};
+use super::{AcceptedClient, Proxy, ProxyTarget};
+use crate::proxy_protocol;
+use crate::service::ListenerKind;
+use ringlane_dataplane::ids::NodeId;
+use rustix::net::{Shutdown, shutdown};
+use std::future::pending;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::task::coop::consume_budget;
+use tokio::time::{Instant, sleep, sleep_until};
+use tracing::debug;
+
+/// A leader that cannot be reached is tried again after this time.
+const RETRY_PAUSE: Duration = Duration::from_millis(50);
+
+/// After a client has ended its side the leader may go on for so long: it answers what came before.
+const HALF_OPEN_LONGEST: Duration = Duration::from_secs(30);
+
+/// After the leader has ended, what a client still says is thrown away for so long: a socket that is
+/// closed over unread bytes is reset, and what is on its way to the client may be lost with it.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// How a pair ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum PairEnd {
+    /// By one of its sides.
+    Over,
+    /// Somebody else leads.
+    Changed,
+    /// The leader ended, or another one came, before it had answered.
+    Unanswered,
+}
+
+/// A client and whoever leads.
+#[derive(Debug)]
+pub(super) struct Pair {
+    client: TcpStream,
+    kind: ListenerKind,
+    /// What names the client; empty if a load balancer has.
+    header: Vec<u8>,
+    opening: Opening,
+    /// The client has ended its side.
+    client_ended: bool,
+    wait: Duration,
+    leader: watch::Receiver<Option<ProxyTarget>>,
+    metrics: Arc<ProxyMetrics>,
+}
+
+impl Pair {
+    /// A client that no leader has heard of.
+    ///
+    /// # Errors
+    /// Its socket has ended, or the runtime does not take it.
+    pub(super) fn new(accepted: AcceptedClient, proxy: &Proxy) -> io::Result<Self> {
+        let AcceptedClient { socket, kind, is_behind_balancer, peer, bytes } = accepted;
+        let client = stream(socket)?;
+        let header = match is_behind_balancer {
+            true => Vec::new(),
+            false => proxy_protocol::header(peer, client.local_addr()?),
+        };
+        Ok(Self {
+            client,
+            kind,
+            header,
+            opening: Opening::new(kind, is_behind_balancer, bytes),
+            client_ended: false,
+            wait: proxy.limits.wait,
+            leader: proxy.leader.clone(),
+            metrics: proxy.metrics(),
+        })
+    }
+
+    /// Passes the client on until it or its leader ends.
+    pub(super) async fn run(mut self) {
+        let metrics = Arc::clone(&self.metrics);
+        metrics.taken.add(1);
+        let _held = Held::new(&metrics.clients);
+        let mut tried = None;
+        loop {
+            let reached = {
+                let _waits = Held::new(&metrics.waiting);
+                self.reach_leader(tried).await
+            };
+            let Some((leader, reign)) = reached else { return };
+            match self.join(&leader, reign).await {
+                PairEnd::Over => return,
+                PairEnd::Changed => return metrics.ended_by_change.add(1),
+                PairEnd::Unanswered if self.client_ended || !self.opening.may_be_repeated() => {
+                    return;
+                }
+                PairEnd::Unanswered => metrics.tried_again.add(1),
+            }
+            tried = Some(reign);
+        }
+    }
+
+    /// Connects to whoever leads, another one than `tried`; `None` if that took too long, or the
+    /// client has gone.
+    async fn reach_leader(
+        &mut self,
+        tried: Option<(NodeId, u64)>,
+    ) -> Option<(TcpStream, (NodeId, u64))> {
+        let deadline = Instant::now() + self.wait;
+        loop {
+            let target = self.known_leader(tried, deadline).await?;
+            let address = target.address(self.kind).unwrap_or_default().to_owned();
+            let reached = tokio::select! {
+                reached = TcpStream::connect(&address) => reached,
+                () = changes(&mut self.leader, target.reign()) => continue,
+                () = sleep_until(deadline) => continue,
+            };
+            match reached.and_then(|leader| leader.set_nodelay(true).map(|()| leader)) {
+                Ok(leader) => return Some((leader, target.reign())),
+                Err(error) => {
+                    debug!(node = target.node.0, address, %error, "the leader cannot be reached");
+                    sleep(RETRY_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    /// Waits until somebody is known to lead, and reads what the client says meanwhile.
+    async fn known_leader(
+        &mut self,
+        tried: Option<(NodeId, u64)>,
+        deadline: Instant,
+    ) -> Option<ProxyTarget> {
+        let kind = self.kind;
+        let is_new =
+            |target: &ProxyTarget| target.address(kind).is_some() && Some(target.reign()) != tried;
+        tokio::select! {
+            () = sleep_until(deadline) => {
+                self.metrics.given_up.add(1);
+                None
+            }
+            // An error: the node ends.
+            found = self.leader.wait_for(|target| target.as_ref().is_some_and(is_new)) => {
+                found.ok()?.clone()
+            }
+            () = hear(&self.client, &mut self.opening, &mut self.client_ended) => None,
+        }
+    }
+
+    /// Passes bytes both ways until one side ends.
+    async fn join(&mut self, leader: &TcpStream, reign: (NodeId, u64)) -> PairEnd {
+        let first = [self.header.as_slice(), self.opening.bytes()].concat();
+        self.metrics.bytes_to_leader.add(self.opening.bytes().len() as u64);
+        let mut up = Flow::new(first, self.client_ended);
+        let mut down = Flow::new(Vec::new(), false);
+        let mut is_answered = false;
+        let mut until = None;
+        while !(up.is_over() && down.is_over()) {
+            // Others have their turn, too, however busy this pair is.
+            consume_budget().await;
+            let opening = &mut self.opening;
+            tokio::select! {
+                step = up.step(&self.client, leader, |bytes| opening.keep(bytes)) => match step {
+                    Step::Moved(count) => self.metrics.bytes_to_leader.add(count as u64),
+                    Step::Ended => {
+                        self.client_ended = true;
+                        finish(leader);
+                        until = until.or(Some(Instant::now() + HALF_OPEN_LONGEST));
+                    }
+                    Step::SourceFailed => return PairEnd::Over,
+                    // What the leader said last is still to be read.
+                    Step::SinkFailed => until = Some(Instant::now() + LINGER),
+                },
+                step = down.step(leader, &self.client, |_| {}) => match step {
+                    Step::Moved(0) => {}
+                    Step::Moved(count) => {
+                        is_answered = true;
+                        self.opening.forget();
+                        self.metrics.bytes_to_clients.add(count as u64);
+                    }
+                    Step::Ended | Step::SourceFailed if !is_answered => return PairEnd::Unanswered,
+                    Step::Ended => {
+                        finish(&self.client);
+                        until = Some(Instant::now() + LINGER);
+                    }
+                    Step::SourceFailed | Step::SinkFailed => return PairEnd::Over,
+                },
+                () = changes(&mut self.leader, reign) => {
+                    return if is_answered { PairEnd::Changed } else { PairEnd::Unanswered };
+                }
+                () = over(until) => return PairEnd::Over,
+            }
+        }
+        PairEnd::Over
+    }
+}
+
+/// The socket for the runtime.
+fn stream(socket: OwnedFd) -> io::Result<TcpStream> {
+    let socket = std::net::TcpStream::from(socket);
+    socket.set_nonblocking(true)?;
+    // Small packets come and go one by one.
+    socket.set_nodelay(true)?;
+    TcpStream::from_std(socket)
+}
+
+/// Tells the other side that nothing more comes. It fails where that side has gone, which shows in
+/// what it says.
+fn finish(socket: &TcpStream) {
+    let _ = shutdown(socket, Shutdown::Write);
+}
+
+/// Waits until somebody else leads, or the node ends. That nobody is known to lead is no change: the
+/// leader may be there all the same.
+async fn changes(leader: &mut watch::Receiver<Option<ProxyTarget>>, reign: (NodeId, u64)) {
+    let is_other = |target: &ProxyTarget| target.reign() != reign;
+    let _ = leader.wait_for(|target| target.as_ref().is_some_and(is_other)).await;
+}
+
+async fn over(until: Option<Instant>) {
+    match until {
+        Some(until) => sleep_until(until).await,
+        None => pending().await,
+    }
+}
+
+/// Reads what a client says while it waits, as far as that is kept. Returns when the client has
+/// failed.
+async fn hear(client: &TcpStream, opening: &mut Opening, ended: &mut bool) {
+    while 0 < opening.room() && !*ended {
+        let ready = client.readable().await;
+        if ready.and_then(|()| hear_once(client, opening, ended)).is_err() {
+            return;
+        }
+    }
+    pending().await
+}
+
+fn hear_once(client: &TcpStream, opening: &mut Opening, ended: &mut bool) -> io::Result<()> {
+    let mut buffer = [0; OPENING_BYTES_MAX];
+    let room = opening.room();
+    match client.try_read(&mut buffer[..room]) {
+        Ok(0) => *ended = true,
+        Ok(count) => opening.keep(&buffer[..count]),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+        Err(error) => return Err(error),
+    }
+    Ok(())
+}
