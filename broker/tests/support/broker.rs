@@ -96,10 +96,35 @@ impl Options {
 #[derive(Debug)]
 pub struct Broker {
     child: Child,
-    directory: PathBuf,
+    place: Place,
+}
+
+/// Where a broker keeps what it has, and where it listens.
+#[derive(Clone, Debug)]
+pub struct Place {
+    pub directory: PathBuf,
     pub tcp: SocketAddr,
     pub websocket: SocketAddr,
     pub control: SocketAddr,
+    /// For the other nodes of a cluster.
+    pub replication: SocketAddr,
+}
+
+impl Place {
+    /// One that no other broker has.
+    pub fn new() -> Self {
+        let number = STARTED.fetch_add(1, Ordering::Relaxed);
+        let [tcp, websocket, control, replication] = addresses(number);
+        Self { directory: make_directory(number), tcp, websocket, control, replication }
+    }
+}
+
+impl std::ops::Deref for Broker {
+    type Target = Place;
+
+    fn deref(&self) -> &Place {
+        &self.place
+    }
 }
 
 static STARTED: AtomicU16 = AtomicU16::new(0);
@@ -112,13 +137,15 @@ impl Broker {
 
     /// Starts a broker and waits until it is ready.
     pub fn start(options: &Options) -> Self {
-        let number = STARTED.fetch_add(1, Ordering::Relaxed);
-        let directory = make_directory(number);
-        let [tcp, websocket, control] = addresses(number);
-        let child = spawn(options, &directory, [tcp, websocket, control]);
-        let mut broker = Self { child, directory, tcp, websocket, control };
+        let mut broker = Self::launch(Place::new(), options);
         broker.wait_until_ready();
         broker
+    }
+
+    /// Starts a broker and does not wait.
+    pub fn launch(place: Place, options: &Options) -> Self {
+        let child = spawn(options, &place);
+        Self { child, place }
     }
 
     /// Ends the process at once, as a crash would: nothing is flushed, nobody is told.
@@ -139,18 +166,15 @@ impl Broker {
         self.wait()
     }
 
-    fn spawn_again(&mut self, options: &Options) {
+    /// Starts the broker again and does not wait.
+    pub fn spawn_again(&mut self, options: &Options) {
         assert!(self.child.try_wait().expect("the state of the process").is_some());
-        self.child = spawn(options, &self.directory, [self.tcp, self.websocket, self.control]);
+        self.child = spawn(options, &self.place);
     }
 
     /// Starts a broker that may end while it starts; waits until it is ready or has ended.
     pub fn start_until_end(options: &Options) -> Self {
-        let number = STARTED.fetch_add(1, Ordering::Relaxed);
-        let directory = make_directory(number);
-        let [tcp, websocket, control] = addresses(number);
-        let child = spawn(options, &directory, [tcp, websocket, control]);
-        let mut broker = Self { child, directory, tcp, websocket, control };
+        let mut broker = Self::launch(Place::new(), options);
         let deadline = Instant::now() + PATIENCE;
         while broker.is_alive() && !broker.is_ready() {
             assert!(Instant::now() < deadline, "the broker is neither ready nor ended");
@@ -269,7 +293,12 @@ impl Broker {
 
     /// Sends SIGTERM to the process.
     pub fn terminate(&self) {
-        let command = format!("kill -TERM {}", self.pid());
+        self.signal("TERM");
+    }
+
+    /// Sends a signal to the process, by its name.
+    pub fn signal(&self, name: &str) {
+        let command = format!("kill -{name} {}", self.pid());
         let status = Command::new("sh").args(["-c", &command]).status().expect("sh runs");
         assert!(status.success(), "kill: {status}");
     }
@@ -308,7 +337,11 @@ impl Drop for Broker {
         // Both fail if the process has ended before, which is what is wanted.
         let _ = self.child.kill();
         let _ = self.child.wait();
-        let _ = std::fs::remove_dir_all(&self.directory);
+        if std::thread::panicking() && std::env::var_os("RINGLANE_TEST_KEEP").is_some() {
+            eprintln!("---- what it had is in {} ----", self.directory.display());
+        } else {
+            let _ = std::fs::remove_dir_all(&self.directory);
+        }
     }
 }
 
@@ -320,13 +353,12 @@ fn make_directory(number: u16) -> PathBuf {
 }
 
 /// Starts the program.
-fn spawn(options: &Options, directory: &Path, addresses: [SocketAddr; 3]) -> Child {
-    let [tcp, websocket, control] = addresses;
+fn spawn(options: &Options, place: &Place) -> Child {
     let mut command = match other_broker() {
-        Some(program) => mosquitto(&program, directory, tcp, websocket),
-        None => ringlane(options, directory, tcp, websocket, control),
+        Some(program) => mosquitto(&program, place),
+        None => ringlane(options, place, "serve"),
     };
-    let log = File::create(directory.join("log")).expect("a file for the broker's log");
+    let log = File::create(place.directory.join("log")).expect("a file for the broker's log");
     command
         .envs(options.environment.iter().map(|(name, value)| (name, value)))
         .stdin(Stdio::null())
@@ -341,22 +373,18 @@ pub fn other_broker() -> Option<String> {
     std::env::var("RINGLANE_TEST_BROKER").ok().filter(|path| !path.is_empty())
 }
 
-/// Three addresses that no other process uses: each test process has a loopback address of its
+/// Four addresses that no other process uses: each test process has a loopback address of its
 /// own, made from its identifier, and so needs no search for free ports.
-fn addresses(number: u16) -> [SocketAddr; 3] {
+fn addresses(number: u16) -> [SocketAddr; 4] {
     let [_, high, middle, low] = (std::process::id() + 0x0001_0000).to_be_bytes();
     let address = IpAddr::V4(Ipv4Addr::new(127, high, middle, low));
-    [0, 1, 2].map(|offset| SocketAddr::new(address, 10_000 + number * 3 + offset))
+    [0, 1, 2, 3].map(|offset| SocketAddr::new(address, 10_000 + number * 4 + offset))
 }
 
-fn ringlane(
-    options: &Options,
-    directory: &Path,
-    tcp: SocketAddr,
-    websocket: SocketAddr,
-    control: SocketAddr,
-) -> Command {
+/// A command of the program, with the configuration of this broker.
+pub fn ringlane(options: &Options, place: &Place, command: &str) -> Command {
     let cpus = cpus(options.cores).join(", ");
+    let Place { directory, tcp, websocket, control, .. } = place;
     let mut table: toml::Table = format!(
         "data_dir = {data:?}\n\
          commit_log.enabled = false\n\
@@ -371,9 +399,9 @@ fn ringlane(
     merge(&mut table, options.config.parse().expect("TOML"));
     let file = directory.join("ringlane.toml");
     std::fs::write(&file, table.to_string()).expect("a configuration file");
-    let mut command = Command::new(env!("CARGO_BIN_EXE_ringlane"));
-    command.arg("serve").arg("-c").arg(&file);
-    command
+    let mut program = Command::new(env!("CARGO_BIN_EXE_ringlane"));
+    program.args(command.split(' ')).arg("-c").arg(&file);
+    program
 }
 
 /// Puts every value of `from` into `into`, table by table.
@@ -413,7 +441,8 @@ fn sample(line: &str, name: &str) -> Option<(String, f64)> {
 }
 
 /// Mosquitto with limits and time limits as far as it has them, for checking the tests.
-fn mosquitto(program: &str, directory: &Path, tcp: SocketAddr, websocket: SocketAddr) -> Command {
+fn mosquitto(program: &str, place: &Place) -> Command {
+    let Place { directory, tcp, websocket, .. } = place;
     let file = directory.join("mosquitto.conf");
     let text = format!(
         "allow_anonymous true\nmax_inflight_messages 20\n\

@@ -71,6 +71,16 @@ impl Client {
         client
     }
 
+    /// Connects; `None` if the connection ends before it is accepted, or another answer comes.
+    pub fn try_connect(address: SocketAddr, connect: &Connect) -> Option<Self> {
+        let mut client = Self::try_open(address, connect.version).ok()?;
+        client.try_send(&connect.encode()).ok()?;
+        let connack = client.try_read(PATIENCE).ok()?;
+        let is_accepted = connack.kind() == Kind::Connack && connack.reason() == 0;
+        client.connack = is_accepted.then_some(connack);
+        is_accepted.then_some(client)
+    }
+
     /// Connects with a clean session and default properties.
     pub fn plain(address: SocketAddr, version: Version, client_id: &str) -> Self {
         Self::connect(address, &Connect::new(version, client_id))

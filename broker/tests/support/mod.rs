@@ -7,6 +7,7 @@
 //! - `RINGLANE_TEST_TRANSPORTS`: a list such as `epoll`; tests on other transports say NOT RUN.
 //! - `RINGLANE_TEST_BROKER`: a path to mosquitto, for checking the tests themselves against
 //!   another broker. Its differences from the specification are then findings of the tests.
+//! - `RINGLANE_TEST_KEEP`: set to anything, a failing test leaves the directories of its brokers.
 
 #![allow(
     dead_code,
@@ -20,6 +21,7 @@
 
 pub mod broker;
 pub mod client;
+pub mod cluster;
 pub mod etcd;
 pub mod hex;
 pub mod packets;

@@ -1,0 +1,218 @@
+//! A cluster: a real etcd and one process per node, each on ports and a directory of its own.
+
+use super::broker::{Place, cpus, ringlane};
+use super::etcd::EtcdServer;
+use super::{Broker, Client, Connect, Options, PATIENCE, Transport};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::ops::Index;
+use std::process::Output;
+use std::time::{Duration, Instant};
+
+/// Small segments, so that a test does not write zeros for most of its time.
+const SMALL: &str = r#"
+    [runtime]
+    partitions = 4
+    [mqtt]
+    max_packet_size = "64KiB"
+    [commit_log]
+    enabled = true
+    segment_size = "1MiB"
+    checkpoint_size = "256KiB"
+"#;
+
+/// How long a test waits between two looks.
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// How long a cluster may take to have a leader, with slow machines and retries of etcd.
+const ELECTION_PATIENCE: Duration = PATIENCE.saturating_mul(2);
+
+/// Nodes with their etcd, ended and removed with this value. A node is named by its place, from 0;
+/// its number is one more.
+#[derive(Debug)]
+pub struct Cluster {
+    pub etcd: EtcdServer,
+    nodes: Vec<Broker>,
+    options: Vec<Options>,
+}
+
+impl Cluster {
+    /// Starts a cluster of so many nodes with one core each, and waits until one of them leads.
+    pub fn start(nodes: usize) -> Self {
+        Self::start_with(&Options::new(Transport::Uring).cores(1), nodes)
+    }
+
+    /// The same with options of every node.
+    pub fn start_with(options: &Options, nodes: usize) -> Self {
+        let etcd = EtcdServer::start();
+        let places: Vec<Place> = (0..nodes).map(|_| Place::new()).collect();
+        let options: Vec<Options> =
+            (0..nodes).map(|node| member(options, &places, node, &etcd)).collect();
+        let nodes = places.into_iter().zip(&options);
+        let nodes = nodes.map(|(place, options)| Broker::launch(place, options)).collect();
+        let cluster = Self { etcd, nodes, options };
+        cluster.leader();
+        cluster
+    }
+
+    /// How many nodes there are, running or not.
+    pub fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// The node that leads. Waits for one.
+    pub fn leader(&self) -> usize {
+        self.leader_other_than(None)
+    }
+
+    /// Waits until another node leads.
+    pub fn leader_after(&self, old: usize) -> usize {
+        self.leader_other_than(Some(old))
+    }
+
+    fn leader_other_than(&self, old: Option<usize>) -> usize {
+        let deadline = Instant::now() + ELECTION_PATIENCE;
+        loop {
+            let leader = self.try_leader().filter(|leader| Some(*leader) != old);
+            if let Some(leader) = leader {
+                return leader;
+            }
+            assert!(Instant::now() < deadline, "nobody leads: {:?}", self.status());
+            std::thread::sleep(PAUSE);
+        }
+    }
+
+    /// The node that says now that it leads, and is ready.
+    pub fn try_leader(&self) -> Option<usize> {
+        let leads = |node: &Broker| {
+            let answer = get(node.control, "/readyz");
+            let is_own = |text: &str| text.contains("this node") && text.contains("leads");
+            answer.is_some_and(|(status, text)| status == 200 && is_own(&text))
+        };
+        self.nodes.iter().position(leads)
+    }
+
+    /// Any node that does not lead.
+    pub fn follower(&self) -> usize {
+        let leader = self.leader();
+        (0..self.len()).find(|node| *node != leader).expect("more nodes than one")
+    }
+
+    /// What `ringlane cluster status` prints, by the configuration of the first node.
+    pub fn status(&self) -> Output {
+        self.command(0, "cluster status --json")
+    }
+
+    /// What a command prints that is given the configuration of a node.
+    pub fn command(&self, node: usize, command: &str) -> Output {
+        let mut program = ringlane(&self.options[node], &self.nodes[node], command);
+        program.output().expect("the program runs")
+    }
+
+    /// `kill -9`.
+    pub fn kill(&mut self, node: usize) {
+        self.nodes[node].kill();
+    }
+
+    /// Stops a node with SIGTERM; it must end with exit code 0.
+    pub fn terminate(&mut self, node: usize) {
+        self.nodes[node].terminate();
+        let status = self.nodes[node].wait();
+        assert_eq!(status.code(), Some(0), "{}", self.nodes[node].log());
+    }
+
+    /// Lets a node stand still, with all that it holds: to the others it has gone without a word.
+    pub fn pause(&self, node: usize) {
+        self.nodes[node].signal("STOP");
+    }
+
+    /// Lets it go on.
+    pub fn resume(&self, node: usize) {
+        self.nodes[node].signal("CONT");
+    }
+
+    /// Starts a node again that has ended, with what it had; does not wait for it.
+    pub fn restart(&mut self, node: usize) {
+        let options = self.options[node].clone();
+        self.nodes[node].spawn_again(&options);
+    }
+
+    /// Starts it again with another configuration on top.
+    pub fn restart_with(&mut self, node: usize, config: &str) {
+        self.options[node] = self.options[node].clone().config(config);
+        self.restart(node);
+    }
+
+    /// Waits until a node answers that it is ready: it leads, or follows a leader.
+    pub fn wait_until_ready(&self, node: usize) {
+        let deadline = Instant::now() + ELECTION_PATIENCE;
+        while get(self.nodes[node].control, "/readyz").is_none_or(|(status, _)| status != 200) {
+            assert!(Instant::now() < deadline, "node {node} is not ready");
+            std::thread::sleep(PAUSE);
+        }
+    }
+
+    /// A client of a node, whoever leads: tries until it is accepted, because a cluster that has
+    /// no leader lets it wait for a while and then closes.
+    pub fn connect(&self, node: usize, connect: &Connect) -> Client {
+        let deadline = Instant::now() + ELECTION_PATIENCE;
+        loop {
+            match Client::try_connect(self.nodes[node].tcp, connect) {
+                Some(client) => return client,
+                None => assert!(Instant::now() < deadline, "node {node} takes no client"),
+            }
+            std::thread::sleep(PAUSE);
+        }
+    }
+
+    /// A client whose session outlives its connection.
+    pub fn durable(&self, node: usize, client_id: &str) -> Client {
+        self.connect(node, &Connect::new(super::Version::V5, client_id).durable())
+    }
+}
+
+impl Index<usize> for Cluster {
+    type Output = Broker;
+
+    fn index(&self, node: usize) -> &Broker {
+        &self.nodes[node]
+    }
+}
+
+/// The options of a node: who the others are, and a CPU of its own where there are enough.
+pub fn member(options: &Options, places: &[Place], node: usize, etcd: &EtcdServer) -> Options {
+    let member = |(index, place): (usize, &Place)| {
+        let number = index + 1;
+        format!("{{ node = {number}, name = \"n{number}\", address = \"{}\" }}", place.replication)
+    };
+    let members: Vec<String> = places.iter().enumerate().map(member).collect();
+    let cluster = format!(
+        "[cluster]\nnode = {}\nmembers = [{}]\n[cluster.etcd]\nendpoints = [{:?}]\n",
+        node + 1,
+        members.join(", "),
+        etcd.url(),
+    );
+    let mut of_node = Options { config: String::new(), ..options.clone() }
+        .config(SMALL)
+        .config(&options.config)
+        .config(&cluster);
+    if options.cores == 1 {
+        let all = cpus(usize::MAX);
+        let cpu = &all[node % all.len()];
+        of_node = of_node.config(&format!("[runtime]\ncores = [{cpu}]\n"));
+    }
+    of_node
+}
+
+/// Status and body of a GET, of a node that may be about to end or stand still.
+fn get(control: SocketAddr, path: &str) -> Option<(u16, String)> {
+    const LONGEST: Duration = Duration::from_millis(500);
+    let mut socket = TcpStream::connect_timeout(&control, LONGEST).ok()?;
+    socket.set_read_timeout(Some(LONGEST)).ok()?;
+    write!(socket, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").ok()?;
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).ok()?;
+    let status = answer.split(' ').nth(1)?.parse().ok()?;
+    let (_, body) = answer.split_once("\r\n\r\n")?;
+    Some((status, body.to_owned()))
+}
