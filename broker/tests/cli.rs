@@ -2,18 +2,11 @@
 
 #![allow(clippy::print_stdout, reason = "a test that cannot run says so")]
 
-use std::path::PathBuf;
-use std::process::{Command, Output};
+mod support;
 
-fn ringlane(arguments: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_ringlane"));
-    for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("RINGLANE_") {
-            command.env_remove(name);
-        }
-    }
-    command.args(arguments).output().expect("the program runs")
-}
+use std::path::PathBuf;
+use std::process::Command;
+use support::run_program;
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).expect("UTF-8")
@@ -41,10 +34,10 @@ impl Drop for ConfigFile {
 
 #[test]
 fn the_version_is_printed_for_people_and_for_programs() {
-    let output = ringlane(&["version"]);
+    let output = run_program(&["version"]);
     assert_eq!(output.status.code(), Some(0));
     assert!(text(&output.stdout).starts_with(concat!("ringlane ", env!("CARGO_PKG_VERSION"))));
-    let output = ringlane(&["version", "--json"]);
+    let output = run_program(&["version", "--json"]);
     let version: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(version["version"], env!("CARGO_PKG_VERSION"));
     assert_eq!(version["name"], "ringlane");
@@ -59,7 +52,7 @@ fn wrong_usage_ends_with_2() {
         &["serve", "-p", "65536"],
         &["serve", "--cores", "one"],
     ] {
-        let output = ringlane(arguments);
+        let output = run_program(arguments);
         assert_eq!(output.status.code(), Some(2), "{arguments:?}: {}", text(&output.stderr));
         assert!(output.stdout.is_empty());
     }
@@ -69,7 +62,7 @@ fn wrong_usage_ends_with_2() {
 fn a_wrong_configuration_ends_with_3_and_names_the_line() {
     let file = ConfigFile::new("wrong.toml", "[mqtt]\nmax_paket_size = 1\n");
     for command in ["serve", "check-config", "doctor"] {
-        let output = ringlane(&[command, "-c", file.path()]);
+        let output = run_program(&[command, "-c", file.path()]);
         assert_eq!(output.status.code(), Some(3), "{command}");
         let expected = format!(
             "Error: {}:2:1: unknown key \"max_paket_size\" in [mqtt] \
@@ -83,7 +76,7 @@ fn a_wrong_configuration_ends_with_3_and_names_the_line() {
 
 #[test]
 fn a_file_that_is_missing_ends_with_3() {
-    let output = ringlane(&["check-config", "-c", "/nowhere/ringlane.toml"]);
+    let output = run_program(&["check-config", "-c", "/nowhere/ringlane.toml"]);
     assert_eq!(output.status.code(), Some(3));
     assert!(text(&output.stderr).contains("/nowhere/ringlane.toml: cannot read it"));
 }
@@ -91,7 +84,7 @@ fn a_file_that_is_missing_ends_with_3() {
 #[test]
 fn check_config_shows_where_values_come_from() {
     let file = ConfigFile::new("right.toml", "[mqtt]\nmax_packet_size = \"2MiB\"\n");
-    let output = ringlane(&["check-config", "-c", file.path(), "-p", "2000"]);
+    let output = run_program(&["check-config", "-c", file.path(), "-p", "2000"]);
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
     let shown = text(&output.stdout);
     assert!(shown.contains(&format!("# {}:2:19", file.path())), "{shown}");
@@ -101,7 +94,7 @@ fn check_config_shows_where_values_come_from() {
 
 #[test]
 fn cores_that_cannot_be_had_end_with_3_and_list_the_others() {
-    let output = ringlane(&["serve", "--cores", "0,4000", "--data-dir", "/nowhere"]);
+    let output = run_program(&["serve", "--cores", "0,4000", "--data-dir", "/nowhere"]);
     assert_eq!(output.status.code(), Some(3));
     let error = text(&output.stderr);
     assert!(
@@ -128,10 +121,10 @@ fn cores_outside_of_the_cpuset_end_with_3_and_list_those_inside() {
 
 #[test]
 fn the_doctor_reports_in_both_forms() {
-    let output = ringlane(&["doctor"]);
+    let output = run_program(&["doctor"]);
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stdout));
     assert!(text(&output.stdout).contains("Kernel and io_uring"));
-    let output = ringlane(&["doctor", "--json"]);
+    let output = run_program(&["doctor", "--json"]);
     let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     let checks = report["checks"].as_array().unwrap();
     assert!(20 < checks.len());
@@ -142,14 +135,14 @@ fn the_doctor_reports_in_both_forms() {
 
 #[test]
 fn the_doctor_ends_with_1_if_the_broker_would_not_start() {
-    let output = ringlane(&["doctor", "--cores", "4000"]);
+    let output = run_program(&["doctor", "--cores", "4000"]);
     assert_eq!(output.status.code(), Some(1));
     assert!(text(&output.stdout).contains("FAIL  runtime.cores"), "{}", text(&output.stdout));
 }
 
 #[test]
 fn help_names_the_commands() {
-    let output = ringlane(&["--help"]);
+    let output = run_program(&["--help"]);
     assert_eq!(output.status.code(), Some(0));
     let help = text(&output.stdout);
     for word in ["serve", "check-config", "doctor", "version", "--data-dir", "--transport"] {

@@ -5,7 +5,6 @@ mod support;
 use std::fs::OpenOptions;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 use support::{Broker, Client, Kind, Options, Publish, Transport, Version};
 
 /// Publishes with QoS 1 and 2 in turn, and waits for every acknowledgement.
@@ -136,11 +135,7 @@ fn damage_is_refused_with_its_place(transport: Transport) {
     let mut broker = Broker::start(&options);
     publish_and_wait(&broker, "client", 50);
     // The closing batch names what is durable.
-    broker.wait_until("the log is closed", |broker| {
-        let before = broker.metric("log_rounds_total");
-        std::thread::sleep(Duration::from_millis(50));
-        before == broker.metric("log_rounds_total")
-    });
+    broker.wait_until_logs_rest();
     broker.kill();
     let damaged =
         segments(&broker).into_iter().find(|path| damage(path.as_path())).expect("a used segment");

@@ -31,15 +31,6 @@ impl Node {
         self.crash_to(cores);
     }
 
-    /// Nobody is told when what nobody waits for is in the log: until no round has ended for a while.
-    fn wait_until_flushed(&self) {
-        self.broker.wait_until("the logs are at rest", |broker| {
-            let before = broker.metric("log_rounds_total");
-            std::thread::sleep(std::time::Duration::from_millis(100));
-            before == broker.metric("log_rounds_total")
-        });
-    }
-
     fn connect(&self, connect: &Connect) -> Client {
         Client::connect(self.broker.tcp, connect)
     }
@@ -135,7 +126,7 @@ fn the_log_is_not_read_again_and_again(transport: Transport) {
     for _ in 0..2 {
         next = publish(&node, next);
         next = publish(&node, next);
-        node.wait_until_flushed();
+        node.broker.wait_until_logs_rest();
         node.crash();
         // And once more, with nothing behind the checkpoint.
         node.crash();
@@ -150,7 +141,7 @@ fn the_log_is_not_read_again_and_again(transport: Transport) {
     assert_eq!(client.receive_and_acknowledge().text(), "forever");
     // A damaged checkpoint is done without.
     client.disconnect();
-    node.wait_until_flushed();
+    node.broker.wait_until_logs_rest();
     node.crash();
     for file in checkpoints(&node) {
         let mut bytes = std::fs::read(&file).expect("a checkpoint");
@@ -353,7 +344,7 @@ fn wills_of_clients_that_were_connected_fire(transport: Transport) {
     let _lost = node.connect(&lost);
     let _back = node.connect(&back);
     node.connect(&left).disconnect();
-    node.wait_until_flushed();
+    node.broker.wait_until_logs_rest();
     node.crash();
     let _back = node.connect(&back);
     let mut reader = node.resume(Version::V5, "reader");

@@ -11,10 +11,9 @@ use ringlane_dataplane::ids::NodeId;
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::path::Path;
-use std::process::{Command, Output};
 use std::time::Duration;
-use support::PATIENCE;
 use support::etcd::EtcdServer;
+use support::{PATIENCE, run_program};
 use tokio::sync::watch;
 
 /// The shortest that a configuration allows.
@@ -352,16 +351,6 @@ fn a_missing_password_file_is_named() {
     assert!(error.contains("/no/such/file") && error.contains("password_file"), "{error}");
 }
 
-fn ringlane(arguments: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_ringlane"));
-    for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("RINGLANE_") {
-            command.env_remove(name);
-        }
-    }
-    command.args(arguments).output().expect("the program runs")
-}
-
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
@@ -390,30 +379,30 @@ lease = "30s"
     );
     std::fs::write(&file, config).expect("a file");
     let file = file.to_str().expect("UTF-8");
-    let output = ringlane(&["cluster", "status", "-c", file]);
+    let output = run_program(&["cluster", "status", "-c", file]);
     assert!(text(&output.stdout).contains("not made yet"), "{output:?}");
     let epoch = block_on(async {
         let (one, lease) = candidate(server.client(), 1).await;
         one.acquire(&one.view().await.expect("a view"), 0, lease).await.expect("an epoch")
     });
-    let output = ringlane(&["cluster", "status", "-c", file]);
+    let output = run_program(&["cluster", "status", "-c", file]);
     let expected = format!("leader   node 1 (a), epoch {epoch}; runs, its lease has ");
     assert!(text(&output.stdout).contains(&expected), "{output:?}");
-    let output = ringlane(&["cluster", "members", "--json", "-c", file]);
+    let output = run_program(&["cluster", "members", "--json", "-c", file]);
     let rows: Vec<serde_json::Value> =
         text(&output.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(rows.len(), 3, "{output:?}");
     assert_eq!((&rows[0]["leads"], &rows[0]["runs"]), (&true.into(), &true.into()));
     assert_eq!((&rows[2]["leads"], &rows[2]["runs"]), (&false.into(), &false.into()));
-    let output = ringlane(&["doctor", "-c", file]);
+    let output = run_program(&["doctor", "-c", file]);
     assert!(text(&output.stdout).contains(&format!("etcd {}", server.url())), "{output:?}");
-    let output = ringlane(&["serve", "-c", file]);
+    let output = run_program(&["serve", "-c", file]);
     assert_eq!(output.status.code(), Some(3), "{output:?}");
     assert!(text(&output.stderr).contains("do not replicate yet"), "{output:?}");
     server.kill();
-    let output = ringlane(&["cluster", "members", "-c", file]);
+    let output = run_program(&["cluster", "members", "-c", file]);
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     assert!(text(&output.stderr).contains("etcd does not answer"), "{output:?}");
-    let output = ringlane(&["cluster", "members"]);
+    let output = run_program(&["cluster", "members"]);
     assert!(text(&output.stderr).contains("a node that is alone"), "{output:?}");
 }

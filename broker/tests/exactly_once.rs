@@ -2,9 +2,9 @@
 
 mod support;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use support::{
-    Broker, Client, Connect, Kind, Options, Packet, Properties, Publish, Received, Transport,
+    Broker, Client, Connect, Held, Kind, Options, Packet, Properties, Publish, Received, Transport,
     Version,
 };
 
@@ -41,44 +41,17 @@ fn publish(broker: &Broker, numbers: core::ops::Range<usize>) {
     }
 }
 
-/// Nobody waits for what ends an exchange.
-fn wait_until_flushed(broker: &Broker) {
-    broker.wait_until("the logs are at rest", |broker| {
-        let before = broker.metric("log_rounds_total");
-        std::thread::sleep(std::time::Duration::from_millis(100));
-        before == broker.metric("log_rounds_total")
-    });
-}
-
-/// What a client knows of QoS 2, beyond its connections.
+/// What was taken, and how often.
 #[derive(Default)]
 struct Book {
-    /// Identifiers of messages that were taken and not released [MQTT-4.3.3-10].
-    held: HashSet<u16>,
+    held: Held,
     taken: BTreeMap<String, usize>,
 }
 
 impl Book {
-    /// Takes a packet as a client does, and answers it unless it forgets to.
     fn take(&mut self, client: &mut Client, packet: &Packet, answers: bool) {
-        match packet.kind() {
-            Kind::Publish => {
-                let received = packet.publish();
-                assert_eq!(received.qos, 2);
-                if self.held.insert(received.id) {
-                    *self.taken.entry(received.text()).or_default() += 1;
-                }
-                if answers {
-                    client.acknowledge(Kind::Pubrec, received.id);
-                }
-            }
-            Kind::Pubrel => {
-                self.held.remove(&packet.id());
-                if answers {
-                    client.acknowledge(Kind::Pubcomp, packet.id());
-                }
-            }
-            kind => panic!("{kind:?}"),
+        if let Some(text) = self.held.take(client, packet, answers) {
+            *self.taken.entry(text).or_default() += 1;
         }
     }
 
@@ -183,7 +156,7 @@ fn an_ended_replay_completes_what_it_began(transport: Transport) {
     assert_eq!(used.len(), 2 * PUBLISHERS - 1, "each has an identifier of its own");
     client.finish(&second[0]);
     for _ in 0..2 {
-        wait_until_flushed(&broker);
+        broker.wait_until_logs_rest();
         broker.kill();
         broker.restart(&logged(transport));
         client = resume(&broker, Version::V5);
@@ -223,7 +196,7 @@ fn identifiers_of_retained_messages_are_not_used_again(transport: Transport) {
         client.finish(&sent[0]);
         client.acknowledge(Kind::Pubrec, sent[1].id);
         assert_eq!(client.expect(Kind::Pubrel).id(), sent[1].id);
-        wait_until_flushed(&broker);
+        broker.wait_until_logs_rest();
         broker.kill();
         broker.restart(&logged(transport));
         client = resume(&broker, version);

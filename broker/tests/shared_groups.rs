@@ -3,9 +3,9 @@
 
 mod support;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
-use support::{Broker, Client, Connect, Kind, Options, Packet, Publish, Transport, Version};
+use support::{Broker, Client, Connect, Held, Kind, Options, Publish, Transport, Version};
 
 on_both_transports!(
     what_waits_in_a_group_survives_kills,
@@ -44,11 +44,7 @@ fn number(text: &str) -> usize {
 /// Nobody waits for what a group is done with: it is in the log once a second.
 fn wait_until_recorded(broker: &Broker) {
     std::thread::sleep(Duration::from_millis(1300));
-    broker.wait_until("the logs are at rest", |broker| {
-        let before = broker.metric("log_rounds_total");
-        std::thread::sleep(Duration::from_millis(100));
-        before == broker.metric("log_rounds_total")
-    });
+    broker.wait_until_logs_rest();
 }
 
 fn what_waits_in_a_group_survives_kills(transport: Transport) {
@@ -97,49 +93,13 @@ fn what_a_member_had_not_acknowledged_goes_to_another(transport: Transport) {
     broker.stop();
 }
 
-/// What a client knows of QoS 2, beyond its connections.
-#[derive(Default)]
-struct Book {
-    held: HashSet<u16>,
-}
-
-impl Book {
-    fn take(
-        &mut self,
-        client: &mut Client,
-        packet: &Packet,
-        answers: bool,
-        taken: &mut BTreeMap<usize, usize>,
-    ) {
-        match packet.kind() {
-            Kind::Publish => {
-                let received = packet.publish();
-                assert_eq!(received.qos, 2);
-                if self.held.insert(received.id) {
-                    *taken.entry(number(&received.text())).or_default() += 1;
-                }
-                if answers {
-                    client.acknowledge(Kind::Pubrec, received.id);
-                }
-            }
-            Kind::Pubrel => {
-                self.held.remove(&packet.id());
-                if answers {
-                    client.acknowledge(Kind::Pubcomp, packet.id());
-                }
-            }
-            kind => panic!("{kind:?}"),
-        }
-    }
-}
-
 fn qos_2_is_given_once_across_kills(transport: Transport) {
     const COUNT: usize = 400;
     const NAMES: [&str; 3] = ["one", "two", "three"];
     let mut broker = Broker::start(&logged(transport));
     let mut clients = NAMES.map(|name| join(&broker, name, 2));
-    let mut books = NAMES.map(|_| Book::default());
-    let (mut taken, mut random) = (BTreeMap::new(), 7_u32);
+    let mut books = NAMES.map(|_| Held::default());
+    let (mut taken, mut random) = (BTreeMap::<usize, usize>::new(), 7_u32);
     let mut draw = |below: u32| {
         random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         (random >> 16) % below
@@ -149,7 +109,8 @@ fn qos_2_is_given_once_across_kills(transport: Transport) {
         for _ in 0..60 + draw(40) {
             let one = draw(3) as usize;
             let Ok(packet) = clients[one].try_read(Duration::from_millis(30)) else { continue };
-            books[one].take(&mut clients[one], &packet, draw(8) != 0, &mut taken);
+            let text = books[one].take(&mut clients[one], &packet, draw(8) != 0);
+            text.into_iter().for_each(|text| *taken.entry(number(&text)).or_default() += 1);
         }
         if draw(2) == 0 {
             // As much as is in the log by itself.
@@ -159,10 +120,11 @@ fn qos_2_is_given_once_across_kills(transport: Transport) {
         broker.restart(&logged(transport).cores(cores));
         clients = NAMES.map(|name| member(&broker, name));
     }
-    while taken.len() < COUNT || books.iter().any(|book| !book.held.is_empty()) {
+    while taken.len() < COUNT || books.iter().any(|book| !book.is_empty()) {
         for (client, book) in clients.iter_mut().zip(&mut books) {
             while let Ok(packet) = client.try_read(Duration::from_millis(30)) {
-                book.take(client, &packet, true, &mut taken);
+                let text = book.take(client, &packet, true);
+                text.into_iter().for_each(|text| *taken.entry(number(&text)).or_default() += 1);
             }
         }
     }

@@ -73,15 +73,10 @@ impl Broker {
         match proxy_protocol::read(&connection.inbox) {
             Proxied::Incomplete => {}
             Proxied::Whole { consumed, client } => {
-                let rest = connection.inbox.split_off(consumed);
-                connection.inbox = Vec::new();
-                connection.stream = Stream::begin(kind);
                 if let Some(client) = client {
                     turn.sockets.set_peer(id, client);
                 }
-                if !rest.is_empty() {
-                    self.on_received(turn, id, &rest);
-                }
+                self.go_on_behind(turn, id, consumed, Stream::begin(kind));
             }
             Proxied::Wrong => self.refuse_unproxied(turn, id),
         }
@@ -116,16 +111,29 @@ impl Broker {
                 self.end_connection(turn, id, End::Unclean);
             }
             Upgrade::Accepted { consumed, response } => {
-                let rest = connection.inbox.split_off(consumed);
-                connection.inbox = Vec::new();
-                connection.stream = Stream::WebSocket(Box::default());
                 if let Some(output) = turn.sockets.output(id) {
                     output.bytes.extend_from_slice(&response);
                 }
-                if !rest.is_empty() {
-                    self.on_received(turn, id, &rest);
-                }
+                self.go_on_behind(turn, id, consumed, Stream::WebSocket(Box::default()));
             }
+        }
+    }
+
+    /// What came before the client's own bytes is done with: the rest of the inbox is taken as those
+    /// of `stream`.
+    fn go_on_behind(
+        &mut self,
+        turn: &mut Turn<'_>,
+        id: ConnectionId,
+        consumed: usize,
+        stream: Stream,
+    ) {
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        let rest = connection.inbox.split_off(consumed);
+        connection.inbox = Vec::new();
+        connection.stream = stream;
+        if !rest.is_empty() {
+            self.on_received(turn, id, &rest);
         }
     }
 

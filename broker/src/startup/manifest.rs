@@ -425,14 +425,15 @@ fn io_error(what: &'static str, path: &Path, error: io::Error) -> ManifestError 
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use std::sync::atomic::{AtomicU32, Ordering};
 
-    struct Directory(PathBuf);
+    /// A directory that is not there yet, and gone behind the test.
+    pub(in crate::startup) struct Directory(pub(in crate::startup) PathBuf);
 
     impl Directory {
-        fn new() -> Self {
+        pub(in crate::startup) fn new() -> Self {
             static NEXT: AtomicU32 = AtomicU32::new(0);
             let number = NEXT.fetch_add(1, Ordering::Relaxed);
             let name = format!("ringlane-manifest-{}-{number}", std::process::id());

@@ -137,28 +137,12 @@ impl DataDirectory {
 mod tests {
     use super::*;
     use crate::config::MemberConfig;
+    use crate::startup::manifest::tests::Directory;
     use std::fs;
-    use std::path::PathBuf;
-    use std::sync::atomic::{AtomicU32, Ordering};
-
-    struct Directory(PathBuf);
 
     impl Directory {
-        fn new() -> Self {
-            static NEXT: AtomicU32 = AtomicU32::new(0);
-            let number = NEXT.fetch_add(1, Ordering::Relaxed);
-            let name = format!("ringlane-member-{}-{number}", std::process::id());
-            Self(std::env::temp_dir().join(name))
-        }
-
         fn open(&self, node: u16) -> Result<DataDirectory, ManifestError> {
             DataDirectory::open_member(&self.0, NodeId(node), 4)
-        }
-    }
-
-    impl Drop for Directory {
-        fn drop(&mut self) {
-            let _ = fs::remove_dir_all(&self.0);
         }
     }
 

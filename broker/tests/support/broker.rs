@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
@@ -280,6 +280,16 @@ impl Broker {
         }
     }
 
+    /// Waits until no round of a log has ended for a while: nobody is told when what nobody waits for
+    /// is in the log.
+    pub fn wait_until_logs_rest(&self) {
+        self.wait_until("the logs are at rest", |broker| {
+            let before = broker.metric("log_rounds_total");
+            std::thread::sleep(Duration::from_millis(100));
+            before == broker.metric("log_rounds_total")
+        });
+    }
+
     /// Waits until the broker has noticed which sockets have ended. Only a broker that counts them
     /// can be asked; another one is given the time of a round trip.
     pub fn wait_until_sockets_are(&self, count: u64) {
@@ -402,6 +412,17 @@ pub fn ringlane(options: &Options, place: &Place, command: &str) -> Command {
     let mut program = Command::new(env!("CARGO_BIN_EXE_ringlane"));
     program.args(command.split(' ')).arg("-c").arg(&file);
     program
+}
+
+/// Runs the program with arguments and without settings from the environment.
+pub fn run_program(arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ringlane"));
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("RINGLANE_") {
+            command.env_remove(name);
+        }
+    }
+    command.args(arguments).output().expect("the program runs")
 }
 
 /// Puts every value of `from` into `into`, table by table.

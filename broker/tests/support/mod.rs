@@ -23,14 +23,16 @@ pub mod broker;
 pub mod client;
 pub mod cluster;
 pub mod etcd;
+pub mod held;
 pub mod hex;
 pub mod packets;
 pub mod properties;
 pub mod websocket;
 pub mod witness;
 
-pub use broker::{Broker, Options, Transport};
+pub use broker::{Broker, Options, Transport, run_program};
 pub use client::{Client, Gone};
+pub use held::Held;
 pub use hex::{hex, show};
 pub use packets::{Connect, Kind, Packet, Publish, Received, Version, Will};
 pub use properties::Properties;
