@@ -56,7 +56,7 @@ class Broker:
         shutil.rmtree(self.dir, ignore_errors=True)
         self.dir.mkdir(parents=True)
         program = self.recipe["program"]
-        peers = os.environ.get("RINGLANE_PEERS", os.path.expanduser("~/.cache/ringlane-peers"))
+        peers = os.environ.get("RINGLANE_PEERS", os.path.expanduser("~/.cache/ringlane/peers"))
         places = [options.target, f"{peers}/bin", *self.recipe.get("search", []), *PLACES]
         program = shutil.which(program, path=":".join(places)) or shutil.which(program)
         self.words = {"dir": self.dir, "program": program, "program_dir": os.path.dirname(program or ""), "cpu": 0}
