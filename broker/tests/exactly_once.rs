@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use support::{
     Broker, Client, Connect, Held, Kind, Options, Packet, Properties, Publish, Received, Transport,
     Version,
