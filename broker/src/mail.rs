@@ -8,6 +8,7 @@ use crate::durable::Place;
 use crate::groups::{Errand, GroupId, GroupKey, Member, MemberKey, Seq};
 use crate::replay::mail::ReplayMail;
 use crate::replicated::control_mail::ToCore;
+use crate::replicated::mail::CoreMail;
 use crate::session::SessionId;
 use crate::websocket;
 use ringlane_dataplane::ids::{ListenerId, Offset, PartitionId};
@@ -114,6 +115,8 @@ pub enum Mail {
     Fetch(Box<Fetch>),
     /// What was found of them.
     Fetched(Box<Fetched>),
+    /// About replicas, in a cluster.
+    Cluster(Box<CoreMail>),
     /// From the control thread.
     Control(Box<ControlMail>),
 }

@@ -143,6 +143,7 @@ impl Broker {
 
     fn trim_log(&mut self, turn: &Turn<'_>, index: usize) {
         let unix_ms = self.unix_ms(turn.now);
+        let held = self.held_by_all(index);
         let Self { durable: Some(durable), partitions, metrics, .. } = self else { return };
         let Some(needed) = durable.trimming.needed(index) else { return };
         let partition = &mut partitions[index];
@@ -154,7 +155,7 @@ impl Broker {
         let marks = log.marks();
         let sealed = log.segments().sealed();
         let below = |needed| retention.trim_below(sealed.iter(), unix_ms, needed);
-        let needed = Offset(needed).min(marks.high_watermark);
+        let needed = Offset(needed).min(marks.high_watermark).min(held);
         let kept = own.checkpoints.older().map(|older| replayed_from(&older, sealed.iter()));
         let (wanted, allowed) = (below(needed), below(needed.min(kept.unwrap_or_default())));
         own.checkpoints.want(turn.now, allowed < wanted);

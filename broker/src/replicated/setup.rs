@@ -2,9 +2,11 @@
 
 use super::control_mail::ToControl;
 use crate::durable::{Checkpoints, Recovery};
-use ringlane_dataplane::ids::{ListenerId, NodeId};
+use crate::service::DiskUser;
+use ringlane_dataplane::ids::{ListenerId, NodeId, PartitionId};
 use ringlane_dataplane::replication::election;
 use ringlane_dataplane::replication::hello::Hello;
+use ringlane_dataplane::replication::host::HOST_TAGS;
 use ringlane_dataplane::replication::replica::Opened;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
@@ -46,6 +48,12 @@ pub(crate) struct ReplicaSetup {
     pub(crate) recovery: Recovery,
     /// Its checkpoints.
     pub(crate) checkpoints: Checkpoints,
+}
+
+/// What the tokens of a log carry in a cluster in their upper half ([`LogSetup::tag`](ringlane_dataplane::log::segments::LogSetup::tag)): tags
+/// from there on are those of its replica's host.
+pub(crate) fn host_tag(partition: PartitionId, cores: u16) -> u32 {
+    DiskUser::Host.tag(partition.0 / u32::from(cores) * HOST_TAGS)
 }
 
 /// Rooms of the queue to the control thread, for a node with so many partitions: two questions of each,

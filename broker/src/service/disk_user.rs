@@ -13,10 +13,13 @@ pub(crate) enum DiskUser {
     Fetch,
     /// Reading again for subscriptions.
     Replay,
+    /// A replica of a partition, in a cluster; the number is that of its place times
+    /// [`HOST_TAGS`](ringlane_dataplane::replication::host::HOST_TAGS), and what it counts from there.
+    Host,
 }
 
 /// Bits of a tag that number what belongs to one kind of user.
-const NUMBER_BITS: u32 = 30;
+const NUMBER_BITS: u32 = 29;
 /// Numbers that a kind of user can give, from 0 on.
 pub(crate) const DISK_NUMBERS: u32 = 1 << NUMBER_BITS;
 
@@ -28,6 +31,7 @@ impl DiskUser {
             Self::Checkpoint => 1,
             Self::Fetch => 2,
             Self::Replay => 3,
+            Self::Host => 4,
         };
         kind << NUMBER_BITS | (number % DISK_NUMBERS)
     }
@@ -39,7 +43,8 @@ impl DiskUser {
             0 => Self::Log,
             1 => Self::Checkpoint,
             2 => Self::Fetch,
-            _ => Self::Replay,
+            3 => Self::Replay,
+            _ => Self::Host,
         };
         (user, tag % DISK_NUMBERS)
     }
@@ -51,7 +56,9 @@ mod tests {
 
     #[test]
     fn a_token_says_whose_it_is() {
-        for user in [DiskUser::Log, DiskUser::Checkpoint, DiskUser::Fetch, DiskUser::Replay] {
+        for user in
+            [DiskUser::Log, DiskUser::Checkpoint, DiskUser::Fetch, DiskUser::Replay, DiskUser::Host]
+        {
             for number in [0, 7, DISK_NUMBERS - 1] {
                 let token = DiskToken(u64::from(user.tag(number)) << 32 | 0xffff_ffff);
                 assert_eq!(DiskUser::of(token), (user, number));

@@ -8,11 +8,16 @@ impl Broker {
     /// Disconnects every client. MQTT 5 clients get 0x8B, or 0x9D and the server reference if the
     /// configuration names one [MQTT5 §3.14.2.1].
     pub(crate) fn begin_drain(&mut self, turn: &mut Turn<'_>) {
+        self.drain_to(turn, None);
+    }
+
+    /// The same; the server reference is `moved_to`, if something is known.
+    pub(crate) fn drain_to(&mut self, turn: &mut Turn<'_>, moved_to: Option<String>) {
         if self.draining {
             return;
         }
         self.draining = true;
-        let reference = self.config.mqtt.server_reference.clone();
+        let reference = moved_to.or_else(|| self.config.mqtt.server_reference.clone());
         let reason = match reference {
             Some(_) => ReasonCode::SERVER_MOVED,
             None => ReasonCode::SERVER_SHUTTING_DOWN,
@@ -30,7 +35,9 @@ impl Broker {
     pub(super) fn check_drained(&mut self, turn: &mut Turn<'_>) {
         let left = turn.sockets.open_count() == 0 && !self.post.has_work();
         if self.draining && (left || self.clients_have_left) && self.logs_are_quiet() {
-            self.stopping = self.end_with_checkpoints(turn);
+            // In a cluster nothing may come to be committed any more that a checkpoint has to wait for.
+            let needs_none = self.replicas.is_some();
+            self.stopping = self.may_stop() && (needs_none || self.end_with_checkpoints(turn));
         }
     }
 }

@@ -75,12 +75,23 @@ impl Broker {
             (DiskUser::Replay, number) => self.on_reading_event(turn, number, event),
             (DiskUser::Checkpoint, index) => {
                 self.on_checkpoint_event(turn, index as usize, &event);
-            } // Whoever asked has gone.
+            }
+            (DiskUser::Host, number) => self.on_host_event(turn, number, event),
         }
     }
 
     fn on_log_event(&mut self, turn: &mut Turn<'_>, index: usize, event: &DiskEvent) {
         let flushed = self.partitions[index].on_disk(turn.now, event, turn.disk);
+        self.after_log_event(turn, index, flushed);
+    }
+
+    /// A log has more than before, or has failed.
+    pub(crate) fn after_log_event(
+        &mut self,
+        turn: &mut Turn<'_>,
+        index: usize,
+        flushed: Option<Flushed>,
+    ) {
         if let Some(flushed) = flushed {
             self.count_flushed(flushed);
             self.readings.on_flushed(index);
@@ -92,6 +103,12 @@ impl Broker {
         }
         self.log_watch.dirty = true;
         self.look_at_log(turn, index);
+    }
+
+    /// More of a log is committed than before, because other nodes have it.
+    pub(crate) fn on_committed_up(&mut self, turn: &mut Turn<'_>, index: usize) {
+        self.readings.on_flushed(index);
+        self.serve_fetches(turn, index);
     }
 
     /// Until when it is worth it to wait awake for the disk: for acknowledgements that are likely to
@@ -183,6 +200,15 @@ impl Broker {
         if !self.has_logs {
             return;
         }
+        let deadline = match self.end_turn_of_replicas(turn) {
+            Some(deadline) => deadline,
+            None => self.end_turn_of_logs(turn),
+        };
+        self.arm_log_timer(turn, deadline);
+        self.show_logs();
+    }
+
+    fn end_turn_of_logs(&mut self, turn: &mut Turn<'_>) -> Nanos {
         let unix_ms = self.unix_ms(turn.now);
         let mut deadline = Nanos::NEVER;
         for partition in &mut self.partitions {
@@ -191,8 +217,7 @@ impl Broker {
                 deadline = deadline.min(log.next_deadline());
             }
         }
-        self.arm_log_timer(turn, deadline);
-        self.show_logs();
+        deadline
     }
 
     /// A deadline that moves on finds the timer armed: it fires early, and is armed again.

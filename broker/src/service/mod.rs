@@ -39,12 +39,14 @@ use crate::groups::GroupStore;
 use crate::mail::{ControlMail, Mail};
 use crate::metrics::CoreMetrics;
 use crate::replay::{Pace, Readings, Replays, Room};
+use crate::replicated::Replicas;
 use crate::replicated::setup::ClusterSetup;
 use crate::retained::RetainedTasks;
 use crate::session::{SessionId, SessionStore};
 use ringlane_dataplane::batch::BatchPool;
 use ringlane_dataplane::disk::DiskEvent;
 use ringlane_dataplane::ids::{ConnectionId, CoreId, PartitionId};
+use ringlane_dataplane::link::LinkEvent;
 use ringlane_dataplane::log::record::checksum;
 use ringlane_dataplane::log::writer::Writer;
 use ringlane_dataplane::message::MessageMeter;
@@ -100,6 +102,17 @@ pub struct CoreSetup {
     pub state: Option<RestoredState>,
     /// What a core of a cluster needs besides; none on a node by itself.
     pub cluster: Option<ClusterSetup>,
+}
+
+/// What a core that followed goes on with when it leads.
+#[derive(Debug)]
+pub(crate) struct Handover {
+    /// Of this core, in rising order.
+    pub(crate) partitions: Vec<Partition<AckToken>>,
+    /// The batches that are in their logs and on their way to other nodes, and who counts them.
+    pub(crate) batches: BatchPool,
+    pub(crate) meter: &'static MessageMeter,
+    pub(crate) replicas: Box<Replicas>,
 }
 
 /// What a core takes over from before the start.
@@ -171,6 +184,10 @@ pub struct Broker {
     /// what the broker publishes itself.
     pub(crate) partitions: Vec<Partition<AckToken>>,
     pub(crate) has_logs: bool,
+    /// In a cluster: what joins the partitions with their replicas on other nodes.
+    pub(crate) replicas: Option<Box<Replicas>>,
+    /// Places of partitions of which more is committed than those who read them know.
+    pub(crate) risen: Vec<usize>,
     /// What the logs say of sessions, if there are logs.
     pub(crate) durable: Option<Durable>,
     /// What is taken over in the first turn.
@@ -216,10 +233,31 @@ pub struct Broker {
 impl Broker {
     /// A broker with no connection and no session.
     #[must_use]
-    pub fn new(setup: CoreSetup, _now: Nanos) -> Self {
+    pub fn new(mut setup: CoreSetup, _now: Nanos) -> Self {
+        let logs = core::mem::take(&mut setup.logs);
+        let has_logs = !logs.is_empty();
+        let partitions = partitions(setup.placement.owned(setup.core), logs, setup.core);
         let meter = MessageMeter::leaked();
+        Self::with_partitions(setup, partitions, has_logs, BatchPool::new(meter), meter)
+    }
+
+    /// The broker of a core that has followed and leads now, with the logs that it has.
+    pub(crate) fn leading(setup: CoreSetup, handover: Handover) -> Self {
+        let Handover { mut partitions, meter, batches, replicas } = handover;
+        let has_logs = !partitions.is_empty();
+        partitions.push(Partition::new(own_partition(setup.core)));
+        let broker = Self::with_partitions(setup, partitions, has_logs, batches, meter);
+        Self { replicas: Some(replicas), ..broker }
+    }
+
+    fn with_partitions(
+        setup: CoreSetup,
+        partitions: Vec<Partition<AckToken>>,
+        has_logs: bool,
+        batches: BatchPool,
+        meter: &'static MessageMeter,
+    ) -> Self {
         let sizes = Sizes::new(&setup.config, setup.cores);
-        let has_logs = !setup.logs.is_empty();
         let mut routes = Routes::new(setup.core);
         let durable = setup.state.as_ref().map(|RestoredState(state)| {
             for (core, filter) in state.remote_filters(setup.core) {
@@ -230,7 +268,6 @@ impl Broker {
             let states = own.map(|_| PartitionState::new(partitions));
             Durable::new(states.collect(), &setup.config, partitions, state.epoch, setup.cores)
         });
-        let partitions = partitions(setup.placement.owned(setup.core), setup.logs, setup.core);
         Self {
             core: setup.core,
             connections: Connections::default(),
@@ -252,10 +289,12 @@ impl Broker {
             replay_seed: replay_seed(&partitions),
             partitions,
             has_logs,
+            replicas: None,
+            risen: Vec::new(),
             durable,
             restoring: setup.state.map(|state| Box::new(state.0)),
             clock: setup.clock,
-            batches: BatchPool::new(meter),
+            batches,
             upkeep: UpkeepList::default(),
             retained: RetainedStore::new(sizes.retained_messages_max, sizes.retained_bytes_max),
             retained_tasks: RetainedTasks::default(),
@@ -317,6 +356,7 @@ impl Broker {
             Mail::Fetch(fetch) => self.on_fetch(turn, from, *fetch),
             Mail::Fetched(fetched) => self.on_fetched(turn, *fetched),
             Mail::Control(mail) => self.on_control(turn, *mail),
+            Mail::Cluster(mail) => self.on_core_mail(turn, from, *mail),
         }
     }
 
@@ -327,8 +367,7 @@ impl Broker {
             }
             ControlMail::Drain => self.begin_drain(turn),
             ControlMail::Ask(ask) => self.on_ask(turn, ask),
-            // A node by itself has no cluster to hear of.
-            ControlMail::Cluster(_) => {}
+            ControlMail::Cluster(mail) => self.on_cluster_mail(turn, *mail),
         }
     }
 
@@ -396,6 +435,11 @@ impl Service for Broker {
         }
     }
 
+    fn on_link(&mut self, turn: &mut Turn<'_>, event: LinkEvent<'_>) {
+        self.restore_first(turn);
+        self.on_link_event(turn, event);
+    }
+
     fn on_mail(&mut self, turn: &mut Turn<'_>, from: CoreId, mail: Mail) {
         self.restore_first(turn);
         self.take_mail(turn, from, mail);
@@ -443,7 +487,7 @@ impl Service for Broker {
         self.check_drained(turn);
         self.take_back_batches(turn);
         self.metrics.message_bytes.set(self.meter.bytes());
-        if self.stopping {
+        if self.stopping || self.is_cut_off() {
             After::Stop
         } else if self.post.has_work()
             || self.fetches.has_work()

@@ -35,7 +35,9 @@ impl Broker {
         stream: Promise,
     ) -> Promise {
         let waits = retain && self.is_unflushed(index, self.retained_order.ends[index]);
-        if qos > 0 || waits { stream } else { Level::Memory.into() }
+        // What is logged goes to a majority in a cluster, also where nobody waits for it.
+        let Promise { quorum, .. } = stream;
+        if qos > 0 || waits { stream } else { Promise { level: Level::Memory, quorum } }
     }
 
     /// A retained message that waits for the disk was appended.

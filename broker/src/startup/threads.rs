@@ -5,8 +5,10 @@ use super::affinity::pin_current_thread;
 use super::metered::MeteredDriver;
 use crate::control::CoreEnd;
 use crate::mail::Mail;
-use crate::service::{Broker, CoreSetup};
+use crate::replicated::node_core::NodeCore;
+use crate::service::CoreSetup;
 use ringlane_dataplane::ids::{CoreId, ListenerId};
+use ringlane_dataplane::link::Links;
 use ringlane_dataplane::net::{Driver, Sockets};
 use ringlane_dataplane::runtime::{CoreLoop, CoreStats, Endpoint, Idle, TurnLimits};
 use ringlane_transport_uring::{
@@ -34,7 +36,7 @@ pub(super) struct CoreThread {
     pub(super) stop_accepting: Arc<AtomicBool>,
 }
 
-type Loop = CoreLoop<MeteredDriver<AnyDriver>, Broker>;
+type Loop = CoreLoop<MeteredDriver<AnyDriver>, NodeCore>;
 
 impl CoreThread {
     /// Pins the thread and opens the core: on its own thread, because a ring belongs to the
@@ -49,9 +51,11 @@ impl CoreThread {
         let metrics = Arc::clone(&self.setup.metrics);
         let driver = MeteredDriver::new(driver, metrics, self.stop_accepting);
         let sockets = Sockets::new(self.setup.connections_max);
-        let service = Broker::new(self.setup, driver.now());
-        let limits = TurnLimits::default();
-        Ok(CoreLoop::new(driver, service, sockets, self.endpoint, self.idle, limits, self.stats))
+        let room_bytes = self.setup.cluster.as_ref().map_or(0, |cluster| cluster.room_bytes);
+        let service = NodeCore::new(self.setup, driver.now());
+        let (limits, stats) = (TurnLimits::default(), self.stats);
+        let core = CoreLoop::new(driver, service, sockets, self.endpoint, self.idle, limits, stats);
+        Ok(core.with_links(Links::new(room_bytes)))
     }
 }
 

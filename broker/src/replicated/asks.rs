@@ -1,0 +1,137 @@
+//! What the hosts of replicas ask for, and how a core leads no more.
+
+use super::control_mail::ToControl;
+use super::replicas::{Ground, Replicas};
+use ringlane_dataplane::ids::{NodeId, PartitionId};
+use ringlane_dataplane::replication::command::Refusal;
+use ringlane_dataplane::replication::host::Ask;
+use ringlane_dataplane::replication::replica::Replica;
+
+impl Replicas {
+    pub(super) fn do_asks(&mut self, ground: &mut Ground<'_>) {
+        while let Some((index, ask)) = self.asks.pop_front() {
+            self.do_ask(ground, index, ask);
+        }
+    }
+
+    fn do_ask(&mut self, ground: &mut Ground<'_>, index: usize, ask: Ask) {
+        let (core, partition) = (self.core, self.own[index].partition);
+        match ask {
+            Ask::PersistEpoch(epoch) => self.persist_epoch(index, epoch),
+            // With TCP nobody writes here: what was not received yet is refused by its epoch.
+            Ask::Revoke { .. } => self.with_replica(index, ground, Replica::on_revoked),
+            Ask::Truncate { to } => {
+                let epoch = self.own[index].host.replica().epoch();
+                self.tell(ToControl::Truncate { core, partition, to, epoch });
+            }
+            Ask::Lead { epoch, start } => self.own[index].leads = Some((epoch, start)),
+            Ask::Follow { leader } => self.on_follow(index, leader),
+            Ask::Marks { .. } => {
+                if !self.risen.contains(&index) {
+                    self.risen.push(index);
+                }
+            }
+            Ask::ClearDamage => self.tell(ToControl::ClearDamage { core, partition }),
+            Ask::Refuse { peer: Some(peer), why } => {
+                if let Some(suppressed) = self.lines.take(ground.now) {
+                    tracing::warn!(partition = partition.0, node = peer.0, %why, suppressed, "a node is refused");
+                }
+                if let Some(link) = self.own[index].peers.get(peer) {
+                    ground.links.revoke(link);
+                }
+            }
+            Ask::Refuse { peer: None, why } => {
+                self.own[index].has_failed |= why == Refusal::Failed;
+                tracing::error!(partition = partition.0, %why, "this node cannot lead");
+                self.gave_up = true;
+            }
+            Ask::Lost(error) => {
+                self.own[index].has_lost = true;
+                tracing::error!(
+                    partition = partition.0, %error,
+                    "records of a partition cannot be read: this node goes on as a follower and \
+                     cannot lead; check the disk, then start it with an empty data_dir"
+                );
+            }
+            Ask::SendCheckpoint { peer } => self.lacks_checkpoint(ground, partition, peer),
+            Ask::CheckpointTaken { .. }
+            | Ask::TakeCheckpoint { .. }
+            | Ask::TakeCheckpointPart { .. }
+            | Ask::Replace => tracing::error!(
+                partition = partition.0, ask = ?ask,
+                "a checkpoint came, which this release takes from nobody: run the same release on \
+                 all nodes"
+            ),
+        }
+    }
+
+    fn lacks_checkpoint(&mut self, ground: &Ground<'_>, partition: PartitionId, peer: NodeId) {
+        let start = self.place_of(partition).map(|index| ground.partitions[index].marks().start.0);
+        if let Some(suppressed) = self.lines.take(ground.now) {
+            tracing::error!(
+                partition = partition.0,
+                node = peer.0,
+                begins = start,
+                suppressed,
+                "a node lacks records that the log of this one does not keep any more, and cannot \
+                 follow: stop it, copy the data directory of another follower that is stopped to it \
+                 (without its identity of node), and start both; or start it with an empty \
+                 data_dir while the logs still begin at offset 0"
+            );
+        }
+    }
+
+    fn persist_epoch(&mut self, index: usize, epoch: u64) {
+        let is_asked = self.own.iter().any(|own| own.asked_epoch == Some(epoch));
+        self.own[index].asked_epoch = Some(epoch);
+        if !is_asked && !self.has_ended {
+            self.tell(ToControl::PersistEpoch { core: self.core, epoch });
+        }
+    }
+
+    fn on_follow(&mut self, index: usize, leader: Option<NodeId>) {
+        self.own[index].leads = None;
+        if self.gave_state {
+            let leader = leader.map_or(String::new(), |node| format!(": node {node} leads"));
+            self.end(format!("this node does not lead any more{leader}"));
+        }
+    }
+
+    /// This core cannot go on: the node begins again.
+    pub(super) fn end(&mut self, why: String) {
+        if !core::mem::replace(&mut self.has_ended, true) {
+            let (core, epoch) = (self.core, self.newest().0);
+            self.tell(ToControl::Ended { core, epoch, why });
+        }
+    }
+
+    /// The core is to end: its replicas take part in nothing any more.
+    pub(crate) fn cease(&mut self) {
+        (self.has_ended, self.has_ceased) = (true, true);
+    }
+
+    /// Whether the control thread has said that the core is to end.
+    pub(crate) fn has_ceased(&self) -> bool {
+        self.has_ceased
+    }
+
+    /// Whether the control thread hears nothing of this core any more.
+    pub(crate) fn is_cut_off(&self) -> bool {
+        self.is_cut_off
+    }
+
+    /// The clients have left and everything is where it was promised to be; it is said once.
+    pub(crate) fn say_drained(&mut self) {
+        if !core::mem::replace(&mut self.has_said_drained, true) {
+            self.tell(ToControl::Drained { core: self.core });
+        }
+    }
+
+    pub(super) fn tell(&mut self, mail: ToControl) {
+        if let Err(error) = self.to_control.try_send(mail) {
+            // It has room for all that may be outstanding; when the control thread ends, so does this core.
+            tracing::error!(core = self.core.0, %error, "the control thread does not take what this core says");
+            (self.has_ended, self.is_cut_off) = (true, true);
+        }
+    }
+}

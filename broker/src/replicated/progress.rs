@@ -1,0 +1,66 @@
+//! What a core says of its replicas, and what they say of how far its logs have got.
+
+use super::control_mail::{PartitionProgress, ToControl};
+use super::replicas::{Ground, Own, Replicas};
+use crate::service::AckToken;
+use ringlane_dataplane::ids::Offset;
+use ringlane_dataplane::partition::Partition;
+
+impl Own {
+    fn progress(&self, partition: &Partition<AckToken>) -> PartitionProgress {
+        let (replica, marks) = (self.host.replica(), partition.marks());
+        let follower = |node| (node, replica.acknowledged(node));
+        PartitionProgress {
+            partition: self.partition,
+            role: replica.role(),
+            is_leading: self.leads.is_some() && self.recovery.is_none(),
+            epoch: replica.epoch(),
+            leader: replica.leader(),
+            start: marks.start,
+            next: marks.accepted,
+            flushed: marks.flushed,
+            quorum_accepted: replica.quorum_accepted(),
+            high_watermark: replica.high_watermark(),
+            applied: self.host.applied(),
+            followers: self.peers.nodes().map(follower).collect(),
+            is_damaged: replica.damage().is_some(),
+            has_failed: partition.log().is_some_and(|log| log.fault().is_some()),
+        }
+    }
+
+    /// Up to here every node of the cluster has the records durably, as far as is known now.
+    fn flushed_everywhere(&self) -> Offset {
+        let replica = self.host.replica();
+        let flushed = |node| replica.acknowledged(node).map_or(Offset(0), |(_, flushed)| flushed);
+        self.peers.nodes().map(flushed).min().unwrap_or(Offset(u64::MAX))
+    }
+}
+
+impl Replicas {
+    /// Tells the control thread how the replicas are. That is left out while it is busy: it comes again.
+    pub(super) fn tell_progress(&self, ground: &Ground<'_>) {
+        if self.to_control.capacity() * 2 < self.to_control.max_capacity() {
+            return;
+        }
+        let all = self.own.iter().zip(ground.partitions.iter());
+        let partitions = all.map(|(own, partition)| own.progress(partition)).collect();
+        // One that gets lost is not missed.
+        let _sent = self.to_control.try_send(ToControl::Progress { core: self.core, partitions });
+    }
+
+    /// Up to here every node of the cluster has the log of the partition at this place durably: a node that lags
+    /// finds the rest of it here.
+    pub(crate) fn flushed_everywhere(&self, index: usize) -> Offset {
+        self.own[index].flushed_everywhere()
+    }
+
+    /// Whether everything that was accepted is where it was promised to be.
+    pub(crate) fn are_committed(&self, partitions: &[Partition<AckToken>]) -> bool {
+        let all = self.own.iter().zip(partitions);
+        let is_committed = |partition: &Partition<AckToken>| {
+            let marks = partition.marks();
+            marks.high_watermark == marks.accepted
+        };
+        all.into_iter().all(|(_, partition)| is_committed(partition))
+    }
+}
