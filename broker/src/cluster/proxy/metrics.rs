@@ -30,7 +30,7 @@ proxy_metrics! {
     refused, Counter, "proxy_clients_refused_total", "Clients closed because replication.proxy_connections was reached.";
     given_up, Counter, "proxy_clients_given_up_total", "Clients closed because no leader could be reached in time.";
     ended_by_change, Counter, "proxy_clients_ended_by_change_total", "Clients closed because somebody else leads.";
-    tried_again, Counter, "proxy_clients_tried_again_total", "Clients passed on a second time because the first leader ended before it had answered.";
+    tried_again, Counter, "proxy_clients_tried_again_total", "Times that a client was passed on again because the leader ended before it had answered.";
     bytes_to_leader, Counter, "proxy_to_leader_bytes_total", "Bytes of clients that were passed on.";
     bytes_to_clients, Counter, "proxy_to_clients_bytes_total", "Bytes of the leader that were passed on.";
 }

@@ -10,6 +10,9 @@ use ringlane_mqtt::{Frame, PACKET_BYTES_MAX, frame};
 /// Bytes that are kept of a client that nobody has answered yet.
 pub(super) const OPENING_BYTES_MAX: usize = 16 * 1024;
 
+/// The first byte of a CONNECT [MQTT-2.1.3-1].
+const CONNECT: u8 = 0x10;
+
 /// What a client said first.
 #[derive(Debug)]
 pub(super) struct Opening {
@@ -57,6 +60,7 @@ impl Opening {
     fn is_opening_alone(&self) -> bool {
         let Some(bytes) = self.behind_the_header() else { return true };
         match self.kind {
+            ListenerKind::Tcp if bytes.first().is_some_and(|first| *first != CONNECT) => false,
             ListenerKind::Tcp => match frame(bytes, PACKET_BYTES_MAX) {
                 Ok(Frame::Complete(packet)) => packet.total_bytes == bytes.len(),
                 Ok(Frame::Incomplete { .. }) => true,

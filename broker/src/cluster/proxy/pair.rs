@@ -19,8 +19,9 @@ use tokio::task::coop::consume_budget;
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::debug;
 
-/// A leader that cannot be reached is tried again after this time.
-const RETRY_PAUSE: Duration = Duration::from_millis(50);
+/// A leader that cannot be reached is tried again after this time; one that closes without an answer
+/// after this time, then twice as long each time.
+const RETRY_PAUSE: Duration = Duration::from_millis(20);
 
 /// After a client has ended its side the leader may go on for so long: it answers what came before.
 const HALF_OPEN_LONGEST: Duration = Duration::from_secs(30);
@@ -36,7 +37,7 @@ enum PairEnd {
     Over,
     /// Somebody else leads.
     Changed,
-    /// The leader ended, or another one came, before it had answered.
+    /// The leader ended, or another one came, before an answer did.
     Unanswered,
 }
 
@@ -84,11 +85,12 @@ impl Pair {
         let metrics = Arc::clone(&self.metrics);
         metrics.taken.add(1);
         let _held = Held::new(&metrics.clients);
-        let mut tried = None;
+        let (mut tried, mut pause) = (None, RETRY_PAUSE);
+        let mut deadline = Instant::now() + self.wait;
         loop {
             let reached = {
                 let _waits = Held::new(&metrics.waiting);
-                self.reach_leader(tried).await
+                self.reach_leader(deadline).await
             };
             let Some((leader, reign)) = reached else { return };
             match self.join(&leader, reign).await {
@@ -99,19 +101,19 @@ impl Pair {
                 }
                 PairEnd::Unanswered => metrics.tried_again.add(1),
             }
-            tried = Some(reign);
+            // A leader that has just been elected closes what comes before it serves.
+            if tried.replace(reign) != Some(reign) {
+                (deadline, pause) = (Instant::now() + self.wait, RETRY_PAUSE);
+            }
+            sleep(pause).await;
+            pause *= 2;
         }
     }
 
-    /// Connects to whoever leads, another one than `tried`; `None` if that took too long, or the
-    /// client has gone.
-    async fn reach_leader(
-        &mut self,
-        tried: Option<(NodeId, u64)>,
-    ) -> Option<(TcpStream, (NodeId, u64))> {
-        let deadline = Instant::now() + self.wait;
+    /// Connects to whoever leads; `None` if that took too long, or the client has gone.
+    async fn reach_leader(&mut self, deadline: Instant) -> Option<(TcpStream, (NodeId, u64))> {
         loop {
-            let target = self.known_leader(tried, deadline).await?;
+            let target = self.known_leader(deadline).await?;
             let address = target.address(self.kind).unwrap_or_default().to_owned();
             let reached = tokio::select! {
                 reached = TcpStream::connect(&address) => reached,
@@ -129,21 +131,17 @@ impl Pair {
     }
 
     /// Waits until somebody is known to lead, and reads what the client says meanwhile.
-    async fn known_leader(
-        &mut self,
-        tried: Option<(NodeId, u64)>,
-        deadline: Instant,
-    ) -> Option<ProxyTarget> {
+    async fn known_leader(&mut self, deadline: Instant) -> Option<ProxyTarget> {
         let kind = self.kind;
-        let is_new =
-            |target: &ProxyTarget| target.address(kind).is_some() && Some(target.reign()) != tried;
+        let serves = |target: &ProxyTarget| target.address(kind).is_some();
         tokio::select! {
+            biased;
             () = sleep_until(deadline) => {
                 self.metrics.given_up.add(1);
                 None
             }
             // An error: the node ends.
-            found = self.leader.wait_for(|target| target.as_ref().is_some_and(is_new)) => {
+            found = self.leader.wait_for(|target| target.as_ref().is_some_and(serves)) => {
                 found.ok()?.clone()
             }
             () = hear(&self.client, &mut self.opening, &mut self.client_ended) => None,

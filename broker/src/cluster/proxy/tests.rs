@@ -310,6 +310,23 @@ fn a_connect_that_nobody_answered_is_tried_at_the_next_leader() {
 }
 
 #[test]
+fn a_leader_that_does_not_serve_yet_is_tried_until_it_does() {
+    block_on(async {
+        let (follower, leader) = (Follower::patient().await, listen().await);
+        follower.led_by(&leader, 7);
+        let client = follower.client_that_said(CONNECT).await;
+        for _ in 0..3 {
+            drop(leader.accept().await.unwrap());
+        }
+        let server = accept(&leader, &client).await;
+        expect(&server, CONNECT).await;
+        send(&server, CONNACK).await;
+        expect(&client, CONNACK).await;
+        assert_eq!(follower.proxy.metrics().tried_again.get(), 3);
+    });
+}
+
+#[test]
 fn what_came_behind_a_connect_is_not_said_twice() {
     block_on(async {
         let (follower, leader) = (Follower::patient().await, listen().await);
@@ -380,6 +397,7 @@ fn only_a_connect_is_repeated() {
     }
     assert!(!repeated(tcp, false, &[CONNECT, PUBLISH].concat()));
     assert!(!repeated(tcp, false, b"\x10\xff\xff\xff\xff\xff"), "no packet at all");
+    assert!(!repeated(tcp, false, &PUBLISH[..1]), "no CONNECT");
     assert!(repeated(tcp, true, &line[..9]));
     assert!(repeated(tcp, true, &[line, CONNECT].concat()));
     assert!(!repeated(tcp, true, &[line, CONNECT, PUBLISH].concat()));
