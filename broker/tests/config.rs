@@ -174,8 +174,8 @@ const OUT_OF_RANGE: [(&str, &str); 15] = [
     ),
     (
         "[[stream]]\nname = 'a'\nfilters = ['a']\nlevel = 'quorum_disk'",
-        "1:1: stream \"a\": level \"quorum_disk\" needs replication, which there is not yet; \
-         choose \"local_disk\", which promises the same for this node alone",
+        "1:1: stream \"a\": level \"quorum_disk\" needs a cluster, and cluster.members is empty; \
+         choose \"local_disk\", which promises the same for this node alone, or name the members",
     ),
     (
         "[commit_log]\nsegment_size = '1MiB'",
@@ -466,6 +466,9 @@ fn what_is_wrong_with_a_cluster_says_what_would_be_right() {
         ("[cluster.etcd]\n", "[cluster.etcd]\nusername = \"u\"\n", "password_file is not"),
         ("[cluster.etcd]\n", "[cluster.etcd]\ntimeout = \"2s\"\n", "one that hangs would cost"),
         ("[cluster]\n", "[cluster]\nnodes = 3\n", "did you mean"),
+        ("\"default\"\n", "\"default\"\nlevel = \"local_disk\"\n", "choose \"quorum_disk\""),
+        ("[cluster]\n", "[commit_log]\nenabled = false\n[cluster]\n", "copy the log"),
+        ("[cluster]\n", "[replication]\ntransport = \"rdma\"\n[cluster]\n", "choose \"auto\""),
     ];
     for (from, to, expected) in cases {
         let text = of_three("");

@@ -1,7 +1,9 @@
 //! What must go together in `[cluster]` and `[replication]`.
 
 use super::validate::Rules;
-use super::{ClusterConfig, Config, EtcdConfig, MemberConfig, ReplicationConfig};
+use super::{
+    ClusterConfig, Config, EtcdConfig, MemberConfig, ReplicationConfig, ReplicationTransport,
+};
 use crate::cluster::etcd::Endpoint;
 use hyper::http::uri::Authority;
 use ringlane_dataplane::ids::NODES_MAX;
@@ -22,6 +24,7 @@ pub(super) fn check(config: &Config, rules: &mut Rules) {
     name(cluster, rules);
     members(&cluster.members, rules);
     own(config, rules);
+    not_yet(config, rules);
     etcd(&cluster.etcd, rules);
     let tries = cluster.etcd.timeout * u32::try_from(cluster.etcd.endpoints.len()).unwrap_or(1);
     let lease = config.replication.lease;
@@ -49,6 +52,20 @@ fn alone(cluster: &ClusterConfig, rules: &mut Rules) {
              take {key} out for a node that is alone"
         );
         rules.broken(&[key], message);
+    }
+}
+
+/// What a cluster cannot do, or not yet.
+fn not_yet(config: &Config, rules: &mut Rules) {
+    if !config.commit_log.enabled {
+        let message = "commit_log.enabled is false, and the nodes of a cluster copy the log; leave \
+                       it true, or take cluster.members out for a node that is alone";
+        rules.broken(&["commit_log.enabled", "cluster.members"], message.to_owned());
+    }
+    if config.replication.transport == ReplicationTransport::Rdma {
+        let message = "replication.transport is \"rdma\", which the broker does not use yet; choose \
+                       \"auto\" or \"tcp\"";
+        rules.broken(&["replication.transport"], message.to_owned());
     }
 }
 

@@ -6,6 +6,7 @@
 use super::cluster::{ClusterConfig, ReplicationConfig};
 use super::streams::{CommitLogConfig, StreamConfig, in_order};
 use super::units::{duration, optional_text, size};
+use ringlane_dataplane::ids::ListenerId;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -76,7 +77,7 @@ impl Config {
     /// The streams in the order in which they are asked; the last one takes what is left.
     #[must_use]
     pub fn streams(&self) -> Vec<StreamConfig> {
-        in_order(&self.stream)
+        in_order(&self.stream, self.cluster.is_set())
     }
 }
 
@@ -131,6 +132,21 @@ pub struct ListenersConfig {
     pub tcp: TcpListenerConfig,
     /// MQTT over WebSocket.
     pub websocket: WebSocketListenerConfig,
+}
+
+impl ListenersConfig {
+    /// How many of them there are. Behind them a node of a cluster has one for each that takes the
+    /// clients that other nodes pass on, with the PROXY protocol before the client's bytes.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        usize::from(self.tcp.enabled) + usize::from(self.websocket.enabled)
+    }
+
+    /// Whether a listener is such a one.
+    #[must_use]
+    pub fn is_passed(&self, listener: ListenerId) -> bool {
+        self.count() <= usize::from(listener.0)
+    }
 }
 
 /// MQTT over TCP.

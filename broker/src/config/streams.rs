@@ -17,15 +17,39 @@ const STREAMS_MAX: usize = 1024;
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StreamLevel {
+    /// On the disks of all that it takes: `local_disk` for a node that is alone, `quorum_disk` in a
+    /// cluster.
+    #[default]
+    Auto,
     /// As soon as it is in the memory of this node; it is logged all the same.
     Memory,
     /// Once it is on the disk of this node.
-    #[default]
     LocalDisk,
     /// Once it is in the memory of a majority of nodes.
     QuorumMemory,
     /// Once it is on the disks of a majority of nodes.
     QuorumDisk,
+}
+
+impl StreamLevel {
+    /// What it means for a node that is alone, or is part of a cluster.
+    fn settled(self, is_cluster: bool) -> Self {
+        match self {
+            Self::Auto if is_cluster => Self::QuorumDisk,
+            Self::Auto => Self::LocalDisk,
+            Self::Memory | Self::LocalDisk | Self::QuorumMemory | Self::QuorumDisk => self,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Memory => "memory",
+            Self::LocalDisk => "local_disk",
+            Self::QuorumMemory => "quorum_memory",
+            Self::QuorumDisk => "quorum_disk",
+        }
+    }
 }
 
 /// What happens when the backlog of a session, or of a shared group, is full.
@@ -67,7 +91,7 @@ impl Default for StreamConfig {
         Self {
             name: String::new(),
             filters: Vec::new(),
-            level: StreamLevel::LocalDisk,
+            level: StreamLevel::Auto,
             retention_age: Duration::from_secs(7 * 86_400),
             retention_size: 10 << 30,
             capture_qos0: false,
@@ -131,16 +155,19 @@ pub enum FileDriverSetting {
     IoUring,
 }
 
-/// The streams in the order in which they are asked, the one for the rest behind all others.
-pub(super) fn in_order(streams: &[StreamConfig]) -> Vec<StreamConfig> {
+/// The streams in the order in which they are asked, the one for the rest behind all others, each
+/// with a level that says what it is.
+pub(super) fn in_order(streams: &[StreamConfig], is_cluster: bool) -> Vec<StreamConfig> {
     let named = streams.iter().filter(|stream| !stream.is_rest());
     let rest = streams.iter().find(|stream| stream.is_rest());
     let rest = rest.cloned().unwrap_or_else(StreamConfig::rest);
-    named.cloned().chain([rest]).collect()
+    let mut streams: Vec<StreamConfig> = named.cloned().chain([rest]).collect();
+    streams.iter_mut().for_each(|stream| stream.level = stream.level.settled(is_cluster));
+    streams
 }
 
 /// Everything that is wrong with the streams.
-pub(super) fn problems(streams: &[StreamConfig]) -> Vec<Problem> {
+pub(super) fn problems(streams: &[StreamConfig], is_cluster: bool) -> Vec<Problem> {
     let mut found = Vec::new();
     let mut names = BTreeMap::new();
     let mut filters = BTreeMap::new();
@@ -154,7 +181,7 @@ pub(super) fn problems(streams: &[StreamConfig]) -> Vec<Problem> {
         } else if names.insert(name, ()).is_some() {
             found.push(format!("two streams have the name \"{name}\""));
         }
-        found.extend(level_problem(stream));
+        found.extend(level_problem(stream, is_cluster));
         found.extend(filter_problems(stream));
         for filter in stream.filters.iter().filter(|_| !stream.is_rest()) {
             if let Some(first) = filters.insert(filter, name)
@@ -170,17 +197,30 @@ pub(super) fn problems(streams: &[StreamConfig]) -> Vec<Problem> {
     found.into_iter().map(|message| Problem { keys: vec!["stream"], message }).collect()
 }
 
-fn level_problem(stream: &StreamConfig) -> Option<String> {
-    let (level, instead) = match stream.level {
-        StreamLevel::Memory | StreamLevel::LocalDisk => return None,
-        StreamLevel::QuorumMemory => ("quorum_memory", "memory"),
-        StreamLevel::QuorumDisk => ("quorum_disk", "local_disk"),
-    };
-    Some(format!(
-        "stream \"{}\": level \"{level}\" needs replication, which there is not yet; choose \
-         \"{instead}\", which promises the same for this node alone",
-        stream.name
-    ))
+fn level_problem(stream: &StreamConfig, is_cluster: bool) -> Option<String> {
+    let (name, level) = (&stream.name, stream.level.name());
+    match (stream.level, is_cluster) {
+        (StreamLevel::Auto, _)
+        | (StreamLevel::Memory | StreamLevel::LocalDisk, false)
+        | (StreamLevel::QuorumDisk, true) => None,
+        (StreamLevel::QuorumMemory, false) => Some(alone(name, level, "memory")),
+        (StreamLevel::QuorumDisk, false) => Some(alone(name, level, "local_disk")),
+        (StreamLevel::QuorumMemory, true) => Some(format!(
+            "stream \"{name}\": level \"{level}\" is not there yet; choose \"quorum_disk\", which \
+             survives the loss of power as well"
+        )),
+        (StreamLevel::Memory | StreamLevel::LocalDisk, true) => Some(format!(
+            "stream \"{name}\": level \"{level}\" is not there yet in a cluster, where a new leader \
+             would not have what this node alone acknowledged; choose \"quorum_disk\""
+        )),
+    }
+}
+
+fn alone(name: &str, level: &str, instead: &str) -> String {
+    format!(
+        "stream \"{name}\": level \"{level}\" needs a cluster, and cluster.members is empty; choose \
+         \"{instead}\", which promises the same for this node alone, or name the members"
+    )
 }
 
 fn filter_problems(stream: &StreamConfig) -> Vec<String> {
@@ -221,12 +261,32 @@ mod tests {
     #[test]
     fn the_stream_for_the_rest_is_there_and_comes_last() {
         let names = |streams: &[StreamConfig]| {
-            in_order(streams).into_iter().map(|stream| stream.name).collect::<Vec<_>>()
+            in_order(streams, false).into_iter().map(|stream| stream.name).collect::<Vec<_>>()
         };
         assert_eq!(names(&[]), ["default"]);
         assert_eq!(names(&[stream("default", &[]), stream("a", &["a/#"])]), ["a", "default"]);
         let memory = StreamConfig { level: StreamLevel::Memory, ..StreamConfig::rest() };
-        assert_eq!(in_order(&[memory])[0].level, StreamLevel::Memory);
+        assert_eq!(in_order(&[memory], false)[0].level, StreamLevel::Memory);
+    }
+
+    #[test]
+    fn a_level_that_is_not_given_is_the_safe_one() {
+        assert_eq!(in_order(&[], false)[0].level, StreamLevel::LocalDisk);
+        assert_eq!(in_order(&[], true)[0].level, StreamLevel::QuorumDisk);
+    }
+
+    #[test]
+    fn a_cluster_takes_what_a_majority_keeps() {
+        let at = |level| vec![StreamConfig { level, ..stream("q", &["q"]) }];
+        for level in [StreamLevel::Auto, StreamLevel::QuorumDisk] {
+            assert!(problems(&at(level), true).is_empty(), "{level:?}");
+        }
+        for level in [StreamLevel::Memory, StreamLevel::LocalDisk, StreamLevel::QuorumMemory] {
+            let found: Vec<String> =
+                problems(&at(level), true).into_iter().map(|p| p.message).collect();
+            assert_eq!(found.len(), 1, "{found:?}");
+            assert!(found[0].contains("choose \"quorum_disk\""), "{found:?}");
+        }
     }
 
     #[test]
@@ -243,10 +303,11 @@ mod tests {
             (vec![stream("a", &["x"]), stream("b", &["x"])], "in stream \"a\" already"),
         ];
         for (streams, expected) in cases {
-            let found: Vec<String> = problems(&streams).into_iter().map(|p| p.message).collect();
+            let found: Vec<String> =
+                problems(&streams, false).into_iter().map(|p| p.message).collect();
             assert_eq!(found.len(), 1, "{found:?}");
             assert!(found[0].contains(expected), "{found:?}");
         }
-        assert!(problems(&[StreamConfig::rest(), stream("a", &["a/#", "b/+"])]).is_empty());
+        assert!(problems(&[StreamConfig::rest(), stream("a", &["a/#", "b/+"])], false).is_empty());
     }
 }

@@ -28,7 +28,7 @@ pub(super) fn problems(config: &Config) -> Vec<Problem> {
     limits(config, &mut rules);
     commit_log(config, &mut rules);
     cluster_rules::check(config, &mut rules);
-    rules.0.extend(streams::problems(&config.stream));
+    rules.0.extend(streams::problems(&config.stream, config.cluster.is_set()));
     rules.0
 }
 

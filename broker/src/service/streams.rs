@@ -89,7 +89,8 @@ impl Streams {
 fn promise(level: StreamLevel) -> Promise {
     let (level, quorum) = match level {
         StreamLevel::Memory => (Level::Memory, false),
-        StreamLevel::LocalDisk => (Level::LocalDisk, false),
+        // `Config::streams` says which one it is.
+        StreamLevel::LocalDisk | StreamLevel::Auto => (Level::LocalDisk, false),
         StreamLevel::QuorumMemory => (Level::Memory, true),
         StreamLevel::QuorumDisk => (Level::LocalDisk, true),
     };
