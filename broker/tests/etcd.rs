@@ -4,7 +4,7 @@ mod support;
 
 use ringlane::cluster::etcd::{Endpoint, Etcd, EtcdSettings};
 use ringlane::cluster::keeper::{Keeper, Known};
-use ringlane::cluster::keys::{ClusterIdentity, Id16, NodeRecord};
+use ringlane::cluster::keys::{ClusterIdentity, Id16, NodeRecord, ProxiedAt};
 use ringlane::cluster::membership::{ClusterError, Membership, Standing};
 use ringlane::cluster::metadata::{Changes, LeaseId, Metadata, MetadataError};
 use ringlane_dataplane::ids::NodeId;
@@ -27,6 +27,8 @@ fn member(etcd: Etcd, node: u16) -> Membership<Etcd> {
         address: format!("127.0.0.1:{}", 7000 + node),
         advertised_address: None,
         version: "0.1.0".to_owned(),
+        proxied: ProxiedAt::default(),
+        control: None,
     };
     Membership::new(etcd, record)
 }
@@ -356,7 +358,7 @@ fn text(bytes: &[u8]) -> String {
 }
 
 #[test]
-fn the_program_shows_a_cluster_and_does_not_serve_one_yet() {
+fn the_program_shows_a_cluster() {
     let mut server = EtcdServer::start();
     let file = server.directory().join("ringlane.toml");
     let config = format!(
@@ -396,9 +398,6 @@ lease = "30s"
     assert_eq!((&rows[2]["leads"], &rows[2]["runs"]), (&false.into(), &false.into()));
     let output = run_program(&["doctor", "-c", file]);
     assert!(text(&output.stdout).contains(&format!("etcd {}", server.url())), "{output:?}");
-    let output = run_program(&["serve", "-c", file]);
-    assert_eq!(output.status.code(), Some(3), "{output:?}");
-    assert!(text(&output.stderr).contains("do not replicate yet"), "{output:?}");
     server.kill();
     let output = run_program(&["cluster", "members", "-c", file]);
     assert_eq!(output.status.code(), Some(1), "{output:?}");

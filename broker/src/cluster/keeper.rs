@@ -118,19 +118,24 @@ impl<M: Metadata> Keeper<M> {
     /// # Errors
     /// As [`Membership::acquire`]; without a lease the store's trouble.
     pub async fn acquire(&self, newest: u64) -> Result<u64, ClusterError> {
-        let Known { view, lease, trouble } = self.known.borrow().clone();
+        let Known { mut view, lease, trouble } = self.known.borrow().clone();
         let Some(lease) = lease else {
             let why = trouble.unwrap_or_else(|| "this node has no lease".to_owned());
             return Err(MetadataError::Unreachable { tried: vec![why] }.into());
         };
+        if view.revision < newest {
+            // Nodes tell each other of an epoch sooner than etcd tells all of them.
+            view = self.membership.view().await?;
+        }
         self.membership.acquire(&view, newest, lease.id).await
     }
 
-    /// Leaves the cluster in an orderly way: the others see that this node has gone.
+    /// Leaves the cluster in an orderly way: the others see that this node has gone, and nothing is kept
+    /// any more.
     ///
     /// # Errors
     /// The store; then the lease ends by itself.
-    pub async fn leave(self) -> Result<(), ClusterError> {
+    pub async fn leave(&self) -> Result<(), ClusterError> {
         for task in &self.tasks {
             task.abort();
         }

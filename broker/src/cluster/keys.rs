@@ -80,6 +80,24 @@ pub struct NodeRecord {
     pub advertised_address: Option<String>,
     /// Of its program.
     pub version: String,
+    /// Where other nodes pass clients on to it.
+    #[serde(default)]
+    pub proxied: ProxiedAt,
+    /// Where its control plane answers HTTP: what a node knows of its partitions it says there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub control: Option<String>,
+}
+
+/// Where a node takes clients that another one passes on, with the PROXY protocol before the client's
+/// bytes: an address and port for each kind of listener that it has.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct ProxiedAt {
+    /// MQTT.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mqtt: Option<String>,
+    /// MQTT over WebSocket.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub websocket: Option<String>,
 }
 
 /// Who leads.
@@ -242,6 +260,8 @@ mod tests {
             address: "10.0.0.2:7883".to_owned(),
             advertised_address: None,
             version: "0.1.0".to_owned(),
+            proxied: ProxiedAt { mqtt: Some("10.0.0.2:4711".to_owned()), websocket: None },
+            control: None,
         };
         let snapshot = Snapshot {
             revision: 40,

@@ -5,16 +5,20 @@
 //! [`membership`] is what a node does with it, [`keeper`] keeps it there. All of it runs on the
 //! control thread, and nothing that waits for a quorum waits for any of it.
 
+mod ask_nodes;
 pub mod boottime;
 pub mod etcd;
+pub(crate) mod files;
 pub mod keeper;
 pub mod keys;
 pub mod membership;
 pub mod memory;
 pub mod metadata;
-#[cfg_attr(not(test), expect(dead_code, reason = "cores do not hand over clients yet"))]
 pub(crate) mod proxy;
+pub(crate) mod reporting;
+pub(crate) mod running;
 pub(crate) mod show;
+pub mod status;
 pub mod transport;
 
 #[cfg(test)]

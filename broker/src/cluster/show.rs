@@ -1,9 +1,12 @@
-//! `ringlane cluster`: what etcd says of a cluster, asked for by a node's configuration.
+//! `ringlane cluster`: what etcd says of a cluster, asked for by a node's configuration, and what its
+//! nodes say of themselves.
 
+use super::ask_nodes::{Answer, ask_nodes};
 use super::etcd::{Etcd, EtcdSettings};
 use super::keys::{Present, View};
 use super::membership::view;
 use super::metadata::Metadata;
+use super::status::ClusterStatus;
 use crate::config::{ClusterConfig, MemberConfig};
 use crate::ctl::CtlError;
 use crate::ctl::table::{Table, output};
@@ -31,7 +34,7 @@ pub(crate) struct ClusterArgs {
 enum ClusterCommand {
     /// List the nodes: which run, which one leads, how long their leases last
     Members,
-    /// Show the cluster: who leads, in which epoch, and whether enough nodes run
+    /// Show the cluster: who leads, in which epoch, whether enough nodes run, and how far each is
     Status,
 }
 
@@ -72,6 +75,23 @@ struct StatusRow {
     epoch: u64,
     /// Of etcd; the next epoch is above it.
     revision: u64,
+    /// Nodes that run, as they say themselves.
+    replicas: Vec<ReplicaRow>,
+}
+
+/// A node that runs, as it says itself, and how far it is behind as the leader says.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+struct ReplicaRow {
+    node: u16,
+    name: String,
+    /// What it says; `None` if it was not reached.
+    status: Option<ClusterStatus>,
+    /// Why it was not.
+    unreached: Option<String>,
+    /// Partitions in which it is in step with the leader; `None` if no leader says so.
+    in_step: Option<u64>,
+    /// Records that it does not have durably.
+    lag_records: Option<u64>,
 }
 
 /// What etcd said.
@@ -79,6 +99,8 @@ struct Found {
     view: View,
     /// Time left of the leases of the nodes that run, in their order.
     left: Vec<Option<Duration>>,
+    /// What they say themselves, by their numbers.
+    answers: Vec<(u16, Answer)>,
 }
 
 impl ClusterArgs {
@@ -94,7 +116,8 @@ impl ClusterArgs {
         }
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| CtlError::Failed(error.to_string()))?;
-        let found = runtime.block_on(find(config));
+        let asks_nodes = matches!(self.command, ClusterCommand::Status);
+        let found = runtime.block_on(find(config, asks_nodes));
         // A name that the system still looks up is waited for by nobody.
         runtime.shutdown_background();
         let found = found.map_err(CtlError::Failed)?;
@@ -102,12 +125,16 @@ impl ClusterArgs {
             (ClusterCommand::Members, true) => members(config, &found).iter().try_for_each(line),
             (ClusterCommand::Members, false) => print_members(&members(config, &found)),
             (ClusterCommand::Status, true) => line(&status(config, &found)),
-            (ClusterCommand::Status, false) => write(&status_text(&status(config, &found))),
+            (ClusterCommand::Status, false) => {
+                let row = status(config, &found);
+                write(&status_text(&row))?;
+                if row.replicas.is_empty() { Ok(()) } else { print_replicas(&row.replicas) }
+            }
         }
     }
 }
 
-async fn find(config: &ClusterConfig) -> Result<Found, String> {
+async fn find(config: &ClusterConfig, asks_nodes: bool) -> Result<Found, String> {
     let etcd = Etcd::new(EtcdSettings::of(config));
     let view = view(&etcd).await.map_err(|error| error.to_string())?;
     let mut left = Vec::new();
@@ -117,7 +144,8 @@ async fn find(config: &ClusterConfig) -> Result<Found, String> {
             None => None,
         });
     }
-    Ok(Found { view, left })
+    let answers = if asks_nodes { ask_nodes(&view).await } else { Vec::new() };
+    Ok(Found { view, left, answers })
 }
 
 impl Found {
@@ -172,7 +200,34 @@ fn status(config: &ClusterConfig, found: &Found) -> StatusRow {
         leader_lease_ms: present.and_then(|(_, left)| left),
         epoch: found.view.epoch(),
         revision: found.view.revision,
+        replicas: replicas(found),
     }
+}
+
+fn replicas(found: &Found) -> Vec<ReplicaRow> {
+    let leader = found.answers.iter().find_map(|(_, answer)| {
+        let status = answer.as_ref().ok()?;
+        status.is_leading().then(|| (status.node, status.followers(), status.partitions.len()))
+    });
+    let row = |(node, answer): &(u16, Answer)| {
+        let present = found.node(*node).map(|(present, _)| present);
+        let seen = leader.as_ref().and_then(|(leader, followers, partitions)| {
+            if leader == node {
+                return Some((*partitions as u64, 0));
+            }
+            let follower = followers.iter().find(|follower| follower.node == *node)?;
+            Some((follower.in_step, follower.lag))
+        });
+        ReplicaRow {
+            node: *node,
+            name: present.map(|present| present.record.name.clone()).unwrap_or_default(),
+            status: answer.as_ref().ok().cloned(),
+            unreached: answer.as_ref().err().cloned(),
+            in_step: seen.map(|(in_step, _)| in_step),
+            lag_records: seen.map(|(_, lag)| lag),
+        }
+    };
+    found.answers.iter().map(row).collect()
 }
 
 fn print_members(rows: &[MemberRow]) -> Result<(), CtlError> {
@@ -193,6 +248,50 @@ fn print_members(rows: &[MemberRow]) -> Result<(), CtlError> {
         ])?;
     }
     table.end()
+}
+
+fn print_replicas(rows: &[ReplicaRow]) -> Result<(), CtlError> {
+    const HEADER: &[&str] = &["NODE", "NAME", "ROLE", "EPOCH", "IN STEP", "LAG", "HELD", "STATE"];
+    write("\n")?;
+    let mut table = Table::new(HEADER);
+    for row in rows {
+        let dash = || "-".to_owned();
+        let number = |number: Option<u64>| number.map_or_else(dash, |number| number.to_string());
+        let status = row.status.as_ref();
+        let held = |status: &ClusterStatus| {
+            status.partitions.iter().map(|p| p.next - p.start).sum::<u64>().to_string()
+        };
+        table.row(vec![
+            row.node.to_string(),
+            row.name.clone(),
+            status.map_or_else(dash, |status| status.role.to_string()),
+            status.map_or_else(dash, |status| status.epoch.to_string()),
+            number(row.in_step),
+            number(row.lag_records),
+            status.map_or_else(dash, held),
+            state_text(row),
+        ])?;
+    }
+    table.end()
+}
+
+fn state_text(row: &ReplicaRow) -> String {
+    let Some(status) = &row.status else { return row.unreached.clone().unwrap_or_default() };
+    let (damaged, failed) = status.ill();
+    let mut state = Vec::new();
+    if status.is_learner {
+        state.push("being filled".to_owned());
+    }
+    if 0 < damaged {
+        state.push(format!("{damaged} damaged"));
+    }
+    if 0 < failed {
+        state.push(format!("{failed} failed"));
+    }
+    if status.etcd_trouble.is_some() {
+        state.push("etcd does not answer it".to_owned());
+    }
+    if state.is_empty() { "well".to_owned() } else { state.join(", ") }
 }
 
 fn seconds(millis: u64) -> String {
@@ -239,8 +338,9 @@ fn write(text: &str) -> Result<(), CtlError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cluster::keys::{ClusterIdentity, Id16, Leader, NodeRecord};
+    use crate::cluster::keys::{ClusterIdentity, Id16, Leader, NodeRecord, ProxiedAt};
     use crate::cluster::metadata::LeaseId;
+    use crate::cluster::status::tests::leader_of_two_partitions;
 
     fn config() -> ClusterConfig {
         let member = |node, name: &str| MemberConfig {
@@ -261,6 +361,8 @@ mod tests {
             address: "10.0.0.99:7883".to_owned(),
             advertised_address: Some("mqtt:1883".to_owned()),
             version: "0.1.0".to_owned(),
+            proxied: ProxiedAt::default(),
+            control: None,
         };
         let identity = ClusterIdentity {
             id: Id16([5; 16]),
@@ -275,7 +377,8 @@ mod tests {
             nodes: vec![Present { record, lease: Some(LeaseId(9)) }],
             ..View::default()
         };
-        Found { view, left: vec![Some(Duration::from_millis(2400))] }
+        let answers = vec![(1, Ok(leader_of_two_partitions())), (2, Err("asleep".to_owned()))];
+        Found { view, left: vec![Some(Duration::from_millis(2400))], answers }
     }
 
     #[test]
@@ -288,6 +391,15 @@ mod tests {
     }
 
     #[test]
+    fn replicas_are_as_they_say_and_as_far_as_the_leader_says() {
+        let row = status(&config(), &led_by_a_node_that_runs());
+        let [one, two] = &row.replicas[..] else { panic!("{row:?}") };
+        assert_eq!((one.in_step, one.lag_records), (Some(2), Some(0)), "the leader");
+        assert_eq!((two.in_step, two.lag_records), (Some(2), Some(5)));
+        assert_eq!((state_text(one), state_text(two)), ("well".to_owned(), "asleep".to_owned()));
+    }
+
+    #[test]
     fn a_status_says_who_leads_and_whether_enough_run() {
         let row = status(&config(), &led_by_a_node_that_runs());
         let text = status_text(&row);
@@ -296,7 +408,7 @@ mod tests {
         assert!(text.contains("1 of 3 run, fewer than a majority of 2"), "{text}");
         let json = serde_json::to_string(&row).unwrap();
         assert!(!json.contains("0606"), "the hash key is a secret: {json}");
-        let empty = Found { view: View::default(), left: Vec::new() };
+        let empty = Found { view: View::default(), left: Vec::new(), answers: Vec::new() };
         let text = status_text(&status(&config(), &empty));
         assert!(text.contains("not made yet") && text.contains("none yet"), "{text}");
     }

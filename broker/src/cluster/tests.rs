@@ -2,7 +2,7 @@
 //! real etcd.
 
 use super::keeper::{Keeper, Known};
-use super::keys::{ClusterIdentity, Id16, NodeRecord, View};
+use super::keys::{ClusterIdentity, Id16, NodeRecord, ProxiedAt, View};
 use super::membership::{ClusterError, Membership, Standing};
 use super::memory::Memory;
 use super::metadata::{Changes, LeaseId, Metadata, MetadataError};
@@ -23,6 +23,8 @@ fn record(node: u16) -> NodeRecord {
         address: format!("127.0.0.1:{}", 7000 + node),
         advertised_address: None,
         version: "0.1.0".to_owned(),
+        proxied: ProxiedAt::default(),
+        control: None,
     }
 }
 

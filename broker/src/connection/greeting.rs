@@ -29,10 +29,11 @@ impl Broker {
         }
         let kind = self.listeners.get(usize::from(listener.0)).copied();
         let kind = kind.unwrap_or(ListenerKind::Tcp);
-        let is_proxied = match kind {
-            ListenerKind::Tcp => self.config.listeners.tcp.proxy_protocol,
-            ListenerKind::WebSocket => self.config.listeners.websocket.proxy_protocol,
-        };
+        let is_proxied = self.config.listeners.is_passed(listener)
+            || match kind {
+                ListenerKind::Tcp => self.config.listeners.tcp.proxy_protocol,
+                ListenerKind::WebSocket => self.config.listeners.websocket.proxy_protocol,
+            };
         let stream = if is_proxied { Stream::Proxied(kind) } else { Stream::begin(kind) };
         let mut connection = Connection::new(stream, turn.now);
         let deadline = turn.now + self.config.mqtt.connect_timeout;

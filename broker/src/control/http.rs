@@ -17,6 +17,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use thiserror::Error;
+use tokio::sync::watch;
 
 /// Why the control plane did not start.
 #[derive(Debug, Error)]
@@ -76,18 +77,21 @@ pub fn bind_ctl(
 }
 
 /// Serves on the current runtime until that ends.
-pub(super) fn spawn(listener: TcpListener, node: Arc<Node>) -> Result<(), ControlError> {
+pub(super) fn spawn(listener: TcpListener, shown: Shown) -> Result<(), ControlError> {
     let address = listener.local_addr().unwrap_or(SocketAddr::from(([0, 0, 0, 0], 0)));
     let listener = tokio::net::TcpListener::from_std(listener)
         .map_err(|error| ControlError::Http { address, error })?;
     // It ends only with the runtime, and its errors are those of single connections.
     drop(tokio::spawn(
-        async move { axum::serve(BoundedListener::new(listener), routes(node)).await },
+        async move { axum::serve(BoundedListener::new(listener), routes(shown)).await },
     ));
     Ok(())
 }
 
-fn routes(node: Arc<Node>) -> Router {
+/// The node as it is now: where cores begin again, it is another one.
+pub(super) type Shown = watch::Receiver<Arc<Node>>;
+
+fn routes(shown: Shown) -> Router {
     Router::new()
         .route("/", get(index))
         .route("/metrics", get(metrics))
@@ -95,7 +99,7 @@ fn routes(node: Arc<Node>) -> Router {
         .route("/livez", get(alive))
         .route("/healthz", get(alive))
         .route("/readyz", get(ready))
-        .with_state(node)
+        .with_state(shown)
 }
 
 const PLAIN: &str = "text/plain; charset=utf-8";
@@ -105,19 +109,21 @@ async fn index() -> &'static str {
      /metrics  counters for Prometheus\n\
      /status   the node at a glance (?format=json)\n\
      /livez    200 while the node works (also /healthz)\n\
-     /readyz   200 while it takes clients\n"
+     /readyz   200 while it takes clients, in a cluster for whoever leads\n"
 }
 
-async fn metrics(Shared(node): Shared<Arc<Node>>) -> Response {
+async fn metrics(Shared(shown): Shared<Shown>) -> Response {
+    let node = now(&shown);
     let page = metrics_page::render(&node, &Process::read());
     ([(CONTENT_TYPE, metrics_page::CONTENT_TYPE)], page).into_response()
 }
 
 async fn show_status(
-    Shared(node): Shared<Arc<Node>>,
+    Shared(shown): Shared<Shown>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Response {
+    let node = now(&shown);
     let status = status::Status::of(&node, &Process::read());
     let code = code(node.state() != State::Failed);
     if wants_json(query.as_deref(), &headers) {
@@ -136,19 +142,35 @@ fn wants_json(query: Option<&str>, headers: &HeaderMap) -> bool {
     accept.is_some_and(|accept| accept.contains("application/json"))
 }
 
-/// The node works: no core has failed. While it drains it is alive, so that it is not killed.
-async fn alive(Shared(node): Shared<Arc<Node>>) -> (StatusCode, String) {
+/// The node works: no core has failed. While it drains it is alive, so that it is not killed; a node
+/// that follows says who leads.
+async fn alive(Shared(shown): Shared<Shown>) -> (StatusCode, String) {
+    let node = now(&shown);
     let state = node.state();
-    (code(state != State::Failed), format!("{}\n", state.name()))
+    let leader = node.cluster().map(|cluster| cluster.leader_text() + "\n").unwrap_or_default();
+    (code(state != State::Failed), format!("{}\n{leader}", state.name()))
 }
 
-/// All cores run and listeners accept. Partitions whose log is full or has failed are named; the
-/// node is ready as long as it serves any.
-async fn ready(Shared(node): Shared<Arc<Node>>) -> (StatusCode, String) {
+/// All cores run and listeners accept; in a cluster somebody leads, this node or one that clients are
+/// passed on to. Partitions whose log is full or has failed are named; the node is ready as long as
+/// it serves any.
+async fn ready(Shared(shown): Shared<Shown>) -> (StatusCode, String) {
+    let node = now(&shown);
     let state = node.state();
     let logs = LogHealth::of(&node);
     let serves = logs.poisoned < u64::from(node.facts.partitions);
-    (code(state == State::Ready && serves), format!("{}\n{}", state.name(), logs.text()))
+    let cluster = node.cluster();
+    let is_ready = match (state, &cluster) {
+        (State::Ready, _) => true,
+        (State::Following, Some(cluster)) => cluster.leader.is_some(),
+        (State::Following | State::Starting | State::Draining | State::Failed, _) => false,
+    };
+    let leader = cluster.map(|cluster| cluster.leader_text() + "\n").unwrap_or_default();
+    (code(is_ready && serves), format!("{}\n{leader}{}", state.name(), logs.text()))
+}
+
+fn now(shown: &Shown) -> Arc<Node> {
+    Arc::clone(&shown.borrow())
 }
 
 fn code(good: bool) -> StatusCode {

@@ -2,6 +2,7 @@
 
 use super::node::{CoreView, Node};
 use super::process::Process;
+use crate::cluster::status::{ClusterStatus, PartitionStatus};
 use crate::metrics::MetricKind;
 use ringlane_dataplane::runtime::{CoreStats, Counter, Log2Histogram};
 use std::fmt::Write;
@@ -55,6 +56,9 @@ pub(super) fn render(node: &Node, process: &Process) -> String {
     turn_times(&mut page, cores);
     flush_times(&mut page, cores);
     node_metrics(&mut page, node);
+    if let Some(cluster) = node.cluster() {
+        cluster_metrics(&mut page, &cluster);
+    }
     proxy_metrics(&mut page, node);
     process_metrics(&mut page, node, process);
     page.0
@@ -192,6 +196,77 @@ fn process_metrics(page: &mut Page, node: &Node, process: &Process) {
     }
 }
 
+/// Of a node in a cluster: what it is, and how far it and the others are.
+fn cluster_metrics(page: &mut Page, cluster: &ClusterStatus) {
+    let (damaged, failed) = cluster.ill();
+    let is_leading = u64::from(cluster.is_leading());
+    let singles = [
+        ("cluster_leads", "gauge", "1 if this node leads, else 0.", is_leading),
+        ("cluster_epoch", "gauge", "The newest epoch that this node knows.", cluster.epoch),
+        (
+            "cluster_leader",
+            "gauge",
+            "The number of the node that leads; 0 while none is known to.",
+            u64::from(cluster.leader.unwrap_or(0)),
+        ),
+        (
+            "cluster_learner",
+            "gauge",
+            "1 while this node is being filled from the others and counts for no majority.",
+            u64::from(cluster.is_learner),
+        ),
+        (
+            "cluster_etcd_trouble",
+            "gauge",
+            "1 while etcd does not answer this node.",
+            u64::from(cluster.etcd_trouble.is_some()),
+        ),
+        (
+            "cluster_begun_again_total",
+            "counter",
+            "Times that this node could not go on and began again as a follower.",
+            cluster.begun_again,
+        ),
+        ("replicas_damaged", "gauge", "Replicas that lack what their logs once held.", damaged),
+        ("replicas_failed", "gauge", "Replicas whose logs have failed.", failed),
+    ];
+    for (name, kind, help, value) in singles {
+        page.single(name, kind, help, value);
+    }
+    type Mark = (&'static str, &'static str, fn(&PartitionStatus) -> u64);
+    let marks: [Mark; 4] = [
+        ("replica_next_offset", "Offset that the next record gets.", |replica| replica.next),
+        ("replica_flushed_offset", "Durable on this node below it.", |replica| replica.flushed),
+        ("replica_high_watermark", "Durable on a majority of the nodes below it.", |replica| {
+            replica.high_watermark
+        }),
+        ("replica_applied_offset", "In the state of this node below it.", |replica| {
+            replica.applied
+        }),
+    ];
+    for (name, help, of) in marks {
+        page.head(name, "gauge", help);
+        for replica in &cluster.partitions {
+            page.sample(name, &format!("partition=\"{}\"", replica.partition), of(replica));
+        }
+    }
+    let followers = cluster.followers();
+    page.head(
+        "follower_lag_records",
+        "gauge",
+        "Records that a follower does not have durably, as the leader knows.",
+    );
+    for follower in &followers {
+        page.sample("follower_lag_records", &format!("node=\"{}\"", follower.node), follower.lag);
+    }
+    let help = "Partitions in which a follower is in step, as the leader knows.";
+    page.head("follower_partitions_in_step", "gauge", help);
+    for follower in &followers {
+        let label = format!("node=\"{}\"", follower.node);
+        page.sample("follower_partitions_in_step", &label, follower.in_step);
+    }
+}
+
 /// Of a node in a cluster.
 fn proxy_metrics(page: &mut Page, node: &Node) {
     let Some(metrics) = node.proxy() else { return };
@@ -239,6 +314,7 @@ mod tests {
     use super::super::node::tests::node;
     use super::*;
     use crate::cluster::proxy::ProxyMetrics;
+    use crate::cluster::status::tests::leader_of_two_partitions;
     use std::collections::{BTreeMap, BTreeSet};
     use std::sync::Arc;
 
@@ -294,6 +370,18 @@ mod tests {
         assert_eq!(samples["ringlane_cores"][0].1, 2.0);
         assert!(0.0 < samples["process_resident_memory_bytes"][0].1);
         assert!(1.6e9 < samples["process_start_time_seconds"][0].1);
+    }
+
+    #[test]
+    fn a_node_of_a_cluster_shows_how_far_the_others_are() {
+        let (_sender, receiver) = tokio::sync::watch::channel(leader_of_two_partitions());
+        let node = node(1).in_cluster(receiver);
+        let samples = parse(&render(&node, &Process::default()));
+        assert_eq!(samples["ringlane_cluster_leads"][0].1, 1.0);
+        assert_eq!(samples["ringlane_cluster_epoch"][0].1, 7.0);
+        assert_eq!(samples["ringlane_replica_high_watermark"].len(), 2);
+        let expected = [("node=\"2\"".to_owned(), 5.0), ("node=\"3\"".to_owned(), 200.0)];
+        assert_eq!(samples["ringlane_follower_lag_records"].as_slice(), expected);
     }
 
     #[test]

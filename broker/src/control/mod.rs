@@ -5,6 +5,7 @@
 
 mod accept;
 mod ctl;
+mod desk;
 mod http;
 mod metrics_page;
 mod node;
@@ -15,28 +16,29 @@ mod totals;
 
 pub use ctl::CtlSocket;
 pub(crate) use ctl::with_address;
+pub use desk::Doors;
+pub(crate) use desk::{Desk, Told};
 pub use http::{ControlError, bind, bind_ctl};
 pub use node::{CoreView, ListenerView, Node, NodeFacts, State};
 pub use process::Process;
 
 use crate::clock::WallClock;
-use crate::config::{Config, LogFormat, StreamConfig};
+use crate::cluster::etcd::Etcd;
+use crate::cluster::running::{Running, Step};
+use crate::config::Config;
 use crate::mail::{ControlMail, Mail};
 use crate::startup::affinity::render_cpus;
-use crate::startup::{CoreThreads, StartError};
+use crate::startup::{CoreThreads, Life, StartError};
 use crate::sys_topics::SysTopics;
-use ctl::Asks;
+use desk::Visit;
 use outbox::Outbox;
 use ringlane_dataplane::ids::CoreId;
-use ringlane_dataplane::routing::Placement;
 use ringlane_dataplane::runtime::Endpoint;
 use ringlane_transport_uring::Wakers;
 use sd_notify::NotifyState;
-use std::io;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until};
 use tracing::{error, info, warn};
 
@@ -58,28 +60,27 @@ const EXCHANGE_PAUSE: Duration = Duration::from_millis(100);
 /// How soon a mail that found a full mailbox is sent again.
 const OUTBOX_RETRY: Duration = Duration::from_millis(1);
 
-/// Where operators come in.
-#[derive(Debug, Default)]
-pub struct Doors {
-    /// HTTP, to read only.
-    pub http: Option<(TcpListener, SocketAddr)>,
-    /// The operator's socket, and who owns what.
-    pub ctl: Option<(CtlSocket, Placement)>,
+/// The runtime of the control thread.
+///
+/// # Errors
+/// If the system gives none.
+pub(crate) fn runtime() -> Result<tokio::runtime::Runtime, StartError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|error| StartError::system("start the control thread", error))
 }
 
-/// The control thread's state.
-pub struct Control {
+/// The control thread's state while cores run.
+pub(crate) struct Control {
     node: Arc<Node>,
     endpoint: Endpoint<Mail>,
     outbox: Outbox,
     wakers: Wakers,
     clock: WallClock,
-    doors: Doors,
-    asks: Option<Asks>,
+    cores: Option<CoreThreads>,
     sys: Option<(SysTopics, Duration)>,
-    streams: Vec<StreamConfig>,
     drain_timeout: Duration,
-    text_hints: bool,
+    /// What a node of a cluster does besides.
+    cluster: Option<Box<Running<Etcd>>>,
     /// Set by the first signal or the first failure.
     stopping: Option<Stopping>,
     running: usize,
@@ -90,121 +91,115 @@ struct Stopping {
     deadline: Instant,
 }
 
-/// Signals that mean something to a server (signal(7)).
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-    hang_up: Signal,
-}
-
-impl Signals {
-    fn listen() -> io::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            hang_up: signal(SignalKind::hangup())?,
-        })
-    }
-}
-
 impl Control {
-    /// A control thread that has not started. `endpoint` is the last one of the mesh.
-    #[must_use]
-    pub fn new(
-        config: &Config,
-        node: Arc<Node>,
-        endpoint: Endpoint<Mail>,
-        wakers: Wakers,
-        doors: Doors,
-        clock: WallClock,
-    ) -> Self {
-        let cores = node.facts.cores.len();
+    /// A control thread for cores that run.
+    pub(crate) fn new(config: &Config, life: Life) -> Self {
+        let Life { node, endpoint, wakers, clock, threads } = life;
+        let running = node.facts.cores.len();
         Self {
             node,
             endpoint,
             outbox: Outbox::default(),
             wakers,
             clock,
-            doors,
-            asks: None,
-            streams: config.streams(),
+            cores: Some(threads),
             sys: config.sys.enabled.then(|| (SysTopics::new(), config.sys.interval)),
             drain_timeout: config.mqtt.drain_timeout,
-            text_hints: config.log.format == LogFormat::Text,
+            cluster: None,
             stopping: None,
-            running: cores,
+            running,
             failure: None,
         }
     }
 
-    /// Runs until every core has ended, or must be left.
+    /// The same for a node of a cluster.
+    pub(crate) fn with_cluster(self, running: Running<Etcd>) -> Self {
+        Self { cluster: Some(Box::new(running)), ..self }
+    }
+
+    /// Runs until every core has ended, or must be left; gives back what a node of a cluster has besides.
     ///
     /// # Errors
     /// Which core failed, or that the end was not an orderly one.
-    pub fn run(mut self, mut cores: CoreThreads) -> Result<(), StartError> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(|error| StartError::system("start the control thread", error))?;
-        runtime.block_on(self.serve(&mut cores))?;
-        // Connections of the control plane end here, before the process does.
-        drop(runtime);
+    pub(crate) async fn run(
+        mut self,
+        desk: &mut Desk,
+    ) -> Result<Option<Running<Etcd>>, StartError> {
+        let Some(mut cores) = self.cores.take() else { return Ok(None) };
+        self.serve(desk, &mut cores).await?;
         cores.join();
-        info!("stopped");
-        self.failure.map_or(Ok(()), Err)
+        match self.failure {
+            Some(failure) => Err(failure),
+            None => Ok(self.cluster.map(|running| *running)),
+        }
     }
 
-    async fn serve(&mut self, cores: &mut CoreThreads) -> Result<(), StartError> {
-        let system = |what| move |error| StartError::system(what, error);
-        let mut signals = Signals::listen().map_err(system("listen for signals"))?;
-        if let Some((listener, _)) = self.doors.http.take() {
-            http::spawn(listener, Arc::clone(&self.node))?;
-        }
-        self.open_ctl().map_err(system("open the operator's socket"))?;
+    async fn serve(&mut self, desk: &mut Desk, cores: &mut CoreThreads) -> Result<(), StartError> {
         let mut sys_ticks = ticks(self.sys.as_ref().map(|(_, interval)| *interval));
         let mut watchdog_ticks = ticks(sd_notify::watchdog_enabled().map(|limit| limit / 2));
-        self.announce();
+        self.announce(desk);
         while 0 < self.running {
             self.exchange();
             let next = self.next_exchange();
             tokio::select! {
                 () = sleep_until(next) => {}
-                ask = next_ask(&mut self.asks) => self.pass_on(ask),
+                step = next_step(&mut self.cluster) => self.on_step(step),
+                visit = desk.next() => self.on_visit(visit)?,
                 () = tick(&mut sys_ticks) => self.publish_sys(),
                 () = tick(&mut watchdog_ticks) => notify(&[NotifyState::Watchdog]),
                 end = cores.next_end() => self.on_core_end(end),
-                _ = signals.terminate.recv() => self.on_stop_signal("SIGTERM")?,
-                _ = signals.interrupt.recv() => self.on_stop_signal("SIGINT")?,
-                _ = signals.hang_up.recv() => {
-                    warn!("SIGHUP: nothing was reloaded; restart to apply a changed configuration");
-                }
             }
             self.check_deadline()?;
         }
         Ok(())
     }
 
-    fn open_ctl(&mut self) -> io::Result<()> {
-        let Some((socket, placement)) = &self.doors.ctl else { return Ok(()) };
-        let data_dir = self.node.facts.data_dir.clone();
-        let streams = core::mem::take(&mut self.streams);
-        self.asks = Some(ctl::spawn(socket, *placement, streams, data_dir)?);
+    fn on_visit(&mut self, visit: Visit) -> Result<(), StartError> {
+        match visit {
+            Visit::Told(Told::Stop(name)) => return self.on_stop_signal(name),
+            Visit::Told(Told::Reload) => {
+                warn!("SIGHUP: nothing was reloaded; restart to apply a changed configuration");
+            }
+            // While the node stops there are no answers.
+            Visit::Asked(core, mail) if self.stopping.is_none() => self.outbox.push(core, mail),
+            Visit::Asked(..) => {}
+        }
         Ok(())
     }
 
-    /// Mails a question to its core. While the node stops there are no answers.
-    fn pass_on(&mut self, ask: Option<(CoreId, ControlMail)>) {
-        match ask {
-            Some((core, mail)) if self.stopping.is_none() => self.outbox.push(core, mail),
-            Some(_) => {}
-            None => self.asks = None,
+    /// Something of the cluster has happened.
+    fn on_step(&mut self, step: Step) {
+        let Some(cluster) = &mut self.cluster else { return };
+        cluster.on_step(step);
+        self.take_mails();
+    }
+
+    /// Takes what the cluster's side has for the cores.
+    fn take_mails(&mut self) {
+        let Some(cluster) = &mut self.cluster else { return };
+        for (core, mail) in cluster.take_mails() {
+            self.outbox.push(core, mail);
+        }
+        if self.stopping.is_none() {
+            self.node.set_state(match cluster.is_leading() {
+                true => State::Ready,
+                false => State::Following,
+            });
+            if cluster.is_ending() {
+                self.await_end();
+            }
         }
     }
 
     /// Says that the node is ready: to clients of the control plane, the service manager, and
     /// whoever reads the log.
-    fn announce(&self) {
-        self.node.set_state(State::Ready);
+    fn announce(&mut self, desk: &mut Desk) {
+        desk.show(&self.node);
+        let is_alone = self.cluster.is_none();
+        self.node.set_state(if is_alone { State::Ready } else { State::Following });
+        if core::mem::replace(&mut desk.is_announced, true) {
+            return;
+        }
         let facts = &self.node.facts;
         let cpus: Vec<u32> = facts.cores.iter().map(|core| core.cpu).collect();
         let address = |kind: &str| {
@@ -212,8 +207,7 @@ impl Control {
             found.map_or_else(|| "off".to_owned(), |listener| listener.address.to_string())
         };
         let (mqtt, websocket) = (address("mqtt"), address("websocket"));
-        let ctl = self.doors.ctl.as_ref();
-        let ctl = ctl.map_or_else(|| "off".to_owned(), |(ctl, _)| ctl.path().display().to_string());
+        let ctl = desk.ctl();
         let control = facts.control.map_or_else(|| "off".to_owned(), |bind| bind.to_string());
         info!(
             mqtt,
@@ -230,7 +224,7 @@ impl Control {
         );
         let listening = format!("mqtt {mqtt}, {} cores, {}", cpus.len(), facts.transport);
         notify(&[NotifyState::Ready, NotifyState::Status(&listening)]);
-        if self.text_hints {
+        if desk.text_hints {
             hints(facts);
         }
     }
@@ -255,7 +249,8 @@ impl Control {
 
     fn publish_sys(&mut self) {
         let Some((topics, _)) = &mut self.sys else { return };
-        if self.stopping.is_some() || !self.outbox.is_empty() {
+        let follows = self.cluster.as_ref().is_some_and(|cluster| !cluster.is_leading());
+        if follows || self.stopping.is_some() || !self.outbox.is_empty() {
             // The core is behind: the next interval has newer values.
             return;
         }
@@ -284,12 +279,27 @@ impl Control {
         }
         self.node.set_state(State::Draining);
         notify(&[NotifyState::Stopping, NotifyState::Status("draining")]);
-        self.outbox.clear();
+        self.outbox.drop_answers();
+        self.await_end();
+        if let Some(cluster) = &mut self.cluster {
+            cluster.begin_stop();
+            return self.take_mails();
+        }
         for core in &self.node.facts.cores {
             self.outbox.push(core.core, ControlMail::Drain);
         }
-        let deadline = Instant::now() + self.drain_timeout + DRAIN_GRACE;
-        self.stopping = Some(Stopping { deadline });
+    }
+
+    /// The cores are about to end; for so long that is waited for.
+    fn await_end(&mut self) {
+        let deadline = Instant::now() + self.end_takes();
+        self.stopping.get_or_insert(Stopping { deadline });
+    }
+
+    /// How long the cores may take to end.
+    fn end_takes(&self) -> Duration {
+        let hand_over = self.cluster.as_ref().map_or(Duration::ZERO, |cluster| cluster.takes());
+        self.drain_timeout + hand_over + DRAIN_GRACE
     }
 
     fn on_core_end(&mut self, end: Option<CoreEnd>) {
@@ -303,6 +313,9 @@ impl Control {
         };
         error!(core = core.0, message, "a core ended; the node stops");
         self.failure.get_or_insert(StartError::Core { core, message });
+        if let Some(cluster) = &mut self.cluster {
+            cluster.end_cores();
+        }
         self.begin_stop();
         self.node.set_state(State::Failed);
     }
@@ -311,7 +324,7 @@ impl Control {
         match &self.stopping {
             Some(stopping) if stopping.deadline <= Instant::now() => {
                 error!(cores = self.running, "cores did not end in time; leaving them");
-                Err(StartError::Stuck { waited: self.drain_timeout + DRAIN_GRACE })
+                Err(StartError::Stuck { waited: self.end_takes() })
             }
             Some(_) | None => Ok(()),
         }
@@ -320,7 +333,8 @@ impl Control {
 
 /// Who can reach the broker, and how to try it.
 fn hints(facts: &NodeFacts) {
-    let open = facts.listeners.iter().find(|listener| !listener.address.ip().is_loopback());
+    let clients = facts.listeners.iter().filter(|listener| listener.kind != "replication");
+    let open = clients.into_iter().find(|listener| !listener.address.ip().is_loopback());
     match open {
         None => info!(
             "only this host can connect (loopback, and clients need no password): set \
@@ -366,9 +380,9 @@ fn ticks(period: Option<Duration>) -> Option<Interval> {
     Some(ticks)
 }
 
-async fn next_ask(asks: &mut Option<Asks>) -> Option<(CoreId, ControlMail)> {
-    match asks {
-        Some(asks) => asks.recv().await,
+async fn next_step(cluster: &mut Option<Box<Running<Etcd>>>) -> Step {
+    match cluster {
+        Some(cluster) => cluster.next().await,
         None => std::future::pending().await,
     }
 }

@@ -1,6 +1,7 @@
 //! What the control thread knows of the node: facts that do not change, and counters to read.
 
 use crate::cluster::proxy::ProxyMetrics;
+use crate::cluster::status::ClusterStatus;
 use crate::metrics::CoreMetrics;
 use ringlane_dataplane::ids::CoreId;
 use ringlane_dataplane::runtime::CoreStats;
@@ -11,6 +12,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Instant, SystemTime};
+use tokio::sync::watch;
 use tracing_appender::non_blocking::ErrorCounter;
 
 /// One core, seen from outside.
@@ -29,7 +31,7 @@ pub struct CoreView {
 /// One listener.
 #[derive(Clone, Debug)]
 pub struct ListenerView {
-    /// `mqtt` or `websocket`.
+    /// `mqtt`, `websocket`, or `replication` for other nodes.
     pub kind: &'static str,
     /// With the port that the kernel chose, if 0 was asked for.
     pub address: SocketAddr,
@@ -68,6 +70,8 @@ pub enum State {
     Starting,
     /// Clients are served.
     Ready,
+    /// Another node of the cluster leads, or nobody: clients are passed on.
+    Following,
     /// Clients are told to leave.
     Draining,
     /// A core has failed; the node is about to end.
@@ -75,7 +79,8 @@ pub enum State {
 }
 
 impl State {
-    const ALL: [Self; 4] = [Self::Starting, Self::Ready, Self::Draining, Self::Failed];
+    const ALL: [Self; 5] =
+        [Self::Starting, Self::Ready, Self::Following, Self::Draining, Self::Failed];
 
     /// One word.
     #[must_use]
@@ -83,6 +88,7 @@ impl State {
         match self {
             Self::Starting => "starting",
             Self::Ready => "ready",
+            Self::Following => "following",
             Self::Draining => "draining",
             Self::Failed => "failed",
         }
@@ -130,6 +136,7 @@ pub struct Node {
     state: AtomicU8,
     stop_accepting: Arc<AtomicBool>,
     proxy: OnceLock<Arc<ProxyMetrics>>,
+    cluster: Option<watch::Receiver<ClusterStatus>>,
 }
 
 impl Node {
@@ -137,7 +144,25 @@ impl Node {
     #[must_use]
     pub fn new(facts: NodeFacts) -> Self {
         let state = AtomicU8::new(State::Starting as u8);
-        Self { facts, state, stop_accepting: Arc::default(), proxy: OnceLock::new() }
+        Self { facts, state, stop_accepting: Arc::default(), proxy: OnceLock::new(), cluster: None }
+    }
+
+    /// The same as a node of a cluster.
+    #[must_use]
+    pub(crate) fn in_cluster(self, status: watch::Receiver<ClusterStatus>) -> Self {
+        Self { cluster: Some(status), ..self }
+    }
+
+    /// What it is to its cluster, if it has one.
+    #[must_use]
+    pub fn cluster(&self) -> Option<ClusterStatus> {
+        self.cluster.as_ref().map(|status| status.borrow().clone())
+    }
+
+    /// Why this node cannot say what clients have left, if another one has to be asked.
+    pub(super) fn elsewhere(&self) -> Option<String> {
+        let cluster = self.cluster().filter(|cluster| !cluster.is_leading())?;
+        Some(format!("this node follows, and {}; ask the node that leads", cluster.leader_text()))
     }
 
     /// Where the node is in its life.
@@ -161,7 +186,6 @@ impl Node {
     }
 
     /// Shows what the proxy of a node in a cluster counts, from now on.
-    #[cfg_attr(not(test), expect(dead_code, reason = "cores do not hand over clients yet"))]
     pub(crate) fn show_proxy(&self, metrics: Arc<ProxyMetrics>) {
         // A node has one proxy for its life.
         let _ = self.proxy.set(metrics);

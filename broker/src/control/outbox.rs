@@ -7,7 +7,8 @@ use std::collections::VecDeque;
 
 /// Mails in the order in which they were asked for. Whoever fills it does so only when it is
 /// empty, so that it holds one round of `$SYS` topics or one order to stop at most; besides it the
-/// questions of operators, of which each connection has one.
+/// questions of operators, of which each connection has one, and in a cluster the answers to what
+/// cores have asked, of which each partition has a few.
 #[derive(Debug, Default)]
 pub(super) struct Outbox(VecDeque<(CoreId, ControlMail)>);
 
@@ -20,8 +21,10 @@ impl Outbox {
         self.0.is_empty()
     }
 
-    pub(super) fn clear(&mut self) {
-        self.0.clear();
+    /// Drops what nobody waits for any more once the node stops. What cores of a cluster wait for
+    /// stays: an answer less, and a log would never be whole.
+    pub(super) fn drop_answers(&mut self) {
+        self.0.retain(|(_, mail)| matches!(mail, ControlMail::Cluster(_)));
     }
 
     /// Sends what there is room for; a full mailbox does not hold up those of other cores.

@@ -2,6 +2,7 @@
 
 use super::node::{CoreView, LogHealth, Node};
 use super::process::Process;
+use crate::cluster::status::ClusterStatus;
 use crate::metrics::CoreMetrics;
 use serde::Serialize;
 use std::fmt::Write;
@@ -19,6 +20,8 @@ pub(super) struct Status {
     transport_reason: String,
     partitions: u32,
     data_dir: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cluster: Option<ClusterStatus>,
     listeners: Vec<Listener>,
     log: Log,
     totals: Totals,
@@ -88,6 +91,7 @@ impl Status {
             transport_reason: facts.transport_reason.clone(),
             partitions: facts.partitions,
             data_dir: facts.data_dir.display().to_string(),
+            cluster: node.cluster(),
             listeners: listeners
                 .map(|listener| Listener {
                     kind: listener.kind,
@@ -119,6 +123,9 @@ impl Status {
         let _ = writeln!(text, "ringlane {} is {}", self.version, self.state);
         let _ = writeln!(text, "pid {}, up {uptime}, data in {}", self.pid, self.data_dir);
         let _ = writeln!(text, "transport {} ({})", self.transport, self.transport_reason);
+        if let Some(cluster) = &self.cluster {
+            cluster_text(&mut text, cluster);
+        }
         for listener in &self.listeners {
             let _ = writeln!(text, "{} on {}", listener.kind, listener.address);
         }
@@ -157,6 +164,35 @@ impl Status {
         }
         totals.row(&mut text, "all", "", "");
         text
+    }
+}
+
+/// What the node is to its cluster.
+fn cluster_text(text: &mut String, cluster: &ClusterStatus) {
+    let (node, name, role) = (cluster.node, &cluster.name, cluster.role);
+    let _ = writeln!(
+        text,
+        "node {node} ({name}), {role}; {}, epoch {}",
+        cluster.leader_text(),
+        cluster.epoch
+    );
+    for follower in cluster.followers() {
+        let (partitions, lag) = (cluster.partitions.len(), follower.lag);
+        let _ = writeln!(
+            text,
+            "node {}: in step in {} of {partitions} partitions, {lag} records behind",
+            follower.node, follower.in_step
+        );
+    }
+    let (damaged, failed) = cluster.ill();
+    if cluster.is_learner {
+        let _ = writeln!(text, "it is being filled from the others, and counts for no majority");
+    }
+    if 0 < damaged + failed {
+        let _ = writeln!(text, "replicas that are damaged: {damaged}, with a failed log: {failed}");
+    }
+    if let Some(trouble) = &cluster.etcd_trouble {
+        let _ = writeln!(text, "{trouble}");
     }
 }
 
@@ -220,6 +256,7 @@ impl Totals {
 mod tests {
     use super::super::node::tests::node;
     use super::*;
+    use crate::cluster::status::tests::leader_of_two_partitions;
 
     #[test]
     fn both_forms_show_the_same_node() {
@@ -241,6 +278,21 @@ mod tests {
         assert!(text.contains("100.0%"), "{text}");
         let last = text.lines().last().unwrap();
         assert!(last.trim_start().starts_with("all") && last.contains(" 7 "), "{text}");
+    }
+
+    #[test]
+    fn a_node_of_a_cluster_says_who_leads_and_how_far_the_others_are() {
+        let (sender, receiver) = tokio::sync::watch::channel(leader_of_two_partitions());
+        let node = node(1).in_cluster(receiver);
+        let status = Status::of(&node, &Process::default());
+        let json = serde_json::to_value(&status).unwrap();
+        assert_eq!(json["cluster"]["partitions"][1]["followers"][1]["lag"], 5);
+        let text = status.text();
+        assert!(text.contains("node 1 (a), leader; this node (a) leads, epoch 7"), "{text}");
+        assert!(text.contains("node 2: in step in 2 of 2 partitions, 5 records behind"), "{text}");
+        sender.send_modify(|status| status.etcd_trouble = Some("etcd is away".to_owned()));
+        let text = Status::of(&node, &Process::default()).text();
+        assert!(text.contains("etcd is away"), "{text}");
     }
 
     #[test]

@@ -48,6 +48,11 @@ impl PartitionState {
         self.epochs.drain(..kept.saturating_sub(1));
     }
 
+    /// The epoch of the record before an offset of this partition's log, and its first offset.
+    pub(crate) fn epoch_before(&self, offset: u64) -> Option<(u64, u64)> {
+        self.epochs.iter().rev().find(|(_, first)| *first < offset).copied()
+    }
+
     /// The first offset of this partition's log that is of a later epoch, or `next_offset`.
     pub(crate) fn epoch_end(&self, epoch: u64, next_offset: u64) -> u64 {
         let later = self.epochs.iter().find(|(other, _)| *other > epoch);

@@ -41,6 +41,12 @@ impl Recovery {
         self.from
     }
 
+    /// The epoch of the record before an offset, and where that epoch begins, if this state knows.
+    pub(crate) fn epoch_before(&self, offset: Offset) -> Option<(u64, Offset)> {
+        let (epoch, first) = self.state.epoch_before(offset.0)?;
+        Some((epoch, Offset(first)))
+    }
+
     /// Whether a record could not be read.
     pub(crate) fn has_failed(&self) -> bool {
         self.error.is_some()

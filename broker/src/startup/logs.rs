@@ -173,60 +173,64 @@ fn tell_all<R>(opened: &[RecoveredLog<R>], took: Duration) {
 #[derive(Clone, Copy, Debug)]
 pub struct LogFacts {
     directory_id: DirectoryId,
-    epoch: u64,
     secret: [u8; 16],
     segment_bytes: u64,
     record_bytes_max: u64,
 }
 
 impl LogFacts {
-    /// Begins the new epoch.
+    /// The facts of a start. Before the first record is appended its epoch has to be durable.
     ///
     /// # Errors
-    /// If it cannot be made durable.
-    pub fn begin(
-        config: &Config,
-        data: &mut DataDirectory,
-        highest_epoch: u64,
-    ) -> Result<Self, StartError> {
-        let mut secret = [0; 16];
-        getrandom(&mut secret, GetRandomFlags::empty())
-            .map_err(|error| StartError::system("draw a secret", error.into()))?;
-        let epoch = data.begin_epoch(highest_epoch)?;
+    /// If there are no random bytes.
+    pub fn new(config: &Config, data: &DataDirectory) -> Result<Self, StartError> {
         let packet_bytes_max = config.mqtt.max_packet_size.max(config.mqtt.max_connect_size);
-        Ok(Self {
+        let facts = Self {
             directory_id: DirectoryId(data.manifest.id),
-            epoch,
-            secret,
+            secret: [0; 16],
             segment_bytes: config.commit_log.segment_size,
             record_bytes_max: u64::from(packet_bytes_max)
                 + u64::from(config.mqtt.max_client_id_length)
                 // The record has the topic in full where the packet had an alias.
                 + u64::from(config.mqtt.max_topic_length)
                 + RECORD_SLACK_BYTES.max(STATE_RECORD_BYTES),
-        })
+        };
+        facts.with_new_secret()
     }
 
-    /// The epoch of this run.
+    /// The same for a log whose end was cut: numbers of segments are used again there, identities
+    /// are not.
+    ///
+    /// # Errors
+    /// If there are no random bytes.
+    pub fn with_new_secret(self) -> Result<Self, StartError> {
+        let mut secret = [0; 16];
+        getrandom(&mut secret, GetRandomFlags::empty())
+            .map_err(|error| StartError::system("draw a secret", error.into()))?;
+        Ok(Self { secret, ..self })
+    }
+
+    /// Bytes of the largest record.
     #[must_use]
-    pub fn epoch(&self) -> u64 {
-        self.epoch
+    pub fn record_bytes_max(&self) -> u64 {
+        self.record_bytes_max
     }
 
-    /// The writer that goes on where a log ends. `tag` is what its tokens carry.
+    /// The writer that goes on in `epoch` where a log ends. `tag` is what its tokens carry.
     #[must_use]
     pub fn writer(
         &self,
         partition: PartitionId,
         directory: PathBuf,
         log: &Recovered,
+        epoch: u64,
         tag: u32,
     ) -> Writer {
         let setup = LogSetup {
             partition,
             directory,
             directory_id: self.directory_id,
-            epoch: self.epoch,
+            epoch,
             secret: self.secret,
             segment_bytes: self.segment_bytes,
             record_bytes_max: self.record_bytes_max,

@@ -118,6 +118,12 @@ impl DataDirectory {
         self.save().inspect_err(|_| self.manifest.epoch = before)
     }
 
+    /// Whether it has yet to be filled from the others before it counts for a majority.
+    #[must_use]
+    pub fn is_learner(&self) -> bool {
+        self.manifest.member.as_ref().is_some_and(|member| member.is_learner)
+    }
+
     /// Notes that the node has been filled from the others, and counts from now on: durable when this
     /// returns.
     ///

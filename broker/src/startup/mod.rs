@@ -6,47 +6,42 @@
 
 pub mod affinity;
 pub(crate) mod checkpoints;
+mod cluster;
+mod life;
 pub mod limits;
+mod listeners;
 pub mod logs;
 pub mod manifest;
 pub mod member;
 mod metered;
-mod state;
+mod plan;
+mod replicas;
+pub(crate) mod state;
 mod threads;
 
-use crate::clock::WallClock;
-use crate::config::{Config, FileDriverSetting, IdleChoice, TransportSetting};
-use crate::control::{self, Control, ControlError, CoreView, Doors, ListenerView, Node};
+use crate::cluster::membership::ClusterError;
+use crate::config::Config;
+use crate::control::{self, Control, ControlError, Desk, Doors};
 use crate::logging::Logging;
-use crate::mail::Mail;
-use crate::metrics::CoreMetrics;
-use crate::replay::Room;
-use crate::service::{CoreSetup, ListenerKind, RestoredState, Sizes, log_tag};
+use crate::service::{CoreSetup, RestoredState, log_tag};
 use affinity::AffinityError;
+pub(crate) use life::Life;
+use life::{Ground, launch};
 use logs::{LogFacts, RecoveredLog, recover_all};
 use manifest::{DataDirectory, ManifestError};
-use ringlane_dataplane::ids::{CoreId, ENDPOINTS_MAX, ListenerId};
+use plan::Plan;
+use ringlane_dataplane::ids::{CoreId, ENDPOINTS_MAX};
 use ringlane_dataplane::log::format::DirectoryId;
 use ringlane_dataplane::log::recovery::RecoverError;
 use ringlane_dataplane::log::scan::LogOwner;
-use ringlane_dataplane::log::writer::Writer;
-use ringlane_dataplane::routing::Placement;
-use ringlane_dataplane::routing::default_partitions;
-use ringlane_dataplane::runtime::{CoreStats, Endpoint, Idle, Mesh};
-use ringlane_transport_uring::{
-    FileBackend, FileConfig, ListenSocket, TransportChoice, TransportConfig, TransportError,
-    TransportKind, Wakers, bind, choose, probe,
-};
-use rustix::rand::{GetRandomFlags, getrandom};
+use ringlane_dataplane::routing::{Placement, default_partitions};
+use ringlane_transport_uring::TransportError;
 use std::io;
-use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 use thiserror::Error;
-use threads::CoreThread;
 pub use threads::CoreThreads;
 use tracing::{info, warn};
+use tracing_appender::non_blocking::ErrorCounter;
 
 /// The most cores a node can have: one mailbox endpoint is the control thread's.
 pub const CORES_MAX: usize = ENDPOINTS_MAX - 1;
@@ -107,13 +102,23 @@ pub enum StartError {
         /// What is wrong.
         message: String,
     },
-    /// The configuration names a cluster.
+    /// The node cannot be one of its cluster.
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
+    /// The manifest is behind a log.
     #[error(
-        "cluster.members is set, and nodes do not replicate yet: a node that took clients would be \
-         alone with what it acknowledged. Take the members out of the configuration; `ringlane \
-         check-config`, `ringlane doctor` and `ringlane cluster` look at them"
+        "partition {partition}: its log has records of epoch {found}, and the manifest knows none \
+         above {known}: manifest.json was put back from a backup. Restore the whole data directory \
+         from one backup, or start with an empty data_dir, which is then filled from the others"
     )]
-    NoReplication,
+    EpochLost {
+        /// The partition.
+        partition: u32,
+        /// In the log.
+        found: u64,
+        /// In the manifest.
+        known: u64,
+    },
     /// No driver, or no listener.
     #[error(transparent)]
     Transport(#[from] TransportError),
@@ -154,7 +159,9 @@ impl StartError {
         match self {
             Self::Affinity(AffinityError::Kernel(_)) => false,
             Self::Affinity(_) | Self::Transport(TransportError::Config { .. }) => true,
-            Self::NoReplication => true,
+            Self::Cluster(ClusterError::Metadata(_)) => false,
+            Self::Cluster(_) => true,
+            Self::EpochLost { .. } => false,
             Self::DataDirectory(_) | Self::Log { .. } | Self::Transport(_) => false,
             Self::State { .. } | Self::Reread { .. } | Self::NoCheckpoint { .. } => false,
             Self::Control(_) | Self::Core { .. } | Self::Interrupted => false,
@@ -167,15 +174,21 @@ impl StartError {
     }
 }
 
+/// Where the node runs.
+#[derive(Debug)]
+struct Host {
+    cpus: Vec<u32>,
+    housekeeping: Vec<u32>,
+    lines_dropped: ErrorCounter,
+    started: Instant,
+}
+
 /// Runs a node until a signal ends it.
 ///
 /// # Errors
 /// Why it did not start, or which core failed.
 pub fn serve(config: &Config) -> Result<(), StartError> {
     let started = Instant::now();
-    if config.cluster.is_set() {
-        return Err(StartError::NoReplication);
-    }
     let allowed = affinity::allowed_cpus().map_err(AffinityError::Kernel)?;
     let online = affinity::online_cpus();
     let cpus = affinity::resolve(&config.runtime.cores, &allowed, &online, CORES_MAX)?;
@@ -184,184 +197,51 @@ pub fn serve(config: &Config) -> Result<(), StartError> {
     affinity::pin_current_thread(&housekeeping).map_err(AffinityError::Kernel)?;
     let logging = Logging::start(&config.log)
         .map_err(|error| StartError::system("start logging", io::Error::other(error)))?;
-    let partitions_default = default_partitions(cores_u16(cpus.len()));
+    let host = Host { cpus, housekeeping, lines_dropped: logging.dropped_lines(), started };
+    if config.cluster.is_set() { cluster::serve(config, host) } else { serve_alone(config, host) }
+}
+
+/// Runs a node that is alone.
+fn serve_alone(config: &Config, host: Host) -> Result<(), StartError> {
+    let cores = host.cpus.len();
+    let partitions_default = default_partitions(cores_u16(cores));
     let wanted = config.runtime.partitions;
     let mut data = DataDirectory::open(&config.data_dir, wanted, partitions_default)?;
-    warn_of_idle_cores(data.manifest.partitions, cpus.len());
-    let host = Host { cpus: &cpus, housekeeping: &housekeeping, logging: &logging, started };
-    let launched = launch(config, &host, &mut data)?;
-    launched.control.run(launched.threads)
-}
-
-struct Launched {
-    control: Control,
-    threads: CoreThreads,
-}
-
-/// Where the node runs.
-struct Host<'a> {
-    cpus: &'a [u32],
-    housekeeping: &'a [u32],
-    logging: &'a Logging,
-    started: Instant,
-}
-
-/// Opens everything and starts the cores.
-fn launch(
-    config: &Config,
-    host: &Host<'_>,
-    data: &mut DataDirectory,
-) -> Result<Launched, StartError> {
-    let Host { cpus, started, .. } = *host;
-    let (descriptors, _) = limits::raise();
-    let (kind, reason) = transport(config)?;
-    let backend = file_backend(config, kind);
-    let waits_awake = waits_awake(config, host);
-    let transport_config = transport_config(config, backend, host.housekeeping, waits_awake);
-    transport_config.validate()?;
-    let listeners = open_listeners(config, cpus.len())?;
+    warn_of_idle_cores(data.manifest.partitions, cores);
+    let plan = Plan::new(config, host)?;
+    let listeners = listeners::open(config, cores)?;
     let http = control::bind(&config.control)?;
     let ctl = control::bind_ctl(&config.control, &config.data_dir)?;
-    let wakers = Wakers::new(cpus.len() + 1)
-        .map_err(|error| StartError::system("make the wake-up descriptors", error))?;
-    let slots = config.runtime.mailbox_slots as usize;
-    let mut endpoints = Mesh::build::<Mail>(cpus.len() + 1, slots);
-    let own = endpoints.pop().expect("a mesh has an endpoint per core and one more");
-    let clock = WallClock::of_host();
-    let mut setups = setups(config, cpus.len(), data, &listeners, descriptors.now, &clock)?;
-    setups.iter_mut().for_each(|setup| setup.waits_awake = waits_awake);
-    if config.commit_log.enabled {
-        open_logs(config, data, &mut setups)?;
-    } else {
-        warn!("commit_log.enabled = false: nothing survives the end of this process");
-    }
-    let placement = setups[0].placement;
-    let stats: Vec<Arc<CoreStats>> = cpus.iter().map(|_| Arc::default()).collect();
-    let node = Arc::new(Node::new(control::NodeFacts {
-        started,
-        started_at: SystemTime::now() - started.elapsed(),
-        transport: kind.to_string(),
-        transport_reason: reason,
-        partitions: data.manifest.partitions,
-        data_dir: config.data_dir.clone(),
-        listeners: listeners.iter().map(OpenListener::view).collect(),
-        control: http.as_ref().map(|(_, address)| *address),
-        cores: core_views(cpus, &setups, &stats),
-        log_lines_dropped: host.logging.dropped_lines(),
-    }));
-    let cores = CoreParts {
-        cpus,
-        setups,
-        stats,
-        endpoints,
+    let address = http.as_ref().map(|(_, address)| *address);
+    let ground = Ground {
+        plan: &plan,
+        transport: &plan.transport,
         listeners,
-        wakers: wakers.clone(),
-        stop_accepting: node.stop_accepting(),
+        control: address,
+        status: None,
     };
-    let threads = start_cores(cores, kind, &transport_config, idle(config))?;
-    let doors = Doors { http, ctl: ctl.map(|ctl| (ctl, placement)) };
-    let control = Control::new(config, node, own, wakers, doors, clock);
-    Ok(Launched { control, threads })
+    let life = launch(ground, &mut data, |data, setups| {
+        if config.commit_log.enabled {
+            return open_logs(config, data, setups);
+        }
+        warn!("commit_log.enabled = false: nothing survives the end of this process");
+        Ok(())
+    })?;
+    let placement = placement(&data, cores);
+    let runtime = control::runtime()?;
+    let ended = runtime.block_on(async {
+        let doors = Doors { http, ctl: ctl.map(|ctl| (ctl, placement)) };
+        let mut desk = Desk::open(config, &life.node, doors)?;
+        Control::new(config, life).run(&mut desk).await.map(|_| ())
+    });
+    // Connections of the control plane end here, before the process does.
+    drop(runtime);
+    ended.inspect(|()| info!("stopped"))
 }
 
-/// What the cores are made of, by core number.
-struct CoreParts<'a> {
-    cpus: &'a [u32],
-    setups: Vec<CoreSetup>,
-    stats: Vec<Arc<CoreStats>>,
-    endpoints: Vec<Endpoint<Mail>>,
-    listeners: Vec<OpenListener>,
-    wakers: Wakers,
-    stop_accepting: Arc<AtomicBool>,
-}
-
-fn start_cores(
-    mut parts: CoreParts<'_>,
-    kind: TransportKind,
-    config: &TransportConfig,
-    idle: Idle,
-) -> Result<CoreThreads, StartError> {
-    let mut threads = CoreThreads::new(parts.cpus.len());
-    let cores = parts.cpus.iter().zip(parts.setups).zip(parts.stats).zip(parts.endpoints);
-    for (((cpu, setup), stats), endpoint) in cores {
-        let listeners = parts.listeners.iter_mut().enumerate();
-        let listeners = listeners.filter_map(|(index, listener)| {
-            let id = ListenerId(u16::try_from(index).ok()?);
-            Some((id, listener.sockets.pop()?))
-        });
-        threads.spawn(CoreThread {
-            cpu: *cpu,
-            kind,
-            config: config.clone(),
-            listeners: listeners.collect(),
-            wakers: parts.wakers.clone(),
-            endpoint,
-            idle,
-            stats,
-            setup,
-            stop_accepting: Arc::clone(&parts.stop_accepting),
-        })?;
-    }
-    threads.release()?;
-    Ok(threads)
-}
-
-fn core_views(cpus: &[u32], setups: &[CoreSetup], stats: &[Arc<CoreStats>]) -> Vec<CoreView> {
-    let cores = cpus.iter().zip(setups).zip(stats);
-    cores
-        .map(|((cpu, setup), stats)| CoreView {
-            core: setup.core,
-            cpu: *cpu,
-            metrics: Arc::clone(&setup.metrics),
-            stats: Arc::clone(stats),
-        })
-        .collect()
-}
-
-fn setups(
-    config: &Config,
-    cores: usize,
-    data: &DataDirectory,
-    listeners: &[OpenListener],
-    descriptors: Option<u64>,
-    clock: &WallClock,
-) -> Result<Vec<CoreSetup>, StartError> {
-    let config = Arc::new(config.clone());
-    let cores_count = cores_u16(cores);
-    let memory = limits::message_bytes(&config.limits) / u64::from(cores_count);
-    let partitions = data.manifest.partitions;
-    let connections_max =
-        limits::connections_per_core(&config.limits, descriptors, cores, partitions);
-    let readings_max = limits::readings_per_core(descriptors, cores);
-    warn_of_few_descriptors(&config, descriptors, cores, partitions);
-    warn_of_many_replays(&config, readings_max, partitions, cores_count);
-    info!(
-        message_bytes_per_core = memory,
-        connections_max_per_core = connections_max,
-        "limits of a core"
-    );
-    (0..cores_count)
-        .map(|core| {
-            let seed = random_u64().map_err(|error| StartError::system("draw a seed", error))?;
-            Ok(CoreSetup {
-                core: CoreId(core),
-                cores: cores_count,
-                placement: Placement::new(data.manifest.key, data.manifest.partitions, cores_count),
-                config: Arc::clone(&config),
-                metrics: Arc::new(CoreMetrics::new(cores_count)),
-                listeners: listeners.iter().map(|listener| listener.kind).collect(),
-                seed,
-                memory_bytes: memory,
-                connections_max,
-                waits_awake: false,
-                readings_max,
-                clock: clock.clone(),
-                logs: Vec::new(),
-                state: None,
-                cluster: None,
-            })
-        })
-        .collect()
+/// Who owns what on a node with so many cores.
+fn placement(data: &DataDirectory, cores: usize) -> Placement {
+    Placement::new(data.manifest.key, data.manifest.partitions, cores_u16(cores))
 }
 
 /// Recovers all logs, begins the new epoch, and gives each core the logs of its partitions.
@@ -379,8 +259,9 @@ fn open_logs(
     let placement = setups[0].placement;
     let cores = cores_u16(setups.len());
     let (recovered, node) = state::build(data, &placement, recovered, config)?;
-    let facts = LogFacts::begin(config, data, highest)?;
-    let states = node.split(&placement, cores, facts.epoch());
+    let facts = LogFacts::new(config, data)?;
+    let epoch = data.begin_epoch(highest)?;
+    let states = node.split(&placement, cores, epoch);
     for (setup, state) in setups.iter_mut().zip(states) {
         setup.state = Some(RestoredState(state));
     }
@@ -393,153 +274,9 @@ fn open_logs(
         if let Some(RestoredState(state)) = &mut setup.state {
             state.checkpoints.push(replay.into_kept());
         }
-        let writer: Writer = facts.writer(partition, directory, &log, tag);
-        setup.logs.push(writer);
+        setup.logs.push(facts.writer(partition, directory, &log, epoch, tag));
     }
     Ok(())
-}
-
-/// A listener with one socket per core.
-struct OpenListener {
-    kind: ListenerKind,
-    address: SocketAddr,
-    sockets: Vec<ListenSocket>,
-}
-
-impl OpenListener {
-    fn view(&self) -> ListenerView {
-        let kind = match self.kind {
-            ListenerKind::Tcp => "mqtt",
-            ListenerKind::WebSocket => "websocket",
-        };
-        ListenerView { kind, address: self.address }
-    }
-}
-
-/// How long an address that is in use is waited for. The kernel takes down the ring of a process
-/// that was killed, and the listening sockets in it, a moment after the process has gone
-/// (io_uring(7)): a restart at once finds them still there.
-const ADDRESS_WAIT: Duration = Duration::from_secs(3);
-const ADDRESS_PAUSE: Duration = Duration::from_millis(20);
-
-/// Listens on an address, once whoever has it has gone.
-fn bind_soon(
-    address: SocketAddr,
-    cores: usize,
-    backlog: u32,
-) -> Result<Vec<ListenSocket>, TransportError> {
-    let begun = Instant::now();
-    loop {
-        match bind(address, cores, backlog) {
-            Err(TransportError::AddressInUse { .. }) if begun.elapsed() < ADDRESS_WAIT => {
-                std::thread::sleep(ADDRESS_PAUSE);
-            }
-            result => return result,
-        }
-    }
-}
-
-fn open_listeners(config: &Config, cores: usize) -> Result<Vec<OpenListener>, StartError> {
-    let (tcp, websocket) = (&config.listeners.tcp, &config.listeners.websocket);
-    let wanted = [
-        (tcp.enabled, ListenerKind::Tcp, tcp.bind),
-        (websocket.enabled, ListenerKind::WebSocket, websocket.bind),
-    ];
-    let mut open = Vec::new();
-    for (_, kind, address) in wanted.into_iter().filter(|(enabled, ..)| *enabled) {
-        let sockets = bind_soon(address, cores, tcp.backlog)?;
-        let address = sockets.first().map_or(address, ListenSocket::local_addr);
-        open.push(OpenListener { kind, address, sockets });
-    }
-    Ok(open)
-}
-
-fn transport(config: &Config) -> Result<(TransportKind, String), StartError> {
-    let choice = match config.runtime.transport {
-        TransportSetting::Auto => TransportChoice::Auto,
-        TransportSetting::Uring => TransportChoice::Uring,
-        TransportSetting::Epoll => TransportChoice::Epoll,
-    };
-    let capabilities = probe::probe();
-    let (kind, reason) = choose(choice, &capabilities)?;
-    let features = capabilities.features();
-    let (present, absent): (Vec<_>, Vec<_>) = features.into_iter().partition(|(.., there)| *there);
-    let names = |list: Vec<(&'static str, &'static str, bool)>| {
-        list.into_iter().map(|(name, ..)| name).collect::<Vec<_>>().join(", ")
-    };
-    info!(
-        kernel = capabilities.kernel,
-        transport = %kind,
-        reason,
-        present = names(present),
-        absent = names(absent),
-        "kernel features"
-    );
-    Ok((kind, reason))
-}
-
-/// Who writes and syncs the log's files: as configured, as far as the transport goes along.
-fn file_backend(config: &Config, kind: TransportKind) -> FileBackend {
-    let wanted = config.commit_log.file_driver;
-    let backend = match (wanted, kind) {
-        (FileDriverSetting::IoUring, TransportKind::Uring) => FileBackend::Ring,
-        (FileDriverSetting::IoUring | FileDriverSetting::Threads, _) => FileBackend::Threads,
-    };
-    if !config.commit_log.enabled {
-        return backend;
-    }
-    if wanted == FileDriverSetting::IoUring && backend == FileBackend::Threads {
-        warn!(
-            "commit_log.file_driver = \"io_uring\" is without effect on epoll: threads write the \
-             log; run `ringlane doctor` to see why there is no io_uring"
-        );
-    }
-    let driver = match backend {
-        FileBackend::Ring => "io_uring",
-        FileBackend::Threads => "threads",
-    };
-    info!(driver, "files of the commit log");
-    backend
-}
-
-/// How long a file thread waits awake for its next write. A lone publisher sends its next message
-/// some 100 us after it was acknowledged.
-const FILE_SPIN: Duration = Duration::from_micros(200);
-
-/// Whether cores and file threads wait awake for each other: not where they have one CPU, nor where
-/// the operator wants it for something else.
-fn waits_awake(config: &Config, host: &Host<'_>) -> bool {
-    let shares = host.cpus.iter().any(|cpu| host.housekeeping.contains(cpu));
-    config.runtime.idle != IdleChoice::Park && !shares
-}
-
-fn transport_config(
-    config: &Config,
-    backend: FileBackend,
-    housekeeping: &[u32],
-    waits_awake: bool,
-) -> TransportConfig {
-    let runtime = &config.runtime;
-    let spin = if waits_awake { FILE_SPIN } else { Duration::ZERO };
-    let files = FileConfig { backend, cpus: housekeeping.to_vec(), spin, ..FileConfig::default() };
-    TransportConfig {
-        receive_buffers: runtime.receive_buffers,
-        receive_buffer_bytes: runtime.receive_buffer_size,
-        zero_copy_bytes: match runtime.zero_copy_threshold {
-            0 => usize::MAX,
-            bytes => bytes as usize,
-        },
-        files: config.commit_log.enabled.then_some(files),
-        ..TransportConfig::default()
-    }
-}
-
-fn idle(config: &Config) -> Idle {
-    match config.runtime.idle {
-        IdleChoice::Spin => Idle::Spin,
-        IdleChoice::SpinThenPark => Idle::SpinThenPark { spin: config.runtime.spin },
-        IdleChoice::Park => Idle::Park,
-    }
 }
 
 fn warn_of_idle_cores(partitions: u32, cores: usize) {
@@ -553,44 +290,7 @@ fn warn_of_idle_cores(partitions: u32, cores: usize) {
     }
 }
 
-fn warn_of_few_descriptors(
-    config: &Config,
-    descriptors: Option<u64>,
-    cores: usize,
-    partitions: u32,
-) {
-    let wanted = limits::descriptors_wanted(&config.limits, cores, partitions);
-    if descriptors.is_some_and(|limit| limit < wanted) {
-        warn!(
-            limit = descriptors,
-            wanted,
-            "RLIMIT_NOFILE is too low for limits.max_connections; raise it (LimitNOFILE= in \
-             the unit, or ulimit -n)"
-        );
-    }
-}
-
-/// Says so if fewer replays can be read at a time than `limits.max_replays`, and that is asked for.
-fn warn_of_many_replays(config: &Config, readings_max: usize, partitions: u32, cores: u16) {
-    let replays_max = Sizes::new(config, cores).replays_max;
-    let fewer = Room::new(replays_max, readings_max, partitions, cores).fewer();
-    if let Some(replays) = fewer.filter(|_| config.commit_log.enabled) {
-        warn!(
-            replays_per_core = replays,
-            partitions_read_per_core = readings_max,
-            "limits.max_replays is more than this node can read at a time with so many partitions \
-             (and, if RLIMIT_NOFILE is low, so few descriptors): further replays get 0x97"
-        );
-    }
-}
-
 /// There are at most [`CORES_MAX`] cores.
 fn cores_u16(cores: usize) -> u16 {
     u16::try_from(cores).unwrap_or(u16::MAX)
-}
-
-fn random_u64() -> io::Result<u64> {
-    let mut bytes = [0; 8];
-    getrandom(&mut bytes, GetRandomFlags::empty())?;
-    Ok(u64::from_le_bytes(bytes))
 }

@@ -5,16 +5,20 @@ use super::logs::{RecoveredLog, Replay};
 use super::manifest::DataDirectory;
 use super::{StartError, checkpoints};
 use crate::config::{Config, WhenFull};
-use crate::durable::NodeState;
+use crate::durable::{NodeState, PartitionState};
 use crate::service::Streams;
+use ringlane_dataplane::disk::StartFiles;
 use ringlane_dataplane::ids::{Offset, PartitionId};
-use ringlane_dataplane::log::format::{DirectoryId, SEGMENT_HEADER_BYTES};
+use ringlane_dataplane::log::format::{
+    DirectoryId, SEGMENT_HEADER_BYTES, SEGMENT_SUFFIX, number_of, segment_name,
+};
 use ringlane_dataplane::log::record::Record;
 use ringlane_dataplane::log::recovery::ReplayFrom;
 use ringlane_dataplane::log::scan::{Chain, LogOwner, Segment, SegmentScan, Step};
 use ringlane_dataplane::routing::Placement;
 use ringlane_transport_uring::StdFiles;
-use std::path::PathBuf;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
 
 impl Replay for PartitionReplay {
     fn from(&self) -> Option<ReplayFrom> {
@@ -70,6 +74,30 @@ pub(super) fn build(
     Ok((logs, node))
 }
 
+/// Puts the state of a node together that is to lead: of the states that its partitions have given, in
+/// rising order, each with the offset that it goes up to. Logs are on the disk up to there.
+///
+/// # Errors
+/// A log cannot be read.
+pub(crate) fn take_over(
+    id: DirectoryId,
+    directories: &[PathBuf],
+    placement: &Placement,
+    given: Vec<(Offset, Box<PartitionState>)>,
+    config: &Config,
+) -> Result<NodeState, StartError> {
+    let (ends, states): (Vec<Offset>, Vec<PartitionState>) =
+        given.into_iter().map(|(end, state)| (end, *state)).unzip();
+    let mut read = |partition: PartitionId, from, each: &mut dyn FnMut(&Record<'_>)| {
+        let index = partition.0 as usize;
+        let log = LogFiles { id, partition, directory: &directories[index] };
+        log.read(from, ends[index], each)
+    };
+    let mut streams = Streams::new(config);
+    let mut is_droppable = |topic: &str| streams.of(topic).when_full == WhenFull::DropOldest;
+    NodeState::build(states, &ends, placement, &mut is_droppable, &mut read)
+}
+
 /// Reads a recovered log from an offset on.
 fn read_from(
     directory: DirectoryId,
@@ -79,30 +107,112 @@ fn read_from(
 ) -> Result<(), StartError> {
     let segments = &log.log.segments;
     let behind = segments.partition_point(|segment| segment.base <= from);
+    let files = LogFiles { id: directory, partition: log.partition, directory: &log.directory };
     for found in &segments[behind.saturating_sub(1)..] {
-        let partition = log.partition.0;
-        let wrong =
-            |path: PathBuf, message: String| StartError::Reread { partition, path, message };
-        let owner = LogOwner { directory, partition: log.partition };
-        let segment = Segment::open(&StdFiles, &log.directory, found.number, &owner)
-            .map_err(|error| wrong(log.directory.clone(), error.to_string()))?;
         let chain = Chain { next_offset: Some(found.base), ..Chain::default() };
+        // Recovery has judged what lies behind the end.
+        files.read_segment(found.number, chain, from..log.log.next_offset, each)?;
+    }
+    Ok(())
+}
+
+/// The files of a log.
+struct LogFiles<'a> {
+    id: DirectoryId,
+    partition: PartitionId,
+    directory: &'a Path,
+}
+
+impl LogFiles<'_> {
+    /// Reads a log beside its writer, from an offset up to another one that is on the disk.
+    fn read(
+        &self,
+        from: Offset,
+        end: Offset,
+        each: &mut dyn FnMut(&Record<'_>),
+    ) -> Result<(), StartError> {
+        let mut next = from;
+        for number in self.segments_behind(from)? {
+            if end <= next {
+                break;
+            }
+            let read = self.read_segment(number, Chain::default(), from..end, each)?;
+            next = next.max(read);
+        }
+        if next < end {
+            let message = format!("it ends at offset {}, and not at {}", next.0, end.0);
+            return Err(self.wrong(self.directory.to_owned(), message));
+        }
+        Ok(())
+    }
+
+    /// The segments from the one on that has an offset, or the first.
+    fn segments_behind(&self, from: Offset) -> Result<Vec<u64>, StartError> {
+        let names = StdFiles.list(self.directory);
+        let names =
+            names.map_err(|error| self.wrong(self.directory.to_owned(), error.to_string()))?;
+        let mut numbers: Vec<u64> =
+            names.iter().filter_map(|name| number_of(name, SEGMENT_SUFFIX)).collect();
+        numbers.sort_unstable();
+        for index in (0..numbers.len()).rev() {
+            if self.base(numbers[index])?.is_some_and(|base| base <= from) {
+                return Ok(numbers.split_off(index));
+            }
+        }
+        Ok(numbers)
+    }
+
+    /// The offset of the first record of a segment; `None` if it has none yet.
+    fn base(&self, number: u64) -> Result<Option<Offset>, StartError> {
+        let segment = self.open(number)?;
+        let mut scan =
+            SegmentScan::new(&StdFiles, &segment, SEGMENT_HEADER_BYTES, Chain::default());
+        let step = scan.step().map_err(|error| self.wrong(segment.path.clone(), error.to_string()));
+        Ok(match step? {
+            Step::Batch(batch) => Some(batch.header.base_offset),
+            Step::Last | Step::Blank | Step::Bad { .. } => None,
+        })
+    }
+
+    fn open(&self, number: u64) -> Result<Segment, StartError> {
+        let owner = LogOwner { directory: self.id, partition: self.partition };
+        let opened = Segment::open(&StdFiles, self.directory, number, &owner);
+        opened.map_err(|error| {
+            self.wrong(self.directory.join(segment_name(number)), error.to_string())
+        })
+    }
+
+    /// Hands out the records of a segment that are in a range; how far it was read.
+    fn read_segment(
+        &self,
+        number: u64,
+        chain: Chain,
+        range: Range<Offset>,
+        each: &mut dyn FnMut(&Record<'_>),
+    ) -> Result<Offset, StartError> {
+        let segment = self.open(number)?;
         let mut scan = SegmentScan::new(&StdFiles, &segment, SEGMENT_HEADER_BYTES, chain);
+        let mut next = range.start;
         loop {
-            match scan.step().map_err(|error| wrong(segment.path.clone(), error.to_string()))? {
+            let step = scan.step();
+            match step.map_err(|error| self.wrong(segment.path.clone(), error.to_string()))? {
                 Step::Batch(batch) => {
-                    batch
-                        .records()
-                        .filter(|record| from <= record.head.offset)
-                        .for_each(|r| each(&r));
+                    let wanted = batch.records().filter(|r| range.contains(&r.head.offset));
+                    wanted.for_each(|record| each(&record));
+                    next = next.max(batch.header.next_offset());
+                    if range.end <= next {
+                        return Ok(next);
+                    }
                 }
-                // Recovery has judged what lies behind the end.
-                Step::Last | Step::Blank => break,
+                Step::Last | Step::Blank => return Ok(next),
                 Step::Bad { reason, .. } => {
-                    return Err(wrong(segment.path.clone(), reason.to_string()));
+                    return Err(self.wrong(segment.path.clone(), reason.to_string()));
                 }
             }
         }
     }
-    Ok(())
+
+    fn wrong(&self, path: PathBuf, message: String) -> StartError {
+        StartError::Reread { partition: self.partition.0, path, message }
+    }
 }

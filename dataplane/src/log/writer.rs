@@ -42,7 +42,7 @@ const ROUND_BYTES_MAX: u64 = 4 << 20;
 /// Batches of one round, at most: a system call takes 1,024 pieces (IOV_MAX, sysconf(3)).
 const ROUND_BATCHES_MAX: usize = 500;
 /// Bytes of a batch that more than one record goes into, at most; any segment has room for it.
-pub(crate) const BATCH_BYTES_MAX: u64 = 64 * 1024;
+pub const BATCH_BYTES_MAX: u64 = 64 * 1024;
 /// Bytes that wait for a round, beyond which no publish is taken; and one more is what a turn adds
 /// beyond it, because the bound is looked at before each append.
 const QUEUE_BYTES_MAX: u64 = 16 << 20;

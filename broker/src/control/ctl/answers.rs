@@ -191,7 +191,12 @@ impl Answerer {
     /// What a start would read of a log: from the older of the two newest checkpoints on, whose names
     /// are offsets (docs/formats/state.md).
     fn checkpoint_need(&self, row: &PartitionRow) -> Option<NeedRow> {
-        let directory = self.data_dir.join(partition_directory(PartitionId(row.partition)));
+        let directory = self
+            .shown
+            .borrow()
+            .facts
+            .data_dir
+            .join(partition_directory(PartitionId(row.partition)));
         let names = std::fs::read_dir(directory).ok()?.filter_map(|entry| entry.ok());
         let mut offsets: Vec<u64> = names
             .filter_map(|entry| {

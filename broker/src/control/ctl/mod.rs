@@ -13,6 +13,7 @@ pub(super) use ask::Asks;
 pub use listener::CtlSocket;
 pub(crate) use listener::with_address;
 
+use super::http::Shown;
 use crate::config::StreamConfig;
 use crate::ctl::rows::{ErrorRow, Request};
 use ask::{Asker, Failed};
@@ -39,7 +40,7 @@ const PIECES_WAITING: usize = 2;
 pub(super) struct Answerer {
     asker: Asker,
     streams: Arc<Vec<StreamConfig>>,
-    data_dir: Arc<std::path::PathBuf>,
+    shown: Shown,
 }
 
 /// Where the lines of an answer go.
@@ -69,11 +70,10 @@ pub(super) fn spawn(
     socket: &CtlSocket,
     placement: Placement,
     streams: Vec<StreamConfig>,
-    data_dir: std::path::PathBuf,
+    shown: Shown,
 ) -> std::io::Result<Asks> {
     let (asker, asks) = ask::channel(placement);
-    let (streams, data_dir) = (Arc::new(streams), Arc::new(data_dir));
-    let answerer = Answerer { asker, streams, data_dir };
+    let answerer = Answerer { asker, streams: Arc::new(streams), shown };
     let listener = socket.listener()?;
     // It ends only with the runtime, and its errors are those of single connections.
     drop(tokio::spawn(async move { axum::serve(listener, routes(answerer)).await }));
@@ -91,6 +91,10 @@ async fn answer(Shared(answerer): Shared<Answerer>, body: Bytes) -> Response {
             return (StatusCode::BAD_REQUEST, format!("no request: {error}\n")).into_response();
         }
     };
+    if let Some(elsewhere) = answerer.shown.borrow().elsewhere() {
+        let row = serde_json::to_string(&ErrorRow { error: elsewhere }).unwrap_or_default();
+        return ([(CONTENT_TYPE, "application/x-ndjson")], row + "\n").into_response();
+    }
     let (sender, body) = Channel::new(PIECES_WAITING);
     let (connection, gone) = oneshot::channel::<Infallible>();
     tokio::spawn(async move {

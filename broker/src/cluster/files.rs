@@ -1,0 +1,195 @@
+//! What the control thread of a node of a cluster does with files: epochs, ends that logs give up, and the
+//! state of a node that is to lead. All of it waits for the disk, and so happens on threads of its own.
+
+use crate::config::Config;
+use crate::durable::{CoreState, PartitionState};
+use crate::replicated::control_mail::ToCore;
+use crate::startup::logs::LogFacts;
+use crate::startup::manifest::{DataDirectory, ManifestError};
+use crate::startup::{StartError, state};
+use ringlane_dataplane::ids::{CoreId, Offset, PartitionId};
+use ringlane_dataplane::log::format::{DirectoryId, SegmentId};
+use ringlane_dataplane::log::recovery::{ReplayFrom, recover};
+use ringlane_dataplane::log::scan::LogOwner;
+use ringlane_dataplane::log::truncate::truncate;
+use ringlane_dataplane::log::writer::Writer;
+use ringlane_dataplane::routing::Placement;
+use ringlane_transport_uring::StdFiles;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// A partition's log, as it was opened.
+#[derive(Clone, Debug)]
+pub(crate) struct LogPlace {
+    /// Its directory.
+    pub(crate) directory: PathBuf,
+    /// Where its newest checkpoint says that replay begins.
+    pub(crate) from: Option<ReplayFrom>,
+    /// What the tokens of its writer carry.
+    pub(crate) tag: u32,
+}
+
+/// What does not change while the cores run.
+#[derive(Debug)]
+pub(crate) struct LogPlaces {
+    /// The identity of the data directory.
+    pub(crate) id: DirectoryId,
+    /// What all logs have in common.
+    pub(crate) facts: LogFacts,
+    /// By partition.
+    pub(crate) logs: Vec<LogPlace>,
+    /// Who owns what.
+    pub(crate) placement: Placement,
+    /// The configuration.
+    pub(crate) config: Arc<Config>,
+}
+
+/// A state that a partition gave away, and the offset that it goes up to.
+pub(crate) type Given = (Offset, Box<PartitionState>);
+
+impl LogPlaces {
+    fn owner(&self, partition: PartitionId) -> LogOwner {
+        LogOwner { directory: self.id, partition }
+    }
+
+    /// Gives up the end of a log that nobody has open, and opens it again.
+    ///
+    /// # Errors
+    /// The log cannot be opened, or its files cannot be changed.
+    pub(crate) fn truncate(
+        &self,
+        partition: PartitionId,
+        to: Offset,
+    ) -> Result<Box<Writer>, StartError> {
+        let place = &self.logs[partition.0 as usize];
+        let (directory, owner) = (&place.directory, self.owner(partition));
+        let failed = |error| StartError::Log { partition: partition.0, error: Box::new(error) };
+        let (files, from, id) = (&mut StdFiles, place.from.as_ref(), segment_id()?);
+        truncate(files, directory, &owner, from, to, id).map_err(failed)?;
+        let log = recover(files, directory, &owner, from, &mut |_| ()).map_err(failed)?;
+        let facts = self.facts.with_new_secret()?;
+        let writer = facts.writer(partition, directory.clone(), &log, log.epoch, place.tag);
+        Ok(Box::new(writer))
+    }
+
+    /// What each core takes over in `epoch`, of the states of all partitions in rising order.
+    ///
+    /// # Errors
+    /// A log cannot be read.
+    pub(crate) fn take_over(
+        &self,
+        epoch: u64,
+        states: Vec<Given>,
+    ) -> Result<Vec<CoreState>, StartError> {
+        let directories: Vec<PathBuf> =
+            self.logs.iter().map(|place| place.directory.clone()).collect();
+        let node = state::take_over(self.id, &directories, &self.placement, states, &self.config)?;
+        Ok(node.split(&self.placement, self.placement.cores, epoch))
+    }
+}
+
+fn segment_id() -> Result<SegmentId, StartError> {
+    let mut bytes = [0; 16];
+    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
+        .map_err(|error| StartError::system("draw a random number", error.into()))?;
+    Ok(SegmentId(bytes))
+}
+
+/// What the manifest says that changes while cores run, and who waits for it to say something else.
+#[derive(Debug)]
+pub(crate) struct Notes {
+    /// Away while it is written to.
+    data: Option<DataDirectory>,
+    partitions: usize,
+    epoch: u64,
+    is_learner: bool,
+    /// Those who wait for an epoch to be durable.
+    epochs_wanted: Vec<(CoreId, u64)>,
+    /// Partitions that have been filled, with who asks.
+    filled: BTreeMap<PartitionId, CoreId>,
+}
+
+/// A manifest that was written to.
+pub(crate) type Written = (DataDirectory, Result<(), ManifestError>);
+
+impl Notes {
+    pub(crate) fn new(data: DataDirectory) -> Self {
+        Self {
+            partitions: data.manifest.partitions as usize,
+            epoch: data.manifest.epoch,
+            is_learner: data.is_learner(),
+            data: Some(data),
+            epochs_wanted: Vec::new(),
+            filled: BTreeMap::new(),
+        }
+    }
+
+    /// The epoch that is durable.
+    pub(crate) fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// Whether the node has yet to be filled from the others.
+    pub(crate) fn is_learner(&self) -> bool {
+        self.is_learner
+    }
+
+    /// A core wants an epoch to be durable.
+    pub(crate) fn want_epoch(&mut self, core: CoreId, epoch: u64) {
+        self.epochs_wanted.push((core, epoch));
+    }
+
+    /// A partition has all that the others have. The note is one for all of them: it goes with the
+    /// last.
+    pub(crate) fn want_filled(&mut self, core: CoreId, partition: PartitionId) {
+        self.filled.insert(partition, core);
+    }
+
+    /// Mails to those whose wish is durable.
+    pub(crate) fn take_answers(&mut self) -> Vec<(CoreId, ToCore)> {
+        let epoch = self.epoch;
+        let served = self.epochs_wanted.extract_if(.., |(_, wanted)| *wanted <= epoch);
+        let mut answers: Vec<_> =
+            served.map(|(core, _)| (core, ToCore::EpochDurable { epoch })).collect();
+        if !self.is_learner {
+            let filled = core::mem::take(&mut self.filled).into_iter();
+            answers.extend(
+                filled.map(|(partition, core)| (core, ToCore::DamageCleared { partition })),
+            );
+        }
+        answers
+    }
+
+    /// What is to be written now, if anything is and the manifest is not away: on a thread of its own, and
+    /// then [`Notes::on_written`].
+    pub(crate) fn write(&mut self) -> Option<impl FnOnce() -> Written + Send + 'static> {
+        let epoch = self.epochs_wanted.iter().map(|(_, epoch)| *epoch).max();
+        let epoch = epoch.filter(|epoch| self.epoch < *epoch);
+        let is_filled = self.is_learner && self.filled.len() == self.partitions;
+        if epoch.is_none() && !is_filled {
+            return None;
+        }
+        let mut data = self.data.take()?;
+        Some(move || {
+            let taken = epoch.map_or(Ok(()), |epoch| data.take_epoch(epoch));
+            let ended = taken.and_then(|()| if is_filled { data.end_learning() } else { Ok(()) });
+            (data, ended)
+        })
+    }
+
+    /// It was written to, or not.
+    ///
+    /// # Errors
+    /// Why not.
+    pub(crate) fn on_written(&mut self, (data, written): Written) -> Result<(), ManifestError> {
+        (self.epoch, self.is_learner) = (data.manifest.epoch, data.is_learner());
+        self.data = Some(data);
+        written
+    }
+
+    /// The data directory, if nobody writes to it.
+    pub(crate) fn into_data(self) -> Option<DataDirectory> {
+        self.data
+    }
+}

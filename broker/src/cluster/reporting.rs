@@ -1,0 +1,218 @@
+//! What the control thread of a node of a cluster knows of it, and tells: operators through the control
+//! plane, clients that are passed on to the leader, and those that are sent there.
+
+use super::keeper::Known;
+use super::keys::NodeRecord;
+use super::proxy::{self, Proxy, ProxyLimits, ProxyTarget};
+use super::status::{ClusterStatus, FollowerStatus, NodeRole, PartitionStatus};
+use crate::config::Config;
+use crate::replicated::control_mail::PartitionProgress;
+use crate::replicated::setup::AcceptedClient;
+use crate::service::ListenerKind;
+use ringlane_dataplane::ids::NodeId;
+use ringlane_dataplane::replication::replica::RoleKind;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use tokio::sync::watch;
+
+/// A client of a follower waits so many times the silence that is borne for somebody to lead.
+const WAIT_SILENCES: u32 = 10;
+
+/// What is told.
+pub(crate) struct Reporting {
+    config: Arc<Config>,
+    status: watch::Sender<ClusterStatus>,
+    target: watch::Sender<Option<ProxyTarget>>,
+    proxy: Proxy,
+    /// What the listeners speak, by number: those for clients alone.
+    listeners: Vec<ListenerKind>,
+    /// What each node has said of itself last; it may have gone.
+    records: BTreeMap<u16, NodeRecord>,
+}
+
+impl Reporting {
+    /// A node that knows nothing yet.
+    pub(crate) fn new(config: Arc<Config>, listeners: Vec<ListenerKind>) -> Self {
+        let (target, leader) = watch::channel(None);
+        let limits = ProxyLimits {
+            connections_max: config.replication.proxy_connections as usize,
+            wait: config.replication.suspect_after * WAIT_SILENCES,
+        };
+        let proxy = Proxy::new(limits, leader);
+        let own = config.cluster.own();
+        let status = ClusterStatus {
+            node: config.cluster.node,
+            name: own.map(|own| own.name.clone()).unwrap_or_default(),
+            ..ClusterStatus::default()
+        };
+        let (status, _) = watch::channel(status);
+        Self { config, status, target, proxy, listeners, records: BTreeMap::new() }
+    }
+
+    /// What operators see.
+    pub(crate) fn status(&self) -> watch::Receiver<ClusterStatus> {
+        self.status.subscribe()
+    }
+
+    /// What passes clients on.
+    pub(crate) fn proxy(&self) -> &Proxy {
+        &self.proxy
+    }
+
+    /// The cores begin again, as followers of nobody.
+    pub(crate) fn on_begin_again(&mut self) {
+        self.status.send_modify(|status| {
+            status.begun_again += 1;
+            status.partitions.clear();
+        });
+    }
+
+    /// Whether the node has yet to be filled from the others.
+    pub(crate) fn on_learner(&mut self, is_learner: bool) {
+        self.status.send_if_modified(|status| {
+            core::mem::replace(&mut status.is_learner, is_learner) != is_learner
+        });
+    }
+
+    /// What etcd says.
+    pub(crate) fn on_known(&mut self, known: &Known) {
+        for present in &known.view.nodes {
+            self.records.insert(present.record.node, present.record.clone());
+        }
+        let trouble = &known.trouble;
+        self.status.send_if_modified(|status| {
+            let is_new = status.etcd_trouble != *trouble;
+            if is_new {
+                status.etcd_trouble.clone_from(trouble);
+            }
+            is_new
+        });
+        self.aim();
+    }
+
+    /// What the election knows.
+    pub(crate) fn on_leader(&mut self, epoch: u64, leader: Option<NodeId>) {
+        let name = leader.and_then(|leader| self.name(leader));
+        self.status.send_modify(|status| {
+            status.epoch = epoch;
+            status.leader = leader.map(|leader| leader.0);
+            status.leader_name = name;
+        });
+        self.aim();
+    }
+
+    /// Clients are served here.
+    pub(crate) fn on_begun(&mut self, epoch: u64, own: NodeId) {
+        self.status.send_modify(|status| status.role = NodeRole::Leader);
+        self.on_leader(epoch, Some(own));
+    }
+
+    /// The cores end.
+    pub(crate) fn on_ending(&mut self) {
+        self.status.send_modify(|status| {
+            status.role = NodeRole::Follower;
+            if status.leader == Some(status.node) {
+                (status.leader, status.leader_name) = (None, None);
+            }
+        });
+        self.aim();
+    }
+
+    /// How the partitions of a core are.
+    pub(crate) fn on_progress(&mut self, partitions: Vec<PartitionProgress>) {
+        self.status.send_modify(|status| {
+            for progress in partitions {
+                let row = partition_status(progress);
+                let found = status.partitions.binary_search_by_key(&row.partition, |p| p.partition);
+                match found {
+                    Ok(at) => status.partitions[at] = row,
+                    Err(at) => status.partitions.insert(at, row),
+                }
+            }
+        });
+    }
+
+    /// Passes a client on to the leader. Whom another node has passed on already is closed instead:
+    /// that one is wrong about who leads.
+    pub(crate) fn pass_on(&self, client: AcceptedClient) {
+        let AcceptedClient { socket, listener, peer, bytes } = client;
+        let Some(&kind) = self.listeners.get(usize::from(listener.0)) else { return };
+        let listeners = &self.config.listeners;
+        let is_behind_balancer = match kind {
+            ListenerKind::Tcp => listeners.tcp.proxy_protocol,
+            ListenerKind::WebSocket => listeners.websocket.proxy_protocol,
+        };
+        self.proxy.take(proxy::AcceptedClient { socket, kind, is_behind_balancer, peer, bytes });
+    }
+
+    /// The follower whose logs lack least, of those that are in step in most of them.
+    pub(crate) fn most_complete(&self) -> Option<NodeId> {
+        let status = self.status.borrow();
+        let followers = status.followers().into_iter().filter(|follower| 0 < follower.in_step);
+        let best = followers.max_by_key(|follower| (follower.in_step, u64::MAX - follower.lag));
+        best.map(|follower| NodeId(follower.node))
+    }
+
+    /// Where clients of this node should go, if another one leads that says how it is reached.
+    pub(crate) fn moved_to(&self) -> Option<String> {
+        let status = self.status.borrow();
+        let leader = status.leader.filter(|leader| *leader != status.node)?;
+        let member = self.config.cluster.members.iter().find(|member| member.node == leader)?;
+        member.advertised_address.clone()
+    }
+
+    fn name(&self, node: NodeId) -> Option<String> {
+        let members = &self.config.cluster.members;
+        members.iter().find(|member| member.node == node.0).map(|member| member.name.clone())
+    }
+
+    /// Aims the proxy at who leads.
+    fn aim(&mut self) {
+        let target = {
+            let status = self.status.borrow();
+            let leads_here = status.leader == Some(status.node) && !status.is_leading();
+            let leader = status.leader.filter(|_| !leads_here);
+            let record = leader.and_then(|leader| self.records.get(&leader));
+            record.map(|record| ProxyTarget {
+                node: NodeId(record.node),
+                epoch: status.epoch,
+                mqtt: record.proxied.mqtt.clone(),
+                websocket: record.proxied.websocket.clone(),
+            })
+        };
+        self.target.send_if_modified(|known| {
+            let is_new = *known != target;
+            if is_new {
+                *known = target;
+            }
+            is_new
+        });
+    }
+}
+
+fn partition_status(progress: PartitionProgress) -> PartitionStatus {
+    let role = match progress.role {
+        RoleKind::Follower => "follower",
+        RoleKind::Candidate => "candidate",
+        RoleKind::Leader => "leader",
+    };
+    let next = progress.next.0;
+    let followers = progress.followers.into_iter().map(|(node, acknowledged)| {
+        let flushed = acknowledged.map(|(_, flushed)| flushed.0);
+        FollowerStatus { node: node.0, flushed, lag: next.saturating_sub(flushed.unwrap_or(0)) }
+    });
+    PartitionStatus {
+        partition: progress.partition.0,
+        role: role.to_owned(),
+        epoch: progress.epoch,
+        leader: progress.leader.map(|leader| leader.0),
+        start: progress.start.0,
+        next,
+        flushed: progress.flushed.0,
+        high_watermark: progress.high_watermark.0,
+        applied: progress.applied.0,
+        followers: followers.collect(),
+        is_damaged: progress.is_damaged,
+        has_failed: progress.has_failed,
+    }
+}

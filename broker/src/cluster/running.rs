@@ -1,0 +1,449 @@
+//! A node of a cluster while its cores run: what the control thread does for them.
+//!
+//! Cores ask ([`ToControl`]) and are answered by mail ([`ToCore`]): epochs come from etcd and are durable
+//! in the manifest before they are answered, logs give up their ends, and once all partitions lead in
+//! an epoch the state of the node is put together and every core begins to serve. Whatever waits for a
+//! disk or for etcd is a job beside; nothing here waits.
+//!
+//! A node that cannot go on as it is (deposed, without its majority, its manifest not written) ends its cores in
+//! an orderly way and begins again ([`Running::end`] says so). One that is told to stop while it leads
+//! hands over first: clients leave, what was promised is where it was promised to be, and then the
+//! follower that has most is asked to take over.
+
+use super::etcd::Etcd;
+use super::files::{Given, LogPlaces, Notes, Written};
+use super::keeper::{Keeper, Known};
+use super::membership::ClusterError;
+use super::metadata::Metadata;
+use super::reporting::Reporting;
+use crate::durable::CoreState;
+use crate::mail::ControlMail;
+use crate::replicated::control_mail::{ToControl, ToCore};
+use crate::replicated::setup::AcceptedClient;
+use crate::service::RestoredState;
+use crate::startup::StartError;
+use crate::startup::manifest::DataDirectory;
+use ringlane_dataplane::ids::{CoreId, NodeId, Offset, PartitionId};
+use ringlane_dataplane::log::writer::Writer;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
+use tokio::task::{AbortHandle, JoinError, JoinSet};
+use tokio::time::{Instant, sleep_until};
+use tracing::{debug, error, info, warn};
+
+/// The core that elects.
+const ELECTING: CoreId = CoreId(0);
+
+/// What a node of a cluster is made of, beside its cores.
+pub(crate) struct Parts<M: Metadata> {
+    /// Cores of this node.
+    pub(crate) cores: u16,
+    /// It is kept in its cluster by this.
+    pub(crate) keeper: Arc<Keeper<M>>,
+    /// What the cores say.
+    pub(crate) from_cores: mpsc::Receiver<ToControl>,
+    /// Its data directory.
+    pub(crate) data: DataDirectory,
+    /// Its logs.
+    pub(crate) logs: LogPlaces,
+    /// What others are told of it.
+    pub(crate) reporting: Reporting,
+    /// How long a hand-over may take.
+    pub(crate) hand_over: Duration,
+}
+
+/// Where the node is.
+#[derive(Debug)]
+enum Phase {
+    /// It follows, or its partitions campaign.
+    Following,
+    /// Its cores serve clients.
+    Leading,
+    /// It is to stop, and clients leave these cores.
+    Draining(BTreeSet<CoreId>),
+    /// It was asked of a follower to lead.
+    HandingOver { until: Instant },
+    /// Its cores end.
+    Ending,
+}
+
+/// What happens next.
+pub(crate) enum Step {
+    /// A core says something.
+    Told(ToControl),
+    /// A job has ended.
+    Done(Result<Done, JoinError>),
+    /// Something else is known of the cluster.
+    Known,
+    /// The hand-over takes too long.
+    Late,
+}
+
+/// A job that has ended.
+pub(crate) enum Done {
+    Asked(Result<u64, ClusterError>),
+    Written(Written),
+    Truncated(CoreId, PartitionId, Result<Box<Writer>, StartError>),
+    TookOver(u64, Result<Vec<CoreState>, StartError>),
+}
+
+/// How a node of a cluster ended.
+pub(crate) struct Ended {
+    /// Its data directory.
+    pub(crate) data: DataDirectory,
+    /// What others are told of it.
+    pub(crate) reporting: Reporting,
+    /// Why it is to begin again, if it is.
+    pub(crate) again: Option<String>,
+}
+
+/// A node of a cluster whose cores run.
+pub(crate) struct Running<M: Metadata = Etcd> {
+    node: NodeId,
+    cores: u16,
+    keeper: Arc<Keeper<M>>,
+    known: watch::Receiver<Known>,
+    from_cores: mpsc::Receiver<ToControl>,
+    logs: Arc<LogPlaces>,
+    notes: Notes,
+    reporting: Reporting,
+    hand_over: Duration,
+    jobs: JoinSet<Done>,
+    /// A question to etcd that is under way.
+    asking: Option<AbortHandle>,
+    /// The newest epoch that cores were told of.
+    seen: u64,
+    /// States of the partitions that lead in an epoch.
+    given: BTreeMap<PartitionId, Given>,
+    given_in: u64,
+    phase: Phase,
+    again: Option<String>,
+    mails: Vec<(CoreId, ControlMail)>,
+}
+
+impl<M: Metadata> Running<M> {
+    /// A node whose cores follow.
+    pub(crate) fn new(parts: Parts<M>) -> Self {
+        let Parts { cores, keeper, from_cores, data, logs, reporting, hand_over } = parts;
+        let mut running = Self {
+            node: keeper.membership().node(),
+            cores,
+            known: keeper.known(),
+            keeper,
+            from_cores,
+            logs: Arc::new(logs),
+            notes: Notes::new(data),
+            reporting,
+            hand_over,
+            jobs: JoinSet::new(),
+            asking: None,
+            seen: 0,
+            given: BTreeMap::new(),
+            given_in: 0,
+            phase: Phase::Following,
+            again: None,
+            mails: Vec::new(),
+        };
+        running.write_notes();
+        running.on_known();
+        running
+    }
+
+    /// Whether clients are served here.
+    pub(crate) fn is_leading(&self) -> bool {
+        matches!(self.phase, Phase::Leading)
+    }
+
+    /// Whether the cores end.
+    pub(crate) fn is_ending(&self) -> bool {
+        matches!(self.phase, Phase::Ending)
+    }
+
+    /// How long it may take to stop, beside the cores themselves.
+    pub(crate) fn takes(&self) -> Duration {
+        self.hand_over
+    }
+
+    /// Mails to cores, in order.
+    pub(crate) fn take_mails(&mut self) -> Vec<(CoreId, ControlMail)> {
+        core::mem::take(&mut self.mails)
+    }
+
+    /// What happens next. Nothing is lost if the caller stops waiting.
+    pub(crate) async fn next(&mut self) -> Step {
+        let until = match self.phase {
+            Phase::HandingOver { until } => Some(until),
+            Phase::Following | Phase::Leading | Phase::Draining(_) | Phase::Ending => None,
+        };
+        tokio::select! {
+            // Cores that have ended say nothing any more.
+            Some(told) = self.from_cores.recv() => Step::Told(told),
+            Some(done) = self.jobs.join_next() => Step::Done(done),
+            Ok(()) = self.known.changed() => Step::Known,
+            () = sleep_until(until.unwrap_or_else(Instant::now)), if until.is_some() => Step::Late,
+            else => std::future::pending().await,
+        }
+    }
+
+    /// Takes in what has happened.
+    pub(crate) fn on_step(&mut self, step: Step) {
+        match step {
+            Step::Told(told) => self.on_told(told),
+            Step::Done(Ok(done)) => self.on_done(done),
+            Step::Done(Err(error)) if error.is_cancelled() => {}
+            Step::Done(Err(error)) => self.begin_again(format!("a job of the cluster: {error}")),
+            Step::Known => self.on_known(),
+            Step::Late => {
+                warn!("the follower that was asked to lead has not done so in time; leaving");
+                self.end_cores();
+            }
+        }
+    }
+
+    fn on_told(&mut self, told: ToControl) {
+        match told {
+            ToControl::AskForEpoch { observed } => self.ask(observed),
+            ToControl::PersistEpoch { core, epoch } => {
+                self.notes.want_epoch(core, epoch);
+                self.write_notes();
+            }
+            ToControl::ClearDamage { core, partition } => {
+                self.notes.want_filled(core, partition);
+                self.write_notes();
+            }
+            ToControl::Truncate { core, partition, to, .. } => self.truncate(core, partition, to),
+            ToControl::State { partition, epoch, start, state } => {
+                self.on_state(partition, epoch, (start, state));
+            }
+            ToControl::Leader { epoch, leader } => self.on_leader(epoch, leader),
+            ToControl::Progress { partitions, .. } => {
+                self.reporting.on_progress(partitions);
+            }
+            ToControl::Ended { core, epoch, why } => self.on_ended(core, epoch, why),
+            ToControl::Drained { core } => self.on_drained(core),
+            ToControl::Client(client) => self.on_client(client),
+        }
+    }
+
+    /// Asks etcd for an epoch. A question that is under way is answered with that one's answer.
+    fn ask(&mut self, observed: u64) {
+        if self.asking.is_some() {
+            return;
+        }
+        let keeper = Arc::clone(&self.keeper);
+        let newest = observed.max(self.notes.epoch());
+        let job = self.jobs.spawn(async move { Done::Asked(keeper.acquire(newest).await) });
+        self.asking = Some(job);
+    }
+
+    fn truncate(&mut self, core: CoreId, partition: PartitionId, to: Offset) {
+        warn!(
+            partition = partition.0,
+            offset = to.0,
+            "the end of a log is given up: its leader has other records there, and no majority had \
+             these"
+        );
+        let logs = Arc::clone(&self.logs);
+        self.jobs
+            .spawn_blocking(move || Done::Truncated(core, partition, logs.truncate(partition, to)));
+    }
+
+    fn write_notes(&mut self) {
+        for (core, answer) in self.notes.take_answers() {
+            self.tell(core, answer);
+        }
+        self.reporting.on_learner(self.notes.is_learner());
+        if let Some(write) = self.notes.write() {
+            self.jobs.spawn_blocking(move || Done::Written(write()));
+        }
+    }
+
+    /// A partition leads. With the last one the node's state is put together.
+    fn on_state(&mut self, partition: PartitionId, epoch: u64, given: Given) {
+        if self.given_in < epoch {
+            self.given.clear();
+            self.given_in = epoch;
+        }
+        if epoch < self.given_in || self.is_ending() {
+            return;
+        }
+        self.given.insert(partition, given);
+        if self.given.len() < self.logs.logs.len() {
+            return;
+        }
+        let states = core::mem::take(&mut self.given).into_values().collect();
+        let logs = Arc::clone(&self.logs);
+        self.jobs.spawn_blocking(move || Done::TookOver(epoch, logs.take_over(epoch, states)));
+    }
+
+    fn on_done(&mut self, done: Done) {
+        match done {
+            Done::Asked(answer) => self.on_asked(answer),
+            Done::Written(written) => match self.notes.on_written(written) {
+                Ok(()) => self.write_notes(),
+                Err(error) => self.begin_again(error.to_string()),
+            },
+            Done::Truncated(core, partition, Ok(writer)) => {
+                self.tell(core, ToCore::Truncated { partition, writer });
+            }
+            Done::TookOver(epoch, Ok(states)) => self.begin(epoch, states),
+            Done::Truncated(.., Err(error)) | Done::TookOver(_, Err(error)) => {
+                self.begin_again(error.to_string());
+            }
+        }
+    }
+
+    fn on_asked(&mut self, answer: Result<u64, ClusterError>) {
+        self.asking = None;
+        match answer {
+            Ok(epoch) => {
+                info!(epoch, "etcd has given this node an epoch: it wants to lead");
+                self.tell(ELECTING, ToCore::EpochGiven { epoch });
+            }
+            Err(refused) => {
+                match &refused {
+                    ClusterError::Superseded { .. } | ClusterError::Metadata(_) => {
+                        debug!(%refused, "no epoch");
+                    }
+                    other => error!("this node cannot lead: {other}"),
+                }
+                self.tell(ELECTING, ToCore::EpochRefused);
+            }
+        }
+    }
+
+    /// Every core serves from now on.
+    fn begin(&mut self, epoch: u64, states: Vec<CoreState>) {
+        if !matches!(self.phase, Phase::Following) || epoch < self.given_in {
+            return;
+        }
+        info!(epoch, "this node leads");
+        self.phase = Phase::Leading;
+        self.reporting.on_begun(epoch, self.node);
+        for (core, state) in (0..).map(CoreId).zip(states) {
+            let state = Box::new(RestoredState(state));
+            self.tell(core, ToCore::Begin { epoch, state });
+        }
+    }
+
+    /// What etcd says, if that is new.
+    fn on_known(&mut self) {
+        let leader = {
+            let known = self.known.borrow_and_update();
+            self.reporting.on_known(&known);
+            known.view.leader
+        };
+        let newer = leader.filter(|leader| self.seen < leader.epoch);
+        if let Some(leader) = newer {
+            self.seen = leader.epoch;
+            let (epoch, leader) = (leader.epoch, Some(leader.node));
+            self.tell(ELECTING, ToCore::EpochSeen { epoch, leader });
+        }
+    }
+
+    fn on_leader(&mut self, epoch: u64, leader: Option<NodeId>) {
+        self.reporting.on_leader(epoch, leader);
+        let is_other = leader.is_some_and(|leader| leader != self.node);
+        if is_other && matches!(self.phase, Phase::HandingOver { .. }) {
+            info!(epoch, "another node leads now");
+            self.end_cores();
+        }
+    }
+
+    fn on_client(&mut self, client: AcceptedClient) {
+        // Whom another node has passed on is not passed on again: that one is wrong about who leads.
+        if matches!(self.phase, Phase::Following | Phase::Leading) {
+            self.reporting.pass_on(client);
+        }
+    }
+
+    fn on_ended(&mut self, core: CoreId, epoch: u64, why: String) {
+        match self.phase {
+            Phase::Following | Phase::Leading => {
+                let why = format!("core {core}, epoch {epoch}: {why}");
+                self.begin_again(why);
+            }
+            // It was to end anyway.
+            Phase::Draining(_) | Phase::HandingOver { .. } => self.end_cores(),
+            Phase::Ending => {}
+        }
+    }
+
+    fn begin_again(&mut self, why: String) {
+        if !self.is_ending() {
+            warn!(why, "this node cannot go on as it is: it begins again");
+            self.again = Some(why);
+        }
+        self.end_cores();
+    }
+
+    /// The node is to stop: a leader hands over first.
+    pub(crate) fn begin_stop(&mut self) {
+        match self.phase {
+            Phase::Leading => {
+                self.phase = Phase::Draining((0..self.cores).map(CoreId).collect());
+                for core in (0..self.cores).map(CoreId) {
+                    self.mails.push((core, ControlMail::Drain));
+                }
+            }
+            Phase::Following => self.end_cores(),
+            Phase::Draining(_) | Phase::HandingOver { .. } | Phase::Ending => {}
+        }
+        self.again = None;
+    }
+
+    fn on_drained(&mut self, core: CoreId) {
+        let Phase::Draining(left) = &mut self.phase else { return };
+        left.remove(&core);
+        if !left.is_empty() {
+            return;
+        }
+        let Some(target) = self.reporting.most_complete() else {
+            warn!("no follower is in step: the others elect a leader once this node has gone");
+            return self.end_cores();
+        };
+        info!(node = target.0, "handing over to the follower that has most");
+        self.phase = Phase::HandingOver { until: Instant::now() + self.hand_over };
+        self.tell(ELECTING, ToCore::TransferTo(target));
+    }
+
+    /// Ends all cores.
+    pub(crate) fn end_cores(&mut self) {
+        if self.is_ending() {
+            return;
+        }
+        self.phase = Phase::Ending;
+        self.reporting.on_ending();
+        let moved_to = self.reporting.moved_to();
+        for core in (0..self.cores).map(CoreId) {
+            self.tell(core, ToCore::End { moved_to: moved_to.clone() });
+        }
+    }
+
+    fn tell(&mut self, core: CoreId, what: ToCore) {
+        self.mails.push((core, ControlMail::Cluster(Box::new(what))));
+    }
+
+    /// All cores have ended. What is under way on the disk ends first: nobody opens a log meanwhile.
+    ///
+    /// # Errors
+    /// A job that writes to the data directory has failed.
+    pub(crate) async fn end(mut self) -> Result<Ended, StartError> {
+        if let Some(asking) = &self.asking {
+            asking.abort();
+        }
+        while let Some(done) = self.jobs.join_next().await {
+            if let Ok(Done::Written(written)) = done {
+                // Who waits for it is gone; the next start takes what is there.
+                let _ = self.notes.on_written(written);
+            }
+        }
+        let Self { notes, reporting, again, .. } = self;
+        let lost = || std::io::Error::other("the thread that wrote to it panicked");
+        let data = notes.into_data();
+        let data = data.ok_or_else(|| StartError::system("write the manifest", lost()))?;
+        Ok(Ended { data, reporting, again })
+    }
+}

@@ -1,0 +1,211 @@
+//! The replicas of a node: its logs opened, and what each core needs to follow with them.
+//!
+//! Records behind a partition's newest checkpoint are read for good order alone: which of them count
+//! shows once a majority is heard, so that the state is that of the checkpoint.
+
+use super::StartError;
+use super::checkpoints::{self, PartitionReplay};
+use super::logs::{LogFacts, RecoveredLog, Replay, recover_all};
+use super::manifest::DataDirectory;
+use super::plan::Plan;
+use crate::cluster::files::LogPlace;
+use crate::config::{Config, MemberConfig};
+use crate::durable::Recovery;
+use crate::replicated::control_mail::ToControl;
+use crate::replicated::setup::{ClusterSetup, ReplicaSetup, host_tag};
+use crate::service::CoreSetup;
+use ringlane_dataplane::ids::{CoreId, NodeId, PartitionId};
+use ringlane_dataplane::log::epoch_table::epoch_table;
+use ringlane_dataplane::log::format::DirectoryId;
+use ringlane_dataplane::log::record::Record;
+use ringlane_dataplane::log::recovery::{Recovered, ReplayFrom};
+use ringlane_dataplane::log::scan::LogOwner;
+use ringlane_dataplane::log::writer::BATCH_BYTES_MAX;
+use ringlane_dataplane::replication::election;
+use ringlane_dataplane::replication::epochs::EpochTable;
+use ringlane_dataplane::replication::hello::{Hello, RdmaEnd, Transports};
+use ringlane_dataplane::replication::message::Claim;
+use ringlane_dataplane::replication::replica::{Opened, READ_BYTES_MAX};
+use ringlane_dataplane::replication::wire::{HEAD_BYTES_MAX, MESSAGE_BYTES_MAX};
+use ringlane_transport_uring::StdFiles;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::Path;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tracing::warn;
+
+/// Bytes of records that a follower takes of a partition before they are flushed.
+const WINDOW_BYTES: u64 = 4 << 20;
+/// Bytes that wait on a link, unless one message is longer.
+const ROOM_BYTES: usize = 8 << 20;
+/// A takeover that has come to nothing in so many times the silence that is borne, and in so long, is given up.
+const CAMPAIGN_SILENCES: u32 = 10;
+const CAMPAIGN_LEAST: Duration = Duration::from_secs(3);
+
+/// A log that is opened and not replayed.
+struct Unapplied(PartitionReplay);
+
+impl Replay for Unapplied {
+    fn from(&self) -> Option<ReplayFrom> {
+        self.0.recovery.replay_from()
+    }
+
+    fn on_record(&mut self, _: &Record<'_>) {}
+}
+
+/// Recovers all logs, and gives each core the replicas of its partitions.
+///
+/// # Errors
+/// A log that cannot be opened, with what to do.
+pub(super) fn open(
+    plan: &Plan,
+    data: &DataDirectory,
+    setups: &mut [CoreSetup],
+    to_control: &mpsc::Sender<ToControl>,
+) -> Result<(LogFacts, Vec<LogPlace>), StartError> {
+    let partitions = data.manifest.partitions;
+    let recovered = recover_all(data, |partition, directory| {
+        let owner = LogOwner { directory: DirectoryId(data.manifest.id), partition };
+        checkpoints::newest(directory, &owner, partitions).map(Unapplied)
+    })?;
+    let facts = LogFacts::new(&plan.config, data)?;
+    let peers = peers(&plan.config);
+    let mut places = Vec::new();
+    let mut replicas: Vec<Vec<ReplicaSetup>> = setups.iter().map(|_| Vec::new()).collect();
+    for log in recovered {
+        let owner = setups[0].placement.owner(log.partition).index();
+        let (place, replica) = give(data, &facts, &mut setups[owner], log)?;
+        places.push(place);
+        replicas[owner].push(replica);
+    }
+    for (setup, replicas) in setups.iter_mut().zip(replicas) {
+        setup.cluster = Some(ClusterSetup {
+            hello: hello(&plan.config, data, &facts, (setup.core, setup.cores)),
+            peers: peers.clone(),
+            retry: plan.config.replication.suspect_after / 2,
+            room_bytes: ROOM_BYTES,
+            election: election(&plan.config, setup.seed),
+            epoch: data.manifest.epoch,
+            window_bytes: WINDOW_BYTES,
+            replicas,
+            to_control: to_control.clone(),
+        });
+    }
+    Ok((facts, places))
+}
+
+/// Gives a core a log, and says how the replica of it begins.
+fn give(
+    data: &DataDirectory,
+    facts: &LogFacts,
+    setup: &mut CoreSetup,
+    recovered: RecoveredLog<Unapplied>,
+) -> Result<(LogPlace, ReplicaSetup), StartError> {
+    let RecoveredLog { partition, directory, log, replay: Unapplied(replay) } = recovered;
+    let PartitionReplay { recovery, found } = replay;
+    let epoch = data.manifest.epoch;
+    if epoch < log.epoch {
+        let (partition, found, known) = (partition.0, log.epoch, epoch);
+        return Err(StartError::EpochLost { partition, found, known });
+    }
+    if recovery.replay_from().is_none() && log.log_start.0 > 0 {
+        let begins = log.log_start.0;
+        return Err(StartError::NoCheckpoint { partition: partition.0, directory, begins });
+    }
+    let opened = Opened {
+        epoch,
+        start: log.log_start,
+        next: log.next_offset,
+        epochs: epochs(partition, &directory, &log, &recovery)?,
+        // What it had acknowledged before it was emptied is gone.
+        damage: data.is_learner().then_some(Claim::ALL),
+    };
+    setup.metrics.log_recovered_records.add(log.records);
+    setup.metrics.log_torn_bytes.add(log.torn.as_ref().map_or(0, |torn| torn.bytes));
+    let tag = host_tag(partition, setup.cores);
+    let place = LogPlace { directory: directory.clone(), from: recovery.replay_from(), tag };
+    setup.logs.push(facts.writer(partition, directory, &log, log.epoch, tag));
+    Ok((place, ReplicaSetup { opened, recovery, checkpoints: found.into_kept() }))
+}
+
+/// The epochs of a log, and that of the record before its first one, which its checkpoint knows.
+fn epochs(
+    partition: PartitionId,
+    directory: &Path,
+    log: &Recovered,
+    recovery: &Recovery,
+) -> Result<EpochTable, StartError> {
+    let found = epoch_table(&StdFiles, directory, log).map_err(|error| StartError::Reread {
+        partition: partition.0,
+        path: directory.to_owned(),
+        message: error.to_string(),
+    })?;
+    let Some((epoch, first)) = recovery.epoch_before(log.log_start) else { return Ok(found) };
+    let mut epochs = EpochTable::new();
+    epochs.push(epoch, first);
+    found.starts().iter().for_each(|start| epochs.push(start.epoch, start.first));
+    Ok(epochs)
+}
+
+fn hello(
+    config: &Config,
+    data: &DataDirectory,
+    facts: &LogFacts,
+    (core, cores): (CoreId, u16),
+) -> Hello {
+    let own = NodeId(config.cluster.node);
+    let body = facts.record_bytes_max().max(u64::from(READ_BYTES_MAX)) + BATCH_BYTES_MAX;
+    let message = body + HEAD_BYTES_MAX as u64;
+    Hello {
+        cluster: DirectoryId(data.manifest.id),
+        from: own,
+        // Who it is for is put in.
+        to: own,
+        from_core: core,
+        to_core: core,
+        cores,
+        partitions: data.manifest.partitions,
+        message_bytes_max: u32::try_from(message)
+            .map_or(MESSAGE_BYTES_MAX, |bytes| bytes.min(MESSAGE_BYTES_MAX)),
+        transports: Transports::TCP,
+        rdma: RdmaEnd::default(),
+    }
+}
+
+fn election(config: &Config, seed: u64) -> election::Setup {
+    let replication = &config.replication;
+    let mut members: Vec<NodeId> =
+        config.cluster.members.iter().map(|member| NodeId(member.node)).collect();
+    members.sort_unstable();
+    election::Setup {
+        node: NodeId(config.cluster.node),
+        members,
+        heartbeat_every: replication.heartbeat,
+        suspect_after: replication.suspect_after,
+        campaign_for: (replication.suspect_after * CAMPAIGN_SILENCES).max(CAMPAIGN_LEAST),
+        seed,
+    }
+}
+
+/// The other nodes, and where they are. One whose name is not known now is not reached before the
+/// cores begin again, unless it is the one that dials.
+fn peers(config: &Config) -> Vec<(NodeId, SocketAddr)> {
+    let others = config.cluster.members.iter().filter(|member| member.node != config.cluster.node);
+    let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
+    let address = |address: &str| address.to_socket_addrs().map(|mut found| found.next());
+    let peer = |member: &MemberConfig| match address(&member.address) {
+        Ok(Some(address)) => (NodeId(member.node), address),
+        found => {
+            let error = found.err().map(|error| error.to_string()).unwrap_or_default();
+            warn!(
+                node = member.node,
+                address = member.address,
+                error,
+                "the address of a node cannot be resolved: it is not dialed until the address is \
+                 known and this node is started again"
+            );
+            (NodeId(member.node), nowhere)
+        }
+    };
+    others.map(peer).collect()
+}
