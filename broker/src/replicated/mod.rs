@@ -20,5 +20,7 @@ mod progress;
 mod replicas;
 pub(crate) mod setup;
 mod standing;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use replicas::Replicas;

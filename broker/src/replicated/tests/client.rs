@@ -1,0 +1,198 @@
+//! A client that writes packets, answers what it has to answer, and remembers.
+
+use super::driver::Outer;
+use ringlane_mqtt::encode::{self, PublishHead};
+use ringlane_mqtt::{
+    Ack, Connect, ConnectProperties, Frame, Packet, Publish, QoS, ReasonCode, SubscribeFilter,
+    Version, decode, frame,
+};
+use std::collections::BTreeSet;
+
+const VERSION: Version = Version::V5;
+
+pub(super) struct Client {
+    id: String,
+    wire: Option<usize>,
+    pub(super) connected: bool,
+    pub(super) session_present: bool,
+    /// Payloads, in the order in which they came.
+    pub(super) received: Vec<Vec<u8>>,
+    pub(super) subacks: usize,
+    /// Packet identifiers of its publishes that were acknowledged (PUBACK, or PUBREC).
+    pub(super) acknowledged: BTreeSet<u16>,
+    /// Those of QoS 2 that are complete.
+    pub(super) completed: BTreeSet<u16>,
+    /// Whether it answers PUBREC by PUBREL.
+    pub(super) releases: bool,
+    pub(super) disconnect_reason: Option<ReasonCode>,
+    next_packet_id: u16,
+    qos2_seen: BTreeSet<u16>,
+}
+
+impl Client {
+    pub(super) fn new(id: &str) -> Self {
+        Self {
+            id: id.to_owned(),
+            wire: None,
+            connected: false,
+            session_present: false,
+            received: Vec::new(),
+            subacks: 0,
+            acknowledged: BTreeSet::new(),
+            completed: BTreeSet::new(),
+            releases: true,
+            disconnect_reason: None,
+            next_packet_id: 0,
+            qos2_seen: BTreeSet::new(),
+        }
+    }
+
+    /// Writes CONNECT on a wire that some core is to accept; the session outlives the connection.
+    pub(super) fn connect(&mut self, outer: &Outer, wire: usize) {
+        (self.wire, self.connected, self.disconnect_reason) = (Some(wire), false, None);
+        let session_expiry_secs = Some(3600);
+        let connect = Connect {
+            version: VERSION,
+            clean_start: false,
+            keep_alive_secs: 0,
+            client_id: &self.id,
+            will: None,
+            user_name: None,
+            password: None,
+            properties: ConnectProperties { session_expiry_secs, ..ConnectProperties::default() },
+        };
+        self.write(outer, |out| encode::connect(out, &connect));
+    }
+
+    fn write(&self, outer: &Outer, encode: impl FnOnce(&mut Vec<u8>)) {
+        let Some(wire) = self.wire else { return };
+        encode(&mut outer.wires.borrow_mut()[wire].to_broker);
+    }
+
+    pub(super) fn subscribe(&mut self, outer: &Outer, filter: &str, qos: QoS) {
+        let filters = [SubscribeFilter {
+            filter,
+            qos,
+            no_local: false,
+            retain_as_published: false,
+            retain_handling: 0,
+        }];
+        let packet_id = self.fresh();
+        self.write(outer, |out| encode::subscribe(out, VERSION, packet_id, None, &filters));
+    }
+
+    /// Returns the packet identifier.
+    pub(super) fn publish(
+        &mut self,
+        outer: &Outer,
+        (topic, payload): (&str, &[u8]),
+        qos: QoS,
+        retain: bool,
+    ) -> u16 {
+        let packet_id = self.fresh();
+        self.publish_as(outer, packet_id, (topic, payload), qos, (retain, false));
+        packet_id
+    }
+
+    /// A publish, maybe again, with a packet identifier of the caller's.
+    pub(super) fn publish_as(
+        &self,
+        outer: &Outer,
+        packet_id: u16,
+        (topic, payload): (&str, &[u8]),
+        qos: QoS,
+        (retain, dup): (bool, bool),
+    ) {
+        let head = PublishHead {
+            version: VERSION,
+            dup,
+            qos,
+            retain,
+            topic,
+            topic_alias: None,
+            packet_id,
+            message_expiry_secs: None,
+            subscription_ids: &[],
+            forwarded: &[],
+            payload_bytes: payload.len(),
+        };
+        self.write(outer, |out| {
+            encode::publish_head(out, &head);
+            out.extend_from_slice(payload);
+        });
+    }
+
+    /// Releases a message whose PUBREC has come.
+    pub(super) fn release(&self, outer: &Outer, packet_id: u16) {
+        let ok = ReasonCode::SUCCESS;
+        self.write(outer, |out| encode::pubrel(out, VERSION, packet_id, ok, None));
+    }
+
+    fn fresh(&mut self) -> u16 {
+        self.next_packet_id += 1;
+        self.next_packet_id
+    }
+
+    /// Reads what arrived and answers it.
+    pub(super) fn read(&mut self, outer: &Outer) {
+        let Some(wire) = self.wire else { return };
+        let bytes = core::mem::take(&mut outer.wires.borrow_mut()[wire].from_broker);
+        let (mut rest, mut answers) = (&bytes[..], Vec::new());
+        while let Ok(Frame::Complete(raw)) = frame(rest, 1 << 24) {
+            let packet = decode(VERSION, raw).expect("the broker writes valid packets");
+            self.take(packet, &mut answers);
+            rest = &rest[raw.total_bytes..];
+        }
+        let mut wires = outer.wires.borrow_mut();
+        wires[wire].from_broker.splice(0..0, rest.iter().copied());
+        wires[wire].to_broker.extend(answers);
+        if wires[wire].closed {
+            (self.wire, self.connected) = (None, false);
+        }
+    }
+
+    fn take(&mut self, packet: Packet<'_>, answers: &mut Vec<u8>) {
+        let ok = ReasonCode::SUCCESS;
+        match packet {
+            Packet::Connack(connack) => {
+                assert_eq!(connack.reason.0, 0, "refused");
+                (self.connected, self.session_present) = (true, connack.session_present);
+            }
+            Packet::Publish(publish) => self.take_publish(&publish, answers),
+            Packet::Pubrel(Ack { packet_id, .. }) => {
+                self.qos2_seen.remove(&packet_id);
+                encode::pubcomp(answers, VERSION, packet_id, ok, None);
+            }
+            Packet::Puback(ack) => {
+                assert!(!ack.reason.is_error(), "{:?}", ack.reason);
+                self.acknowledged.insert(ack.packet_id);
+            }
+            Packet::Pubrec(ack) => {
+                assert!(!ack.reason.is_error(), "{:?}", ack.reason);
+                self.acknowledged.insert(ack.packet_id);
+                if self.releases {
+                    encode::pubrel(answers, VERSION, ack.packet_id, ok, None);
+                }
+            }
+            Packet::Pubcomp(ack) => {
+                self.completed.insert(ack.packet_id);
+            }
+            Packet::Suback(_) => self.subacks += 1,
+            Packet::Disconnect(disconnect) => self.disconnect_reason = Some(disconnect.reason),
+            other => panic!("a broker does not send {other:?}"),
+        }
+    }
+
+    fn take_publish(&mut self, publish: &Publish<'_>, answers: &mut Vec<u8>) {
+        let ok = ReasonCode::SUCCESS;
+        let first = publish.qos != QoS::ExactlyOnce || self.qos2_seen.insert(publish.packet_id);
+        if first {
+            self.received.push(publish.payload.to_vec());
+        }
+        match publish.qos {
+            QoS::AtLeastOnce => encode::puback(answers, VERSION, publish.packet_id, ok, None),
+            QoS::ExactlyOnce => encode::pubrec(answers, VERSION, publish.packet_id, ok, None),
+            QoS::AtMostOnce => {}
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! What a client was told holds on the next node that leads.
+
+use super::client::Client;
+use super::{Cluster, id, placement};
+use crate::mail::ControlMail;
+use crate::replicated::control_mail::ToCore;
+use ringlane_mqtt::{QoS, ReasonCode};
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+/// A client of the last core of a node of several.
+fn client_of(core: u16, cores: u16) -> Client {
+    let placement = placement(cores);
+    let ids = (0..).map(|number| format!("client-{number}"));
+    let name = ids.into_iter().find(|id| placement.client_owner(id).0 == core);
+    Client::new(&name.expect("there are many names"))
+}
+
+fn payloads(range: std::ops::Range<u32>) -> Vec<Vec<u8>> {
+    range.map(|number| number.to_be_bytes().to_vec()).collect()
+}
+
+fn publish_many(cluster: &mut Cluster, client: &mut Client, range: std::ops::Range<u32>) {
+    let mut sent = BTreeSet::new();
+    for payload in payloads(range) {
+        sent.insert(client.publish(&cluster.outer, ("t/a", &payload), QoS::AtLeastOnce, false));
+    }
+    cluster.until("not acknowledged", &mut [client], |_, clients| {
+        sent.iter().all(|packet_id| clients[0].acknowledged.contains(packet_id))
+    });
+}
+
+/// The leader vanishes: on the next one everything is as it was acknowledged.
+fn leader_vanishes(cores: [u16; 3]) {
+    let (mut cluster, leader) = Cluster::serving(cores);
+    let last = cores[leader] - 1;
+    let mut absent = Client::new("absent");
+    let mut publisher = client_of(last, cores[leader]);
+    cluster.connect(&mut absent, leader, 0);
+    absent.subscribe(&cluster.outer, "t/#", QoS::ExactlyOnce);
+    cluster.until("no SUBACK", &mut [&mut absent], |_, clients| clients[0].subacks == 1);
+    cluster.connect(&mut publisher, leader, usize::from(last));
+    publish_many(&mut cluster, &mut publisher, 0..20);
+    cluster.until("not delivered", &mut [&mut absent], |_, c| c[0].received.len() == 20);
+    let retained = publisher.publish(&cluster.outer, ("r", b"kept"), QoS::AtLeastOnce, true);
+    publisher.releases = false;
+    let exactly = publisher.publish(&cluster.outer, ("t/q", b"once"), QoS::ExactlyOnce, false);
+    cluster.until("no PUBREC", &mut [&mut publisher], |_, clients| {
+        clients[0].acknowledged.contains(&retained) && clients[0].acknowledged.contains(&exactly)
+    });
+    cluster.until("not delivered", &mut [&mut absent], |_, c| c[0].received.len() == 21);
+    // Its answers are on their way and recorded when this has passed.
+    cluster.pass(Duration::from_secs(3), &mut [&mut absent, &mut publisher]);
+
+    cluster.kill(leader);
+    let next = cluster.wait_for_leader();
+    assert_ne!(next, leader);
+    assert!(cluster.nodes[next].ends.is_empty(), "it leads in place");
+
+    cluster.connect(&mut publisher, next, 0);
+    assert!(publisher.session_present);
+    // The message whose PUBREC came is not taken twice.
+    let again = ("t/q", &b"once"[..]);
+    publisher.acknowledged.remove(&exactly);
+    publisher.publish_as(&cluster.outer, exactly, again, QoS::ExactlyOnce, (false, true));
+    cluster.until("no PUBREC", &mut [&mut publisher], |_, clients| {
+        clients[0].acknowledged.contains(&exactly)
+    });
+    publisher.release(&cluster.outer, exactly);
+    cluster.until("no PUBCOMP", &mut [&mut publisher], |_, clients| {
+        clients[0].completed.contains(&exactly)
+    });
+    publish_many(&mut cluster, &mut publisher, 20..30);
+
+    let seen = absent.received.len();
+    cluster.connect(&mut absent, next, 0);
+    assert!(absent.session_present);
+    cluster.until("not delivered", &mut [&mut absent], |_, clients| {
+        payloads(20..30).iter().all(|payload| clients[0].received.contains(payload))
+    });
+    cluster.pass(Duration::from_secs(1), &mut [&mut absent]);
+    let once = absent.received.iter().filter(|payload| **payload == b"once").count();
+    assert_eq!(once, 1, "exactly once, over both leaders");
+    assert_eq!(absent.received.len(), seen + 10, "nothing that was answered comes again");
+
+    let mut late = Client::new("late");
+    cluster.connect(&mut late, next, 0);
+    late.subscribe(&cluster.outer, "r", QoS::AtLeastOnce);
+    cluster.until("not delivered", &mut [&mut late], |_, c| !c[0].received.is_empty());
+    assert_eq!(late.received, [b"kept"]);
+}
+
+#[test]
+fn what_was_acknowledged_is_there_on_the_next_leader() {
+    leader_vanishes([1, 1, 1]);
+}
+
+#[test]
+fn what_was_acknowledged_is_there_with_two_cores() {
+    leader_vanishes([2, 2, 2]);
+}
+
+#[test]
+fn nodes_may_have_different_numbers_of_cores() {
+    leader_vanishes([1, 2, 2]);
+    leader_vanishes([2, 1, 2]);
+}
+
+#[test]
+fn a_leader_that_is_cut_off_acknowledges_nothing_and_begins_again() {
+    let (mut cluster, leader) = Cluster::serving([2, 2, 2]);
+    let mut publisher = client_of(1, 2);
+    cluster.connect(&mut publisher, leader, 1);
+    publish_many(&mut cluster, &mut publisher, 0..10);
+    *cluster.outer.cut.borrow_mut() = cluster.nodes[leader].hosts.clone();
+    let lost = publisher.publish(&cluster.outer, ("t/a", b"lost"), QoS::AtLeastOnce, false);
+    cluster.until("it goes on", &mut [&mut publisher], |c, _| !c.nodes[leader].ends.is_empty());
+    cluster.pass(Duration::from_secs(1), &mut [&mut publisher]);
+    assert!(!publisher.acknowledged.contains(&lost), "nobody else has it");
+    assert_eq!(publisher.disconnect_reason, Some(ReasonCode::SERVER_SHUTTING_DOWN));
+    let next = cluster.wait_for_leader();
+    assert_ne!(next, leader);
+    cluster.connect(&mut publisher, next, 0);
+    publish_many(&mut cluster, &mut publisher, 10..20);
+    cluster.outer.cut.borrow_mut().clear();
+    cluster.wait_for_followers();
+    assert!(cluster.nodes[leader].truncations > 0, "what it alone had is given up");
+    assert_eq!(cluster.nodes[leader].leader, Some(id(next)));
+
+    // It has all that the others have: it can lead.
+    cluster.kill(next);
+    cluster.pass(Duration::from_secs(1), &mut []);
+    let third = cluster.wait_for_leader();
+    cluster.connect(&mut publisher, third, 0);
+    assert!(publisher.session_present);
+    publish_many(&mut cluster, &mut publisher, 20..25);
+}
+
+#[test]
+fn a_node_that_was_away_catches_up() {
+    let (mut cluster, leader) = Cluster::serving([1, 2, 1]);
+    let away = (leader + 1) % 3;
+    cluster.kill(away);
+    let mut publisher = Client::new("p");
+    cluster.connect(&mut publisher, leader, 0);
+    publish_many(&mut cluster, &mut publisher, 0..200);
+    cluster.start(away);
+    cluster.wait_for_followers();
+    assert!(cluster.nodes[away].is_running() && cluster.nodes[away].ends.is_empty());
+
+    // With the third one gone it is needed, and with the leader gone it leads.
+    let third = (leader + 2) % 3;
+    cluster.kill(third);
+    publish_many(&mut cluster, &mut publisher, 200..210);
+    cluster.start(third);
+    cluster.wait_for_followers();
+    cluster.kill(leader);
+    let next = cluster.wait_for_leader();
+    cluster.connect(&mut publisher, next, 0);
+    assert!(publisher.session_present);
+}
+
+#[test]
+fn below_a_majority_nothing_is_acknowledged_and_it_heals() {
+    let (mut cluster, leader) = Cluster::serving([1, 1, 1]);
+    let mut publisher = Client::new("p");
+    cluster.connect(&mut publisher, leader, 0);
+    publish_many(&mut cluster, &mut publisher, 0..5);
+    let others = [(leader + 1) % 3, (leader + 2) % 3];
+    others.iter().for_each(|node| cluster.kill(*node));
+    let waits = publisher.publish(&cluster.outer, ("t/a", b"waits"), QoS::AtLeastOnce, false);
+    cluster.pass(Duration::from_secs(5), &mut [&mut publisher]);
+    assert!(!publisher.acknowledged.contains(&waits));
+    assert_eq!(cluster.leader(), None, "it has said that it does not lead");
+    cluster.start(others[0]);
+    let next = cluster.wait_for_leader();
+    cluster.connect(&mut publisher, next, 0);
+    assert!(publisher.session_present);
+    publish_many(&mut cluster, &mut publisher, 5..10);
+}
+
+#[test]
+fn a_follower_hands_its_clients_over_with_their_bytes() {
+    let (mut cluster, leader) = Cluster::serving([1, 1, 1]);
+    let follower = (leader + 1) % 3;
+    let mut client = Client::new("c");
+    cluster.dial(&mut client, follower, 0);
+    cluster.until("kept", &mut [], |cluster, _| !cluster.nodes[follower].passed_on.is_empty());
+    let passed = cluster.nodes[follower].passed_on.pop().expect("one");
+    let wire = cluster.outer.wire_of(&passed.socket).expect("its socket");
+    let wires = cluster.outer.wires.borrow();
+    assert!(wires[wire].from_broker.is_empty() && !wires[wire].closed, "nothing was answered");
+    let mut bytes = passed.bytes;
+    bytes.extend_from_slice(&wires[wire].to_broker);
+    assert_eq!(bytes.first(), Some(&0x10), "its CONNECT");
+}
+
+#[test]
+fn a_leader_that_is_told_to_end_hands_over_first() {
+    let (mut cluster, leader) = Cluster::serving([2, 2, 2]);
+    let mut publisher = client_of(1, 2);
+    cluster.connect(&mut publisher, leader, 1);
+    publish_many(&mut cluster, &mut publisher, 0..10);
+    cluster.nodes[leader].say(ControlMail::Drain);
+    cluster.until("not drained", &mut [&mut publisher], |c, _| c.nodes[leader].drained == 2);
+    assert_eq!(publisher.disconnect_reason, Some(ReasonCode::SERVER_SHUTTING_DOWN));
+    let to = (leader + 2) % 3;
+    cluster.nodes[leader].tell(0, ToCore::TransferTo(id(to)));
+    cluster.until("not handed over", &mut [], |cluster, _| cluster.leader() == Some(to));
+    cluster.connect(&mut publisher, to, 0);
+    assert!(publisher.session_present);
+}

@@ -1,0 +1,152 @@
+//! Clusters of three nodes in one thread, turn by turn: real cores over links, disks and sockets in memory,
+//! with a control thread and an etcd in small.
+
+mod client;
+mod driver;
+mod fail_over;
+mod node;
+
+use crate::config::{Config, StreamConfig, StreamLevel};
+use client::Client;
+use driver::{Outer, Wire};
+use node::{Etcd, KEY, Node, PARTITIONS, address};
+use ringlane_dataplane::ids::{CoreId, NodeId};
+use ringlane_dataplane::routing::Placement;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Time between two rounds of turns.
+const STEP: Duration = Duration::from_millis(2);
+
+struct Cluster {
+    outer: Rc<Outer>,
+    config: Arc<Config>,
+    etcd: Etcd,
+    nodes: Vec<Node>,
+}
+
+impl Cluster {
+    /// Three nodes with so many cores each, which have never run.
+    fn new(cores: [u16; 3]) -> Self {
+        let outer = Outer::new();
+        let rest = StreamConfig { level: StreamLevel::QuorumDisk, ..StreamConfig::rest() };
+        let config = Arc::new(Config { stream: vec![rest], ..Config::default() });
+        let nodes = (1..).zip(cores).map(|(id, cores)| {
+            let add = |core| outer.network.borrow_mut().add(address(id), CoreId(core));
+            Node::new(id, cores, (0..cores).map(add).collect())
+        });
+        let nodes = nodes.collect();
+        Self { outer, config, etcd: Etcd::default(), nodes }
+    }
+
+    /// The same, started, and one of them serves clients.
+    fn serving(cores: [u16; 3]) -> (Self, usize) {
+        let mut cluster = Self::new(cores);
+        (0..3).for_each(|node| cluster.start(node));
+        let leader = cluster.wait_for_leader();
+        (cluster, leader)
+    }
+
+    fn start(&mut self, node: usize) {
+        self.nodes[node].start(&self.outer, &self.config);
+    }
+
+    fn kill(&mut self, node: usize) {
+        self.nodes[node].kill(&self.outer);
+    }
+
+    /// A turn of everybody, and a little time.
+    fn turn(&mut self, clients: &mut [&mut Client]) {
+        for node in &mut self.nodes {
+            node.turn(&self.outer, &self.config, &mut self.etcd);
+        }
+        clients.iter_mut().for_each(|client| client.read(&self.outer));
+        self.outer.now.set(self.outer.now.get() + STEP);
+    }
+
+    /// Turns until something holds.
+    fn until(
+        &mut self,
+        what: &str,
+        clients: &mut [&mut Client],
+        mut holds: impl FnMut(&Self, &[&mut Client]) -> bool,
+    ) {
+        for _ in 0..10_000 {
+            if holds(self, clients) {
+                return;
+            }
+            self.turn(clients);
+        }
+        panic!("{what}: {:?}", self.describe());
+    }
+
+    fn describe(&self) -> Vec<String> {
+        let node = |node: &Node| {
+            format!(
+                "node {}: leader {:?}, serves {:?}, ends {:?}, epoch {}, progress {:?}",
+                node.id, node.leader, node.serves, node.ends, node.manifest, node.progress
+            )
+        };
+        self.nodes.iter().map(node).collect()
+    }
+
+    /// Time passes.
+    fn pass(&mut self, time: Duration, clients: &mut [&mut Client]) {
+        let end = self.outer.now.get() + time;
+        while self.outer.now.get() < end {
+            self.turn(clients);
+        }
+    }
+
+    fn wait_for_leader(&mut self) -> usize {
+        self.until("nobody leads", &mut [], |cluster, _| cluster.leader().is_some());
+        self.leader().expect("somebody leads")
+    }
+
+    /// The one that serves, with the newest epoch.
+    fn leader(&self) -> Option<usize> {
+        let serving = self.nodes.iter().enumerate();
+        let serving = serving.filter_map(|(at, node)| Some((node.serves?, at)));
+        serving.max().map(|(_, at)| at)
+    }
+
+    /// A client connects to a core of a node, and its session is there.
+    fn connect(&mut self, client: &mut Client, node: usize, core: usize) {
+        self.dial(client, node, core);
+        self.until("no CONNACK", &mut [client], |_, clients| clients[0].connected);
+    }
+
+    fn dial(&mut self, client: &mut Client, node: usize, core: usize) {
+        let wire = self.outer.wires.borrow().len();
+        self.outer.wires.borrow_mut().push(Wire::default());
+        client.connect(&self.outer, wire);
+        self.nodes[node].dial(core, wire);
+    }
+
+    /// All followers have applied what the leader has committed.
+    fn wait_for_followers(&mut self) {
+        self.nodes.iter_mut().for_each(|node| node.progress.clear());
+        self.until("followers lag", &mut [], |cluster, _| {
+            let Some(leader) = cluster.leader() else { return false };
+            let marks = |node: &Node, partition| node.progress.get(&partition).cloned();
+            (0..PARTITIONS).all(|partition| {
+                let Some(led) = marks(&cluster.nodes[leader], partition) else { return false };
+                let running = cluster.nodes.iter().filter(|node| node.is_running());
+                let mut followers = running.filter(|node| node.id != cluster.nodes[leader].id);
+                led.high_watermark == led.next
+                    && followers.all(|node| {
+                        marks(node, partition).is_some_and(|own| own.applied == led.next)
+                    })
+            })
+        });
+    }
+}
+
+fn placement(cores: u16) -> Placement {
+    Placement::new(KEY, PARTITIONS, cores)
+}
+
+fn id(node: usize) -> NodeId {
+    NodeId(node as u16 + 1)
+}

@@ -1,0 +1,440 @@
+//! A node of a cluster in one thread: its cores, its disk, and a control thread in small.
+
+use super::super::control_mail::{PartitionProgress, ToControl, ToCore};
+use super::super::node_core::NodeCore;
+use super::super::setup::{AcceptedClient, ClusterSetup, ReplicaSetup, host_tag, to_control_rooms};
+use super::driver::{Doors, Outer, TestDriver};
+use crate::clock::WallClock;
+use crate::config::Config;
+use crate::durable::{Checkpoints, NodeState, PartitionState, Recovery};
+use crate::mail::{ControlMail, Mail};
+use crate::metrics::CoreMetrics;
+use crate::service::{CoreSetup, ListenerKind, RestoredState};
+use ringlane_dataplane::disk::StartFiles;
+use ringlane_dataplane::disk::memory::MemoryDisk;
+use ringlane_dataplane::ids::{CoreId, NodeId, Offset, PartitionId};
+use ringlane_dataplane::link::Links;
+use ringlane_dataplane::link::memory::HostId;
+use ringlane_dataplane::log::epoch_table::epoch_table;
+use ringlane_dataplane::log::format::{
+    DirectoryId, SEGMENT_HEADER_BYTES, SEGMENT_SUFFIX, SegmentId, number_of,
+};
+use ringlane_dataplane::log::record::Record;
+use ringlane_dataplane::log::recovery::recover;
+use ringlane_dataplane::log::scan::{Chain, LogOwner, Segment, SegmentScan, Step};
+use ringlane_dataplane::log::segments::LogSetup;
+use ringlane_dataplane::log::truncate::truncate;
+use ringlane_dataplane::log::writer::Writer;
+use ringlane_dataplane::net::Sockets;
+use ringlane_dataplane::replication::election;
+use ringlane_dataplane::replication::hello::{Hello, RdmaEnd, Transports};
+use ringlane_dataplane::replication::replica::Opened;
+use ringlane_dataplane::routing::Placement;
+use ringlane_dataplane::runtime::{After, CoreLoop, CoreStats, Endpoint, Idle, Mesh, TurnLimits};
+use std::cell::RefCell;
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+pub(super) const PARTITIONS: u32 = 4;
+pub(super) const KEY: [u8; 16] = [7; 16];
+const CLUSTER: DirectoryId = DirectoryId([0x5A; 16]);
+const RECORD_BYTES_MAX: u64 = 300_000;
+
+/// What etcd knows: the newest epoch, and whose it is.
+#[derive(Debug, Default)]
+pub(super) struct Etcd {
+    pub(super) epoch: u64,
+    pub(super) leader: Option<NodeId>,
+}
+
+struct Core {
+    core: CoreLoop<TestDriver, NodeCore>,
+    doors: Rc<RefCell<Doors>>,
+    has_stopped: bool,
+}
+
+/// What runs of a node.
+struct Running {
+    cores: Vec<Core>,
+    control: Endpoint<Mail>,
+    from_cores: mpsc::Receiver<ToControl>,
+    outbox: VecDeque<(CoreId, ToCore)>,
+    states: BTreeMap<u32, (u64, Offset, PartitionState)>,
+    is_ending: bool,
+}
+
+pub(super) struct Node {
+    pub(super) id: NodeId,
+    pub(super) cores: u16,
+    /// One per core that it may ever have.
+    pub(super) hosts: Vec<HostId>,
+    /// By core: a disk tells whoever asks first what has ended.
+    pub(super) files: Vec<MemoryDisk>,
+    /// The durable epoch.
+    pub(super) manifest: u64,
+    starts: u8,
+    running: Option<Running>,
+    /// Who it thinks leads.
+    pub(super) leader: Option<NodeId>,
+    /// The epoch in which it began to serve clients, while it does.
+    pub(super) serves: Option<u64>,
+    /// The same, while its cores do not know it yet.
+    begins: Option<u64>,
+    /// Why it began again, each time.
+    pub(super) ends: Vec<String>,
+    pub(super) drained: usize,
+    pub(super) truncations: usize,
+    /// Clients that came while it followed.
+    pub(super) passed_on: Vec<AcceptedClient>,
+    pub(super) progress: BTreeMap<u32, PartitionProgress>,
+}
+
+pub(super) fn address(node: u16) -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], 1000 + node))
+}
+
+fn directory(partition: u32) -> PathBuf {
+    PathBuf::from(format!("/d/{partition}"))
+}
+
+fn owner(partition: u32) -> LogOwner {
+    LogOwner { directory: CLUSTER, partition: PartitionId(partition) }
+}
+
+impl Node {
+    pub(super) fn new(id: u16, cores: u16, hosts: Vec<HostId>) -> Self {
+        Self {
+            id: NodeId(id),
+            cores,
+            hosts,
+            files: (0..cores).map(|_| MemoryDisk::new()).collect(),
+            manifest: 0,
+            starts: 0,
+            running: None,
+            leader: None,
+            serves: None,
+            begins: None,
+            ends: Vec::new(),
+            drained: 0,
+            truncations: 0,
+            passed_on: Vec::new(),
+            progress: BTreeMap::new(),
+        }
+    }
+
+    fn placement(&self) -> Placement {
+        Placement::new(KEY, PARTITIONS, self.cores)
+    }
+
+    fn log_setup(&self, partition: u32, epoch: u64) -> LogSetup {
+        LogSetup {
+            partition: PartitionId(partition),
+            directory: directory(partition),
+            directory_id: CLUSTER,
+            epoch,
+            secret: [self.starts; 16],
+            segment_bytes: 1 << 20,
+            record_bytes_max: RECORD_BYTES_MAX,
+            tag: host_tag(PartitionId(partition), self.cores),
+        }
+    }
+
+    fn files_of(&self, partition: u32) -> MemoryDisk {
+        self.files[partition as usize % usize::from(self.cores)].clone()
+    }
+
+    /// Opens a log after any end.
+    fn open(&mut self, partition: u32) -> (Writer, Opened) {
+        let (path, owner) = (directory(partition), owner(partition));
+        let mut files = self.files_of(partition);
+        files.make_directory(&path).expect("a disk in memory");
+        let recovered = recover(&mut files, &path, &owner, None, &mut |_| {})
+            .expect("a disk in memory is not damaged");
+        let epochs = epoch_table(&mut files, &path, &recovered).expect("it can be read");
+        let opened = Opened {
+            epoch: self.manifest,
+            start: recovered.log_start,
+            next: recovered.next_offset,
+            epochs,
+            damage: None,
+        };
+        let setup = self.log_setup(partition, recovered.epoch);
+        (Writer::new(setup, recovered.log_end()), opened)
+    }
+
+    fn cluster_setup(
+        &mut self,
+        core: u16,
+        to_control: mpsc::Sender<ToControl>,
+    ) -> (Vec<Writer>, ClusterSetup) {
+        let members = vec![NodeId(1), NodeId(2), NodeId(3)];
+        let (mut logs, mut replicas) = (Vec::new(), Vec::new());
+        for PartitionId(partition) in self.placement().owned(CoreId(core)) {
+            let (log, opened) = self.open(partition);
+            logs.push(log);
+            let (recovery, checkpoints) = (Recovery::new(PARTITIONS), Checkpoints::default());
+            replicas.push(ReplicaSetup { opened, recovery, checkpoints });
+        }
+        let others = members.iter().filter(|node| **node != self.id);
+        let setup = ClusterSetup {
+            hello: Hello {
+                cluster: CLUSTER,
+                from: self.id,
+                to: self.id,
+                from_core: CoreId(core),
+                to_core: CoreId(0),
+                cores: self.cores,
+                partitions: PARTITIONS,
+                message_bytes_max: 4 << 20,
+                transports: Transports::TCP,
+                rdma: RdmaEnd::default(),
+            },
+            peers: others.map(|node| (*node, address(node.0))).collect(),
+            retry: Duration::from_millis(50),
+            room_bytes: 4 << 20,
+            election: election::Setup {
+                node: self.id,
+                members: members.clone(),
+                heartbeat_every: Duration::from_millis(50),
+                suspect_after: Duration::from_millis(300),
+                campaign_for: Duration::from_secs(2),
+                seed: u64::from(self.id.0) * 77 + 5,
+            },
+            epoch: self.manifest,
+            window_bytes: 1 << 20,
+            replicas,
+            to_control,
+        };
+        (logs, setup)
+    }
+
+    /// Starts it: all of its cores follow.
+    pub(super) fn start(&mut self, outer: &Rc<Outer>, config: &Arc<Config>) {
+        self.starts += 1;
+        (self.serves, self.begins, self.leader, self.drained) = (None, None, None, 0);
+        let rooms = to_control_rooms(PARTITIONS, self.cores);
+        let (to_control, from_cores) = mpsc::channel(rooms);
+        let mut endpoints = Mesh::build(usize::from(self.cores) + 1, 256);
+        let control = endpoints.pop().expect("the control endpoint is the last");
+        let cores = (0..self.cores).zip(endpoints).map(|(core, endpoint)| {
+            outer.network.borrow_mut().restart(self.hosts[usize::from(core)]);
+            let (logs, cluster) = self.cluster_setup(core, to_control.clone());
+            let room_bytes = cluster.room_bytes;
+            let setup = CoreSetup {
+                core: CoreId(core),
+                cores: self.cores,
+                placement: self.placement(),
+                config: Arc::clone(config),
+                metrics: Arc::new(CoreMetrics::new(self.cores)),
+                listeners: vec![ListenerKind::Tcp],
+                seed: u64::from(core),
+                memory_bytes: 1 << 30,
+                connections_max: 100,
+                waits_awake: false,
+                readings_max: 64,
+                clock: WallClock::default(),
+                logs,
+                state: None,
+                cluster: Some(cluster),
+            };
+            let doors = Rc::<RefCell<Doors>>::default();
+            let host = self.hosts[usize::from(core)];
+            let driver = TestDriver::new(
+                Rc::clone(outer),
+                host,
+                self.files[usize::from(core)].clone(),
+                Rc::clone(&doors),
+            );
+            let service = NodeCore::new(setup, outer.now.get());
+            let (limits, stats) = (TurnLimits::default(), Arc::new(CoreStats::default()));
+            let sockets = Sockets::new(100);
+            let core = CoreLoop::new(driver, service, sockets, endpoint, Idle::Spin, limits, stats);
+            Core { core: core.with_links(Links::new(room_bytes)), doors, has_stopped: false }
+        });
+        let cores = cores.collect();
+        let outbox = VecDeque::new();
+        let states = BTreeMap::new();
+        self.running =
+            Some(Running { cores, control, from_cores, outbox, states, is_ending: false });
+    }
+
+    /// The process is killed, and what was not synced is lost.
+    pub(super) fn kill(&mut self, outer: &Outer) {
+        self.running = None;
+        (self.serves, self.begins) = (None, None);
+        for (core, files) in self.files.iter().enumerate() {
+            outer.network.borrow_mut().crash(self.hosts[core]);
+            files.crash(u64::from(self.starts) + core as u64);
+        }
+    }
+
+    pub(super) fn is_running(&self) -> bool {
+        self.running.is_some()
+    }
+
+    /// A client dials a core.
+    pub(super) fn dial(&self, core: usize, wire: usize) {
+        let running = self.running.as_ref().expect("the node runs");
+        running.cores[core].doors.borrow_mut().dials.push(wire);
+    }
+
+    /// The operator tells it to end, or the control thread does.
+    pub(super) fn say(&mut self, mail: ControlMail) {
+        let running = self.running.as_mut().expect("the node runs");
+        for core in 0..running.cores.len() as u16 {
+            let mail = match &mail {
+                ControlMail::Drain => ControlMail::Drain,
+                other => panic!("{other:?} is not for all"),
+            };
+            let sent = running.control.send(CoreId(core), Mail::Control(Box::new(mail)));
+            assert!(sent.is_ok(), "the mailbox has room");
+        }
+        running.control.publish(&mut |_| ());
+    }
+
+    pub(super) fn tell(&mut self, core: u16, mail: ToCore) {
+        let running = self.running.as_mut().expect("the node runs");
+        running.outbox.push_back((CoreId(core), mail));
+    }
+
+    /// A turn of each core, and of the control thread. Begins again where the node has to.
+    pub(super) fn turn(&mut self, outer: &Rc<Outer>, config: &Arc<Config>, etcd: &mut Etcd) {
+        let Some(mut running) = self.running.take() else { return };
+        for core in running.cores.iter_mut().filter(|core| !core.has_stopped) {
+            let after = core.core.turn().expect("this driver does not fail");
+            core.has_stopped = after == After::Stop;
+        }
+        self.serves = self.begins.take().or(self.serves);
+        while let Ok(mail) = running.from_cores.try_recv() {
+            self.on_mail(&mut running, mail, etcd);
+        }
+        for _ in 0..running.outbox.len() {
+            let Some((core, mail)) = running.outbox.pop_front() else { break };
+            let mail = Mail::Control(Box::new(ControlMail::Cluster(Box::new(mail))));
+            assert!(running.control.send(core, mail).is_ok(), "the mailbox has room");
+        }
+        running.control.publish(&mut |_| ());
+        if running.cores.iter().any(|core| !core.has_stopped) {
+            self.running = Some(running);
+            return;
+        }
+        drop(running);
+        // What it had flushed is all that it finds.
+        self.kill(outer);
+        self.start(outer, config);
+    }
+
+    fn on_mail(&mut self, running: &mut Running, mail: ToControl, etcd: &mut Etcd) {
+        match mail {
+            ToControl::AskForEpoch { observed } => {
+                let answer = if etcd.epoch <= observed {
+                    *etcd = Etcd { epoch: observed.max(etcd.epoch) + 1, leader: Some(self.id) };
+                    ToCore::EpochGiven { epoch: etcd.epoch }
+                } else {
+                    ToCore::EpochRefused
+                };
+                running.outbox.push_back((CoreId(0), answer));
+            }
+            ToControl::PersistEpoch { core, epoch } => {
+                self.manifest = self.manifest.max(epoch);
+                running.outbox.push_back((core, ToCore::EpochDurable { epoch: self.manifest }));
+            }
+            ToControl::Truncate { core, partition, to, .. } => {
+                let writer = Box::new(self.truncate(partition.0, to));
+                running.outbox.push_back((core, ToCore::Truncated { partition, writer }));
+            }
+            ToControl::ClearDamage { partition, .. } => panic!("{partition:?} is not damaged"),
+            ToControl::State { partition, epoch, start, state } => {
+                running.states.insert(partition.0, (epoch, start, *state));
+                self.begin(running, epoch);
+            }
+            ToControl::Leader { leader, .. } => self.leader = leader,
+            ToControl::Progress { partitions, .. } => {
+                self.progress.extend(partitions.into_iter().map(|p| (p.partition.0, p)));
+            }
+            ToControl::Ended { why, .. } => self.end(running, why),
+            ToControl::Drained { .. } => self.drained += 1,
+            ToControl::Client(client) => self.passed_on.push(client),
+        }
+    }
+
+    fn end(&mut self, running: &mut Running, why: String) {
+        if core::mem::replace(&mut running.is_ending, true) {
+            return;
+        }
+        self.ends.push(why);
+        (self.serves, self.begins) = (None, None);
+        for core in 0..self.cores {
+            running.outbox.push_back((CoreId(core), ToCore::End { moved_to: None }));
+        }
+    }
+
+    fn truncate(&mut self, partition: u32, to: Offset) -> Writer {
+        self.truncations += 1;
+        // Numbers of segments are used again.
+        self.starts += 1;
+        let id = SegmentId([self.starts; 16]);
+        let mut files = self.files_of(partition);
+        truncate(&mut files, &directory(partition), &owner(partition), None, to, id)
+            .expect("a disk in memory is not damaged");
+        self.open(partition).0
+    }
+
+    /// Begins to lead when all partitions have given their state.
+    fn begin(&mut self, running: &mut Running, epoch: u64) {
+        let is_of_epoch = |(of, ..): &(u64, Offset, PartitionState)| *of == epoch;
+        let states = &mut running.states;
+        if states.len() < PARTITIONS as usize || !states.values().all(is_of_epoch) {
+            return;
+        }
+        let states = core::mem::take(states).into_values();
+        let (ends, states): (Vec<_>, Vec<_>) =
+            states.map(|(_, start, state)| (start, state)).unzip();
+        let placement = self.placement();
+        let mut read = |partition: PartitionId, from, each: &mut dyn FnMut(&Record<'_>)| {
+            let end = ends[partition.0 as usize];
+            read_log(&self.files_of(partition.0), partition.0, from..end, each);
+            Ok::<_, std::convert::Infallible>(())
+        };
+        let Ok(node) = NodeState::build(states, &ends, &placement, &mut |_| false, &mut read);
+        let states = node.split(&placement, self.cores, epoch);
+        for (core, state) in (0..).zip(states) {
+            let state = Box::new(RestoredState(state));
+            running.outbox.push_back((CoreId(core), ToCore::Begin { epoch, state }));
+        }
+        self.begins = Some(epoch);
+    }
+}
+
+/// Reads a log beside its writer.
+fn read_log(
+    files: &MemoryDisk,
+    partition: u32,
+    range: std::ops::Range<Offset>,
+    each: &mut dyn FnMut(&Record<'_>),
+) {
+    let (path, owner) = (directory(partition), owner(partition));
+    let names = files.list(&path).expect("the directory is there");
+    let mut numbers: Vec<_> =
+        names.iter().filter_map(|name| number_of(name, SEGMENT_SUFFIX)).collect();
+    numbers.sort_unstable();
+    let mut next = None;
+    for number in numbers {
+        let segment = Segment::open(files, &path, number, &owner).expect("it is undamaged");
+        let chain = Chain { next_offset: next, ..Chain::default() };
+        let mut scan = SegmentScan::new(files, &segment, SEGMENT_HEADER_BYTES, chain);
+        while let Step::Batch(batch) = scan.step().expect("it can be read") {
+            for record in batch.records() {
+                next = Some(Offset(record.head.offset.0 + 1));
+                if range.contains(&record.head.offset) {
+                    each(&record);
+                }
+            }
+        }
+    }
+}
