@@ -4,6 +4,7 @@
 //! here once, for `/metrics`, `/status` and `$SYS`.
 
 use ringlane_dataplane::ids::CoreId;
+use ringlane_dataplane::log::writer::Flushed;
 use ringlane_dataplane::runtime::{Counter, Log2Histogram};
 
 /// How a metric behaves over time.
@@ -33,6 +34,14 @@ macro_rules! core_metrics {
             pub fn new(cores: u16) -> Self {
                 let dropped_mailbox_to = (0..cores).map(|_| Counter::default()).collect();
                 Self { dropped_mailbox_to, ..Self::default() }
+            }
+
+            /// Counts a round of a log that has ended.
+            pub(crate) fn count_flushed(&self, flushed: &Flushed) {
+                self.log_rounds.add(1);
+                self.log_flushed_records.add(flushed.records);
+                self.log_flushed_bytes.add(flushed.bytes);
+                self.flush_ns.record(flushed.took.as_nanos() as u64);
             }
 
             /// Counts messages dropped because the mailbox of `to` stayed full.

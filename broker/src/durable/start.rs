@@ -9,6 +9,7 @@ use super::model::{MatchedRecord, PartitionState};
 use super::postings::Place;
 use super::records::{RetainedBody, StateRecord, StateRecordError};
 use super::recovered::{Matcher, PublishFacts};
+use super::sweep::{SWEPT_RANGES, SWEPT_SESSIONS, Sweep};
 use crate::groups::GroupsAtStart;
 use ringlane_dataplane::ids::{CoreId, Offset, PartitionId};
 use ringlane_dataplane::log::record::{RECORD_HEAD_BYTES, Record, RecordKind};
@@ -24,11 +25,13 @@ pub(crate) struct Recovery {
     /// Where the first record is that is not in the state yet.
     from: Option<ReplayFrom>,
     error: Option<(u64, StateRecordError)>,
+    sweep: Sweep,
 }
 
 impl Recovery {
     pub(crate) fn new(partitions: u32) -> Self {
-        Self { state: PartitionState::new(partitions), from: None, error: None }
+        let state = PartitionState::new(partitions);
+        Self { state, from: None, error: None, sweep: Sweep::default() }
     }
 
     /// The same, that goes on behind a checkpoint.
@@ -79,6 +82,14 @@ impl Recovery {
             Ok(record) => self.state.apply(&record),
             Err(error) => self.error = self.error.or(Some((head.offset.0, error))),
         }
+    }
+
+    /// Drops some of the postings that nobody is owed any more, as the broker does while it runs: a
+    /// follower goes on for ever. To be called once a second.
+    pub(crate) fn sweep(&mut self) {
+        self.state.sweep(&mut self.sweep, SWEPT_SESSIONS, SWEPT_RANGES);
+        // Where clients have a connection is known to the leader alone.
+        self.sweep.take_behind();
     }
 
     /// The state, unless the log has a record that this release cannot read.
@@ -267,7 +278,8 @@ impl CoreState {
 
 #[cfg(test)]
 mod tests {
-    use super::super::records::WillBody;
+    use super::super::postings::PostingRange;
+    use super::super::records::{FilterPostings, SubscriptionOptions, WillBody};
     use super::*;
     use ringlane_dataplane::log::record::{EXPIRY_NONE, RecordFlags, RecordHead};
 
@@ -291,6 +303,46 @@ mod tests {
         assert!(!recovery.has_failed());
         recovery.on_record(&record(RecordKind(65), 0, &[]));
         assert!(recovery.has_failed(), "a kind of a later release");
+    }
+
+    fn on_state(recovery: &mut Recovery, state: &StateRecord<'_>) {
+        let mut body = Vec::new();
+        state.encode(&mut body);
+        let (client_id, topic) = (state.client_id(), state.topic());
+        let record = record(RecordKind(state.kind() as u8), 0, &body);
+        recovery.on_record(&Record { client_id, topic, ..record });
+    }
+
+    /// A follower applies for as long as it runs: what everybody has goes.
+    #[test]
+    fn postings_that_nobody_is_owed_are_swept() {
+        let mut recovery = Recovery::new(1);
+        let (client_id, filter) = ("c", "t");
+        let open = StateRecord::SessionOpen { client_id, clean: true, expiry_secs: 9, will: None };
+        on_state(&mut recovery, &open);
+        let options =
+            SubscriptionOptions { qos: 1, no_local: false, retain_as_published: false, id: 0 };
+        let since = recovery.state.next_posting();
+        on_state(&mut recovery, &StateRecord::Subscribe { client_id, filter, options, since });
+        // Every other record, so that they do not lie one behind the other.
+        for number in 0..100 {
+            let place = Place { partition: 0, epoch: 1, offset: number * 2 };
+            let (first, next) = (since + number, since + number + 1);
+            let range = PostingRange { place, first, count: 1, bytes: 9, droppable: false };
+            let filters = vec![FilterPostings { filter, ranges: vec![range] }];
+            on_state(&mut recovery, &StateRecord::Postings { next, cursors: vec![], filters });
+        }
+        let ranges = |recovery: &Recovery| {
+            let number = recovery.state.find_filter(filter).expect("it is held");
+            recovery.state.filter(number).expect("it is held").postings.range_count()
+        };
+        recovery.sweep();
+        assert_eq!(ranges(&recovery), 100, "nothing was acknowledged");
+        let positions = vec![(client_id, since + 90)];
+        on_state(&mut recovery, &StateRecord::Positions { positions });
+        recovery.sweep();
+        assert_eq!(ranges(&recovery), 10);
+        assert!(!recovery.has_failed());
     }
 
     #[test]

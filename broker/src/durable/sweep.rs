@@ -6,6 +6,10 @@ use super::records::{Beside, Cursor, StateRecord};
 use super::session::Presence;
 use hashbrown::HashMap;
 
+/// Sessions that are visited each time and per partition, and ranges of postings.
+pub(super) const SWEPT_SESSIONS: u32 = 8192;
+pub(super) const SWEPT_RANGES: usize = 64 * 1024;
+
 /// How far a walk is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Stage {

@@ -6,6 +6,7 @@
 //! partition has told, nothing goes.
 
 use super::live::Durable;
+use super::sweep::{SWEPT_RANGES, SWEPT_SESSIONS};
 use crate::config::{Config, StreamConfig};
 use crate::mail::Mail;
 use crate::service::{Broker, Turn};
@@ -13,10 +14,6 @@ use ringlane_dataplane::ids::{CoreId, Offset, PartitionId};
 use ringlane_dataplane::log::recovery::ReplayFrom;
 use ringlane_dataplane::log::retention::Retention;
 use ringlane_dataplane::log::segments::Sealed;
-
-/// Sessions that are visited each time and per partition, and ranges of postings.
-const SWEPT_SESSIONS: u32 = 8192;
-const SWEPT_RANGES: usize = 64 * 1024;
 
 /// What a partition needs of all logs.
 #[derive(Debug, Default)]

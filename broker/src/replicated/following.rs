@@ -119,7 +119,11 @@ impl Following {
     }
 
     pub(crate) fn on_disk(&mut self, turn: &mut Turn<'_>, number: u32, event: DiskEvent) {
-        self.with_replicas(turn, |replicas, ground| replicas.on_disk(ground, number, event));
+        let (_, flushed) =
+            self.with_replicas(turn, |replicas, ground| replicas.on_disk(ground, number, event));
+        if let Some(flushed) = flushed {
+            self.setup.metrics.count_flushed(&flushed);
+        }
     }
 
     /// A mail. Gives back what this core is to begin with, if that has come.

@@ -30,7 +30,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 use tokio::sync::mpsc;
 
-/// How often the control thread hears of the replicas.
+/// How often the control thread hears of the replicas, and postings are swept.
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 
 /// One replica of this core.
@@ -440,6 +440,7 @@ impl Replicas {
         if self.progress_at <= ground.now {
             self.progress_at = ground.now + PROGRESS_EVERY;
             self.tell_progress(ground);
+            self.own.iter_mut().filter_map(|own| own.recovery.as_mut()).for_each(Recovery::sweep);
         }
     }
 

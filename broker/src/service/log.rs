@@ -93,7 +93,7 @@ impl Broker {
         flushed: Option<Flushed>,
     ) {
         if let Some(flushed) = flushed {
-            self.count_flushed(flushed);
+            self.metrics.count_flushed(&flushed);
             self.readings.on_flushed(index);
         }
         let failed = self.partitions[index].log().is_some_and(|log| log.fault().is_some());
@@ -120,13 +120,6 @@ impl Broker {
         let logs = self.partitions.iter().filter_map(|partition| partition.log());
         let ends = logs.filter_map(Writer::expected).map(|at| at + AWAKE_BEHIND);
         ends.filter(|at| (now..now + AWAKE_MAX).contains(at)).max()
-    }
-
-    fn count_flushed(&self, flushed: Flushed) {
-        self.metrics.log_rounds.add(1);
-        self.metrics.log_flushed_records.add(flushed.records);
-        self.metrics.log_flushed_bytes.add(flushed.bytes);
-        self.metrics.flush_ns.record(flushed.took.as_nanos() as u64);
     }
 
     /// Says once that a log is full, has room again, or has failed.
@@ -197,7 +190,7 @@ impl Broker {
 
     /// End of turn: what was accepted goes to the disk, as far as each log can take it now.
     pub(super) fn write_logs(&mut self, turn: &mut Turn<'_>) {
-        if !self.has_logs {
+        if !self.has_logs && self.replicas.is_none() {
             return;
         }
         let deadline = match self.end_turn_of_replicas(turn) {

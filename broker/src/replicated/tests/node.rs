@@ -155,7 +155,7 @@ impl Node {
         files.make_directory(&path).expect("a disk in memory");
         let recovered = recover(&mut files, &path, &owner, None, &mut |_| {})
             .expect("a disk in memory is not damaged");
-        let epochs = epoch_table(&mut files, &path, &recovered).expect("it can be read");
+        let epochs = epoch_table(&files, &path, &recovered).expect("it can be read");
         let opened = Opened {
             epoch: self.manifest,
             start: recovered.log_start,
