@@ -110,8 +110,8 @@ impl Cluster {
     }
 
     /// `kill -9`.
-    pub fn kill(&mut self, node: usize) {
-        self.nodes[node].kill();
+    pub fn kill(&self, node: usize) {
+        self.nodes[node].signal("KILL");
     }
 
     /// Stops a node with SIGTERM; it must end with exit code 0.
@@ -131,8 +131,9 @@ impl Cluster {
         self.nodes[node].signal("CONT");
     }
 
-    /// Starts a node again that has ended, with what it had; does not wait for it.
+    /// Starts a node again that ends, with what it had; does not wait until it is ready.
     pub fn restart(&mut self, node: usize) {
+        self.nodes[node].wait();
         let options = self.options[node].clone();
         self.nodes[node].spawn_again(&options);
     }
