@@ -84,7 +84,8 @@ impl Sample {
     }
 }
 
-fn get(host: &str, path: &str) -> io::Result<String> {
+/// The answer to a GET with its head, whatever it is.
+pub(crate) fn get(host: &str, path: &str) -> io::Result<String> {
     let mut stream = TcpStream::connect(host)?;
     stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
     stream.set_write_timeout(Some(ANSWER_TIMEOUT))?;

@@ -5,7 +5,7 @@ use super::output::OutputArgs;
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 use ringlane_bench::compare::Recipe;
-use ringlane_bench::durability::{DiskKind, Fault, Options, PROOF_BYTES, RecipeHost};
+use ringlane_bench::durability::{ClusterHost, DiskKind, Fault, Options, PROOF_BYTES, RecipeHost};
 use ringlane_mqtt::{QoS, Version};
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -107,10 +107,14 @@ pub(crate) struct LedgerArgs {
     /// first start is not safe by itself.
     #[arg(long)]
     pub(crate) settle: bool,
-    /// CPUs of the broker, such as 0,1.
+    /// A cluster of so many nodes on this host, with an etcd (which must be installed). kill and term
+    /// strike the leader, and each fourth kill all nodes.
+    #[arg(long, value_name = "NODES", conflicts_with = "settle")]
+    pub(crate) cluster: Option<u16>,
+    /// CPUs of the broker, such as 0,1; nodes of a cluster get one each, in turn.
     #[arg(long, default_value = "0")]
     broker_cpus: String,
-    /// The first of four ports for the broker.
+    /// The first of four ports for the broker, or for each node, and two for etcd.
     #[arg(long, default_value_t = 28_930)]
     first_port: u16,
     #[command(flatten)]
@@ -161,6 +165,18 @@ impl LedgerArgs {
             Fault::Kill | Fault::Term | Fault::None => None,
         };
         RecipeHost::new(name, recipe, room, self.first_port, &self.broker_cpus, disk)
+    }
+
+    /// The cluster in a directory of its own.
+    pub(crate) fn cluster_host(
+        &self,
+        name: &str,
+        recipe: &Recipe,
+        room: PathBuf,
+        nodes: u16,
+    ) -> Result<ClusterHost> {
+        anyhow::ensure!(self.failpoints.is_empty(), "--failpoints does not go with --cluster");
+        ClusterHost::new(name, recipe, room, self.first_port, &self.broker_cpus, nodes)
     }
 
     /// A directory for this run alone.

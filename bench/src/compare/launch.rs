@@ -239,7 +239,7 @@ fn watchdog(group: u32, stop: Option<&str>) -> Result<Child> {
 }
 
 /// Whether a broker answers a CONNECT with success.
-fn accepts_connect(address: SocketAddr) -> bool {
+pub(crate) fn accepts_connect(address: SocketAddr) -> bool {
     let ask = || -> Result<bool> {
         let mut stream = TcpStream::connect_timeout(&address, ANSWER_MAX)?;
         stream.set_read_timeout(Some(ANSWER_MAX))?;

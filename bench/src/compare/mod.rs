@@ -13,7 +13,7 @@ mod run;
 mod table;
 mod workloads;
 
-pub(crate) use launch::Running;
+pub(crate) use launch::{Running, accepts_connect};
 pub use recipe::{Recipe, Values};
 pub use table::table;
 pub use workloads::{WorkloadPlan, WorkloadSet};

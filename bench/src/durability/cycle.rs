@@ -11,6 +11,7 @@ use crate::swarm::{Leave, Swarm};
 use anyhow::{Result, ensure};
 use hdrhistogram::Histogram;
 use serde_json::json;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 /// How long the broker's last bytes are read after its end.
@@ -59,7 +60,8 @@ impl<'a> Run<'a> {
     /// no sockets.
     pub(super) fn run(mut self) -> Result<Outcome> {
         let started = Instant::now();
-        self.engine.target.address = self.host.start()?;
+        let address = self.host.start()?;
+        self.arrive(address);
         self.engine.journal.life = 1;
         let patience = self.options.patience;
         let is_there =
@@ -177,7 +179,7 @@ impl<'a> Run<'a> {
         }
         let started = Instant::now();
         match self.host.start() {
-            Ok(address) => self.engine.target.address = address,
+            Ok(address) => self.arrive(address),
             Err(error) => return self.stuck(&format!("it does not start again: {error:#}")),
         }
         self.restarts.saturating_record(started.elapsed().as_nanos() as u64);
@@ -185,6 +187,12 @@ impl<'a> Run<'a> {
         self.engine.is_dialling = true;
         self.note("started again");
         Ok(true)
+    }
+
+    /// The broker is there again.
+    fn arrive(&mut self, address: SocketAddr) {
+        self.engine.target.address = address;
+        self.engine.nodes = self.host.addresses();
     }
 
     /// Now and then the fault comes again while the broker starts.
@@ -217,7 +225,7 @@ impl<'a> Run<'a> {
         self.host.arm(Some(point));
         self.engine.journal.life += 1;
         if let Ok(address) = self.host.start() {
-            self.engine.target.address = address;
+            self.arrive(address);
             (self.engine.is_dialling, self.engine.is_publishing) = (true, true);
             let host = &mut *self.host;
             let has_met = self.engine.until(&mut self.swarm, TRIP_MAX, |_| host.has_ended())?;

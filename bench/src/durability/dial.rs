@@ -5,6 +5,7 @@ use crate::swarm::{LinkId, Swarm};
 use crate::{fleet::Target, link::LinkOptions};
 use ringlane_mqtt::{Connack, ReasonCode};
 use std::io;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 /// How long a client waits before it dials again.
@@ -47,14 +48,18 @@ pub(super) struct Dial {
     pub(super) connection: u32,
     /// QoS 1 and 2 messages that the broker takes at once.
     pub(super) receive_maximum: u16,
+    /// Clients begin at different ones.
+    first_node: u8,
     retry_at: Instant,
     belief: Belief,
 }
 
 impl Dial {
     pub(super) fn new(login: Login) -> Self {
+        let first_node = login.client_id.bytes().fold(0, u8::wrapping_add);
         Self {
             login,
+            first_node,
             link: None,
             is_online: false,
             is_wanted: true,
@@ -73,13 +78,21 @@ impl Dial {
         self.is_wanted && self.link.is_none() && now >= self.retry_at
     }
 
-    /// Opens a socket and says CONNECT.
+    /// Opens a socket and says CONNECT, to each of the nodes in turn if there are any.
     ///
     /// # Errors
     /// If there is no descriptor or no port.
-    pub(super) fn open(&mut self, swarm: &mut Swarm, target: &Target) -> io::Result<LinkId> {
+    pub(super) fn open(
+        &mut self,
+        swarm: &mut Swarm,
+        target: &Target,
+        nodes: &[SocketAddr],
+    ) -> io::Result<LinkId> {
+        let turn = self.connection as usize + usize::from(self.first_node);
+        let node = turn.checked_rem(nodes.len()).and_then(|node| nodes.get(node));
+        let address = *node.unwrap_or(&target.address);
         let options =
-            LinkOptions { acknowledge: false, ..LinkOptions::mqtt(target.address, target.version) };
+            LinkOptions { acknowledge: false, ..LinkOptions::mqtt(address, target.version) };
         let link = swarm.open(&options)?;
         if let Some(out) = swarm.out(link) {
             self.login.encode(target.version, out);

@@ -14,6 +14,7 @@ use crate::swarm::{Event, Leave, LinkId, Swarm};
 use anyhow::Result;
 use ringlane_mqtt::{Connack, Packet, ReasonCode, encode};
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 /// How long a turn waits for something to happen.
@@ -32,6 +33,8 @@ enum Role {
 /// The clients of a run.
 pub(super) struct Engine {
     pub(super) target: Target,
+    /// Of a cluster: all its nodes, which clients try in turn.
+    pub(super) nodes: Vec<SocketAddr>,
     pub(super) choice: Choice,
     pub(super) journal: Journal,
     pub(super) publishers: Vec<Publisher>,
@@ -59,6 +62,7 @@ impl Engine {
     ) -> Self {
         Self {
             target,
+            nodes: Vec::new(),
             choice,
             journal,
             publishers,
@@ -108,13 +112,13 @@ impl Engine {
         let now = Instant::now();
         for (index, publisher) in self.publishers.iter_mut().enumerate() {
             if publisher.dial.is_due(now) {
-                let link = publisher.dial.open(swarm, &self.target)?;
+                let link = publisher.dial.open(swarm, &self.target, &self.nodes)?;
                 self.roles.insert(link, Role::Publisher(index));
             }
         }
         for (index, session) in self.sessions.iter_mut().enumerate() {
             if session.dial.is_due(now) {
-                let link = session.dial.open(swarm, &self.target)?;
+                let link = session.dial.open(swarm, &self.target, &self.nodes)?;
                 self.roles.insert(link, Role::Session(index));
             }
         }

@@ -49,6 +49,11 @@ pub trait Host {
     /// If it does not start.
     fn start(&mut self) -> Result<SocketAddr>;
 
+    /// Where its nodes are, if it is a cluster: clients try them in turn, whatever `start` said.
+    fn addresses(&self) -> Vec<SocketAddr> {
+        Vec::new()
+    }
+
     /// Begins a fault under which the broker still runs: the power is off, or the disk full.
     ///
     /// # Errors
@@ -81,7 +86,7 @@ pub trait Host {
 /// The environment variable that names a failpoint.
 const FAILPOINT: &str = "RINGLANE_FAILPOINT";
 /// How long a broker may take to end after SIGTERM.
-const TERM_MAX: Duration = Duration::from_secs(60);
+pub(super) const TERM_MAX: Duration = Duration::from_secs(60);
 
 /// A broker of a recipe.
 #[derive(Debug)]

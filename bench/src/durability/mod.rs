@@ -8,6 +8,7 @@
 
 mod book;
 mod choice;
+mod cluster;
 mod cycle;
 mod dial;
 mod disk;
@@ -23,6 +24,7 @@ mod session;
 mod track;
 mod wills;
 
+pub use cluster::ClusterHost;
 pub use disk::DiskKind;
 pub use findings::{Check, Findings};
 pub use host::{Fault, Host, RecipeHost};

@@ -2,7 +2,8 @@
 
 use crate::cli::ledger::LedgerArgs;
 use anyhow::Result;
-use ringlane_bench::durability::{self, Check, Fault, Host, Outcome};
+use ringlane_bench::compare::Recipe;
+use ringlane_bench::durability::{self, Check, Fault, Host, Options, Outcome};
 use ringlane_bench::report::Report;
 use std::fs;
 use std::io::{self, Write};
@@ -13,19 +14,10 @@ pub(crate) fn run(args: &LedgerArgs) -> Result<Report> {
     // Said before anything can go wrong: with it a run is repeated.
     writeln!(io::stderr(), "ringlane-bench ledger: seed {}", options.seed)?;
     let room = args.room();
-    let mut host = args.host(&name, recipe, room.clone())?;
-    let version = host.version();
-    if args.settle {
-        host.start()?;
-        host.strike(Fault::Term)?;
-        host.settle()?;
-    }
-    let outcome = durability::run(&options, &mut host);
-    let has_failed = outcome.as_ref().is_ok_and(|outcome| outcome.findings.total() > 0);
-    if args.keep_directory && has_failed {
-        writeln!(io::stderr(), "the broker's directory is {}", host.keep_directory().display())?;
-    }
-    drop(host);
+    let (version, outcome) = match args.cluster {
+        Some(nodes) => hold_cluster(args, &options, &name, &recipe, nodes)?,
+        None => hold(args, &options, &name, recipe)?,
+    };
     // What cannot be removed is in a directory for temporary files.
     let _ = fs::remove_dir(&room);
     let outcome = outcome?;
@@ -33,11 +25,60 @@ pub(crate) fn run(args: &LedgerArgs) -> Result<Report> {
     report.setting("broker", name);
     report.setting("version", version);
     report.setting("fault", options.fault.name());
+    if let Some(nodes) = args.cluster {
+        report.setting("nodes", nodes);
+    }
     report.setting("cycles", options.cycles);
     report.setting("seed", options.seed);
     report.setting("mqtt", options.version.level());
     fill(&mut report, &outcome, options.cycles);
     Ok(report)
+}
+
+/// Runs the ledger against one broker; gives its version.
+fn hold(
+    args: &LedgerArgs,
+    options: &Options,
+    name: &str,
+    recipe: Recipe,
+) -> Result<(String, Result<Outcome>)> {
+    let mut host = args.host(name, recipe, args.room())?;
+    let version = host.version();
+    if args.settle {
+        host.start()?;
+        host.strike(Fault::Term)?;
+        host.settle()?;
+    }
+    let outcome = durability::run(options, &mut host);
+    if args.keep_directory && has_failed(&outcome) {
+        writeln!(io::stderr(), "the broker's directory is {}", host.keep_directory().display())?;
+    }
+    Ok((version, outcome))
+}
+
+/// The same against a cluster.
+fn hold_cluster(
+    args: &LedgerArgs,
+    options: &Options,
+    name: &str,
+    recipe: &Recipe,
+    nodes: u16,
+) -> Result<(String, Result<Outcome>)> {
+    let mut host = args.cluster_host(name, recipe, args.room(), nodes)?;
+    let version = host.version();
+    let outcome = durability::run(options, &mut host);
+    if args.keep_directory && has_failed(&outcome) {
+        writeln!(
+            io::stderr(),
+            "the nodes' directories are in {}",
+            host.keep_directory().display()
+        )?;
+    }
+    Ok((version, outcome))
+}
+
+fn has_failed(outcome: &Result<Outcome>) -> bool {
+    outcome.as_ref().is_ok_and(|outcome| outcome.findings.total() > 0)
 }
 
 fn fill(report: &mut Report, outcome: &Outcome, cycles: u32) {
