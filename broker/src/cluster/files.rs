@@ -68,6 +68,12 @@ impl LogPlaces {
         let (files, from, id) = (&mut StdFiles, place.from.as_ref(), segment_id()?);
         truncate(files, directory, &owner, from, to, id).map_err(failed)?;
         let log = recover(files, directory, &owner, from, &mut |_| ()).map_err(failed)?;
+        if log.next_offset != to {
+            let path = directory.clone();
+            let message =
+                format!("it ends at offset {}, and was cut at {}", log.next_offset.0, to.0);
+            return Err(StartError::Reread { partition: partition.0, path, message });
+        }
         let facts = self.facts.with_new_secret()?;
         let writer = facts.writer(partition, directory.clone(), &log, log.epoch, place.tag);
         Ok(Box::new(writer))

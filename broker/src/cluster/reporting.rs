@@ -210,7 +210,8 @@ fn partition_status(progress: PartitionProgress) -> PartitionStatus {
         next,
         flushed: progress.flushed.0,
         high_watermark: progress.high_watermark.0,
-        applied: progress.applied.0,
+        // The state of a leader is the live one.
+        applied: if progress.is_leading { progress.high_watermark } else { progress.applied }.0,
         followers: followers.collect(),
         is_damaged: progress.is_damaged,
         has_failed: progress.has_failed,

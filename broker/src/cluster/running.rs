@@ -113,6 +113,8 @@ pub(crate) struct Running<M: Metadata = Etcd> {
     jobs: JoinSet<Done>,
     /// A question to etcd that is under way.
     asking: Option<AbortHandle>,
+    /// Why the last one was refused: said once, however often it is asked.
+    refusal: Option<String>,
     /// The newest epoch that cores were told of.
     seen: u64,
     /// States of the partitions that lead in an epoch.
@@ -139,6 +141,7 @@ impl<M: Metadata> Running<M> {
             hand_over,
             jobs: JoinSet::new(),
             asking: None,
+            refusal: None,
             seen: 0,
             given: BTreeMap::new(),
             given_in: 0,
@@ -300,18 +303,25 @@ impl<M: Metadata> Running<M> {
         match answer {
             Ok(epoch) => {
                 info!(epoch, "etcd has given this node an epoch: it wants to lead");
+                self.refusal = None;
                 self.tell(ELECTING, ToCore::EpochGiven { epoch });
             }
             Err(refused) => {
-                match &refused {
-                    ClusterError::Superseded { .. } | ClusterError::Metadata(_) => {
-                        debug!(%refused, "no epoch");
-                    }
-                    other => error!("this node cannot lead: {other}"),
-                }
+                self.say_refused(&refused);
                 self.tell(ELECTING, ToCore::EpochRefused);
             }
         }
+    }
+
+    fn say_refused(&mut self, refused: &ClusterError) {
+        let why = refused.to_string();
+        match refused {
+            // Somebody else has one, or the keeper of the lease says what is wrong.
+            ClusterError::Superseded { .. } | ClusterError::Metadata(_) => debug!(why, "no epoch"),
+            _ if self.refusal.as_ref() == Some(&why) => {}
+            _ => error!("this node cannot lead: {why}"),
+        }
+        self.refusal = Some(why);
     }
 
     /// Every core serves from now on.
@@ -447,3 +457,7 @@ impl<M: Metadata> Running<M> {
         Ok(Ended { data, reporting, again })
     }
 }
+
+#[cfg(test)]
+#[path = "running_tests.rs"]
+mod tests;

@@ -4,16 +4,20 @@
 use super::ctl::{self, Asks, CtlSocket};
 use super::http;
 use super::node::Node;
+use super::{notify, tick, ticks};
 use crate::config::{Config, LogFormat, StreamConfig};
 use crate::mail::ControlMail;
 use crate::startup::StartError;
 use ringlane_dataplane::ids::CoreId;
 use ringlane_dataplane::routing::Placement;
+use sd_notify::NotifyState;
+use std::convert::Infallible;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
+use tokio::time::Interval;
 
 /// Where operators come in.
 #[derive(Debug, Default)]
@@ -50,6 +54,8 @@ pub(crate) struct Desk {
     pub(super) text_hints: bool,
     /// Whether it was said that the node is up.
     pub(super) is_announced: bool,
+    /// The service manager is told this often that the node works, also while its cores begin again.
+    watchdog: Option<Interval>,
 }
 
 impl Desk {
@@ -75,6 +81,7 @@ impl Desk {
             streams: config.streams(),
             text_hints: config.log.format == LogFormat::Text,
             is_announced: false,
+            watchdog: ticks(sd_notify::watchdog_enabled().map(|limit| limit / 2)),
         };
         if let Some((socket, placement)) = doors.ctl {
             desk.open_ctl(socket, placement)?;
@@ -113,16 +120,28 @@ impl Desk {
     /// The next signal, or the next question of an operator. Nothing is lost if the caller stops
     /// waiting.
     pub(super) async fn next(&mut self) -> Visit {
-        let Self { signals, asks, .. } = self;
+        let Self { signals, asks, watchdog, .. } = self;
         tokio::select! {
             told = signals.next() => Visit::Told(told),
             ask = next_ask(asks) => Visit::Asked(ask.0, ask.1),
+            never = watch(watchdog) => match never {},
         }
     }
 
     /// The next signal.
     pub(crate) async fn told(&mut self) -> Told {
-        self.signals.next().await
+        tokio::select! {
+            told = self.signals.next() => told,
+            never = watch(&mut self.watchdog) => match never {},
+        }
+    }
+}
+
+/// Tells the service manager that the node works, for as long as somebody waits for this.
+async fn watch(watchdog: &mut Option<Interval>) -> Infallible {
+    loop {
+        tick(watchdog).await;
+        notify(&[NotifyState::Watchdog]);
     }
 }
 

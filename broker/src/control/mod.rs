@@ -136,7 +136,6 @@ impl Control {
 
     async fn serve(&mut self, desk: &mut Desk, cores: &mut CoreThreads) -> Result<(), StartError> {
         let mut sys_ticks = ticks(self.sys.as_ref().map(|(_, interval)| *interval));
-        let mut watchdog_ticks = ticks(sd_notify::watchdog_enabled().map(|limit| limit / 2));
         self.announce(desk);
         while 0 < self.running {
             self.exchange();
@@ -146,7 +145,6 @@ impl Control {
                 step = next_step(&mut self.cluster) => self.on_step(step),
                 visit = desk.next() => self.on_visit(visit)?,
                 () = tick(&mut sys_ticks) => self.publish_sys(),
-                () = tick(&mut watchdog_ticks) => notify(&[NotifyState::Watchdog]),
                 end = cores.next_end() => self.on_core_end(end),
             }
             self.check_deadline()?;

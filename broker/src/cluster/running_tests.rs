@@ -1,0 +1,372 @@
+//! The control thread's half of a node of a cluster, with the test as its cores, on the metadata in
+//! memory and a data directory of its own.
+
+use super::super::keys::{ClusterIdentity, Id16, NodeRecord, ProxiedAt};
+use super::super::membership::{Joined, Membership};
+use super::super::memory::Memory;
+use super::super::status::NodeRole;
+use super::*;
+use crate::config::{Config, MemberConfig};
+use crate::durable::PartitionState;
+use crate::replicated::control_mail::PartitionProgress;
+use crate::startup::logs::LogFacts;
+use ringlane_dataplane::log::format::DirectoryId;
+use ringlane_dataplane::replication::replica::RoleKind;
+use ringlane_dataplane::routing::Placement;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+const PARTITIONS: u32 = 3;
+const CORES: u16 = 2;
+
+/// The longest that a test waits for a job.
+const JOB_LIMIT: Duration = Duration::from_secs(20);
+
+struct Directory(PathBuf);
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A node, and its cores.
+struct Rig {
+    running: Running<Memory>,
+    to_control: mpsc::Sender<ToControl>,
+    directory: Directory,
+}
+
+fn config() -> Config {
+    let member = |node: u16| MemberConfig {
+        node,
+        name: format!("n{node}"),
+        address: format!("127.0.0.1:{}", 7000 + node),
+        advertised_address: Some(format!("n{node}.example:1883")),
+    };
+    let mut config = Config::default();
+    config.cluster.node = 1;
+    config.cluster.members = (1..=3).map(member).collect();
+    config
+}
+
+impl Rig {
+    async fn new(is_learner: bool) -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("ringlane-running-{}-{number}", std::process::id());
+        let directory = Directory(std::env::temp_dir().join(name));
+        let config = Arc::new(config());
+        let identity = ClusterIdentity {
+            id: Id16([1; 16]),
+            hash_key: Id16([2; 16]),
+            partitions: PARTITIONS,
+            nodes: vec![1, 2, 3],
+        };
+        let mut data = DataDirectory::open_member(&directory.0, NodeId(1), PARTITIONS).unwrap();
+        data.adopt(&Joined { identity, is_learner }, NodeId(1)).unwrap();
+        let record = NodeRecord {
+            node: 1,
+            name: "n1".to_owned(),
+            instance: Id16([9; 16]),
+            address: "127.0.0.1:7001".to_owned(),
+            advertised_address: None,
+            version: "0.1.0".to_owned(),
+            proxied: ProxiedAt::default(),
+            control: None,
+        };
+        let membership = Membership::new(Memory::new(), record);
+        membership.join(&data.standing(&config)).await.expect_err("a member of nothing");
+        let standing = super::super::membership::Standing {
+            is_member: false,
+            is_empty: true,
+            ..data.standing(&config)
+        };
+        membership.join(&standing).await.unwrap();
+        let keeper = Keeper::start(membership, Duration::from_secs(3)).await.unwrap();
+        let (to_control, from_cores) = mpsc::channel(64);
+        let logs = LogPlaces {
+            id: DirectoryId(data.manifest.id),
+            facts: LogFacts::new(&config, &data).unwrap(),
+            logs: (0..PARTITIONS)
+                .map(|partition| super::super::files::LogPlace {
+                    directory: directory.0.join(partition.to_string()),
+                    from: None,
+                    tag: partition,
+                })
+                .collect(),
+            placement: Placement::new(data.manifest.key, PARTITIONS, CORES),
+            config: Arc::clone(&config),
+        };
+        let running = Running::new(Parts {
+            cores: CORES,
+            keeper: Arc::new(keeper),
+            from_cores,
+            data,
+            logs,
+            reporting: Reporting::new(config, Vec::new()),
+            hand_over: Duration::from_secs(5),
+        });
+        Self { running, to_control, directory }
+    }
+
+    async fn tell(&mut self, told: ToControl) {
+        self.to_control.send(told).await.unwrap();
+    }
+
+    /// Goes on until it is so; the mails on the way.
+    async fn until(
+        &mut self,
+        mut is_so: impl FnMut(&Running<Memory>, &[(CoreId, ControlMail)]) -> bool,
+    ) -> Vec<(CoreId, ControlMail)> {
+        let mut mails = Vec::new();
+        let found = async {
+            loop {
+                mails.extend(self.running.take_mails());
+                if is_so(&self.running, &mails) {
+                    return;
+                }
+                let step = self.running.next().await;
+                self.running.on_step(step);
+            }
+        };
+        tokio::time::timeout(JOB_LIMIT, found).await.expect("in time");
+        mails
+    }
+
+    /// Goes on until there is a mail like this; all of them.
+    async fn mails(&mut self, is_like: impl Fn(&ToCore) -> bool) -> Vec<(CoreId, ControlMail)> {
+        let fits = |mail: &ControlMail| cluster(mail).is_some_and(&is_like);
+        self.until(|_, mails| mails.iter().any(|(_, mail)| fits(mail))).await
+    }
+
+    /// Goes on until all that the cores said was taken in.
+    async fn settle(&mut self) -> Vec<(CoreId, ControlMail)> {
+        let to_control = self.to_control.clone();
+        self.until(|_, _| to_control.capacity() == to_control.max_capacity()).await
+    }
+
+    async fn give_states(&mut self, epoch: u64, partitions: impl IntoIterator<Item = u32>) {
+        for partition in partitions {
+            let state = Box::new(PartitionState::new(PARTITIONS));
+            let (partition, start) = (PartitionId(partition), Offset(0));
+            self.tell(ToControl::State { partition, epoch, start, state }).await;
+        }
+    }
+
+    /// All partitions lead in an epoch.
+    async fn lead(&mut self, epoch: u64) {
+        self.give_states(epoch, 0..PARTITIONS).await;
+        let mails = self.until(|running, _| running.is_leading()).await;
+        let begun = mails.iter().filter_map(|(core, mail)| match cluster(mail)? {
+            ToCore::Begin { epoch, .. } => Some((core.0, *epoch)),
+            _ => None,
+        });
+        assert_eq!(begun.collect::<Vec<_>>(), [(0, epoch), (1, epoch)]);
+    }
+
+    /// A follower has so much of the log of this leader.
+    async fn acknowledge(&mut self, follower: u16, flushed: Option<u64>) {
+        let (core, next) = (CoreId(0), Offset(100));
+        let flushed = flushed.map(|flushed| (next, Offset(flushed)));
+        let partition = PartitionProgress {
+            partition: PartitionId(u32::from(follower)),
+            role: RoleKind::Leader,
+            is_leading: true,
+            epoch: 9,
+            leader: Some(NodeId(1)),
+            start: Offset(0),
+            next,
+            flushed: next,
+            quorum_accepted: next,
+            high_watermark: next,
+            applied: next,
+            followers: vec![(NodeId(follower), flushed)],
+            is_damaged: false,
+            has_failed: false,
+        };
+        self.tell(ToControl::Progress { core, partitions: vec![partition] }).await;
+    }
+}
+
+fn cluster(mail: &ControlMail) -> Option<&ToCore> {
+    match mail {
+        ControlMail::Cluster(mail) => Some(mail),
+        ControlMail::Publish { .. } | ControlMail::Drain | ControlMail::Ask(_) => None,
+    }
+}
+
+fn moved_to(mails: &[(CoreId, ControlMail)]) -> Vec<Option<&str>> {
+    let ends = mails.iter().filter_map(|(_, mail)| match cluster(mail)? {
+        ToCore::End { moved_to } => Some(moved_to.as_deref()),
+        _ => None,
+    });
+    ends.collect()
+}
+
+fn test(run: impl AsyncFnOnce()) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.unwrap().block_on(run());
+}
+
+#[test]
+fn an_epoch_comes_from_etcd_and_is_durable_before_it_is_answered() {
+    test(async || {
+        let mut rig = Rig::new(false).await;
+        rig.tell(ToControl::AskForEpoch { observed: 0 }).await;
+        // A second question meanwhile is answered with the first one.
+        rig.tell(ToControl::AskForEpoch { observed: 0 }).await;
+        let mails = rig.mails(|mail| matches!(mail, ToCore::EpochGiven { .. })).await;
+        let given = mails.iter().find_map(|(core, mail)| match cluster(mail)? {
+            ToCore::EpochGiven { epoch } => Some((core.0, *epoch)),
+            _ => None,
+        });
+        let (core, epoch) = given.unwrap();
+        assert_eq!(core, 0, "core 0 elects");
+        for core in [1, 0] {
+            rig.tell(ToControl::PersistEpoch { core: CoreId(core), epoch }).await;
+            let mails = rig.mails(|mail| matches!(mail, ToCore::EpochDurable { .. })).await;
+            let manifest = crate::startup::manifest::peek(&rig.directory.0).unwrap();
+            assert_eq!(manifest.epoch, epoch);
+            let (to, _) = mails.last().unwrap();
+            assert_eq!(to.0, core);
+        }
+        // etcd says so, too, and an older one is no news.
+        rig.tell(ToControl::PersistEpoch { core: CoreId(1), epoch: epoch - 1 }).await;
+        let mails = rig.settle().await;
+        assert!(matches!(cluster(&mails.last().unwrap().1), Some(ToCore::EpochDurable { .. })));
+    });
+}
+
+#[test]
+fn cores_begin_when_all_partitions_lead() {
+    test(async || {
+        let mut rig = Rig::new(false).await;
+        let status = rig.running.reporting.status();
+        // An epoch that came to nothing in one partition is forgotten with the next.
+        rig.give_states(7, [0, 2]).await;
+        rig.settle().await;
+        assert!(!rig.running.is_leading());
+        rig.lead(8).await;
+        let (role, leader) = (status.borrow().role, status.borrow().leader);
+        assert_eq!((role, leader), (NodeRole::Leader, Some(1)));
+    });
+}
+
+#[test]
+fn a_node_that_is_deposed_ends_its_cores_and_begins_again() {
+    test(async || {
+        let mut rig = Rig::new(false).await;
+        rig.lead(8).await;
+        rig.tell(ToControl::Leader { epoch: 9, leader: Some(NodeId(3)) }).await;
+        let why = "another node leads".to_owned();
+        rig.tell(ToControl::Ended { core: CoreId(1), epoch: 9, why }).await;
+        let mails = rig.settle().await;
+        assert_eq!(moved_to(&mails), [Some("n3.example:1883"); 2], "to every core");
+        assert!(rig.running.is_ending());
+        let why = "so does the other core".to_owned();
+        rig.tell(ToControl::Ended { core: CoreId(0), epoch: 9, why }).await;
+        assert!(moved_to(&rig.settle().await).is_empty(), "once");
+        let ended = rig.running.end().await.unwrap();
+        assert!(ended.again.unwrap().contains("core 1, epoch 9: another node leads"));
+        assert_eq!(ended.data.path(), rig.directory.0.canonicalize().unwrap());
+    });
+}
+
+#[test]
+fn a_leader_that_is_to_stop_hands_over_to_who_has_most() {
+    test(async || {
+        let mut rig = Rig::new(false).await;
+        rig.lead(8).await;
+        rig.acknowledge(2, Some(90)).await;
+        rig.acknowledge(3, Some(99)).await;
+        rig.settle().await;
+        rig.running.begin_stop();
+        let mails = rig.running.take_mails();
+        assert_eq!(mails.len(), 2);
+        assert!(mails.iter().all(|(_, mail)| matches!(mail, ControlMail::Drain)));
+        rig.tell(ToControl::Drained { core: CoreId(0) }).await;
+        assert!(rig.settle().await.is_empty(), "the other core has clients");
+        rig.tell(ToControl::Drained { core: CoreId(1) }).await;
+        let mails = rig.settle().await;
+        let [(core, mail)] = &mails[..] else { panic!("{mails:?}") };
+        assert_eq!(core.0, 0);
+        assert!(matches!(cluster(mail), Some(ToCore::TransferTo(NodeId(3)))), "{mail:?}");
+        rig.tell(ToControl::Leader { epoch: 9, leader: Some(NodeId(3)) }).await;
+        assert_eq!(moved_to(&rig.settle().await).len(), 2);
+        assert_eq!(rig.running.end().await.unwrap().again, None);
+    });
+}
+
+#[test]
+fn a_hand_over_that_takes_too_long_is_left() {
+    test(async || {
+        let mut rig = Rig::new(false).await;
+        rig.running.hand_over = Duration::from_millis(1);
+        rig.lead(8).await;
+        rig.acknowledge(2, Some(90)).await;
+        rig.settle().await;
+        rig.running.begin_stop();
+        for core in 0..CORES {
+            rig.tell(ToControl::Drained { core: CoreId(core) }).await;
+        }
+        let mails = rig.until(|running, _| running.is_ending()).await;
+        assert_eq!(moved_to(&mails), [None, None], "nobody else is known to lead");
+    });
+}
+
+#[test]
+fn a_leader_without_followers_and_a_follower_just_end() {
+    test(async || {
+        let mut rig = Rig::new(false).await;
+        rig.lead(8).await;
+        rig.acknowledge(2, None).await;
+        rig.settle().await;
+        rig.running.begin_stop();
+        for core in 0..CORES {
+            rig.tell(ToControl::Drained { core: CoreId(core) }).await;
+        }
+        assert_eq!(moved_to(&rig.settle().await).len(), 2);
+        let mut rig = Rig::new(false).await;
+        rig.running.begin_stop();
+        assert_eq!(moved_to(&rig.running.take_mails()).len(), 2);
+        assert!(rig.running.is_ending());
+    });
+}
+
+#[test]
+fn the_note_that_a_node_has_to_be_filled_goes_with_its_last_partition() {
+    test(async || {
+        let mut rig = Rig::new(true).await;
+        let status = rig.running.reporting.status();
+        assert!(status.borrow().is_learner);
+        for partition in [2, 0] {
+            let (core, partition) = (CoreId(0), PartitionId(partition));
+            rig.tell(ToControl::ClearDamage { core, partition }).await;
+        }
+        assert!(rig.settle().await.is_empty(), "one is still to be filled");
+        let (core, partition) = (CoreId(1), PartitionId(1));
+        rig.tell(ToControl::ClearDamage { core, partition }).await;
+        let mails = rig.mails(|mail| matches!(mail, ToCore::DamageCleared { .. })).await;
+        let cleared = mails.iter().filter_map(|(core, mail)| match cluster(mail)? {
+            ToCore::DamageCleared { partition } => Some((core.0, partition.0)),
+            _ => None,
+        });
+        assert_eq!(cleared.collect::<Vec<_>>(), [(0, 0), (1, 1), (0, 2)]);
+        let manifest = crate::startup::manifest::peek(&rig.directory.0).unwrap();
+        assert!(!manifest.member.unwrap().is_learner && !status.borrow().is_learner);
+    });
+}
+
+#[test]
+fn a_log_that_cannot_be_truncated_has_the_node_begin_again() {
+    test(async || {
+        let mut rig = Rig::new(false).await;
+        let (core, partition, to) = (CoreId(0), PartitionId(0), Offset(3));
+        rig.tell(ToControl::Truncate { core, partition, to, epoch: 1 }).await;
+        let mails = rig.until(|running, _| running.is_ending()).await;
+        assert_eq!(moved_to(&mails).len(), 2);
+        let again = rig.running.end().await.unwrap().again.unwrap();
+        assert!(again.contains("partition 0"), "{again}");
+    });
+}
