@@ -28,7 +28,7 @@ pub mod mail;
 pub mod metrics;
 mod proxy_protocol;
 mod replay;
-#[expect(dead_code, reason = "the control thread of a cluster is written against it")]
+
 mod replicated;
 mod retained;
 pub mod service;

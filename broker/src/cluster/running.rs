@@ -216,12 +216,12 @@ impl<M: Metadata> Running<M> {
                 self.notes.want_filled(core, partition);
                 self.write_notes();
             }
-            ToControl::Truncate { core, partition, to, .. } => self.truncate(core, partition, to),
+            ToControl::Truncate { core, partition, to } => self.truncate(core, partition, to),
             ToControl::State { partition, epoch, start, state } => {
                 self.on_state(partition, epoch, (start, state));
             }
             ToControl::Leader { epoch, leader } => self.on_leader(epoch, leader),
-            ToControl::Progress { partitions, .. } => {
+            ToControl::Progress { partitions } => {
                 self.reporting.on_progress(partitions);
             }
             ToControl::Ended { core, epoch, why } => self.on_ended(core, epoch, why),

@@ -21,8 +21,7 @@ impl Replicas {
             // With TCP nobody writes here: what was not received yet is refused by its epoch.
             Ask::Revoke { .. } => self.with_replica(index, ground, Replica::on_revoked),
             Ask::Truncate { to } => {
-                let epoch = self.own[index].host.replica().epoch();
-                self.tell(ToControl::Truncate { core, partition, to, epoch });
+                self.tell(ToControl::Truncate { core, partition, to });
             }
             Ask::Lead { epoch, start } => self.own[index].leads = Some((epoch, start)),
             Ask::Follow { leader } => self.on_follow(index, leader),

@@ -44,8 +44,6 @@ pub(crate) enum ToControl {
         partition: PartitionId,
         /// Offset of the first record to go.
         to: Offset,
-        /// The durable epoch of the replica.
-        epoch: u64,
     },
     /// A partition leads, and this is what its log says below `start`. When all partitions of the node have
     /// said so for the same epoch, [`ToCore::Begin`] goes to every core.
@@ -69,8 +67,6 @@ pub(crate) enum ToControl {
     },
     /// How the partitions of a core are, once a second.
     Progress {
-        /// Whose.
-        core: CoreId,
         /// In rising order.
         partitions: Vec<PartitionProgress>,
     },

@@ -45,7 +45,7 @@ impl Replicas {
         let all = self.own.iter().zip(ground.partitions.iter());
         let partitions = all.map(|(own, partition)| own.progress(partition)).collect();
         // One that gets lost is not missed.
-        let _sent = self.to_control.try_send(ToControl::Progress { core: self.core, partitions });
+        let _sent = self.to_control.try_send(ToControl::Progress { partitions });
     }
 
     /// Up to here every node of the cluster has the log of the partition at this place durably: a node that lags

@@ -55,6 +55,7 @@ pub(super) struct Own {
 /// The replicas of one core.
 #[derive(Debug)]
 pub(crate) struct Replicas {
+    node: NodeId,
     pub(super) core: CoreId,
     pub(super) cores: u16,
     pub(super) own: Vec<Own>,
@@ -125,6 +126,7 @@ impl Replicas {
         let lanes = Lanes::new(setup.hello, &setup.peers, setup.retry);
         let elect = (core == CoreId(0))
             .then(|| Box::new(Elect::new(setup.election.clone(), cores, setup.epoch, now)));
+        let node = setup.election.node;
         let mut own = Vec::new();
         let mut partitions = Vec::new();
         let common = Common {
@@ -137,6 +139,7 @@ impl Replicas {
             partitions.push(Partition::with_log(log.segments().owner().partition, log));
         }
         let replicas = Self {
+            node,
             core,
             cores,
             own,
@@ -383,6 +386,8 @@ impl Replicas {
             ToCore::EpochRefused => {
                 self.elected(|elect| elect.election.on_epoch_refused(ground.now))
             }
+            // That its own has been given to it is said by the answer, which may come later.
+            ToCore::EpochSeen { leader, .. } if leader == Some(self.node) => {}
             ToCore::EpochSeen { epoch, leader } => {
                 self.elected(|elect| elect.election.on_epoch_seen(epoch, leader, ground.now));
             }

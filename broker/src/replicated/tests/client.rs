@@ -26,6 +26,7 @@ pub(super) struct Client {
     pub(super) releases: bool,
     pub(super) disconnect_reason: Option<ReasonCode>,
     next_packet_id: u16,
+    is_new: bool,
     qos2_seen: BTreeSet<u16>,
 }
 
@@ -43,6 +44,7 @@ impl Client {
             releases: true,
             disconnect_reason: None,
             next_packet_id: 0,
+            is_new: false,
             qos2_seen: BTreeSet::new(),
         }
     }
@@ -50,6 +52,7 @@ impl Client {
     /// Writes CONNECT on a wire that some core is to accept; the session outlives the connection.
     pub(super) fn connect(&mut self, outer: &Outer, wire: usize) {
         (self.wire, self.connected, self.disconnect_reason) = (Some(wire), false, None);
+        self.is_new = false;
         let session_expiry_secs = Some(3600);
         let connect = Connect {
             version: VERSION,
@@ -133,6 +136,24 @@ impl Client {
         self.next_packet_id
     }
 
+    /// Closes its socket.
+    pub(super) fn hang_up(&mut self, outer: &Outer) {
+        if let Some(wire) = self.wire.take() {
+            outer.wires.borrow_mut()[wire].hung_up = true;
+        }
+        self.connected = false;
+    }
+
+    /// Whether CONNACK has come since this was asked.
+    pub(super) fn take_connected(&mut self) -> bool {
+        core::mem::take(&mut self.is_new)
+    }
+
+    /// Whether it has a socket.
+    pub(super) fn has_wire(&self) -> bool {
+        self.wire.is_some()
+    }
+
     /// Reads what arrived and answers it.
     pub(super) fn read(&mut self, outer: &Outer) {
         let Some(wire) = self.wire else { return };
@@ -157,6 +178,7 @@ impl Client {
             Packet::Connack(connack) => {
                 assert_eq!(connack.reason.0, 0, "refused");
                 (self.connected, self.session_present) = (true, connack.session_present);
+                self.is_new = true;
             }
             Packet::Publish(publish) => self.take_publish(&publish, answers),
             Packet::Pubrel(Ack { packet_id, .. }) => {

@@ -22,6 +22,8 @@ pub(super) struct Wire {
     pub(super) to_broker: Vec<u8>,
     pub(super) from_broker: Vec<u8>,
     pub(super) closed: bool,
+    /// The client has closed it.
+    pub(super) hung_up: bool,
 }
 
 /// What all cores of a cluster share: time, the network, and the sockets of clients.
@@ -152,6 +154,15 @@ impl TestDriver {
     }
 }
 
+/// With the process its sockets are closed.
+impl Drop for TestDriver {
+    fn drop(&mut self) {
+        for (_, wire) in &self.wires {
+            self.outer.wires.borrow_mut()[*wire].closed = true;
+        }
+    }
+}
+
 type OnNet<'a> = &'a mut dyn FnMut(&mut Sockets, NetEvent<'_>);
 
 impl TestDriver {
@@ -185,6 +196,13 @@ impl TestDriver {
 
     fn receive(&mut self, sockets: &mut Sockets, on_event: OnNet<'_>) {
         for (connection, wire) in self.wires.clone() {
+            if self.outer.wires.borrow()[wire].hung_up {
+                self.forget(connection);
+                let cause = Closure::Peer;
+                on_event(sockets, NetEvent::Closed { connection, cause });
+                sockets.release(connection);
+                continue;
+            }
             let bytes = core::mem::take(&mut self.outer.wires.borrow_mut()[wire].to_broker);
             if !bytes.is_empty() {
                 on_event(sockets, NetEvent::Received { connection, bytes: &bytes });

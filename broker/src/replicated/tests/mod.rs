@@ -1,6 +1,7 @@
 //! Clusters of three nodes in one thread, turn by turn: real cores over links, disks and sockets in memory,
 //! with a control thread and an etcd in small.
 
+mod chaos;
 mod client;
 mod driver;
 mod fail_over;
@@ -10,6 +11,7 @@ use crate::config::{Config, StreamConfig, StreamLevel};
 use client::Client;
 use driver::{Outer, Wire};
 use node::{Etcd, KEY, Node, PARTITIONS, address};
+use ringlane_dataplane::disk::memory::MemoryDisk;
 use ringlane_dataplane::ids::{CoreId, NodeId};
 use ringlane_dataplane::routing::Placement;
 use std::rc::Rc;
@@ -29,12 +31,19 @@ struct Cluster {
 impl Cluster {
     /// Three nodes with so many cores each, which have never run.
     fn new(cores: [u16; 3]) -> Self {
+        Self::with_disks(cores, |_| MemoryDisk::new())
+    }
+
+    /// The same, with the disks of its cores made by number.
+    fn with_disks(cores: [u16; 3], disk: impl Fn(u64) -> MemoryDisk) -> Self {
         let outer = Outer::new();
         let rest = StreamConfig { level: StreamLevel::QuorumDisk, ..StreamConfig::rest() };
         let config = Arc::new(Config { stream: vec![rest], ..Config::default() });
         let nodes = (1..).zip(cores).map(|(id, cores)| {
             let add = |core| outer.network.borrow_mut().add(address(id), CoreId(core));
-            Node::new(id, cores, (0..cores).map(add).collect())
+            let hosts = (0..cores).map(add).collect();
+            let disk = |core| disk(u64::from(id) * 100 + u64::from(core));
+            Node::new(id, hosts, (0..cores).map(disk).collect())
         });
         let nodes = nodes.collect();
         Self { outer, config, etcd: Etcd::default(), nodes }

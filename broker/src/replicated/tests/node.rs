@@ -45,11 +45,10 @@ pub(super) const KEY: [u8; 16] = [7; 16];
 const CLUSTER: DirectoryId = DirectoryId([0x5A; 16]);
 const RECORD_BYTES_MAX: u64 = 300_000;
 
-/// What etcd knows: the newest epoch, and whose it is.
+/// What etcd knows: the newest epoch.
 #[derive(Debug, Default)]
 pub(super) struct Etcd {
     pub(super) epoch: u64,
-    pub(super) leader: Option<NodeId>,
 }
 
 struct Core {
@@ -77,7 +76,7 @@ pub(super) struct Node {
     pub(super) files: Vec<MemoryDisk>,
     /// The durable epoch.
     pub(super) manifest: u64,
-    starts: u8,
+    starts: u64,
     running: Option<Running>,
     /// Who it thinks leads.
     pub(super) leader: Option<NodeId>,
@@ -107,12 +106,13 @@ fn owner(partition: u32) -> LogOwner {
 }
 
 impl Node {
-    pub(super) fn new(id: u16, cores: u16, hosts: Vec<HostId>) -> Self {
+    /// One that has never run, with a host and a disk per core.
+    pub(super) fn new(id: u16, hosts: Vec<HostId>, files: Vec<MemoryDisk>) -> Self {
         Self {
             id: NodeId(id),
-            cores,
+            cores: hosts.len() as u16,
             hosts,
-            files: (0..cores).map(|_| MemoryDisk::new()).collect(),
+            files,
             manifest: 0,
             starts: 0,
             running: None,
@@ -137,7 +137,7 @@ impl Node {
             directory: directory(partition),
             directory_id: CLUSTER,
             epoch,
-            secret: [self.starts; 16],
+            secret: u128::from(self.starts).to_le_bytes(),
             segment_bytes: 1 << 20,
             record_bytes_max: RECORD_BYTES_MAX,
             tag: host_tag(PartitionId(partition), self.cores),
@@ -269,7 +269,7 @@ impl Node {
         (self.serves, self.begins) = (None, None);
         for (core, files) in self.files.iter().enumerate() {
             outer.network.borrow_mut().crash(self.hosts[core]);
-            files.crash(u64::from(self.starts) + core as u64);
+            files.crash(self.starts * 31 + core as u64);
         }
     }
 
@@ -333,7 +333,7 @@ impl Node {
         match mail {
             ToControl::AskForEpoch { observed } => {
                 let answer = if etcd.epoch <= observed {
-                    *etcd = Etcd { epoch: observed.max(etcd.epoch) + 1, leader: Some(self.id) };
+                    etcd.epoch = observed.max(etcd.epoch) + 1;
                     ToCore::EpochGiven { epoch: etcd.epoch }
                 } else {
                     ToCore::EpochRefused
@@ -344,7 +344,7 @@ impl Node {
                 self.manifest = self.manifest.max(epoch);
                 running.outbox.push_back((core, ToCore::EpochDurable { epoch: self.manifest }));
             }
-            ToControl::Truncate { core, partition, to, .. } => {
+            ToControl::Truncate { core, partition, to } => {
                 let writer = Box::new(self.truncate(partition.0, to));
                 running.outbox.push_back((core, ToCore::Truncated { partition, writer }));
             }
@@ -354,7 +354,7 @@ impl Node {
                 self.begin(running, epoch);
             }
             ToControl::Leader { leader, .. } => self.leader = leader,
-            ToControl::Progress { partitions, .. } => {
+            ToControl::Progress { partitions } => {
                 self.progress.extend(partitions.into_iter().map(|p| (p.partition.0, p)));
             }
             ToControl::Ended { why, .. } => self.end(running, why),
@@ -378,7 +378,7 @@ impl Node {
         self.truncations += 1;
         // Numbers of segments are used again.
         self.starts += 1;
-        let id = SegmentId([self.starts; 16]);
+        let id = SegmentId(u128::from(self.starts).to_le_bytes());
         let mut files = self.files_of(partition);
         truncate(&mut files, &directory(partition), &owner(partition), None, to, id)
             .expect("a disk in memory is not damaged");
