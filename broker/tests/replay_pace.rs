@@ -26,6 +26,8 @@ impl Node {
             MemoryDisk::new(),
             (0..4).map(|partition| new_log(partition, 1 << 16)).collect(),
         );
+        broker.end_turn();
+        broker.settle_disk();
         let publisher = broker.client("publisher", V311);
         for number in 1..=STORED {
             let packet = publish(V311, "cold/x", QoS::AtLeastOnce, number as u16, &[7; 100]);

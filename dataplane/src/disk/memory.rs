@@ -95,6 +95,7 @@ struct World {
     /// Chooses what completes next; `None` goes by order.
     random: Option<Random>,
     held: bool,
+    holds_reads: bool,
     syncs: u64,
 }
 
@@ -125,6 +126,11 @@ impl MemoryDisk {
     /// Completes nothing until let go again.
     pub fn hold(&self, held: bool) {
         self.world().held = held;
+    }
+
+    /// Completes no read until let go again.
+    pub fn hold_reads(&self, held: bool) {
+        self.world().holds_reads = held;
     }
 
     /// The next such operation on a path that contains `path_part` fails.
@@ -208,7 +214,11 @@ impl World {
         if self.held || self.waiting.is_empty() {
             return None;
         }
-        let Some(random) = &mut self.random else { return self.waiting.pop_front() };
+        let Some(random) = &mut self.random else {
+            let is_held = |waiting: &Waiting| matches!(waiting.command, DiskCommand::Read { .. });
+            let next = self.waiting.iter().position(|one| !(self.holds_reads && is_held(one)))?;
+            return self.waiting.remove(next);
+        };
         if random.one_in(4) {
             return None;
         }

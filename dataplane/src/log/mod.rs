@@ -2,7 +2,7 @@
 //!
 //! [`mod@format`] is the layout of segments and batches, [`record`] that of records; docs/formats/log.md
 //! is the same as a document, with test vectors. [`writer`] hands batches to the disk in rounds and
-//! moves the marks ([`progress`]), in files that [`segments`] has made; [`retention`] says which of
+//! moves the marks ([`progress`]), in files that [`segments`] has made; [`room`] says how much of them is kept free, and [`retention`] which of
 //! them may go. [`reader`] reads beside it, and [`stored`] makes messages of what it finds. [`scan`]
 //! reads segments batch by batch, and [`recovery`] opens a log with it after any end of the process;
 //! [`index`] says where to begin reading. [`mod@truncate`] gives up the end of a
@@ -24,6 +24,7 @@ pub mod recovery;
 pub mod retention;
 #[cfg(test)]
 mod rig;
+pub mod room;
 pub mod scan;
 pub mod segments;
 pub mod stored;

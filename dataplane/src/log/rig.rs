@@ -91,7 +91,11 @@ impl Rig {
 
     /// A log whose first segment is there.
     pub(super) fn ready() -> Self {
-        let mut rig = Self::new(MemoryDisk::new());
+        Self::ready_with(setup(5))
+    }
+
+    pub(super) fn ready_with(setup: LogSetup) -> Self {
+        let mut rig = Self::with_setup(MemoryDisk::new(), LogEnd::default(), setup);
         rig.turn();
         rig.turn();
         assert!(rig.log().takes_rounds());

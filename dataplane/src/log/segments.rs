@@ -2,13 +2,15 @@
 //! made ahead of use.
 //!
 //! Making a segment is slow (it is filled with zeros and synced), so it begins when the active
-//! one is half full. If there is no room for it, nobody has lost anything yet: the log is *full*
+//! one is half full, or has no room for publishes beside what is kept free ([`super::room`]). If there is no room for it, nobody has lost anything yet: the log is *full*
 //! until a later attempt succeeds.
 
 use super::format::{self, DirectoryId, SegmentHeader, SegmentId};
 use super::index::SegmentIndex;
 use super::recovery::ReplayFrom;
+use super::room::Claim;
 use super::scan::LogOwner;
+use super::writer::batch_bytes_max;
 use crate::disk::{Disk, DiskCommand, DiskError, DiskEvent, DiskToken, FileId, FileJob};
 use crate::ids::{Offset, PartitionId};
 use crate::time::Nanos;
@@ -51,6 +53,12 @@ pub struct LogSetup {
 impl LogSetup {
     fn bytes_min(&self) -> u64 {
         SEGMENT_BYTES_MIN.min(self.segment_bytes).max(2 * self.record_bytes_max + SLACK_BYTES)
+    }
+
+    /// Bytes that one batch takes at most.
+    fn batch_bytes_max(&self) -> u64 {
+        let body_bytes = batch_bytes_max(self.record_bytes_max);
+        format::batch_bytes(u32::try_from(body_bytes).unwrap_or(u32::MAX))
     }
 
     fn bytes_after(&self, last: Option<u64>) -> u64 {
@@ -137,6 +145,11 @@ impl Active {
     pub(super) fn has_room(&self, body_bytes: u32) -> bool {
         let end = self.position + format::batch_bytes(body_bytes);
         end + format::SEGMENT_RESERVE_BYTES <= self.file_bytes
+    }
+
+    /// Bytes that batches find in it, before a closing one.
+    fn room(&self) -> u64 {
+        self.file_bytes.saturating_sub(self.position + format::SEGMENT_RESERVE_BYTES)
     }
 }
 
@@ -390,6 +403,25 @@ impl Segments {
         self.sealed.iter().find(|sealed| sealed.number == number).map(|sealed| sealed.end)
     }
 
+    /// Bytes that batches surely find in the segments that are there.
+    pub(super) fn room(&self) -> u64 {
+        let room = self.newest().map_or(0, Active::room);
+        match &self.next {
+            Next::Ready { segment, .. } => {
+                // A batch that does not fit leaves the end of the first one empty.
+                let left_empty = self.setup.batch_bytes_max();
+                let next = segment.file_bytes - format::SEGMENT_HEADER_BYTES;
+                room.saturating_sub(left_empty) + next - format::SEGMENT_RESERVE_BYTES
+            }
+            Next::Nothing | Next::Coming { .. } | Next::Failed { .. } => room,
+        }
+    }
+
+    /// What has to be free for a claim.
+    pub(super) fn room_for(&self, claim: Claim) -> u64 {
+        self.setup.room_for(claim, self.last_bytes.unwrap_or(0))
+    }
+
     /// Bytes of all segments.
     #[must_use]
     pub fn file_bytes(&self) -> u64 {
@@ -440,10 +472,16 @@ impl Segments {
     }
 
     /// Asks the disk for what is wanted. `next` is the offset of the first record that goes into a
-    /// new segment.
-    pub(super) fn end_turn(&mut self, now: Nanos, unix_ms: u64, next: Offset, disk: &mut Disk) {
+    /// new segment, and `queued_bytes` are on their way into this one.
+    pub(super) fn end_turn(
+        &mut self,
+        now: Nanos,
+        unix_ms: u64,
+        (next, queued_bytes): (Offset, u64),
+        disk: &mut Disk,
+    ) {
         self.open_found(disk);
-        self.make_next(now, unix_ms, disk);
+        self.make_next(now, unix_ms, queued_bytes, disk);
         if matches!(self.current, Current::Nothing) && matches!(self.next, Next::Ready { .. }) {
             let ready = core::mem::replace(&mut self.next, Next::Nothing);
             if let Next::Ready { file, segment } = ready {
@@ -463,18 +501,23 @@ impl Segments {
         }
     }
 
-    fn wants_next(&self, now: Nanos) -> bool {
+    fn wants_next(&self, now: Nanos, queued_bytes: u64) -> bool {
         let free = match &self.next {
             Next::Nothing => true,
             Next::Failed { retry_at, .. } => *retry_at <= now,
             Next::Coming { .. } | Next::Ready { .. } => false,
         };
-        let used = self.newest().is_none_or(|active| active.position * 2 >= active.file_bytes);
+        let is_used = |active: &Active| {
+            let needed = self.room_for(Claim::Publish);
+            let position = active.position + queued_bytes;
+            position * 2 >= active.file_bytes || active.room() < needed + queued_bytes
+        };
+        let used = self.newest().is_none_or(is_used);
         free && (used || self.found.is_some())
     }
 
-    fn make_next(&mut self, now: Nanos, unix_ms: u64, disk: &mut Disk) {
-        if !self.wants_next(now) {
+    fn make_next(&mut self, now: Nanos, unix_ms: u64, queued_bytes: u64, disk: &mut Disk) {
+        if !self.wants_next(now, queued_bytes) {
             return;
         }
         let (token, file) = (self.token(), disk.open_id());

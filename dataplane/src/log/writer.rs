@@ -19,6 +19,7 @@ use super::format::{self, BatchHeader};
 use super::progress::Progress;
 use super::record::RecordSeed;
 use super::recovery::ReplayFrom;
+use super::room::Claim;
 use super::segments::{LogEnd, LogSetup, Segments};
 use crate::batch::Batch;
 use crate::disk::{BLOCK_BYTES, BatchWrite, Disk, DiskCommand, DiskError, DiskEvent, DiskToken};
@@ -50,8 +51,6 @@ const QUEUE_BYTES_MAX: u64 = 16 << 20;
 const QUEUE_STATE_BYTES_MAX: u64 = 20 << 20;
 /// Batches that wait for a round, likewise: small ones have more memory than records.
 const QUEUE_BATCHES_MAX: usize = 8192;
-/// A full log takes records of state as long as its segment has this much room.
-const STATE_RESERVE_BYTES: u64 = 64 * 1024;
 
 /// Bytes of records of the longest batch that a log takes, by its longest record.
 pub(crate) fn batch_bytes_max(record_bytes_max: u64) -> u64 {
@@ -315,29 +314,26 @@ impl Writer {
         self.queue_bytes
     }
 
-    pub(crate) fn admission(&self) -> Admission {
-        if self.segments.full().is_some() && self.fault.is_none() {
-            return Admission::Full;
-        }
-        self.admission_below(QUEUE_BYTES_MAX)
-    }
-
-    pub(crate) fn state_admission(&self) -> Admission {
-        let room = self.segments.newest().map_or(0, |active| active.file_bytes - active.position);
-        let fits = self.queue_bytes + STATE_RESERVE_BYTES <= room;
-        if self.segments.full().is_some() && !fits && self.fault.is_none() {
-            return Admission::Full;
-        }
-        self.admission_below(QUEUE_STATE_BYTES_MAX)
-    }
-
-    fn admission_below(&self, bytes: u64) -> Admission {
+    /// Whether a record is taken now. `open_bytes` were accepted and not handed over yet.
+    pub(crate) fn admission(&self, claim: Claim, open_bytes: u64) -> Admission {
         if self.fault.is_some() {
-            Admission::Poisoned
-        } else if self.queue_bytes < bytes && self.queue.len() < QUEUE_BATCHES_MAX {
-            Admission::Open
-        } else {
-            Admission::Busy
+            return Admission::Poisoned;
+        }
+        let is_publish = claim == Claim::Publish;
+        let is_full = self.segments.full().is_some();
+        let free = self.segments.room().saturating_sub(self.queue_bytes + open_bytes);
+        let claim = match claim {
+            // The next segment is on its way as far as anybody knows: what is small need not wait.
+            Claim::State(bytes) if !is_full => Claim::Upkeep(bytes),
+            claim => claim,
+        };
+        let fits = self.segments.room_for(claim) <= free;
+        let bytes_max = if is_publish { QUEUE_BYTES_MAX } else { QUEUE_STATE_BYTES_MAX };
+        let keeps_up = self.queue_bytes < bytes_max && self.queue.len() < QUEUE_BATCHES_MAX;
+        match (fits, keeps_up) {
+            _ if is_full && (is_publish || !fits) => Admission::Full,
+            (true, true) => Admission::Open,
+            _ => Admission::Busy,
         }
     }
 
@@ -437,7 +433,8 @@ impl Writer {
             return;
         }
         self.is_touched = false;
-        self.segments.end_turn(now, unix_ms, self.progress.submitted(), disk);
+        let queued = (self.progress.submitted(), self.queue_bytes);
+        self.segments.end_turn(now, unix_ms, queued, disk);
         if !self.queue.is_empty() && self.linger_until == Nanos::NEVER {
             self.linger_until = now + LINGER;
         }

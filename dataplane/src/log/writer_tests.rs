@@ -4,7 +4,7 @@ use super::super::format::{
     BATCH_MAGIC, BatchHeader, SEGMENT_HEADER_BYTES, SegmentHeader, number_of,
 };
 use super::super::record::{Record, RecordKind, Records};
-use super::super::rig::{OWNER, Rig, UNIX_MS, recovered};
+use super::super::rig::{OWNER, Rig, UNIX_MS, recovered, setup};
 use super::*;
 use crate::batch::Level;
 use crate::disk::EIO;
@@ -304,12 +304,12 @@ fn fill(rig: &mut Rig, records: usize) {
 fn a_full_disk_refuses_publishes_and_heals() {
     let mut rig = Rig::ready();
     rig.memory.set_capacity(2 << 20);
-    fill(&mut rig, 150);
+    fill(&mut rig, 120);
     assert_eq!(rig.partition.admission(), Admission::Full);
     assert_eq!(rig.partition.state_admission(), Admission::Open, "half a segment is left");
     assert_eq!(rig.log().full().map(|error| error.errno), Some(crate::disk::ENOSPC));
     let known = rig.committed.len();
-    assert_eq!(known, 150, "what was taken is flushed");
+    assert_eq!(known, 120, "what was taken is flushed");
     rig.wait(Duration::from_millis(999));
     rig.settle();
     assert_eq!(rig.partition.admission(), Admission::Full);
@@ -326,8 +326,68 @@ fn a_full_disk_refuses_publishes_and_heals() {
         rig.append(&[2; 4_000], Level::LocalDisk);
     }
     rig.settle();
-    assert_eq!(rig.committed.len(), 550);
-    assert!(payloads(&rig.memory).len() == 550);
+    assert_eq!(rig.committed.len(), 520);
+    assert!(payloads(&rig.memory).len() == 520);
+}
+
+/// Appends as long as there is room for a claim, a record of state if it is not for publishes.
+fn use_up(rig: &mut Rig, claim: Claim, bytes: usize) -> usize {
+    let body = vec![1; bytes];
+    let mut taken = 0;
+    while rig.partition.admits(claim) == Admission::Open {
+        if claim == Claim::Publish {
+            rig.append(&body, Level::LocalDisk);
+        } else {
+            let (kind, client_id, topic) = (RecordKind(16), "c", "");
+            let state = StateParts { kind, client_id, topic, body: &body, unix_ms: UNIX_MS };
+            rig.partition.append_state(&mut rig.pool, &state, None);
+        }
+        taken += 1;
+        if taken % 3 == 0 {
+            rig.turn();
+        }
+    }
+    taken
+}
+
+#[test]
+fn what_was_taken_finds_room_on_a_full_disk_and_the_rest_is_for_ends() {
+    for bytes in [10, 4_000, 250_000] {
+        let mut rig = Rig::ready();
+        rig.memory.set_capacity(2 << 20);
+        let published = use_up(&mut rig, Claim::Publish, bytes);
+        assert!(published > 0);
+        rig.settle();
+        rig.wait(Duration::from_secs(1));
+        rig.settle();
+        assert_eq!(rig.partition.admission(), Admission::Full);
+        let states = use_up(&mut rig, Claim::State(0), bytes);
+        assert!(states > 0, "after {published} publishes of {bytes} bytes");
+        let upkeeps = use_up(&mut rig, Claim::Upkeep(300), 100);
+        assert_eq!(rig.partition.state_admission(), Admission::Full);
+        let ends = use_up(&mut rig, Claim::End(300), 100);
+        assert!(upkeeps > 100 && ends > 100, "{upkeeps} {ends}");
+        rig.settle();
+        let marks = rig.partition.marks();
+        assert_eq!(marks.flushed, marks.accepted, "{bytes}");
+        assert_eq!(rig.committed.len(), published + states + upkeeps + ends);
+        assert_eq!(rig.log().segments().count(), 1);
+    }
+}
+
+#[test]
+fn publishes_wait_for_the_next_segment_before_what_is_kept_back() {
+    let mut rig = Rig::ready();
+    rig.append(&[0], Level::LocalDisk);
+    rig.turn();
+    rig.memory.hold(true);
+    let taken = use_up(&mut rig, Claim::Publish, 4_000);
+    assert_eq!(rig.partition.admission(), Admission::Busy, "nobody knows of a full disk");
+    assert_eq!(rig.partition.state_admission(), Admission::Open);
+    rig.memory.hold(false);
+    rig.settle();
+    assert_eq!(rig.partition.admission(), Admission::Open);
+    assert_eq!(rig.committed.len(), taken + 1);
 }
 
 #[test]
@@ -344,9 +404,14 @@ fn a_full_disk_keeps_what_was_taken_until_there_is_room() {
     assert_eq!(rig.offsets(), (0..500).collect::<Vec<_>>());
 }
 
+/// A log whose first segment has room for all that may be queued.
+fn roomy() -> Rig {
+    Rig::ready_with(LogSetup { record_bytes_max: 20 << 20, ..setup(5) })
+}
+
 #[test]
 fn a_disk_that_is_behind_is_back_pressure() {
-    let mut rig = Rig::ready();
+    let mut rig = roomy();
     rig.append(&[0], Level::LocalDisk);
     rig.turn();
     rig.memory.hold(true);
@@ -368,7 +433,7 @@ fn a_disk_that_is_behind_is_back_pressure() {
 
 #[test]
 fn many_small_batches_are_back_pressure_too() {
-    let mut rig = Rig::ready();
+    let mut rig = roomy();
     rig.append(&[0], Level::LocalDisk);
     rig.turn();
     rig.memory.hold(true);

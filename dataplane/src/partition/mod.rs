@@ -16,7 +16,9 @@ mod replicated;
 use crate::batch::{Batch, BatchPool, Entry, Level, Logged, MessageRef, Parts, Promise};
 use crate::disk::{Disk, DiskEvent};
 use crate::ids::{Offset, PartitionId};
+use crate::log::format;
 use crate::log::record::RecordKind;
+use crate::log::room::Claim;
 use crate::log::writer::{Admission, Flushed, Writer};
 use crate::message::MessageHead;
 use crate::routing::CoreSet;
@@ -261,14 +263,22 @@ impl<A> Partition<A> {
     /// Whether a publish is taken now. What is appended without asking is bounded by nothing.
     #[must_use]
     pub fn admission(&self) -> Admission {
-        self.writer.as_ref().map_or(Admission::Open, |writer| writer.admission())
+        self.admits(Claim::Publish)
     }
 
     /// Whether a record of state is taken now: for longer than a publish is, so that what sessions
     /// are owed can be delivered while publishers wait for room.
     #[must_use]
     pub fn state_admission(&self) -> Admission {
-        self.writer.as_ref().map_or(Admission::Open, |writer| writer.state_admission())
+        self.admits(Claim::State(0))
+    }
+
+    /// Whether there is room for a record in the log.
+    #[must_use]
+    pub fn admits(&self, claim: Claim) -> Admission {
+        let open =
+            self.open.as_ref().map_or(0, |open| format::batch_bytes(open.body().len() as u32));
+        self.writer.as_ref().map_or(Admission::Open, |writer| writer.admission(claim, open))
     }
 
     /// The fan-out cursors.
