@@ -66,6 +66,8 @@ pub(crate) struct Durable {
     /// What each core was told last of this one's logs.
     pub(super) told: Vec<Vec<LogMark>>,
     pub(super) trimming: Trimming,
+    /// The partition that is walked over, and behind it those that still are to be.
+    pub(super) walk: Option<usize>,
     /// Whether the timer of the checkpoint in the making is armed.
     pub(super) checkpoints_armed: bool,
     /// When the last checkpoint of this core was made.
@@ -93,6 +95,7 @@ impl Durable {
         Self {
             trimming: Trimming::new(config, states.len(), partitions),
             partitions: states.into_iter().map(DurablePartition::new).collect(),
+            walk: None,
             epoch,
             body: Vec::new(),
             openings: HashMap::new(),

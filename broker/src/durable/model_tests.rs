@@ -307,7 +307,7 @@ impl Life {
     }
 
     fn sweep_on(&mut self) {
-        if let Some(needed) = self.state.sweep(&mut self.sweep, 2, 3) {
+        if let Some(needed) = self.state.sweep(&mut self.sweep, &mut { 5 }) {
             self.walk = Some(needed);
         }
     }
@@ -450,7 +450,7 @@ fn sweeping_drops_what_everybody_has_and_nothing_else() {
         for _ in 0..150 {
             life.step();
             let mut sweep = Sweep::default();
-            let needed = life.state.sweep(&mut sweep, u32::MAX, usize::MAX).expect("a whole walk");
+            let needed = life.state.sweep(&mut sweep, &mut { usize::MAX }).expect("a whole walk");
             life.check(&life.state);
             life.check_needed(&needed);
             if let Some(needed) = life.walk.take() {
@@ -461,7 +461,7 @@ fn sweeping_drops_what_everybody_has_and_nothing_else() {
         let position = life.state.next_posting();
         let positions = clients.iter().map(|client| (client.as_str(), position)).collect();
         life.record(&StateRecord::Positions { positions });
-        let needed = life.state.sweep(&mut Sweep::default(), u32::MAX, usize::MAX);
+        let needed = life.state.sweep(&mut Sweep::default(), &mut { usize::MAX });
         let needed = needed.expect("a whole walk");
         let cursors = life.state.cursors().chunks(2);
         let cursors: Vec<u64> = cursors.map(|both| both[0].next.min(both[1].next)).collect();
@@ -495,11 +495,11 @@ fn an_exchange_that_begins_behind_a_walk_is_needed() {
         life.state.advance(Cursor { partition: 0, memory, epoch: 1, next: 9 });
     }
     life.log_matched();
-    assert_eq!(life.state.sweep(&mut life.sweep, 1, 1), None, "the first was visited");
+    assert_eq!(life.state.sweep(&mut life.sweep, &mut { 2 }), None, "the first was visited");
     let sent = SentBody { posting, place, retain: false, subscription_ids: Vec::new() };
     life.record(&StateRecord::Sent { client_id, packet_id: 1, sent });
     life.record(&StateRecord::Unsubscribe { client_id, filter: "a" });
-    let needed = (0..9).find_map(|_| life.state.sweep(&mut life.sweep, 1, 1));
+    let needed = (0..9).find_map(|_| life.state.sweep(&mut life.sweep, &mut { 2 }));
     assert_eq!(needed.expect("the end of the walk")[0], 5);
 }
 
@@ -508,7 +508,7 @@ fn what_the_log_does_not_say_was_matched_is_needed() {
     let mut state = PartitionState::new(1);
     let next = |offset, memory| Cursor { partition: 0, memory, epoch: 1, next: offset };
     let needed = |state: &mut PartitionState| {
-        state.sweep(&mut Sweep::default(), u32::MAX, usize::MAX).expect("a whole walk")
+        state.sweep(&mut Sweep::default(), &mut { usize::MAX }).expect("a whole walk")
     };
     for memory in [false, true] {
         state.advance(next(9, memory));

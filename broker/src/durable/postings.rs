@@ -147,9 +147,15 @@ impl PostingList {
         self.tail.clear();
     }
 
-    /// Drops the postings below a number.
-    pub(crate) fn trim(&mut self, before: u64) {
+    /// Drops the postings below a number, as many blocks as `budget` has, which it takes them off.
+    /// False if it did not go so far: nothing of the rest is shown any more.
+    pub(crate) fn trim(&mut self, before: u64, budget: &mut usize) -> bool {
         while self.blocks.front().is_some_and(|block| block.end <= before) {
+            if *budget == 0 {
+                self.trimmed = before.max(self.trimmed);
+                return false;
+            }
+            *budget -= 1;
             self.blocks.pop_front();
         }
         let gone = self.tail.partition_point(|range| range.end() <= before);
@@ -163,6 +169,7 @@ impl PostingList {
         if self.is_empty() {
             *self = Self::default();
         }
+        true
     }
 
     /// The ranges at and above a posting number, the first one cut to it.
@@ -200,6 +207,11 @@ impl PostingList {
                 droppable: range.droppable,
             })
         })
+    }
+
+    #[cfg(test)]
+    pub(crate) fn block_count(&self) -> usize {
+        self.blocks.len()
     }
 
     /// Ranges, which is what the list takes memory for.
@@ -264,12 +276,12 @@ mod tests {
         let mut list = PostingList::default();
         list.push(range(0, 0, 0, 10));
         list.push(range(1, 0, 20, 10));
-        list.trim(4);
+        assert!(list.trim(4, &mut 9));
         assert_eq!(numbers(&list, 0)[0], (4, 4));
         assert_eq!((list.each_from(0).count(), list.each_from(25).count()), (16, 5));
-        list.trim(25);
+        assert!(list.trim(25, &mut 9));
         assert_eq!(numbers(&list, 0)[0], (25, 5));
-        list.trim(30);
+        assert!(list.trim(30, &mut 9));
         assert!(list.is_empty());
     }
 
@@ -305,11 +317,14 @@ mod tests {
             assert_eq!(list.amount_from(from), amount);
         }
         assert!(list.memory_bytes() < 10_000 * 9, "{}", list.memory_bytes());
-        list.trim(posting / 3);
+        // In steps of a block; what is still there is not shown.
+        while !list.trim(posting / 3, &mut 1) {
+            assert_eq!(list.from(0).collect::<Vec<_>>(), left(posting / 3));
+        }
         assert_eq!(list.from(0).collect::<Vec<_>>(), left(posting / 3));
         let bytes: u64 = left(posting / 3).iter().map(|range| range.bytes).sum();
         assert_eq!((list.amount_from(0).bytes, list.end()), (bytes, posting));
-        list.trim(posting);
+        assert!(list.trim(posting, &mut 10_000));
         assert!(list.is_empty());
     }
 }

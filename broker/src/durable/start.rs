@@ -9,7 +9,7 @@ use super::model::{MatchedRecord, PartitionState};
 use super::postings::Place;
 use super::records::{RetainedBody, StateRecord, StateRecordError};
 use super::recovered::{Matcher, PublishFacts};
-use super::sweep::{SWEPT_RANGES, SWEPT_SESSIONS, Sweep};
+use super::sweep::Sweep;
 use crate::groups::GroupsAtStart;
 use ringlane_dataplane::ids::{CoreId, Offset, PartitionId};
 use ringlane_dataplane::log::record::{RECORD_HEAD_BYTES, Record, RecordKind};
@@ -17,6 +17,9 @@ use ringlane_dataplane::log::recovery::ReplayFrom;
 use ringlane_dataplane::log::stored::expiry_of;
 use ringlane_dataplane::routing::Placement;
 use std::sync::Arc;
+
+/// Steps that a follower goes on with a walk over its sessions and postings in one turn, once a second.
+const SWEEP_BUDGET: usize = 16 * 1024;
 
 /// What the records of one partition's log add up to.
 #[derive(Debug)]
@@ -87,7 +90,7 @@ impl Recovery {
     /// Drops some of the postings that nobody is owed any more, as the broker does while it runs: a
     /// follower goes on for ever. To be called once a second.
     pub(crate) fn sweep(&mut self) {
-        self.state.sweep(&mut self.sweep, SWEPT_SESSIONS, SWEPT_RANGES);
+        self.state.sweep(&mut self.sweep, &mut { SWEEP_BUDGET });
         // Where clients have a connection is known to the leader alone.
         self.sweep.take_behind();
     }

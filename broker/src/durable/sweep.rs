@@ -6,10 +6,6 @@ use super::records::{Beside, Cursor, StateRecord};
 use super::session::Presence;
 use hashbrown::HashMap;
 
-/// Sessions that are visited each time and per partition, and ranges of postings.
-pub(super) const SWEPT_SESSIONS: u32 = 8192;
-pub(super) const SWEPT_RANGES: usize = 64 * 1024;
-
 /// How far a walk is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Stage {
@@ -74,26 +70,20 @@ impl Sweep {
 }
 
 impl PartitionState {
-    /// Visits up to `sessions` sessions, or up to `ranges` ranges of postings. When a walk has ended:
+    /// Goes on with a walk, as far as `budget` goes: one each for a session, a subscription, a filter,
+    /// a range of postings, and a block of postings that is dropped. When a walk has ended:
     /// the first offset of each log that this partition needs, to match it, to send it, or to send
     /// it again. That holds, also after a crash, once the log of this partition is flushed as far
-    /// as it goes now. Postings that every session has behind it are
-    /// dropped in between.
-    pub(crate) fn sweep(
-        &mut self,
-        sweep: &mut Sweep,
-        sessions: u32,
-        ranges: usize,
-    ) -> Option<Vec<u64>> {
+    /// as it goes now. Postings that every session has behind it are dropped on the way.
+    pub(crate) fn sweep(&mut self, sweep: &mut Sweep, budget: &mut usize) -> Option<Vec<u64>> {
         if let Stage::Sessions(from) = sweep.stage
-            && self.sweep_sessions(sweep, from, sessions)
+            && self.sweep_sessions(sweep, from, budget)
         {
-            self.drop_postings(sweep);
             self.need_cursors(sweep);
             sweep.stage = Stage::Filters { number: 0, posting: 0 };
         }
         let Stage::Filters { number, posting } = sweep.stage else { return None };
-        if !self.sweep_filters(sweep, number, posting, ranges) {
+        if !self.sweep_filters(sweep, number, posting, budget) {
             return None;
         }
         sweep.stage = Stage::Sessions(0);
@@ -101,15 +91,20 @@ impl PartitionState {
     }
 
     /// Whether all sessions were visited.
-    fn sweep_sessions(&self, sweep: &mut Sweep, from: u32, sessions: u32) -> bool {
+    fn sweep_sessions(&self, sweep: &mut Sweep, from: u32, budget: &mut usize) -> bool {
         if from == 0 {
             sweep.before = self.next_posting;
             sweep.owed_from.clear();
             sweep.needed = vec![u64::MAX; self.cursors.len() / 2];
         }
-        let end = from.saturating_add(sessions).min(self.sessions.slots());
-        for slot in from..end {
+        for slot in from..self.sessions.slots() {
+            if *budget == 0 {
+                sweep.stage = Stage::Sessions(slot);
+                return false;
+            }
+            *budget -= 1;
             let Some(session) = self.sessions.get(slot) else { continue };
+            *budget = budget.saturating_sub(session.subscriptions.len());
             let mut is_behind = false;
             for (subscription, _) in session.owing() {
                 let from = session.owed_from(subscription);
@@ -123,16 +118,7 @@ impl PartitionState {
             }
             session.pinned().for_each(|place| sweep.need_place(place));
         }
-        sweep.stage = Stage::Sessions(end);
-        end == self.sessions.slots()
-    }
-
-    fn drop_postings(&mut self, sweep: &mut Sweep) {
-        for (filter, from) in sweep.owed_from.drain() {
-            if let Some(filter) = self.filters.get_mut(filter) {
-                filter.postings.trim(from.min(sweep.before));
-            }
-        }
+        true
     }
 
     /// What is matched from now on lies at or behind the cursors, and what is matched again after
@@ -144,27 +130,104 @@ impl PartitionState {
         }
     }
 
-    /// Whether all filters were gone through.
-    fn sweep_filters(&self, sweep: &mut Sweep, from: u32, posting: u64, ranges: usize) -> bool {
-        let (mut left, mut posting) = (ranges, posting);
+    /// Drops what nobody is owed of each filter, and needs the rest. Whether all were gone through.
+    ///
+    /// A number is used again when its filter has gone: the new one has no posting as old as those
+    /// that are dropped.
+    fn sweep_filters(
+        &mut self,
+        sweep: &mut Sweep,
+        from: u32,
+        mut posting: u64,
+        budget: &mut usize,
+    ) -> bool {
         for number in from..self.filters.slots() {
-            let filter = self.filters.get(number);
-            for range in filter.iter().flat_map(|filter| filter.postings.from(posting)) {
-                if left == 0 {
+            if *budget == 0 {
+                sweep.stage = Stage::Filters { number, posting };
+                return false;
+            }
+            // A filter costs something although it has no postings.
+            *budget -= 1;
+            let posting = core::mem::take(&mut posting);
+            let Some(filter) = self.filters.get_mut(number) else { continue };
+            let owed_from = sweep.owed_from.get(&number).map(|from| sweep.before.min(*from));
+            if owed_from.is_some_and(|from| !filter.postings.trim(from, budget)) {
+                sweep.stage = Stage::Filters { number, posting };
+                return false;
+            }
+            for range in filter.postings.from(posting) {
+                if *budget == 0 {
                     sweep.stage = Stage::Filters { number, posting: range.first };
                     return false;
                 }
-                left -= 1;
+                *budget -= 1;
                 sweep.need_place(range.place);
-            }
-            posting = 0;
-            // A filter costs something although it has no postings.
-            left = left.saturating_sub(1);
-            if left == 0 {
-                sweep.stage = Stage::Filters { number: number + 1, posting: 0 };
-                return false;
             }
         }
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::model::MatchedRecord;
+    use super::super::records::SubscriptionOptions;
+    use super::*;
+
+    const FILTERS: u64 = 50;
+    const POSTINGS: u64 = 3_000;
+
+    /// Sessions with a filter each that have acknowledged all but the last of their messages.
+    fn state() -> PartitionState {
+        let mut state = PartitionState::new(1);
+        let options =
+            SubscriptionOptions { qos: 1, no_local: false, retain_as_published: false, id: 0 };
+        for n in 0..FILTERS {
+            let (client_id, filter) = (&*format!("c{n}"), &*format!("f{n}"));
+            let open =
+                StateRecord::SessionOpen { client_id, clean: true, expiry_secs: 9, will: None };
+            state.apply(&open);
+            state.apply(&StateRecord::Subscribe { client_id, filter, options, since: 0 });
+        }
+        for offset in 0..POSTINGS {
+            // Records that do not follow each other: each is a range of its own.
+            let place = Place { partition: 0, epoch: 1, offset: 2 * offset };
+            let matched = MatchedRecord { place, memory: false, bytes: 9, droppable: false };
+            state.post(matched, 0..FILTERS as u32);
+        }
+        for n in 0..FILTERS {
+            let client_id = format!("c{n}");
+            let positions = vec![(&*client_id, POSTINGS - 1)];
+            state.apply(&StateRecord::Positions { positions });
+        }
+        state.advance(Cursor { partition: 0, memory: true, epoch: 1, next: 2 * POSTINGS });
+        state.set_logged();
+        state
+    }
+
+    #[test]
+    fn a_step_costs_no_more_than_its_budget_and_drops_no_more() {
+        let (mut state, mut sweep) = (state(), Sweep::default());
+        let left = |state: &PartitionState| -> usize {
+            (0..FILTERS as u32)
+                .filter_map(|number| state.filter(number))
+                .map(|filter| filter.postings.block_count())
+                .sum()
+        };
+        let (mut steps, mut before) = (0, left(&state));
+        assert!(before > 1_000);
+        let needed = loop {
+            let mut budget = 40;
+            let found = state.sweep(&mut sweep, &mut budget);
+            let now = left(&state);
+            assert!(before - now <= 40, "step {steps}");
+            (before, steps) = (now, steps + 1);
+            if let Some(found) = found {
+                break found;
+            }
+            assert_eq!(budget, 0, "it goes on as far as it may");
+        };
+        assert_eq!((needed, before), (vec![2 * (POSTINGS - 1)], 0));
+        assert!(steps > 25, "{steps}");
     }
 }

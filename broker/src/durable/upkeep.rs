@@ -67,8 +67,9 @@ impl Broker {
                 self.record_positions(turn, index);
                 self.append_matched(turn, index);
             }
-            self.look_for_needs(turn, index);
+            self.tell_needs(turn, index);
         }
+        self.begin_walks(turn);
         self.trim_logs(turn);
         self.look_for_checkpoints(turn);
     }

@@ -156,6 +156,8 @@ pub enum Timer {
     Log,
     /// Positions and cursors go to the log.
     Durable,
+    /// What partitions need of the logs is looked for.
+    Walk,
     /// Replays have something to do although nothing happens.
     Replay,
     /// A checkpoint in the making goes on.
@@ -461,6 +463,7 @@ impl Service for Broker {
             Timer::Upkeep => self.on_upkeep(turn),
             Timer::Log => self.on_log_timer(),
             Timer::Durable => self.on_durable_timer(turn),
+            Timer::Walk => self.on_walk_timer(turn),
             Timer::Replay => self.on_replay_timer(),
             Timer::Checkpoint => self.on_checkpoint_timer(turn),
             Timer::DrainDeadline => self.clients_have_left = true,
