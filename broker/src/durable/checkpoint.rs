@@ -147,24 +147,43 @@ pub(crate) fn decode(
     partitions: u32,
     file: &[u8],
 ) -> Result<(ReplayFrom, Recovery), CheckpointError> {
+    let mut recovery = Recovery::new(partitions);
+    let from = read(owner, file, &mut |record| recovery.on_state(record))?;
+    if recovery.has_failed() {
+        return Err(CheckpointError::Record);
+    }
+    Ok((from, recovery))
+}
+
+/// Checks a checkpoint whole, as [`decode`] does, and where replay goes on behind it.
+///
+/// # Errors
+/// As [`decode`].
+pub(crate) fn verify(owner: &LogOwner, file: &[u8]) -> Result<ReplayFrom, CheckpointError> {
+    let mut readable = true;
+    let from = read(owner, file, &mut |record| {
+        let Record { head, client_id, topic, payload, .. } = *record;
+        readable &= StateRecord::decode(head.kind.0, client_id, topic, payload).is_ok();
+    })?;
+    if readable { Ok(from) } else { Err(CheckpointError::Record) }
+}
+
+fn read(
+    owner: &LogOwner,
+    file: &[u8],
+    each: &mut dyn FnMut(&Record<'_>),
+) -> Result<ReplayFrom, CheckpointError> {
     let (body, trailer) = split(file)?;
     let (from, records, bytes) = decode_trailer(owner, trailer)?;
     if body.len() as u64 != bytes {
         return Err(CheckpointError::Content);
     }
-    let mut recovery = Recovery::new(partitions);
     let mut count = 0;
     for record in Records::new(owner.seed(), body, Offset(0), 0) {
-        recovery.on_state(&record.map_err(|_| CheckpointError::Content)?);
+        each(&record.map_err(|_| CheckpointError::Content)?);
         count += 1;
     }
-    if count != records {
-        return Err(CheckpointError::Content);
-    }
-    if recovery.has_failed() {
-        return Err(CheckpointError::Record);
-    }
-    Ok((from, recovery))
+    if count == records { Ok(from) } else { Err(CheckpointError::Content) }
 }
 
 fn split(file: &[u8]) -> Result<(&[u8], &[u8]), CheckpointError> {
@@ -261,6 +280,7 @@ mod tests {
         let file = encode(&OWNER, &FROM, &sample());
         let (from, recovery) = decode(&OWNER, 2, &file).expect("as it was written");
         assert_eq!(from, FROM);
+        assert_eq!(verify(&OWNER, &file), Ok(FROM));
         let state = recovery.finish().expect("nothing unknown");
         assert_eq!(state.retained, sample().retained);
         assert_eq!(state.retained_cursors(), sample().retained_cursors());
@@ -269,6 +289,7 @@ mod tests {
             let mut changed = file.clone();
             changed[index] ^= 1;
             assert!(decode(&OWNER, 2, &changed).is_err(), "byte {index}");
+            assert!(verify(&OWNER, &changed).is_err(), "byte {index}");
             assert!(decode(&OWNER, 2, &file[..index]).is_err(), "cut to {index}");
         }
     }

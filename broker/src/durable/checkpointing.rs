@@ -29,6 +29,8 @@ use std::time::Duration;
 
 /// Records that take about a second to be replayed.
 const RECORDS_MAX: u64 = 500_000;
+/// Of a checkpoint, about: behind a large one there are as many more.
+const RECORD_BYTES: u64 = 100;
 /// Replay of fewer records takes no time worth a checkpoint at the end.
 const RECORDS_MIN: u64 = 1000;
 /// How long after one a checkpoint is made only because the log could be trimmed behind it, and
@@ -37,11 +39,10 @@ const PAUSE: Duration = Duration::from_secs(10);
 /// Between two pieces, and between two looks whether the log is flushed.
 const PIECE_EVERY: Duration = Duration::from_millis(1);
 const LOOK_EVERY: Duration = Duration::from_millis(10);
-/// Sessions, filters or topics that are looked at for a piece.
-const PIECE_SIZE: u32 = 128;
-/// Pieces of one turn, and their bytes, about; and when nobody waits for turns any more.
-const TURN: (u32, usize) = (8, 32 * 1024);
-const LAST_TURN: (u32, usize) = (1024, CHUNK_BYTES);
+/// Pieces of one turn, each a session, a filter or a topic, and about how many bytes it takes, with the
+/// last piece beyond that; and when nobody waits for turns any more.
+const TURN: (u32, usize) = (1024, 32 * 1024);
+const LAST_TURN: (u32, usize) = (128 * 1024, CHUNK_BYTES);
 /// Bytes that are handed to the disk at once, about.
 const CHUNK_BYTES: usize = 256 * 1024;
 
@@ -96,6 +97,14 @@ struct Making {
     asked: Option<DiskToken>,
 }
 
+/// How many bytes and records of the log may lie behind a checkpoint of so many bytes. Behind a large one
+/// it is twice as much as it has itself: it would be written for little again and again otherwise. So
+/// a start reads at most three times what the newest one takes, or the configured bytes more.
+fn distance(bytes_max: u64, checkpoint: u64) -> (u64, u64) {
+    let bytes = checkpoint.saturating_mul(2);
+    (bytes_max.max(bytes), RECORDS_MAX.max(bytes / RECORD_BYTES))
+}
+
 /// Checkpoints that are kept.
 pub(crate) const KEPT: usize = 2;
 
@@ -103,6 +112,10 @@ impl Checkpoints {
     /// Those that a start has found, oldest first, and files that are in the way.
     pub(crate) fn new(kept: Vec<Kept>, stale: Vec<PathBuf>) -> Self {
         Self { kept, stale, wanted_at: Nanos::NEVER, ..Self::default() }
+    }
+
+    fn newest_bytes(&self) -> u64 {
+        self.kept.last().map_or(0, |kept| kept.bytes)
     }
 
     /// Where replay begins if the newest cannot be used any more; `None` if it is all there is.
@@ -136,8 +149,9 @@ impl Checkpoints {
         if now < self.not_before || next <= newest.offset || log.fault().is_some() {
             return false;
         }
-        bytes_max <= log.segments().bytes_behind(&newest)
-            || RECORDS_MAX <= next.0 - newest.offset.0
+        let (bytes, records) = distance(bytes_max, self.newest_bytes());
+        bytes <= log.segments().bytes_behind(&newest)
+            || records <= next.0 - newest.offset.0
             || self.wanted_at <= now
     }
 
@@ -368,11 +382,10 @@ impl Broker {
             Stage::State(Piece::Done) => Stage::Retained(None),
             Stage::State(piece) => {
                 let mut append = |record: &StateRecord<'_>| encoder.append(record);
-                Stage::State(own.state.snapshot(piece, PIECE_SIZE, &mut append))
+                Stage::State(own.state.snapshot(piece, 1, &mut append))
             }
             Stage::Retained(after) => {
-                let size = PIECE_SIZE as usize;
-                let next = retained.walk(after.as_deref(), size, &mut |message, record| {
+                let next = retained.walk(after.as_deref(), 1, &mut |message, record| {
                     let is_own = placement.topic_partition(message.topic()) == partition;
                     // What the broker publishes itself is in no log.
                     if is_own && record.partition.0 < placement.partitions() {
@@ -471,4 +484,16 @@ impl Broker {
 fn body<'a>(message: &'a Message, record: RecordId, clock: &WallClock) -> RetainedBody<'a> {
     let place = Place { partition: record.partition.0, epoch: 0, offset: record.offset.0 };
     RetainedBody::of(message, place, record.level == Level::Memory, |at| clock.unix_ms(at))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn behind_a_large_checkpoint_the_next_one_is_later() {
+        assert_eq!(distance(32 << 20, 0), (32 << 20, RECORDS_MAX));
+        assert_eq!(distance(32 << 20, 10 << 20), (32 << 20, RECORDS_MAX));
+        assert_eq!(distance(32 << 20, 1 << 30), (2 << 30, (2 << 30) / RECORD_BYTES));
+    }
 }

@@ -65,8 +65,8 @@ pub(crate) fn newest(
                     replay.recovery = recovery.behind(from);
                     from
                 }),
-                // Of an older one only the end is looked at.
-                false => checkpoint::place(owner, &file),
+                // It is relied upon when the log is trimmed behind it.
+                false => checkpoint::verify(owner, &file),
             };
             let bytes = file.len() as u64;
             from.map(|from| (from, bytes)).map_err(|error| error.to_string())
