@@ -117,6 +117,8 @@ pub enum Mail {
     Fetched(Box<Fetched>),
     /// About replicas, in a cluster.
     Cluster(Box<CoreMail>),
+    /// Nobody waits for the answer to a [`Fetch`] any more.
+    Unfetch(Unfetch),
     /// From the control thread.
     Control(Box<ControlMail>),
 }
@@ -128,6 +130,17 @@ pub enum FetchBy {
     Session(SessionId),
     /// A shared-subscription group of the asking core.
     Group(GroupId),
+}
+
+/// Names a [`Fetch`] of the sending core.
+#[derive(Debug)]
+pub struct Unfetch {
+    /// As in the question.
+    pub by: FetchBy,
+    /// As in the question.
+    pub request: u64,
+    /// As in the question.
+    pub partition: PartitionId,
 }
 
 /// Records that a session or a group is owed, or that are to be sent again.

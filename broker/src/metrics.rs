@@ -121,6 +121,7 @@ core_metrics! {
     checkpoints_written, Counter, "checkpoints_written_total", "Checkpoints of this core's partitions written while it ran.";
     checkpoints_failed, Counter, "checkpoints_failed_total", "Checkpoints that could not be written, and are tried again.";
     checkpoint_bytes, Gauge, "checkpoint_bytes", "Bytes of the newest checkpoints of this core's partitions.";
+    fetches_waiting, Gauge, "log_fetches_waiting", "Windows of messages that sessions are owed and that wait for a reader of this core's logs.";
     checkpoint_lag_bytes, Gauge, "checkpoint_lag_bytes", "Bytes of this core's logs behind their newest checkpoints: what a start reads.";
     checkpoint_age_secs, Gauge, "checkpoint_age_seconds", "Seconds since this core wrote a checkpoint, or since its start.";
     log_full, Gauge, "log_full_partitions", "Partitions whose log finds no room on the disk: their publishers get 0x97 or wait.";

@@ -325,6 +325,11 @@ impl Disk {
         self.commands.pop_front()
     }
 
+    /// The commands that were not taken yet.
+    pub fn commands(&self) -> impl Iterator<Item = &DiskCommand> {
+        self.commands.iter()
+    }
+
     /// Whether the driver has something to take.
     #[must_use]
     pub fn has_work(&self) -> bool {

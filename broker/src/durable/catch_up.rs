@@ -11,10 +11,11 @@
 //! A window is asked of the owners of the partitions it lies in (`service::fetch`), and delivered in
 //! the order of its postings.
 
+use super::expiring::Fronts;
 use super::pending::OwedPosting;
 use super::postings::Place;
 use super::records::SubscriptionOptions;
-use crate::mail::{Fetch, FetchBy, Fetched, Found, Mail};
+use crate::mail::{Fetch, FetchBy, Fetched, Found, Mail, Unfetch};
 use crate::service::{Broker, Turn};
 use crate::session::{IN_STEP, NOT_POSTED, Pending, SessionId, SubscriptionIds};
 use hashbrown::{HashMap, HashSet};
@@ -40,12 +41,15 @@ pub(crate) const QUEUE_BYTES_MAX: usize = 256 * 1024;
 /// The windows of a core.
 #[derive(Debug)]
 pub(crate) struct CatchUps {
-    open: HashMap<SessionId, Window>,
+    pub(super) open: HashMap<SessionId, Window>,
     /// Sessions that wait for a window, each once.
     waiting: VecDeque<SessionId>,
     is_waiting: HashSet<SessionId>,
     /// The number of the next request.
     next: u64,
+    /// Requests whose answers nobody waits for any more: their owners are told at the end of the turn.
+    pub(super) unwanted: Vec<Unfetch>,
+    pub(super) fronts: Fronts,
     /// Takes the place of messages that were left to the log.
     nothing: Message,
 }
@@ -55,10 +59,10 @@ pub(crate) struct CatchUps {
 pub(crate) struct Window {
     request: u64,
     entries: VecDeque<Entry>,
-    /// Answers that have not come.
-    missing: usize,
+    /// Of which partitions answers have not come.
+    missing: Vec<PartitionId>,
     /// Whether only expired messages are looked for: the session is away.
-    is_sweep: bool,
+    pub(super) is_sweep: bool,
 }
 
 #[derive(Debug)]
@@ -77,6 +81,11 @@ pub(crate) enum What {
 }
 
 impl CatchUps {
+    /// Whether nobody waits for a window.
+    pub(super) fn has_room(&self) -> bool {
+        self.waiting.is_empty() && self.open.len() < WINDOWS_MAX
+    }
+
     pub(super) fn new() -> Self {
         let head = MessageHead {
             publisher: 0,
@@ -92,6 +101,8 @@ impl CatchUps {
             waiting: VecDeque::new(),
             is_waiting: HashSet::new(),
             next: 0,
+            unwanted: Vec::new(),
+            fronts: Fronts::default(),
             nothing: Message::new(head, "", &[], &[], &mut Vec::new()),
         }
     }
@@ -110,7 +121,7 @@ impl CatchUps {
 impl Window {
     pub(crate) fn new(entries: impl Iterator<Item = (Place, What)>, is_sweep: bool) -> Self {
         let entries = entries.map(|(place, what)| Entry { place, what, found: None });
-        Self { request: 0, entries: entries.collect(), missing: 0, is_sweep }
+        Self { request: 0, entries: entries.collect(), missing: Vec::new(), is_sweep }
     }
 
     /// Puts an answer to the entries that it is for.
@@ -120,7 +131,7 @@ impl Window {
         for (entry, found) in self.entries.iter_mut().filter(same).zip(found) {
             entry.found = Some(found);
         }
-        self.missing = self.missing.saturating_sub(1);
+        self.missing.retain(|asked| *asked != partition);
     }
 
     /// The entries in front that have been found.
@@ -135,7 +146,8 @@ impl Window {
     /// Begins a round of questions under a number; what has to be asked of whom.
     pub(crate) fn ask(&mut self, request: u64) -> Vec<(PartitionId, Vec<(u64, Offset)>)> {
         let wanted = self.wanted();
-        (self.request, self.missing) = (request, wanted.len());
+        self.request = request;
+        self.missing = wanted.iter().map(|(partition, _)| *partition).collect();
         wanted
     }
 
@@ -146,7 +158,13 @@ impl Window {
 
     /// Whether all questions of the round were answered.
     pub(crate) fn has_all(&self) -> bool {
-        self.missing == 0
+        self.missing.is_empty()
+    }
+
+    /// What nobody need answer any more, if this is dropped.
+    pub(crate) fn take_back(self, by: FetchBy) -> impl Iterator<Item = Unfetch> {
+        let Self { request, missing, .. } = self;
+        missing.into_iter().map(move |partition| Unfetch { by, request, partition })
     }
 
     /// Whether nothing is left to be asked for.
@@ -296,7 +314,7 @@ impl Broker {
     }
 
     /// The next messages that a session is owed and that are not in flight; none if it is in step.
-    fn owed_entries(&self, id: SessionId, frontier: u64) -> Vec<(Place, What)> {
+    pub(super) fn owed_entries(&self, id: SessionId, frontier: u64) -> Vec<(Place, What)> {
         let Some(index) = self.recorded_index(id) else { return Vec::new() };
         let (Some(durable), Some(session)) = (&self.durable, self.sessions.get(id)) else {
             return Vec::new();
@@ -357,7 +375,7 @@ impl Broker {
         self.pump_at_end(id);
     }
 
-    fn open_window(&mut self, turn: &mut Turn<'_>, id: SessionId, window: Window) {
+    pub(super) fn open_window(&mut self, turn: &mut Turn<'_>, id: SessionId, window: Window) {
         let Some(durable) = &mut self.durable else { return };
         let CatchUps { open, waiting, is_waiting, .. } = &mut durable.catch_ups;
         if WINDOWS_MAX <= open.len() {
@@ -396,15 +414,18 @@ impl Broker {
         let window = durable.catch_ups.open.get_mut(&id);
         let Some(window) = window.filter(|window| window.request == request) else { return };
         window.take_in(partition, found);
-        let (missing, is_sweep) = (window.missing, window.is_sweep);
+        let (is_whole, is_sweep) = (window.has_all(), window.is_sweep);
         let taken = window.take_found();
         if is_sweep {
             self.sweep_window(turn, id, taken);
         } else {
             self.deliver_window(turn, id, taken);
         }
-        if missing == 0 {
+        if is_whole {
             self.end_round(turn, id);
+        }
+        if is_sweep {
+            self.open_sweeps(turn);
         }
         self.pump(turn, id);
     }
@@ -421,16 +442,19 @@ impl Broker {
         }
     }
 
-    /// A window makes room for the next one.
-    fn close_window(&mut self, id: SessionId) {
+    /// A window makes room for the next one. Who has still to answer is told that it need not.
+    pub(crate) fn close_window(&mut self, id: SessionId) {
         let Some(durable) = &mut self.durable else { return };
-        durable.catch_ups.open.remove(&id);
+        if let Some(window) = durable.catch_ups.open.remove(&id) {
+            durable.take_back(window, FetchBy::Session(id));
+        }
     }
 
     /// End of turn: while there is room for windows, those that wait for one have their turn. The
     /// gone and the absent are passed over, and whoever does not take its room leaves it to others
     /// in the next turn.
-    pub(crate) fn open_waiting(&mut self) {
+    pub(crate) fn open_waiting(&mut self, turn: &mut Turn<'_>) {
+        self.take_back_unwanted(turn);
         let Self { durable: Some(durable), sessions, pump_ready, .. } = self else { return };
         let CatchUps { open, waiting, is_waiting, .. } = &mut durable.catch_ups;
         let mut room = WINDOWS_MAX.saturating_sub(open.len());
@@ -442,6 +466,14 @@ impl Broker {
                 pump_ready.push(next);
                 room -= 1;
             }
+        }
+    }
+
+    fn take_back_unwanted(&mut self, turn: &mut Turn<'_>) {
+        let Some(durable) = &mut self.durable else { return };
+        for unfetch in core::mem::take(&mut durable.catch_ups.unwanted) {
+            let owner = self.placement.owner(unfetch.partition);
+            self.send_mail(turn, owner, Mail::Unfetch(unfetch));
         }
     }
 
@@ -484,40 +516,6 @@ impl Broker {
             Found::Damaged => metrics.dropped_damaged.add(1),
         }
         self.note_moved(id);
-    }
-
-    /// The oldest messages of a session that is away: those that have expired are let go of.
-    fn sweep_window(&mut self, turn: &mut Turn<'_>, id: SessionId, taken: Vec<(What, Found)>) {
-        let Some(session) = self.sessions.get_mut(id) else { return };
-        for (what, found) in taken {
-            let What::Owed(owed) = what else { continue };
-            let alive = matches!(&found, Found::Message(m, _) if turn.now < m.head().expires_at);
-            if alive || session.link.is_some() {
-                self.close_window(id);
-                break;
-            }
-            session.outbound.set_frontier(owed.posting + 1);
-            match found {
-                Found::Message(..) => self.metrics.dropped_expired.add(1),
-                Found::Gone => self.metrics.dropped_postings.add(1),
-                Found::Damaged => self.metrics.dropped_damaged.add(1),
-            }
-        }
-        self.note_moved(id);
-        self.check_backlog_room(turn, id);
-    }
-
-    /// Looks for expired messages at the front of what a session is owed that is away and full.
-    pub(crate) fn sweep_expired(&mut self, turn: &mut Turn<'_>, id: SessionId) {
-        let Some(durable) = &self.durable else { return };
-        let is_away = self.sessions.get(id).is_some_and(|session| session.link.is_none());
-        if !is_away || durable.catch_ups.open.contains_key(&id) {
-            return;
-        }
-        let entries = self.owed_entries(id, self.frontier(id).unwrap_or(IN_STEP));
-        if !entries.is_empty() {
-            self.open_window(turn, id, Window::new(entries.into_iter(), true));
-        }
     }
 
     /// From which posting on what a session is owed is in the log only; `None` if it is in step.

@@ -1,7 +1,7 @@
 //! The durable state while the broker runs: every change is appended to the log of its partition and
 //! applied; and what was matched is appended before it.
 
-use super::catch_up::CatchUps;
+use super::catch_up::{CatchUps, Window};
 use super::checkpointing::Checkpoints;
 use super::model::{MatchedRecord, PartitionState};
 use super::overdue::Overdue;
@@ -12,7 +12,7 @@ use super::trimming::{Needs, Trimming};
 use super::waits::Wait;
 use crate::config::{Config, WhenFull};
 use crate::delivery::{PostedAs, View};
-use crate::mail::LogMark;
+use crate::mail::{FetchBy, LogMark};
 use crate::service::{AckToken, Broker, Turn};
 use crate::session::{SessionId, SessionStore};
 use hashbrown::HashMap;
@@ -123,6 +123,11 @@ impl Durable {
     /// A number for a request that was not used before.
     pub(crate) fn fresh_request(&mut self) -> u64 {
         self.catch_ups.fresh_request()
+    }
+
+    /// Nobody waits for what a window has asked for: its owners are told at the end of the turn.
+    pub(crate) fn take_back(&mut self, window: Window, by: FetchBy) {
+        self.catch_ups.unwanted.extend(window.take_back(by));
     }
 
     /// Whether a session's backlog may have come to its bound since it was looked at.

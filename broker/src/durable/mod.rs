@@ -16,6 +16,7 @@ mod catch_up;
 pub(crate) mod checkpoint;
 mod checkpointing;
 mod exchange;
+mod expiring;
 mod lifecycle;
 mod live;
 mod model;

@@ -135,15 +135,21 @@ impl PartitionState {
     }
 
     /// The first posting number that a session is left with if it lets go of its oldest postings at
-    /// and above `from` until at most `bytes_max` bytes are left, as far as their streams allow it;
-    /// and how many it lets go of.
-    pub(crate) fn without_oldest(&self, slot: u32, from: u64, bytes_max: u64) -> (u64, u64) {
+    /// and above `from` until at most `bytes_max` bytes are left, as far as their streams allow it
+    /// and `max` of them at most; and how many it lets go of.
+    pub(crate) fn without_oldest(
+        &self,
+        slot: u32,
+        from: u64,
+        bytes_max: u64,
+        max: usize,
+    ) -> (u64, u64) {
         let (mut next, mut dropped) = (from, 0);
         let mut left = self.amount(slot, from).bytes;
-        while left > bytes_max
-            && let Some(oldest) = self.owed(slot, next, 1).pop()
-            && oldest.droppable
-        {
+        for oldest in self.owed(slot, from, max) {
+            if left <= bytes_max || !oldest.droppable {
+                break;
+            }
             left = left.saturating_sub(oldest.bytes);
             (next, dropped) = (oldest.posting + 1, dropped + 1);
         }
@@ -164,5 +170,32 @@ impl PartitionState {
     pub(crate) fn exchange_place(&self, slot: u32, packet_id: u16) -> Option<Place> {
         let mut sent = self.sessions.get(slot)?.sent();
         sent.find(|state| state.packet_id == packet_id)?.place()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::model::MatchedRecord;
+    use super::super::records::StateRecord;
+    use super::*;
+
+    #[test]
+    fn the_oldest_are_let_go_of_as_far_as_bytes_streams_and_steps_say() {
+        let mut state = PartitionState::new(1);
+        let (client_id, filter) = ("c", "f");
+        let options =
+            SubscriptionOptions { qos: 1, no_local: false, retain_as_published: false, id: 0 };
+        let open = StateRecord::SessionOpen { client_id, clean: true, expiry_secs: 9, will: None };
+        state.apply(&open);
+        state.apply(&StateRecord::Subscribe { client_id, filter, options, since: 0 });
+        for offset in 0..3_000 {
+            let place = Place { partition: 0, epoch: 1, offset };
+            let droppable = offset != 2_500;
+            state.post(MatchedRecord { place, memory: false, bytes: 10, droppable }, [0]);
+        }
+        assert_eq!(state.without_oldest(0, 0, 29_000, 1024), (100, 100));
+        assert_eq!(state.without_oldest(0, 100, 0, 1024), (1_124, 1024), "one step");
+        assert_eq!(state.without_oldest(0, 1_124, 0, 4096), (2_500, 1_376), "another stream");
+        assert_eq!(state.without_oldest(0, 0, 30_000, 1024), (0, 0));
     }
 }

@@ -94,6 +94,7 @@ impl Broker {
             self.pump_group(turn, id);
             return self.leave_group_to_log(turn, id);
         }
+        self.close_group_window(id);
         let Some(group) = self.groups.remove(id) else { return };
         self.record_group_end(turn, &group);
         self.metrics.shared_pending.sub(group.waiting_len() as u64);

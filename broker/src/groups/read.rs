@@ -4,7 +4,7 @@ use super::{GroupId, GroupLog};
 use crate::delivery::View;
 use crate::durable::{Place, What, Window};
 use crate::mail::{Fetch, FetchBy, Fetched, Found, Mail};
-use crate::service::{Broker, Turn};
+use crate::service::{Broker, LET_GO_MAX, Turn, low_mark};
 use crate::session::IN_STEP;
 
 /// Messages of one window, and about what they may take in memory.
@@ -28,9 +28,19 @@ impl Broker {
             return;
         };
         let left = group.leave_to_log();
+        self.close_group_window(id);
         self.metrics.shared_pending.sub(left as u64);
         if left > 0 {
             self.on_group_left_to_log(turn, id);
+        }
+    }
+
+    /// Nobody is there for what a group has asked for.
+    pub(super) fn close_group_window(&mut self, id: GroupId) {
+        let log = self.groups.get_mut(id).and_then(|group| group.log.as_mut());
+        let window = log.and_then(|log| log.window.take());
+        if let (Some(window), Some(durable)) = (window, &mut self.durable) {
+            durable.take_back(window, FetchBy::Group(id));
         }
     }
 
@@ -181,33 +191,33 @@ impl Broker {
             return;
         }
         let mut bytes = self.group_log_bytes(id);
+        let mut goes_on = false;
         if bytes > bound {
-            bytes = self.let_go_for_group(id, bound);
+            (bytes, goes_on) = self.let_go_for_group(id, low_mark(bound as u64));
         }
         let Some(group) = self.groups.get_mut(id) else { return };
         if let Some(log) = &mut group.log {
             log.look_at = posted + bound.saturating_sub(bytes) as u64;
         }
-        if bytes > bound && !group.backlog_full {
+        if bytes > bound && !goes_on && !group.backlog_full {
             group.backlog_full = true;
             let filter = group.key.filter.clone();
             self.announce_backlog(turn, &filter, true);
         }
     }
 
-    /// Passes over the oldest messages in the log, as far as their streams allow it. What is left, in
-    /// bytes.
-    fn let_go_for_group(&mut self, id: GroupId, bound: usize) -> usize {
+    /// Passes over the oldest messages in the log, as `Broker::let_go_of_oldest` does for a session.
+    fn let_go_for_group(&mut self, id: GroupId, left_max: u64) -> (usize, bool) {
         let slot = self.group_slot(id);
-        let Self { groups, durable: Some(durable), metrics, .. } = self else { return 0 };
+        let Self { groups, durable: Some(durable), metrics, .. } = self else { return (0, false) };
         let log = groups.get_mut(id).and_then(|group| group.log.as_mut());
-        let (Some(slot), Some(log)) = (slot, log) else { return 0 };
+        let (Some(slot), Some(log)) = (slot, log) else { return (0, false) };
         let state = &durable.partitions[log.index].state;
-        let (next, dropped) = state.without_oldest(slot, log.frontier(), bound as u64);
+        let (next, dropped) = state.without_oldest(slot, log.frontier(), left_max, LET_GO_MAX);
         if dropped > 0 {
             log.let_go(next);
             metrics.dropped_backlog.add(dropped);
         }
-        self.group_log_bytes(id)
+        (self.group_log_bytes(id), dropped == LET_GO_MAX as u64)
     }
 }

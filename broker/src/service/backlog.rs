@@ -16,6 +16,14 @@ use std::time::Duration;
 
 /// How often full backlogs are looked through for expired messages.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
+/// Messages in the log that are let go of in one step.
+pub(crate) const LET_GO_MAX: usize = 1024;
+
+/// Where `drop_oldest` lets go to: below its bound, so that not each further message is counted and let
+/// go of by itself.
+pub(crate) fn low_mark(bound: u64) -> u64 {
+    bound - bound / 8
+}
 
 /// Filters of full backlogs on any core, with the number of backlogs behind each.
 #[derive(Debug, Default)]
@@ -70,13 +78,15 @@ impl Broker {
         }
         let bound = self.sizes.backlog_bytes_max as u64;
         let mut bytes = self.log_backlog_bytes(id);
+        let mut goes_on = false;
         if bytes > bound {
-            bytes = self.let_go_of_oldest(id, bound);
+            (bytes, goes_on) = self.let_go_of_oldest(id, low_mark(bound));
         }
         if let Some(durable) = &mut self.durable {
             durable.set_backlog_room(id, bound.saturating_sub(bytes));
         }
-        if bytes > bound {
+        // With the next message that is left to the log it goes on.
+        if bytes > bound && !goes_on {
             self.set_backlog_full(turn, id, true);
         }
     }
@@ -94,24 +104,25 @@ impl Broker {
         found().unwrap_or(0)
     }
 
-    /// Passes over the oldest messages in the log, as far as their streams allow it. What is left, in
-    /// bytes.
-    fn let_go_of_oldest(&mut self, id: SessionId, bound: u64) -> u64 {
-        let Some(from) = self.frontier(id) else { return 0 };
+    /// Passes over the oldest messages in the log until so many bytes are left, as far as their streams
+    /// allow it and one step takes. What is left, in bytes, and whether the step was too small.
+    fn let_go_of_oldest(&mut self, id: SessionId, left_max: u64) -> (u64, bool) {
+        let nothing = (0, false);
+        let Some(from) = self.frontier(id) else { return nothing };
         let partition = self.sessions.get(id).map(|session| session.partition);
-        let Some(index) = partition.and_then(|p| self.durable_index(p)) else { return 0 };
+        let Some(index) = partition.and_then(|p| self.durable_index(p)) else { return nothing };
         let (Some(durable), Some(session)) = (&self.durable, self.sessions.get_mut(id)) else {
-            return 0;
+            return nothing;
         };
         let state = &durable.partitions[index].state;
-        let Some(slot) = state.find(session.client_id.as_str()) else { return 0 };
-        let (next, dropped) = state.without_oldest(slot, from, bound);
+        let Some(slot) = state.find(session.client_id.as_str()) else { return nothing };
+        let (next, dropped) = state.without_oldest(slot, from, left_max, LET_GO_MAX);
         if dropped > 0 {
             session.outbound.set_frontier(next);
             self.metrics.dropped_backlog.add(dropped);
             self.note_moved(id);
         }
-        self.log_backlog_bytes(id)
+        (self.log_backlog_bytes(id), dropped == LET_GO_MAX as u64)
     }
 
     /// Makes room as far as the oldest messages are of streams that allow it.
@@ -153,10 +164,12 @@ impl Broker {
             if self.sessions.get(id).is_some_and(|session| session.backlog_full) {
                 self.full_sessions.push(id);
                 self.drop_expired(turn, id);
-                self.sweep_expired(turn, id);
                 self.check_backlog_room(turn, id);
             }
         }
+        let full = core::mem::take(&mut self.full_sessions);
+        self.sweep_expired(turn, &full);
+        self.full_sessions.extend(full);
         if !self.full_sessions.is_empty() {
             turn.timers.schedule(turn.now + SWEEP_EVERY, Timer::BacklogSweep);
         }
@@ -190,6 +203,9 @@ impl Broker {
             SubscriptionKind::Plain { .. } => Some(filter.clone()),
             SubscriptionKind::Shared { .. } => None,
         });
+        if !full {
+            self.forget_front(id);
+        }
         for filter in plain {
             self.announce_backlog(turn, &filter, full);
         }

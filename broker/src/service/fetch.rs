@@ -5,11 +5,12 @@
 //! window in memory. A session asks for one window at a time and is answered in turn, so that a long
 //! backlog costs the others no more than a short one.
 
+use super::Timer;
 use super::disk_user::DiskUser;
 use super::{Broker, Turn};
 use crate::delivery::MessageMaker;
 use crate::durable::publisher_of;
-use crate::mail::{Fetch, Fetched, Found, Mail};
+use crate::mail::{Fetch, Fetched, Found, Mail, Unfetch};
 use ringlane_dataplane::disk::{Disk, DiskEvent};
 use ringlane_dataplane::ids::{CoreId, Offset, PartitionId};
 use ringlane_dataplane::log::reader::{Next, ReadError, ReadFailure, Reader};
@@ -31,6 +32,8 @@ const NEAR: u64 = 16 * 1024;
 const RECORDS_PER_TURN: usize = 1024;
 /// A reader that was not needed for so long closes its file.
 const IDLE: Duration = Duration::from_secs(10);
+/// How long a reader waits where the host has no descriptor or no memory left.
+const PUT_OFF: Duration = Duration::from_millis(100);
 
 /// What the sessions of all cores want of this core's logs.
 #[derive(Debug)]
@@ -39,10 +42,12 @@ pub(super) struct Fetches {
     logs: Vec<LogFetches>,
     /// Partitions that have more to do than one turn takes.
     busy: Vec<usize>,
+    /// Whether the timer is armed that goes on with what was put off.
+    is_armed: bool,
 }
 
-/// Of one partition. A session has one request under way: the queue is bounded by the windows that
-/// cores have open at a time.
+/// Of one partition. A session has one request under way, and whoever does not wait for its answer any
+/// more takes it back: the queue is bounded by the windows that cores have open at a time.
 #[derive(Debug, Default)]
 struct LogFetches {
     readers: Vec<Serving>,
@@ -55,6 +60,8 @@ struct Serving {
     reader: Reader,
     task: Option<Task>,
     used_at: Nanos,
+    /// Before that the host is not asked again.
+    put_off_until: Nanos,
     closing: bool,
 }
 
@@ -82,7 +89,11 @@ enum Step {
 impl Fetches {
     pub(super) fn new(partitions: usize) -> Self {
         let logs = (0..partitions).map(|_| LogFetches::default()).collect();
-        Self { logs, busy: Vec::new() }
+        Self { logs, busy: Vec::new(), is_armed: false }
+    }
+
+    fn waiting(&self) -> usize {
+        self.logs.iter().map(|log| log.queue.len()).sum()
     }
 
     /// Whether there is more to do than one turn took.
@@ -222,6 +233,24 @@ impl Broker {
         self.serve_fetches(turn, index);
     }
 
+    /// Nobody waits for an answer any more. What a reader has in hand ends as it would.
+    pub(super) fn on_unfetch(&mut self, from: CoreId, unfetch: &Unfetch) {
+        let index = self.partition_index(unfetch.partition);
+        let Some(fetches) = self.fetches.logs.get_mut(index) else { return };
+        fetches.queue.retain(|Task { from: asked_by, fetch, .. }| {
+            (*asked_by, fetch.by, fetch.request) != (from, unfetch.by, unfetch.request)
+        });
+        self.metrics.fetches_waiting.set(self.fetches.waiting() as u64);
+    }
+
+    /// What was put off is tried again.
+    pub(super) fn on_fetch_timer(&mut self, turn: &mut Turn<'_>) {
+        self.fetches.is_armed = false;
+        for index in 0..self.fetches.logs.len() {
+            self.serve_fetches(turn, index);
+        }
+    }
+
     /// The disk has answered a reader.
     pub(super) fn on_fetch_event(&mut self, turn: &mut Turn<'_>, tag: u32, event: DiskEvent) {
         let (index, number) = ((tag >> READER_BITS) as usize, tag % (1 << READER_BITS));
@@ -257,6 +286,11 @@ impl Broker {
         if left == 0 && !self.fetches.busy.contains(&index) {
             self.fetches.busy.push(index);
         }
+        if self.fetches.logs[index].is_put_off(turn.now) && !self.fetches.is_armed {
+            self.fetches.is_armed = true;
+            turn.timers.schedule(turn.now + PUT_OFF, Timer::Fetch);
+        }
+        self.metrics.fetches_waiting.set(self.fetches.waiting() as u64);
         for (to, mail) in answers {
             self.send_mail(turn, to, mail);
         }
@@ -281,6 +315,11 @@ impl Broker {
 }
 
 impl LogFetches {
+    /// Whether a reader waits until the host may have what it is short of.
+    fn is_put_off(&self, now: Nanos) -> bool {
+        self.readers.iter().any(|serving| serving.task.is_some() && now < serving.put_off_until)
+    }
+
     fn serve(&mut self, now: Nanos, index: usize, tools: &mut Tools<'_>, answers: &mut Answers) {
         for number in 0..self.readers.len() {
             self.go_on(now, number, tools, answers);
@@ -301,6 +340,12 @@ impl LogFetches {
     fn go_on(&mut self, now: Nanos, number: usize, tools: &mut Tools<'_>, answers: &mut Answers) {
         let serving = &mut self.readers[number];
         if serving.task.is_none() || serving.reader.is_waiting() {
+            return;
+        }
+        if serving.reader.take_put_off() {
+            serving.put_off_until = now + PUT_OFF;
+        }
+        if now < serving.put_off_until {
             return;
         }
         serving.used_at = now;
@@ -342,7 +387,8 @@ impl LogFetches {
         }
         let tag = DiskUser::Fetch.tag((index as u32) << READER_BITS | number as u32);
         let reader = Reader::new(log, tag, offset);
-        let serving = Serving { reader, task: None, used_at: now, closing: false };
+        let put_off_until = Nanos(0);
+        let serving = Serving { reader, task: None, used_at: now, put_off_until, closing: false };
         match self.readers.get_mut(number) {
             Some(closed) => *closed = serving,
             None => self.readers.push(serving),

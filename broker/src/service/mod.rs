@@ -18,7 +18,7 @@ mod stall;
 mod streams;
 
 pub(crate) use announce::{Announcer, PendingSuback};
-pub(crate) use backlog::FullFilters;
+pub(crate) use backlog::{FullFilters, LET_GO_MAX, low_mark};
 pub(crate) use commit::AckToken;
 pub(crate) use disk_user::{DISK_NUMBERS, DiskUser};
 use fetch::Fetches;
@@ -158,6 +158,8 @@ pub enum Timer {
     Durable,
     /// What partitions need of the logs is looked for.
     Walk,
+    /// Logs are read again for which the host was short of something.
+    Fetch,
     /// Replays have something to do although nothing happens.
     Replay,
     /// A checkpoint in the making goes on.
@@ -357,6 +359,7 @@ impl Broker {
             Mail::Replay(mail) => self.on_replay_mail(turn, from, *mail),
             Mail::Fetch(fetch) => self.on_fetch(turn, from, *fetch),
             Mail::Fetched(fetched) => self.on_fetched(turn, *fetched),
+            Mail::Unfetch(unfetch) => self.on_unfetch(from, &unfetch),
             Mail::Control(mail) => self.on_control(turn, *mail),
             Mail::Cluster(mail) => self.on_core_mail(turn, from, *mail),
         }
@@ -464,6 +467,7 @@ impl Service for Broker {
             Timer::Log => self.on_log_timer(),
             Timer::Durable => self.on_durable_timer(turn),
             Timer::Walk => self.on_walk_timer(turn),
+            Timer::Fetch => self.on_fetch_timer(turn),
             Timer::Replay => self.on_replay_timer(),
             Timer::Checkpoint => self.on_checkpoint_timer(turn),
             Timer::DrainDeadline => self.clients_have_left = true,
@@ -485,7 +489,7 @@ impl Service for Broker {
         self.settle_retained_order();
         self.bound_unlogged(turn);
         self.go_on_fetching(turn);
-        self.open_waiting();
+        self.open_waiting(turn);
         self.write_logs(turn);
         self.check_drained(turn);
         self.take_back_batches(turn);

@@ -11,6 +11,7 @@ impl Broker {
     pub(crate) fn end_session(&mut self, turn: &mut Turn<'_>, id: SessionId) {
         self.publish_will(turn, id);
         self.set_backlog_full(turn, id, false);
+        self.close_window(id);
         self.record_end(turn, id);
         self.drop_subscriptions(turn, id);
         let Some(session) = self.sessions.get_mut(id) else { return };

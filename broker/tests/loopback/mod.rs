@@ -9,7 +9,7 @@ use ringlane::mail::{ControlMail, Mail};
 use ringlane::metrics::CoreMetrics;
 use ringlane::service::{Broker, CoreSetup, ListenerKind, RestoredState, Timer};
 use ringlane_dataplane::disk::memory::MemoryDisk;
-use ringlane_dataplane::disk::{Disk, DiskCommand, DiskDone, DiskEvent, FileDriver};
+use ringlane_dataplane::disk::{Disk, DiskCommand, DiskDone, DiskEvent, FileDriver, FileJob};
 use ringlane_dataplane::ids::{ConnectionId, CoreId, ListenerId, PartitionId};
 use ringlane_dataplane::link::Links;
 use ringlane_dataplane::log::format::DirectoryId;
@@ -73,6 +73,10 @@ pub struct Loopback {
     pub metrics: Arc<CoreMetrics>,
     /// Bytes that the broker has sent, to all clients.
     pub sent_bytes: u64,
+    /// Reads that the disk was asked for.
+    pub reads: usize,
+    /// Bytes of the largest piece of a file that the disk was asked to append.
+    pub appended_max: usize,
     /// What it sent, in order of the connections' turns, if that is wanted.
     pub sent: Option<Vec<(ConnectionId, Vec<u8>)>>,
 }
@@ -137,18 +141,25 @@ impl Loopback {
             stalled: Vec::new(),
             metrics,
             sent_bytes: 0,
+            reads: 0,
+            appended_max: 0,
             sent: None,
         }
     }
 
     /// A connected client.
     pub fn client(&mut self, client_id: &str, version: Version) -> ConnectionId {
-        self.connect(client_id, version, true, None)
+        self.connect(client_id, version, true, 0, None)
+    }
+
+    /// A connected client whose session outlives its connection for so long.
+    pub fn connect_for(&mut self, client_id: &str, expiry_secs: u32) -> ConnectionId {
+        self.connect(client_id, Version::V5, false, expiry_secs, None)
     }
 
     /// A connected client that takes up the session it had.
     pub fn returning_client(&mut self, client_id: &str, version: Version) -> ConnectionId {
-        self.connect(client_id, version, false, None)
+        self.connect(client_id, version, false, 3600, None)
     }
 
     /// The same, with a will of QoS 1.
@@ -166,7 +177,7 @@ impl Loopback {
             delay_secs: 0,
             properties: PublishProperties::default(),
         };
-        self.connect(client_id, version, false, Some(will))
+        self.connect(client_id, version, false, 3600, Some(will))
     }
 
     /// The connection of a client is lost.
@@ -180,6 +191,7 @@ impl Loopback {
         client_id: &str,
         version: Version,
         clean_start: bool,
+        expiry_secs: u32,
         will: Option<Will<'_>>,
     ) -> ConnectionId {
         let peer = SocketAddr::from(([127, 0, 0, 1], 1));
@@ -196,7 +208,7 @@ impl Loopback {
             user_name: None,
             password: None,
             properties: ConnectProperties {
-                session_expiry_secs: (!clean_start && version.is_v5()).then_some(3600),
+                session_expiry_secs: (!clean_start && version.is_v5()).then_some(expiry_secs),
                 ..ConnectProperties::default()
             },
         };
@@ -258,6 +270,7 @@ impl Loopback {
     /// The disk does what it was asked for, and the broker hears of it; then a turn ends. How many
     /// commands ended.
     pub fn disk_turn(&mut self) -> usize {
+        self.watch_disk();
         self.files.submit(&mut self.disk);
         let mut events = Vec::new();
         self.files.complete(&mut self.disk, 64, &mut |_, event| events.push(event));
@@ -271,6 +284,19 @@ impl Loopback {
         }
         self.end_turn();
         count
+    }
+
+    /// Counts what the disk is asked for.
+    fn watch_disk(&mut self) {
+        for command in self.disk.commands() {
+            match command {
+                DiskCommand::Read { .. } => self.reads += 1,
+                DiskCommand::Job { job: FileJob::Append { bytes, .. }, .. } => {
+                    self.appended_max = self.appended_max.max(bytes.len());
+                }
+                DiskCommand::Write { .. } | DiskCommand::Job { .. } => {}
+            }
+        }
     }
 
     /// The broker is told to end, as by SIGTERM.
