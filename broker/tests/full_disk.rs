@@ -3,6 +3,7 @@
 
 mod loopback;
 
+use loopback::full::{clients_of, connack, partition_of, placement, use_up_state};
 use loopback::{DIRECTORY_ID, Loopback, log_directory, new_log, publish};
 use ringlane::config::{Config, StreamConfig, StreamLevel};
 use ringlane_dataplane::disk::StartFiles;
@@ -10,7 +11,6 @@ use ringlane_dataplane::disk::memory::MemoryDisk;
 use ringlane_dataplane::ids::{ConnectionId, PartitionId};
 use ringlane_dataplane::log::recovery::recover;
 use ringlane_dataplane::log::scan::LogOwner;
-use ringlane_dataplane::routing::Placement;
 use ringlane_mqtt::{QoS, Version};
 
 const PARTITIONS: u32 = 4;
@@ -26,7 +26,10 @@ const RETAINED: u8 = 28;
 /// A broker that keeps sessions in its logs, at the level `memory`, and its disk.
 fn broker() -> (Loopback, MemoryDisk) {
     let rest = StreamConfig { level: StreamLevel::Memory, ..StreamConfig::rest() };
-    let config = Config { stream: vec![rest], ..Config::default() };
+    broker_with(Config { stream: vec![rest], ..Config::default() })
+}
+
+fn broker_with(config: Config) -> (Loopback, MemoryDisk) {
     let mut files = MemoryDisk::new();
     for partition in 0..PARTITIONS {
         files.make_directory(&log_directory(partition)).expect("a directory");
@@ -37,14 +40,6 @@ fn broker() -> (Loopback, MemoryDisk) {
     broker.end_turn();
     broker.settle_disk();
     (broker, files)
-}
-
-fn placement() -> Placement {
-    Placement::new([7; 16], PARTITIONS, 1)
-}
-
-fn partition_of(client_id: &str) -> PartitionId {
-    placement().partition_of(placement().client_hash(client_id))
 }
 
 /// Kind and client identifier or topic of each record in the log of a partition, as a start would
@@ -66,7 +61,8 @@ fn find(records: &[(u8, String)], kind: u8, name: &str) -> Option<usize> {
     records.iter().position(|(found, of)| *found == kind && of == name)
 }
 
-/// Publishes until neither publishes nor records of state find room in the log of a client.
+/// Publishes until neither publishes nor records that a client waits for find room in the log of the
+/// client that is called `client`.
 fn fill(broker: &mut Loopback, files: &MemoryDisk, client: ConnectionId, version: Version) {
     files.set_capacity(0);
     let payload = vec![b'x'; 60_000];
@@ -75,8 +71,8 @@ fn fill(broker: &mut Loopback, files: &MemoryDisk, client: ConnectionId, version
     }
     broker.end_turn();
     broker.settle_disk();
+    use_up_state(broker, partition_of("client"));
     broker.take_sent(client);
-    assert!(0 < broker.metrics.log_full.get());
 }
 
 fn make_room(broker: &mut Loopback, files: &MemoryDisk) {
@@ -97,11 +93,6 @@ fn publishes(broker: &mut Loopback, client: ConnectionId) -> usize {
         rest = &tail[usize::from(*length)..];
     }
     count
-}
-
-/// CONNACK's code.
-fn connack(broker: &mut Loopback, client: ConnectionId) -> Option<u8> {
-    broker.take_sent(client).get(3).copied()
 }
 
 #[test]
@@ -150,11 +141,12 @@ fn the_end_of_a_session_waits_for_room_with_its_will() {
     broker.settle_disk();
     fill(&mut broker, &files, client, Version::V5);
     broker.take_sent(subscriber);
+    let sessions = broker.metrics.sessions.get();
     // DISCONNECT with the will, and with a session expiry interval of 0.
     broker.receive(client, &[0xE0, 7, 4, 5, 0x11, 0, 0, 0, 0]);
     broker.end_turn();
     broker.settle_disk();
-    assert_eq!(broker.metrics.sessions.get(), 1, "it is over");
+    assert_eq!(broker.metrics.sessions.get() + 1, sessions, "it is over");
     let partition = partition_of("client");
     assert_eq!(find(&records(&files, partition), END, "client"), None);
     // CONNACK would say that no session is present, which is not durable yet.
@@ -214,4 +206,59 @@ fn a_retained_message_waits_for_room_and_the_cursor_before_it() {
     broker.take_sent(late);
     broker.subscribe(late, V311, "retained/#", QoS::AtMostOnce);
     assert_eq!(broker.take_sent(late).last(), Some(&b'2'));
+}
+
+fn used_bytes(files: &MemoryDisk) -> u64 {
+    files.paths().iter().filter_map(|path| files.content(path)).map(|file| file.len() as u64).sum()
+}
+
+/// A session that is away is owed all that fills the disk. The log of its partition takes no record
+/// that a client waits for any more; but its end is taken, the logs are trimmed behind it, and what
+/// that needs finds room.
+#[test]
+fn the_end_of_the_session_that_is_owed_it_all_makes_room() {
+    let rest = StreamConfig { retention_size: 4, ..StreamConfig::rest() };
+    let (mut broker, files) = broker_with(Config { stream: vec![rest], ..Config::default() });
+    let partition = partition_of("owed");
+    let owed = broker.connect_for("owed", 60);
+    broker.settle_disk();
+    broker.subscribe(owed, Version::V5, "fill", QoS::AtLeastOnce);
+    broker.settle_disk();
+    broker.receive(owed, &[0xE0, 0]);
+    broker.lose(owed);
+    settle_for(&mut broker, 3);
+    files.set_capacity(used_bytes(&files) + (12 << 20));
+
+    let publishers: Vec<_> = (0..PARTITIONS)
+        .map(|n| clients_of(PartitionId(n)).next().expect("one of many"))
+        .map(|name| broker.client(&name, V311))
+        .collect();
+    broker.settle_disk();
+    let payload = vec![b'x'; 60_000];
+    for round in 0..400 {
+        for publisher in &publishers {
+            let packet = publish(V311, "fill", QoS::AtLeastOnce, 1 + round, &payload);
+            broker.receive(*publisher, &packet);
+            broker.settle_disk();
+        }
+    }
+    settle_for(&mut broker, 3);
+    assert_eq!(broker.metrics.log_full.get(), u64::from(PARTITIONS));
+    let refused = use_up_state(&mut broker, partition);
+    assert_eq!(broker.metrics.log_segments_trimmed.get(), 0);
+
+    settle_for(&mut broker, 100);
+    assert_eq!(broker.metrics.sessions_expired.get(), 1);
+    assert!(0 < broker.metrics.log_segments_trimmed.get());
+    assert_eq!(broker.metrics.log_full.get(), 0, "it heals");
+    let again = broker.returning_client(&refused, V311);
+    broker.settle_disk();
+    assert_eq!(connack(&mut broker, again), Some(0));
+}
+
+fn settle_for(broker: &mut Loopback, seconds: u64) {
+    for _ in 0..seconds {
+        broker.pass(1);
+        broker.settle_disk();
+    }
 }

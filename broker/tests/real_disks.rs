@@ -5,7 +5,7 @@ mod support;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use support::{Broker, Client, Kind, Options, Packet, Publish, Transport, Version};
+use support::{Broker, Client, Connect, Kind, Options, Packet, Publish, Transport, Version};
 
 /// A file system on a file; removed when dropped.
 struct Disk(PathBuf);
@@ -99,6 +99,56 @@ fn a_full_disk_refuses_publishers_until_there_is_room(transport: Transport) {
     broker.stop();
 }
 
+/// A session that is away is owed all that fills the disk. Once an operator has ended it the log is
+/// trimmed, which needs checkpoints and records of its own.
+fn a_full_disk_heals_when_the_session_that_is_owed_it_is_ended(transport: Transport) {
+    let name = format!("owed-{}", transport.name());
+    let Some(disk) = Disk::make("small", 40, &name) else { return };
+    let small = "mqtt.max_packet_size = 262144
+        commit_log.segment_size = 1048576
+        [[stream]]
+        name = \"default\"
+        retention_size = 4096";
+    let options = disk.options(transport).cores(1).config(small);
+    let mut broker = Broker::start(&options);
+    let connect = Connect::new(Version::V5, "owed").durable();
+    let mut owed = Client::connect(broker.tcp, &connect);
+    assert_eq!(owed.subscribe("t", 1), 1);
+    owed.disconnect();
+    let reserve = || {
+        let partitions = std::fs::read_dir(disk.mount().join("data/partitions"));
+        let partitions = partitions.expect("a directory").filter_map(Result::ok);
+        partitions.filter(|entry| entry.path().join("checkpoint.reserve").exists()).count()
+    };
+    broker.wait_until("room is kept", |_| 1 < reserve());
+    let mut publisher = Client::plain(broker.tcp, Version::V5, "publisher");
+    let payload = vec![b'x'; 20_000];
+    let mut taken = 0;
+    while publish(&mut publisher, 1, &payload).expect("an answer").reason() < 0x80 {
+        taken += 1;
+        assert!(taken < 5000, "the disk is not full after 100 MB");
+    }
+    assert!(0 < broker.metric("log_full_partitions"));
+    // Foreign files take what is left: not a checkpoint finds room besides what is kept.
+    assert!(disk.step("fill", "0"));
+    let mut end = Command::new(env!("CARGO_BIN_EXE_ringlane"));
+    end.args(["ctl", "--data-dir"])
+        .arg(disk.mount().join("data"))
+        .args(["sessions", "end", "owed"]);
+    let ended = end.output().expect("the program runs");
+    assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
+    broker.wait_until("the log has room", |broker| broker.metric("log_full_partitions") == 0);
+    assert!(0 < broker.metric("log_segments_trimmed_total"));
+    let answer = publish(&mut publisher, 2, &payload).expect("an answer");
+    assert_eq!((answer.kind(), answer.reason()), (Kind::Puback, 0x10));
+    broker.kill();
+    broker.restart(&options);
+    let mut again = Client::open(broker.tcp, Version::V5);
+    again.send(&connect.encode());
+    assert_eq!(again.read().reason(), 0);
+    broker.stop();
+}
+
 fn a_disk_that_fails_ends_acknowledgements_and_not_the_process(transport: Transport) {
     let Some(disk) = Disk::make("make", 128, &format!("cut-{}", transport.name())) else { return };
     let options = disk.options(transport).cores(1);
@@ -113,7 +163,7 @@ fn a_disk_that_fails_ends_acknowledgements_and_not_the_process(transport: Transp
     assert_eq!((answer.kind(), answer.reason()), (Kind::Disconnect, 0x83));
     assert!(0 < broker.metric("log_poisoned_partitions"));
     let mut again = Client::open(broker.tcp, Version::V5);
-    again.send(&support::Connect::new(Version::V5, "publisher").encode());
+    again.send(&Connect::new(Version::V5, "publisher").encode());
     let connack = again.read();
     assert_eq!((connack.kind(), connack.reason()), (Kind::Connack, 0x88));
     let (_, ready) = broker.get("/readyz");
@@ -130,5 +180,6 @@ fn a_disk_that_fails_ends_acknowledgements_and_not_the_process(transport: Transp
 
 on_both_transports!(
     a_full_disk_refuses_publishers_until_there_is_room,
+    a_full_disk_heals_when_the_session_that_is_owed_it_is_ended,
     a_disk_that_fails_ends_acknowledgements_and_not_the_process,
 );

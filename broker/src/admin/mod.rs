@@ -119,9 +119,9 @@ impl Broker {
         }
     }
 
-    /// Why a partition's log does not take a deletion now, if it does not.
-    fn refuses_deletion(&self, partition: PartitionId) -> Option<Outcome> {
-        match self.partitions[self.partition_index(partition)].state_admission() {
+    /// Why a partition's log does not take the end of a session now, if it does not.
+    fn refuses_end(&self, partition: PartitionId, client_id: &str) -> Option<Outcome> {
+        match self.end_admission(self.partition_index(partition), client_id) {
             Admission::Open => None,
             Admission::Busy => Some(Outcome::Busy),
             Admission::Full => Some(Outcome::Full),

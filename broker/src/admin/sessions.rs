@@ -157,7 +157,7 @@ impl Broker {
         choose: &SessionChoice,
     ) -> Vec<Outcome> {
         let mut ended_subscriptions = 0;
-        let end = |client: &String| match self.refuses_deletion(partition) {
+        let end = |client: &String| match self.refuses_end(partition, client) {
             Some(refused) => refused,
             None if ended_subscriptions > SUBSCRIPTIONS_PER_MAIL => Outcome::Busy,
             None if self.post.is_congested() => Outcome::Busy,

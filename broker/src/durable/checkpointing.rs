@@ -6,6 +6,7 @@
 //! piece was taken the file gets its trailer and its name. The two newest are kept. One that
 //! cannot be written is counted and reported, and tried again later: the log has it all.
 
+use super::ballast::Ballast;
 use super::checkpoint::{Encoder, file_name};
 use super::postings::Place;
 use super::records::{RetainedBody, StateRecord};
@@ -14,7 +15,7 @@ use crate::clock::WallClock;
 use crate::service::{Broker, DiskUser, Timer, Turn};
 use ringlane_dataplane::batch::Level;
 use ringlane_dataplane::disk::{
-    Disk, DiskCommand, DiskError, DiskEvent, DiskToken, FileId, FileJob,
+    Disk, DiskCommand, DiskError, DiskEvent, DiskToken, ENOSPC, FileId, FileJob,
 };
 use ringlane_dataplane::ids::Offset;
 use ringlane_dataplane::log::format::SEGMENT_HEADER_BYTES;
@@ -70,6 +71,10 @@ pub(crate) struct Checkpoints {
     /// When one is made so that the log can be trimmed; `NEVER` if nothing is gained by it.
     wanted_at: Nanos,
     asked: u32,
+    /// Room for the next one where the disk is full.
+    pub(super) ballast: Ballast,
+    /// The last one found no room.
+    lacked_room: bool,
 }
 
 /// How far a checkpoint is.
@@ -109,12 +114,14 @@ fn distance(bytes_max: u64, checkpoint: u64) -> (u64, u64) {
 pub(crate) const KEPT: usize = 2;
 
 impl Checkpoints {
-    /// Those that a start has found, oldest first, and files that are in the way.
-    pub(crate) fn new(kept: Vec<Kept>, stale: Vec<PathBuf>) -> Self {
-        Self { kept, stale, wanted_at: Nanos::NEVER, ..Self::default() }
+    /// Those that a start has found, oldest first, files that are in the way, and the bytes of the
+    /// ballast if there is one.
+    pub(crate) fn new(kept: Vec<Kept>, stale: Vec<PathBuf>, ballast: Option<u64>) -> Self {
+        let ballast = Ballast::found(ballast);
+        Self { kept, stale, ballast, wanted_at: Nanos::NEVER, ..Self::default() }
     }
 
-    fn newest_bytes(&self) -> u64 {
+    pub(super) fn newest_bytes(&self) -> u64 {
         self.kept.last().map_or(0, |kept| kept.bytes)
     }
 
@@ -135,9 +142,12 @@ impl Checkpoints {
     }
 
     /// The log could be trimmed if its older checkpoint were behind what is needed.
-    pub(super) fn want(&mut self, now: Nanos, is_wanted: bool) {
+    pub(super) fn want(&mut self, now: Nanos, is_wanted: bool, is_full: bool) {
         if !is_wanted {
             self.wanted_at = Nanos::NEVER;
+        } else if is_full {
+            // Everybody waits for it.
+            self.wanted_at = self.wanted_at.min(now);
         } else if self.wanted_at == Nanos::NEVER {
             self.wanted_at = now.max(self.made_at + PAUSE);
         }
@@ -155,13 +165,19 @@ impl Checkpoints {
             || self.wanted_at <= now
     }
 
+    /// Whether one is wanted for trimming, and nothing was appended that it could stand for.
+    fn lacks_records(&self, now: Nanos, log: &Writer) -> bool {
+        let is_wanted = self.wanted_at <= now && self.not_before <= now;
+        is_wanted && log.marks().accepted <= self.newest().offset
+    }
+
     fn token(&mut self, index: usize) -> DiskToken {
         self.asked = self.asked.wrapping_add(1);
         let tag = DiskUser::Checkpoint.tag(index as u32);
         DiskToken(u64::from(tag) << 32 | u64::from(self.asked))
     }
 
-    fn job(&mut self, index: usize, disk: &mut Disk, job: FileJob) -> DiskToken {
+    pub(super) fn job(&mut self, index: usize, disk: &mut Disk, job: FileJob) -> DiskToken {
         let token = self.token(index);
         disk.push(DiskCommand::Job { token, job });
         token
@@ -169,6 +185,9 @@ impl Checkpoints {
 
     /// Begins with one that replay of this log goes on behind.
     fn begin(&mut self, index: usize, log: &Writer, disk: &mut Disk) {
+        if log.full().is_some() || core::mem::take(&mut self.lacked_room) {
+            self.give_ballast(index, log, disk);
+        }
         let (from, file) = (log.replay_from(), disk.open_id());
         let path = log.segments().directory().join(file_name(&from));
         let asked = self.job(index, disk, FileJob::Begin { file, path: path.clone() });
@@ -258,12 +277,13 @@ impl Broker {
     /// Once a second: begins with a checkpoint if one is due. One at a time is made on a core.
     pub(super) fn look_for_checkpoints(&mut self, turn: &mut Turn<'_>) {
         let bytes_max = self.config.commit_log.checkpoint_size;
+        self.prepare_checkpoints(turn);
         let Some(durable) = &self.durable else { return };
         let own = durable.partitions.iter().map(|own| &own.checkpoints);
         let is_free = own.clone().all(|own| own.making.is_none());
         let due = own.zip(&self.partitions).enumerate().filter_map(|(index, (own, partition))| {
             let log = partition.log().filter(|log| own.is_due(turn.now, log, bytes_max))?;
-            if !self.takes_state(index) {
+            if !self.takes_checkpoint(index) {
                 return None;
             }
             Some((log.segments().bytes_behind(&own.newest()), index))
@@ -273,6 +293,24 @@ impl Broker {
             self.begin_checkpoint(turn, index);
         }
         self.show_checkpoints(turn.now);
+    }
+
+    /// Looks after the room for the next ones, and appends the cursors anew where a checkpoint that
+    /// trimming waits for would be the same as the newest one.
+    fn prepare_checkpoints(&mut self, turn: &mut Turn<'_>) {
+        let partitions = self.durable.as_ref().map_or(0, |durable| durable.partitions.len());
+        for index in 0..partitions {
+            let takes = self.takes_checkpoint(index);
+            let Self { durable: Some(durable), partitions, .. } = self else { return };
+            let own = &mut durable.partitions[index];
+            let Some(log) = partitions[index].log() else { continue };
+            own.checkpoints.look_after_ballast(index, log, turn.disk);
+            if takes && own.checkpoints.lacks_records(turn.now, log) {
+                let (next, filters) = (own.state.next_posting(), Vec::new());
+                let cursors = own.state.cursors().to_vec();
+                self.record(turn, index, &StateRecord::Postings { next, cursors, filters });
+            }
+        }
     }
 
     fn begin_checkpoint(&mut self, turn: &mut Turn<'_>, index: usize) {
@@ -316,8 +354,11 @@ impl Broker {
             checkpoints.let_go(index, turn.disk);
             return;
         }
-        if self.partitions[index].state_admission() == writer::Admission::Full {
+        let is_full = self.state_admission(index) == writer::Admission::Full;
+        if is_full && !self.takes_checkpoint(index) {
             // Nobody knows when it is flushed as far as this needs: other logs come first.
+            let Some(durable) = &mut self.durable else { return };
+            let checkpoints = &mut durable.partitions[index].checkpoints;
             checkpoints.let_go(index, turn.disk);
             checkpoints.not_before = turn.now + PAUSE;
             return;
@@ -329,7 +370,7 @@ impl Broker {
         let flushed = self.partitions[index].marks().high_watermark;
         let bounds = if self.draining { LAST_TURN } else { TURN };
         self.take_pieces(turn, index, bounds);
-        let takes_state = self.takes_state(index);
+        let takes_state = self.takes_checkpoint(index);
         let Some(durable) = &mut self.durable else { return };
         let checkpoints = &mut durable.partitions[index].checkpoints;
         let Some(making) = &checkpoints.making else { return };
@@ -364,7 +405,7 @@ impl Broker {
             if making.asked.is_some() || !is_taking || bytes_max <= taken {
                 return;
             }
-            if !self.takes_state(index) {
+            if !self.takes_checkpoint(index) {
                 return;
             }
             self.append_matched(turn, index);
@@ -416,6 +457,7 @@ impl Broker {
         let Some(durable) = &mut self.durable else { return };
         let checkpoints = &mut durable.partitions[index].checkpoints;
         checkpoints.on_removed(event);
+        checkpoints.on_ballast(index, event, turn.disk);
         let Some(making) = &mut checkpoints.making else { return };
         if making.asked != Some(event.token) {
             return;
@@ -440,6 +482,7 @@ impl Broker {
         let checkpoints = &mut durable.partitions[index].checkpoints;
         let Some(making) = checkpoints.let_go(index, turn.disk) else { return };
         checkpoints.not_before = turn.now + PAUSE;
+        checkpoints.lacked_room = error.errno == ENOSPC;
         self.metrics.checkpoints_failed.add(1);
         tracing::warn!(
             partition, file = %making.path.display(), %error,

@@ -30,13 +30,15 @@ pub(crate) struct DurablePartition {
     pub(crate) state: PartitionState,
     /// Who waits for the log to be flushed up to an offset, in the order of offsets.
     pub(super) waits: VecDeque<(u64, Wait)>,
-    /// Sessions whose position may have changed.
-    pub(super) moved: Vec<SessionId>,
+    /// Sessions whose position may have changed, in the order in which they did.
+    pub(super) moved: VecDeque<SessionId>,
     pub(super) sweep: Sweep,
     pub(super) needs: Needs,
     pub(super) checkpoints: Checkpoints,
     /// What the log had no room for.
     pub(super) overdue: Overdue,
+    /// When positions were recorded although the disk was full.
+    pub(super) upkept_at: Nanos,
 }
 
 impl DurablePartition {
@@ -44,11 +46,12 @@ impl DurablePartition {
         Self {
             state,
             waits: VecDeque::new(),
-            moved: Vec::new(),
+            moved: VecDeque::new(),
             sweep: Sweep::default(),
             needs: Needs::default(),
-            checkpoints: Checkpoints::new(Vec::new(), Vec::new()),
+            checkpoints: Checkpoints::new(Vec::new(), Vec::new(), None),
             overdue: Overdue::default(),
+            upkept_at: Nanos(0),
         }
     }
 }

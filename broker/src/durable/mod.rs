@@ -6,11 +6,12 @@
 //! checkpoint, `recovered` matches what lies behind the cursors after a crash. All of these are pure.
 //!
 //! While the broker runs, `live` appends and applies, `waits` are those who wait for the disk, `overdue` is what
-//! waits for room in the log,
+//! waits for room in the log, `room` says what has room there and `ballast` keeps some for checkpoints,
 //! `lifecycle`, `exchange` and `retained` say what is recorded when, and `upkeep` is what is done
 //! once a second: `checkpointing` writes checkpoints and `trimming` lets go of what is behind them. `start` makes the state of a node out of its logs, and `restore` a core's sessions
 //! out of that.
 
+mod ballast;
 mod bytes;
 mod catch_up;
 pub(crate) mod checkpoint;
@@ -30,6 +31,7 @@ mod records;
 mod recovered;
 mod restore;
 mod retained;
+mod room;
 mod session;
 mod slab;
 mod snapshot;
@@ -39,6 +41,7 @@ mod trimming;
 mod upkeep;
 mod waits;
 
+pub(crate) use ballast::BALLAST_NAME;
 pub(crate) use catch_up::{QUEUE_BYTES_MAX, QUEUE_MESSAGES_MAX, What, Window};
 pub(crate) use checkpointing::{Checkpoints, KEPT, Kept};
 pub(crate) use live::Durable;

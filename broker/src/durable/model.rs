@@ -308,6 +308,17 @@ impl PartitionState {
         self.next_posting - self.logged_posting + self.unlogged.len() as u64
     }
 
+    /// What the next records of postings take, in bytes, about and not less.
+    pub(crate) fn unlogged_bytes(&self) -> usize {
+        let filters = self.unlogged.iter().filter_map(|number| self.filters.get(*number));
+        let bytes = filters.map(|filter| {
+            let ranges = filter.postings.from(self.logged_posting).count();
+            filter.name.len() + FILTER_BYTES + ranges * RANGE_BYTES
+        });
+        let cursors = if self.has_unlogged() { self.cursors.len() * CURSOR_BYTES } else { 0 };
+        bytes.sum::<usize>() + cursors
+    }
+
     /// The records that say what was matched since the last ones, to be appended one right behind
     /// the other; none if nothing was. Each is of about `bytes_max` bytes at most.
     pub(crate) fn unlogged(&self, bytes_max: usize) -> Vec<StateRecord<'_>> {
@@ -585,6 +596,8 @@ impl FilterState {
 
 /// Bytes of a filter beside its name and ranges.
 const FILTER_BYTES: usize = 6;
+/// Bytes of a cursor.
+const CURSOR_BYTES: usize = 21;
 
 /// Where the cursor of a partition and level is.
 pub(super) fn cursor_index(partition: u32, memory: bool) -> usize {

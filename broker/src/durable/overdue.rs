@@ -14,6 +14,7 @@ use crate::session::{SessionId, WillMessage};
 use hashbrown::HashMap;
 use ringlane_dataplane::batch::Parts;
 use ringlane_dataplane::ids::PartitionId;
+use ringlane_dataplane::log::record::RECORD_HEAD_BYTES;
 use ringlane_dataplane::log::writer;
 use ringlane_dataplane::message::Message;
 use std::collections::BTreeMap;
@@ -21,6 +22,10 @@ use std::collections::BTreeMap;
 /// Retained messages that wait for one log, at most. Beyond it they are refused with 0x97, as if
 /// there were no room for them at all.
 const RETAINED_MAX: usize = 65_536;
+/// The same in bytes of a log that is full: they go before everything else that is recorded.
+const RETAINED_BYTES_MAX: usize = 64 * 1024;
+/// What a retained message takes in its record beside its content, with room to spare.
+const RETAINED_BODY_BYTES: usize = 128;
 /// Entries that are taken up at once.
 const PER_RETRY: usize = 1024;
 
@@ -72,6 +77,12 @@ pub(crate) struct RetainedCopy {
 }
 
 impl RetainedCopy {
+    fn log_bytes(&self) -> usize {
+        let Self { message, .. } = self;
+        let content = message.properties().len() + message.payload().len();
+        RECORD_HEAD_BYTES + message.topic().len() + content + RETAINED_BODY_BYTES
+    }
+
     pub(super) fn record(&self) -> StateRecord<'_> {
         let retained =
             RetainedBody::of(&self.message, self.place, self.memory, |_| self.accepted_ms);
@@ -117,6 +128,15 @@ impl Overdue {
     /// need not wait with it.
     fn has_will_alone(&self, client_id: &str) -> bool {
         !self.ended.contains_key(client_id) && self.wills.contains_key(client_id)
+    }
+
+    fn has_will(&self, client_id: &str) -> bool {
+        self.wills.contains_key(client_id)
+    }
+
+    /// Bytes of the retained messages that wait, in the log.
+    pub(super) fn retained_bytes(&self) -> usize {
+        self.retained.values().map(RetainedCopy::log_bytes).sum()
     }
 
     fn add(&mut self, client_id: &str, later: Ended) {
@@ -165,31 +185,12 @@ impl Overdue {
     }
 }
 
-fn takes(admission: writer::Admission) -> bool {
-    matches!(admission, writer::Admission::Open | writer::Admission::Poisoned)
-}
-
 /// A few keys of a map.
 fn some_keys<V>(map: &HashMap<Box<str>, V>) -> Vec<Box<str>> {
     map.keys().take(PER_RETRY).cloned().collect()
 }
 
 impl Broker {
-    /// Whether the log of a partition takes records of state. Retained messages that had to wait come
-    /// first: the cursor is behind them, and goes with the next record.
-    pub(crate) fn state_admission(&self, index: usize) -> writer::Admission {
-        match self.partitions[index].state_admission() {
-            writer::Admission::Open if self.retained_overdue(index) > 0 => writer::Admission::Busy,
-            admission => admission,
-        }
-    }
-
-    /// Whether a record of state is appended now. A log that has failed takes them all, and keeps
-    /// none.
-    pub(crate) fn takes_state(&self, index: usize) -> bool {
-        takes(self.state_admission(index))
-    }
-
     /// Whether something of a client's earlier session waits for the log: it comes before all that
     /// is recorded of a new one.
     pub(crate) fn is_overdue(&self, partition: PartitionId, client_id: &str) -> bool {
@@ -212,7 +213,7 @@ impl Broker {
         let Some(index) = self.recorded_index(id) else { return };
         let Some(session) = self.sessions.get(id) else { return };
         let client_id = session.client_id.as_str().to_owned();
-        if self.takes_state(index) && !self.is_overdue(session.partition, &client_id) {
+        if self.takes_ended(index, &client_id, ended) {
             return self.append_ended(turn, index, &client_id, ended);
         }
         if let Some(durable) = &mut self.durable {
@@ -232,6 +233,18 @@ impl Broker {
             durable.partitions[index].overdue.add(name, Ended::Session);
         }
         self.schedule_retry(turn);
+    }
+
+    /// Whether what became of a session is recorded now. Its end stands for all that was to be
+    /// recorded before, but for a will.
+    fn takes_ended(&mut self, index: usize, client_id: &str, ended: Ended) -> bool {
+        if ended != Ended::Session {
+            let waits = self.overdue(index).is_some_and(|overdue| overdue.has(client_id));
+            return self.takes_state(index) && !waits;
+        }
+        let takes = self.takes_end(index, client_id);
+        let overdue = self.overdue(index).filter(|overdue| takes && !overdue.has_will(client_id));
+        overdue.map(|overdue| overdue.ended.remove(client_id)).is_some()
     }
 
     fn append_ended(&mut self, turn: &Turn<'_>, index: usize, client_id: &str, ended: Ended) {
@@ -330,7 +343,7 @@ impl Broker {
         self.schedule_retry(turn);
     }
 
-    fn retained_overdue(&self, index: usize) -> usize {
+    pub(super) fn retained_overdue(&self, index: usize) -> usize {
         let durable = self.durable.as_ref();
         durable.map_or(0, |durable| durable.partitions[index].overdue.retained.len())
     }
@@ -338,7 +351,12 @@ impl Broker {
     /// Whether too many retained messages wait for the log that a topic belongs to.
     pub(crate) fn refuses_retained(&self, topic: &str) -> bool {
         let index = self.durable_index(self.placement.topic_partition(topic));
-        index.is_some_and(|index| RETAINED_MAX <= self.retained_overdue(index))
+        let is_full = index.is_some_and(|index| self.is_full(index));
+        let overdue = |index: usize| Some(&self.durable.as_ref()?.partitions[index].overdue);
+        index.and_then(overdue).is_some_and(|overdue| {
+            RETAINED_MAX <= overdue.retained.len()
+                || (is_full && RETAINED_BYTES_MAX <= overdue.retained_bytes())
+        })
     }
 
     /// Tries everything again that waits.
@@ -369,7 +387,7 @@ impl Broker {
 
     fn retry_retained(&mut self, turn: &Turn<'_>, index: usize) {
         for _ in 0..PER_RETRY {
-            if !takes(self.partitions[index].state_admission()) {
+            if !self.takes_retained(index) {
                 return;
             }
             let Some(copy) = self.overdue(index).and_then(Overdue::pop_retained) else { return };
@@ -401,18 +419,24 @@ impl Broker {
     }
 
     fn retry_ended(&mut self, turn: &Turn<'_>, index: usize) {
-        if !self.takes_state(index) {
-            return;
-        }
-        let keys = self.overdue(index).map_or_else(Vec::new, |overdue| some_keys(&overdue.ended));
-        for client_id in keys {
-            let ended = self.overdue(index).and_then(|overdue| overdue.ended.remove(&client_id));
-            if let Some(ended) = ended {
-                self.append_ended(turn, index, &client_id, ended);
-            }
-            if !self.takes_state(index) {
+        let takes = |broker: &Self, client_id: &str, ended: Ended| match ended {
+            Ended::Session => broker.takes_end(index, client_id),
+            _ => broker.takes_state(index),
+        };
+        let takes_all = self.takes_state(index);
+        let is_due = |ended: &Ended| takes_all || *ended == Ended::Session;
+        let keys = self.overdue(index).map_or_else(Vec::new, |overdue| {
+            let due = overdue.ended.iter().filter(|(_, ended)| is_due(ended));
+            due.take(PER_RETRY).map(|(client_id, ended)| (client_id.clone(), *ended)).collect()
+        });
+        for (client_id, ended) in keys {
+            if !takes(self, &client_id, ended) {
                 return;
             }
+            if let Some(overdue) = self.overdue(index) {
+                overdue.ended.remove(&client_id);
+            }
+            self.append_ended(turn, index, &client_id, ended);
         }
     }
 }

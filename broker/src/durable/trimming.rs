@@ -115,12 +115,10 @@ impl Broker {
         if let Some(found) = own.state.sweep(&mut own.sweep, budget) {
             durable.walk = Some(index + 1);
             // What waits to be flushed is not put off by what comes later.
-            && own.needs.found.is_none()
-        {
-            own.needs.found = Some((marks.accepted, found));
+            own.needs.found.get_or_insert((marks.accepted, found));
         }
         self.note_behind(index);
-        self.tell_needs(turn, index, marks.high_watermark);
+        self.tell_needs(turn, index);
     }
 
     /// Sessions that are sent nothing and acknowledge nothing have their positions recorded, too.
@@ -188,7 +186,7 @@ impl Broker {
         let needed = Offset(needed).min(marks.high_watermark).min(held);
         let kept = own.checkpoints.older().map(|older| replayed_from(&older, sealed.iter()));
         let (wanted, allowed) = (below(needed), below(needed.min(kept.unwrap_or_default())));
-        own.checkpoints.want(turn.now, allowed < wanted);
+        own.checkpoints.want(turn.now, allowed < wanted, log.full().is_some());
         if allowed <= marks.start {
             return;
         }

@@ -14,6 +14,8 @@ use std::time::Duration;
 const EVERY: Duration = Duration::from_secs(1);
 /// Bytes of one record of positions, about.
 const POSITIONS_BYTES: usize = 48 * 1024;
+/// Bytes of one position, beside the client identifier.
+const POSITION_BYTES: usize = 10;
 
 impl Session {
     /// The first posting that was neither acknowledged nor recorded as an exchange.
@@ -38,7 +40,7 @@ impl Broker {
         };
         if !session.moved {
             session.moved = true;
-            durable.partitions[index].moved.push(id);
+            durable.partitions[index].moved.push_back(id);
         }
     }
 
@@ -58,15 +60,10 @@ impl Broker {
         self.advance_own_cursors();
         self.mail_log_marks(turn);
         self.record_all_replays(turn);
-        self.record_groups(turn);
         self.close_idle_readers(turn);
-        let partitions = self.durable.as_ref().map_or(0, |durable| durable.partitions.len());
-        for index in 0..partitions {
-            // On a full disk all of this is later: a crash makes more be sent again.
-            if self.takes_state(index) {
-                self.record_positions(turn, index);
-                self.append_matched(turn, index);
-            }
+        let room = self.upkeep_bytes_now(turn.now);
+        self.record_all_positions(turn, room);
+        for index in 0..self.durable.as_ref().map_or(0, |durable| durable.partitions.len()) {
             self.tell_needs(turn, index);
         }
         self.begin_walks(turn);
@@ -104,23 +101,41 @@ impl Broker {
         }
     }
 
-    /// Records all positions that have changed, before an orderly end.
+    /// Records all positions that have changed and that the logs have room for, before an orderly end.
     pub(crate) fn record_moved(&mut self, turn: &mut Turn<'_>) {
-        self.record_groups(turn);
-        let partitions = self.durable.as_ref().map_or(0, |durable| durable.partitions.len());
-        (0..partitions).for_each(|index| self.record_positions(turn, index));
+        let room = self.upkeep_bytes().into_iter().enumerate();
+        // What waits for a log that is only busy is not lost.
+        let room = room.map(|(index, room)| room.or((!self.is_full(index)).then_some(usize::MAX)));
+        let room = room.collect();
+        self.record_all_positions(turn, room);
     }
 
-    fn record_positions(&mut self, turn: &Turn<'_>, index: usize) {
+    /// Records what has moved on of sessions and groups, and what was matched, as far as the logs of
+    /// the partitions have room for it.
+    fn record_all_positions(&mut self, turn: &mut Turn<'_>, mut room: Vec<Option<usize>>) {
+        self.record_groups(turn, &mut room);
+        for (index, room) in room.into_iter().enumerate() {
+            if let Some(bytes_max) = room {
+                self.record_positions(turn, index, bytes_max);
+                self.append_matched(turn, index);
+            }
+        }
+    }
+
+    /// Records positions that have changed, of about so many bytes.
+    fn record_positions(&mut self, turn: &Turn<'_>, index: usize, bytes_max: usize) {
         let Self { durable: Some(durable), sessions, .. } = self else { return };
         let own = &mut durable.partitions[index];
-        let mut positions = Vec::new();
-        for id in own.moved.drain(..) {
+        let (mut positions, mut bytes) = (Vec::new(), 0);
+        while bytes < bytes_max
+            && let Some(id) = own.moved.pop_front()
+        {
             let Some(session) = sessions.get_mut(id) else { continue };
             session.moved = false;
             let Some(position) = session.position(&own.state) else { continue };
             let client_id = session.client_id.as_str();
             if own.state.position(client_id).is_some_and(|known| known != position) {
+                bytes += client_id.len() + POSITION_BYTES;
                 positions.push((client_id.to_owned(), position));
             }
         }
@@ -129,7 +144,7 @@ impl Broker {
             let mut bytes = 0;
             let fits = |(client_id, _): &&(String, u64)| {
                 let before = bytes;
-                bytes += client_id.len() + 10;
+                bytes += client_id.len() + POSITION_BYTES;
                 before < POSITIONS_BYTES
             };
             let count = rest.iter().take_while(fits).count();

@@ -141,18 +141,21 @@ impl Broker {
     pub(super) fn record_group_end(&mut self, turn: &mut Turn<'_>, group: &Group) {
         let Some(log) = &group.log else { return };
         let name = group.key.session_name();
-        match self.takes_state(log.index) {
+        match self.takes_end(log.index, &name) {
             true => self.append_group_end(turn, log.index, &name),
             false => self.put_off_end(turn, log.index, &name),
         }
     }
 
-    /// Once a second: what groups are done with goes to the log, as far as that takes it.
-    pub(crate) fn record_groups(&mut self, turn: &mut Turn<'_>) {
+    /// Once a second: what groups are done with goes to the logs, which take as many bytes of it.
+    pub(crate) fn record_groups(&mut self, turn: &mut Turn<'_>, room: &mut [Option<usize>]) {
         for id in self.groups.ids() {
             if let Some(index) = self.ensure_recorded(turn, id)
-                && self.takes_state(index)
+                && let Some(room) = &mut room[index]
+                && let Some(bytes) = self.groups.get(id).map(Group::progress_bytes)
+                && bytes <= *room
             {
+                *room -= bytes;
                 self.record_group(turn, index, id);
                 // Members that had too much that was not noted may be given more.
                 self.pump_group(turn, id);

@@ -15,6 +15,9 @@ const QOS0_PENDING_BYTES_MAX: usize = 1 << 20;
 /// With no more than this waiting, more is read from the log.
 const REFILL: usize = 64;
 
+/// What the records of a group's progress take beside names and ranges, in bytes.
+const PROGRESS_BYTES: usize = 200;
+
 #[derive(Debug)]
 struct MemberState {
     member: Member,
@@ -189,6 +192,12 @@ impl Group {
         let before = self.waiting.partition_point(|waiting| waiting.seq < seq);
         self.waiting_bytes += message.memory_bytes();
         self.waiting.insert(before, Waiting { seq, place, message });
+    }
+
+    /// What the records of [`GroupLog::take_progress`] take in the log, in bytes, about and not less.
+    pub(crate) fn progress_bytes(&self) -> usize {
+        let done = self.log.as_ref().map_or(0, GroupLog::done_bytes);
+        done + 2 * (self.key.name.len() + self.key.filter.len()) + PROGRESS_BYTES
     }
 
     /// Takes a message in, behind those that wait; `posted` says where the log has it.

@@ -113,6 +113,11 @@ impl GroupLog {
         first.min(self.frontier).min(next)
     }
 
+    /// What is done with and not recorded, in bytes of the log.
+    pub(super) fn done_bytes(&self) -> usize {
+        self.done.len() * size_of::<(u64, u64)>()
+    }
+
     /// What is to be recorded, if anything is; it counts as recorded from now on.
     pub(crate) fn take_progress(&mut self, next: u64) -> Option<Progress> {
         let position = self.position(next);

@@ -2,7 +2,7 @@
 //! replays only what comes behind. The two newest are kept.
 
 use super::StartError;
-use crate::durable::{Checkpoints, KEPT, Kept, PartitionState, Recovery, checkpoint};
+use crate::durable::{BALLAST_NAME, Checkpoints, KEPT, Kept, PartitionState, Recovery, checkpoint};
 use ringlane_dataplane::disk::{StartFiles, temporary};
 use ringlane_dataplane::log::recovery::{Recovered, ReplayFrom};
 use ringlane_dataplane::log::scan::LogOwner;
@@ -24,13 +24,15 @@ pub(crate) struct Found {
     usable: Vec<Kept>,
     /// All others.
     stale: Vec<PathBuf>,
+    /// Bytes that are kept for the next one.
+    ballast: Option<u64>,
 }
 
 impl Found {
     /// What the running broker goes on with.
     pub(crate) fn into_kept(mut self) -> Checkpoints {
         self.usable.reverse();
-        Checkpoints::new(self.usable, self.stale)
+        Checkpoints::new(self.usable, self.stale, self.ballast)
     }
 }
 
@@ -53,6 +55,7 @@ pub(crate) fn newest(
 ) -> Result<PartitionReplay, StartError> {
     let mut replay =
         PartitionReplay { recovery: Recovery::new(partitions), found: Found::default() };
+    replay.found.ballast = fs::metadata(directory.join(BALLAST_NAME)).ok().map(|file| file.len());
     for path in list(directory)? {
         if replay.found.usable.len() == KEPT {
             replay.found.stale.push(path);

@@ -3,6 +3,8 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each user takes a part of this module")]
 
+pub mod full;
+
 use ringlane::clock::WallClock;
 use ringlane::config::Config;
 use ringlane::mail::{ControlMail, Mail};
