@@ -471,6 +471,30 @@ fn what_makes_no_sense_is_refused(transport: Transport) {
     assert!(error.contains("no broker answers at") && error.contains("--data-dir"), "{error}");
 }
 
+/// Connections that ask nothing, or half of something, or that stay when they were answered, keep
+/// nobody else out for long.
+fn idle_connections_keep_nobody_out(transport: Transport) {
+    let (broker, _) = start(transport);
+    let socket = broker.data_dir().join("ctl.sock");
+    let idle: Vec<UnixStream> = (0..8)
+        .map(|number| {
+            let mut stream = UnixStream::connect(&socket).expect("the socket");
+            match number % 3 {
+                0 => {}
+                1 => write!(stream, "POST /ctl HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{{")
+                    .expect("a part of a request"),
+                _ => write!(stream, "GET /nothing HTTP/1.1\r\nHost: x\r\n\r\n").expect("a request"),
+            }
+            stream
+        })
+        .collect();
+    assert_eq!(rows(&broker, &["sessions"]).len(), 0);
+    for mut stream in idle {
+        // It has ended.
+        let _ = stream.read_to_end(&mut Vec::new());
+    }
+}
+
 /// A path may be longer than the address of a Unix socket, and a file that a killed broker left is
 /// no obstacle; a broker that runs is.
 fn the_socket_is_where_the_configuration_says(transport: Transport) {
@@ -509,5 +533,6 @@ on_both_transports!(
     it_works_without_a_log,
     twenty_thousand_sessions_are_listed_and_ended,
     what_makes_no_sense_is_refused,
+    idle_connections_keep_nobody_out,
     the_socket_is_where_the_configuration_says,
 );

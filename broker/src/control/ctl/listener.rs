@@ -23,6 +23,9 @@ use tokio::time::{Sleep, sleep};
 /// Connections at once; further ones wait in the kernel's queue.
 const CONNECTIONS_MAX: usize = 8;
 
+/// How long a connection may take to ask: others wait for it.
+const UNASKED_MAX: Duration = Duration::from_secs(2);
+
 /// How long an answer may wait for whoever asked to read on: others wait for the connection.
 const UNREAD_MAX: Duration = Duration::from_secs(30);
 
@@ -115,17 +118,28 @@ impl Listener for BoundedListener {
     }
 }
 
-/// A connection that counts while it lives, and ends if it takes nothing for [`UNREAD_MAX`].
+/// A connection that counts while it lives, and ends if it asks nothing for [`UNASKED_MAX`], or takes
+/// nothing for [`UNREAD_MAX`].
 pub(super) struct BoundedStream {
     stream: net::UnixStream,
     _permit: OwnedSemaphorePermit,
+    /// Set until an answer begins.
+    unasked: Option<Pin<Box<Sleep>>>,
     /// Set while it takes nothing.
     patience: Option<Pin<Box<Sleep>>>,
 }
 
 impl BoundedStream {
     fn new(stream: net::UnixStream, permit: OwnedSemaphorePermit) -> Self {
-        Self { stream, _permit: permit, patience: None }
+        let unasked = Some(Box::pin(sleep(UNASKED_MAX)));
+        Self { stream, _permit: permit, unasked, patience: None }
+    }
+
+    fn check_asked(&mut self, context: &mut Context<'_>) -> io::Result<()> {
+        match self.unasked.as_mut().map(|unasked| unasked.as_mut().poll(context)) {
+            Some(Poll::Ready(())) => Err(io::ErrorKind::TimedOut.into()),
+            Some(Poll::Pending) | None => Ok(()),
+        }
     }
 
     /// What came of writing, or an error if nothing has for too long.
@@ -149,6 +163,7 @@ impl AsyncRead for BoundedStream {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        self.check_asked(context)?;
         Pin::new(&mut self.stream).poll_read(context, buffer)
     }
 }
@@ -159,6 +174,7 @@ impl AsyncWrite for BoundedStream {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        self.unasked = None;
         let written = Pin::new(&mut self.stream).poll_write(context, bytes);
         self.patiently(context, written)
     }

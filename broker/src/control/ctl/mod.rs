@@ -2,7 +2,7 @@
 //!
 //! It is a Unix socket that only the broker's own user, and root, can open: whoever can reads and
 //! deletes what clients left here. It speaks HTTP/1.1: `POST /ctl` with a
-//! [`Request`] as JSON; an answer that ends early has an [`ErrorRow`] as its last line.
+//! [`Request`] as JSON, one per connection; an answer that ends early has an [`ErrorRow`] as its last line.
 
 mod answers;
 mod ask;
@@ -20,8 +20,9 @@ use ask::{Asker, Failed};
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::State as Shared;
-use axum::http::StatusCode;
-use axum::http::header::CONTENT_TYPE;
+use axum::http::header::{CONNECTION, CONTENT_TYPE};
+use axum::http::{HeaderValue, StatusCode};
+use axum::middleware::map_response;
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use http_body_util::BodyExt;
@@ -81,7 +82,14 @@ pub(super) fn spawn(
 }
 
 fn routes(answerer: Answerer) -> Router {
-    Router::new().route("/ctl", post(answer)).with_state(answerer)
+    let routes = Router::new().route("/ctl", post(answer)).with_state(answerer);
+    routes.layer(map_response(end_connection))
+}
+
+/// One answer per connection: others wait for it.
+async fn end_connection(mut response: Response) -> Response {
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    response
 }
 
 async fn answer(Shared(answerer): Shared<Answerer>, body: Bytes) -> Response {
