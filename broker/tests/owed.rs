@@ -3,7 +3,7 @@
 
 mod loopback;
 
-use loopback::{Loopback, log_directory, new_log, publish};
+use loopback::{Loopback, log_directory, new_log, publish, publish_for};
 use ringlane::config::{CommitLogConfig, Config, SessionConfig, StreamConfig, WhenFull};
 use ringlane_dataplane::disk::StartFiles;
 use ringlane_dataplane::disk::memory::{MemoryDisk, Operation};
@@ -120,6 +120,46 @@ fn full_backlogs_are_not_read_again_and_again() {
     settle_for(&mut broker, 30);
     assert_eq!(broker.reads, before, "nothing there ever expires");
     assert!(0 < broker.metrics.publishes_rejected.get(), "they are full");
+}
+
+/// Publishes messages that expire after five seconds.
+fn send_short_lived(broker: &mut Loopback, publisher: ConnectionId, count: u16, bytes: usize) {
+    for id in 1..=count {
+        let payload = vec![b'x'; bytes];
+        let packet = publish_for(V5, "t", QoS::AtLeastOnce, id, &payload, Some(5));
+        broker.receive(publisher, &packet);
+        broker.settle_disk();
+    }
+}
+
+#[test]
+fn expired_messages_of_groups_without_members_make_room() {
+    let (mut broker, _files) = broker(&bounded(WhenFull::Reject));
+    let member = broker.returning_client("member", V5);
+    broker.settle_disk();
+    broker.subscribe(member, V5, "$share/g/t", QoS::AtLeastOnce);
+    settle_for(&mut broker, 1);
+    broker.lose(member);
+    let publisher = broker.client("publisher", V5);
+    send_short_lived(&mut broker, publisher, 60, 1000);
+    send(&mut broker, publisher, 60, 1000);
+    let refused = broker.metrics.publishes_rejected.get();
+    assert!((1..60).contains(&refused), "{refused}");
+    settle_for(&mut broker, 10);
+    assert_eq!(broker.metrics.dropped_expired.get(), 60);
+    send(&mut broker, publisher, 30, 1000);
+    assert_eq!(broker.metrics.publishes_rejected.get(), refused, "there is room");
+    send(&mut broker, publisher, 60, 1000);
+    assert!(refused < broker.metrics.publishes_rejected.get(), "it is full again");
+    settle_for(&mut broker, 10);
+    let before = broker.reads;
+    settle_for(&mut broker, 30);
+    assert_eq!(broker.reads, before, "nothing there ever expires");
+    // What is left is there for a member, as much of it as it takes without an answer.
+    let member = broker.returning_client("member", V5);
+    settle_for(&mut broker, 10);
+    let got = broker.take_sent(member).len();
+    assert!((64_000..66_000).contains(&got), "{got} bytes");
 }
 
 #[test]

@@ -62,7 +62,7 @@ pub(crate) struct Window {
     /// Of which partitions answers have not come.
     missing: Vec<PartitionId>,
     /// Whether only expired messages are looked for: the session is away.
-    pub(super) is_sweep: bool,
+    is_sweep: bool,
 }
 
 #[derive(Debug)]
@@ -154,6 +154,11 @@ impl Window {
     /// Whether its last round of questions has this number.
     pub(crate) fn is(&self, request: u64) -> bool {
         self.request == request
+    }
+
+    /// Whether only expired messages are looked for.
+    pub(crate) fn is_sweep(&self) -> bool {
+        self.is_sweep
     }
 
     /// Whether all questions of the round were answered.
@@ -414,7 +419,7 @@ impl Broker {
         let window = durable.catch_ups.open.get_mut(&id);
         let Some(window) = window.filter(|window| window.request == request) else { return };
         window.take_in(partition, found);
-        let (is_whole, is_sweep) = (window.has_all(), window.is_sweep);
+        let (is_whole, is_sweep) = (window.has_all(), window.is_sweep());
         let taken = window.take_found();
         if is_sweep {
             self.sweep_window(turn, id, taken);

@@ -48,7 +48,7 @@ impl Broker {
     pub(super) fn open_sweeps(&mut self, turn: &mut Turn<'_>) {
         while let Some(durable) = &mut self.durable
             && durable.catch_ups.has_room()
-            && durable.catch_ups.open.values().filter(|open| open.is_sweep).count() < WINDOWS_MAX
+            && durable.catch_ups.open.values().filter(|open| open.is_sweep()).count() < WINDOWS_MAX
             && let Some(id) = durable.catch_ups.fronts.due.pop_front()
         {
             let session = self.sessions.get(id);

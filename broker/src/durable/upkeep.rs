@@ -66,6 +66,7 @@ impl Broker {
         for index in 0..self.durable.as_ref().map_or(0, |durable| durable.partitions.len()) {
             self.tell_needs(turn, index);
         }
+        self.sweep_groups(turn);
         self.begin_walks(turn);
         self.trim_logs(turn);
         self.look_for_checkpoints(turn);

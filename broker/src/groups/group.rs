@@ -263,6 +263,26 @@ impl Group {
         self.waiting.front().map(|waiting| waiting.message.topic())
     }
 
+    /// When the message came that has waited longest in memory.
+    pub(crate) fn oldest_accepted_at(&self) -> Option<Nanos> {
+        self.waiting.front().map(|waiting| waiting.message.head().accepted_at)
+    }
+
+    /// Drops what has expired in memory; how many messages.
+    pub(crate) fn drop_expired(&mut self, now: Nanos) -> u64 {
+        let Self { waiting, waiting_bytes, log, .. } = self;
+        let before = waiting.len();
+        waiting.retain(|one| {
+            let is_alive = now < one.message.head().expires_at;
+            if !is_alive {
+                *waiting_bytes -= one.message.memory_bytes();
+                log.iter_mut().for_each(|log| log.on_done(one.seq));
+            }
+            is_alive
+        });
+        (before - waiting.len()) as u64
+    }
+
     /// Drops the oldest waiting message; false if there is none.
     pub(crate) fn drop_oldest(&mut self) -> bool {
         let dropped = self.pop_waiting();

@@ -2,6 +2,8 @@
 
 use super::{MemberKey, Seq};
 use crate::durable::{Place, Ranges, Window};
+use crate::session::IN_STEP;
+use ringlane_dataplane::time::Nanos;
 use std::collections::BTreeSet;
 
 /// The log side of a group.
@@ -19,6 +21,8 @@ pub(crate) struct GroupLog {
     recorded: u64,
     /// Members that have a message with QoS 2, and are told once the log says that it is done with.
     unkept: Vec<(MemberKey, Place)>,
+    /// When the message at a frontier expires, which is the oldest in the log.
+    front: Option<(u64, Nanos)>,
     /// What is on its way out of the log.
     pub(super) window: Option<Window>,
     /// How much may have been posted before the backlog is looked at again.
@@ -43,6 +47,7 @@ impl GroupLog {
             done: Ranges::default(),
             recorded: position,
             unkept: Vec::new(),
+            front: None,
             window: None,
             look_at: 0,
         }
@@ -78,6 +83,19 @@ impl GroupLog {
         if self.outstanding.remove(&posting) {
             self.done.insert(posting);
         }
+    }
+
+    /// The message at the frontier has not expired: until then nothing is read for that.
+    pub(super) fn note_front(&mut self, expires_at: Nanos) {
+        self.front = Some((self.frontier, expires_at));
+    }
+
+    /// Whether the oldest message in the log may have expired, and is not on its way out of it.
+    pub(super) fn may_have_expired(&self, now: Nanos) -> bool {
+        let known = self.front.filter(|(from, _)| *from == self.frontier);
+        self.window.is_none()
+            && self.frontier != IN_STEP
+            && known.is_none_or(|(_, expires_at)| expires_at <= now)
     }
 
     /// Postings from the frontier up to `next` are let go of, but for those in memory.
@@ -138,7 +156,7 @@ const UNKEPT_MAX: usize = 16 * 1024;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::session::{IN_STEP, SessionId};
+    use crate::session::SessionId;
     use ringlane_dataplane::ids::CoreId;
 
     const MEMBER: MemberKey =

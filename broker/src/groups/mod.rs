@@ -7,13 +7,15 @@
 //! A group with a member whose session outlives its connection is in the log of its partition, as a
 //! session under a name that no client can have: with its filter, its position, and the postings
 //! above that which are done with (`log`, `durable`). What waits while nobody is there, and what
-//! does not fit into memory, is read from the log (`read`), as sessions do (`durable::catch_up`).
+//! does not fit into memory, is read from the log (`read`), as sessions do (`durable::catch_up`). Where that is
+//! too much, what has expired is let go of (`expiring`).
 //!
 //! QoS 2 is handed over: once the member's log has the exchange, the message is the member's, and the
 //! group has only to note that. Until the group's log has noted it the member remembers the message,
 //! also when it is completed, and says so at the next start.
 
 mod durable;
+mod expiring;
 mod group;
 mod log;
 mod member;

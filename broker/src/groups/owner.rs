@@ -148,7 +148,7 @@ impl Broker {
     }
 
     /// The same bound and policy as for a session's backlog.
-    fn check_group_backlog(&mut self, turn: &mut Turn<'_>, id: GroupId) {
+    pub(super) fn check_group_backlog(&mut self, turn: &mut Turn<'_>, id: GroupId) {
         let bound = self.sizes.backlog_bytes_max;
         let Some(group) = self.groups.get_mut(id) else { return };
         while group.waiting_bytes() > bound

@@ -61,7 +61,7 @@ impl Broker {
     }
 
     /// The next postings of a group that are neither in memory nor done with.
-    fn group_entries(&self, id: GroupId) -> Vec<(Place, What)> {
+    pub(super) fn group_entries(&self, id: GroupId) -> Vec<(Place, What)> {
         let Some(log) = self.groups.get(id).and_then(|group| group.log.as_ref()) else {
             return Vec::new();
         };
@@ -89,7 +89,7 @@ impl Broker {
         durable.partitions[log.index].state.owed(slot, from, WINDOW_MESSAGES)
     }
 
-    fn ask_for_group(&mut self, turn: &mut Turn<'_>, id: GroupId) {
+    pub(super) fn ask_for_group(&mut self, turn: &mut Turn<'_>, id: GroupId) {
         let Some(request) = self.durable.as_mut().map(|durable| durable.fresh_request()) else {
             return;
         };
@@ -113,6 +113,9 @@ impl Broker {
         let Some(window) = window.filter(|window| window.is(request)) else { return };
         window.take_in(partition, found);
         let (has_all, taken) = (window.has_all(), window.take_found());
+        if window.is_sweep() {
+            return self.on_group_swept(turn, id, taken);
+        }
         let is_done = window.is_empty();
         for (what, found) in taken {
             if let What::Owed(owed) = what {

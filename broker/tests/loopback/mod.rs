@@ -382,6 +382,18 @@ impl Loopback {
 
 /// A PUBLISH without properties.
 pub fn publish(version: Version, topic: &str, qos: QoS, packet_id: u16, payload: &[u8]) -> Vec<u8> {
+    publish_for(version, topic, qos, packet_id, payload, None)
+}
+
+/// The same of a message that expires.
+pub fn publish_for(
+    version: Version,
+    topic: &str,
+    qos: QoS,
+    packet_id: u16,
+    payload: &[u8],
+    message_expiry_secs: Option<u32>,
+) -> Vec<u8> {
     let head = PublishHead {
         version,
         dup: false,
@@ -390,7 +402,7 @@ pub fn publish(version: Version, topic: &str, qos: QoS, packet_id: u16, payload:
         topic,
         topic_alias: None,
         packet_id,
-        message_expiry_secs: None,
+        message_expiry_secs,
         subscription_ids: &[],
         forwarded: &[],
         payload_bytes: payload.len(),
