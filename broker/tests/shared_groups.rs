@@ -153,7 +153,7 @@ fn a_group_without_members_ends(transport: Transport) {
     assert_eq!(plain.subscribe("$share/other/t/#", 1), 1);
     broker.kill();
     broker.restart(&logged(transport));
-    assert_eq!(broker.metric("shared_groups"), 1);
+    broker.wait_until("the group is there", |broker| broker.metric("shared_groups") == 1);
     broker.stop();
 }
 

@@ -224,9 +224,10 @@ fn checkpoints(broker: &Broker) -> Vec<Vec<PathBuf>> {
     partitions.map(|partition| of_one(partition.expect("an entry").path())).collect()
 }
 
+/// Damages a checkpoint, or damages it once more.
 fn damage(path: &Path) {
     let mut bytes = std::fs::read(path).expect("a checkpoint");
-    bytes[70] ^= 1;
+    bytes[70] = bytes[70].wrapping_add(1);
     std::fs::write(path, bytes).expect("a damaged checkpoint");
 }
 

@@ -280,14 +280,26 @@ impl Broker {
         }
     }
 
-    /// Waits until no round of a log has ended for a while: nobody is told when what nobody waits for
-    /// is in the log.
+    /// Waits until all that was accepted is durable and no round of a log has ended for a while:
+    /// nobody is told when what nobody waits for is in the log.
     pub fn wait_until_logs_rest(&self) {
+        let is_durable = |log: &serde_json::Value| log["flushed_offset"] == log["next_offset"];
         self.wait_until("the logs are at rest", |broker| {
             let before = broker.metric("log_rounds_total");
             std::thread::sleep(Duration::from_millis(100));
-            before == broker.metric("log_rounds_total")
+            broker.logs().iter().all(is_durable) && before == broker.metric("log_rounds_total")
         });
+    }
+
+    /// The logs of the partitions, as `ringlane ctl streams` lists them.
+    fn logs(&self) -> Vec<serde_json::Value> {
+        let mut ctl = Command::new(env!("CARGO_BIN_EXE_ringlane"));
+        ctl.args(["ctl", "--json", "--data-dir"]).arg(self.data_dir()).arg("streams");
+        let output = ctl.output().expect("the program runs");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let text = String::from_utf8(output.stdout).expect("UTF-8");
+        let rows = text.lines().map(|line| serde_json::from_str(line).expect("JSON"));
+        rows.filter(|row: &serde_json::Value| row["kind"] == "partition").collect()
     }
 
     /// Waits until the broker has noticed which sockets have ended. Only a broker that counts them
