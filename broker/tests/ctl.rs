@@ -367,6 +367,45 @@ fn streams_and_logs_are_listed(transport: Transport) {
     broker.stop();
 }
 
+fn groups_are_listed_with_what_they_are_owed(transport: Transport) {
+    let (mut broker, options) = start(transport);
+    absent(&broker, "worker", "$share/crew/t");
+    let mut other = Client::plain(broker.tcp, Version::V5, "other");
+    assert_eq!(other.subscribe("$share/quick/u", 1), 1);
+    for number in 0..5 {
+        publisher(&broker).publish("t", number.to_string(), 1);
+    }
+    let check = |broker: &Broker| {
+        let groups = rows(broker, &["groups"]);
+        let crew = groups.iter().find(|row| row["name"] == "crew").expect("the group");
+        assert_eq!((&crew["filter"], &crew["members"]), (&"t".into(), &1.into()));
+        assert_eq!((&crew["connected"], &crew["durable"]), (&0.into(), &true.into()));
+        assert_eq!((&crew["pending"], &crew["in_flight"]), (&5.into(), &0.into()));
+        assert!(crew["pending_bytes"].as_u64() > Some(5), "{crew}");
+        assert_eq!(crew["oldest"]["offset"].as_u64().map(|_| ()), Some(()), "{crew}");
+        groups.len()
+    };
+    assert_eq!(check(&broker), 2);
+    let logs = rows(&broker, &["streams"]);
+    let needs = logs.iter().filter_map(|row| row["needed"].as_array()).flatten();
+    let mut by_groups = needs.filter(|need| need["by"] == "group");
+    assert_eq!(by_groups.next().map(|need| &need["name"]), Some(&"$share/crew/t".into()));
+    let table = ctl(&broker, &["groups"]);
+    assert!(table.contains("crew") && table.contains("1 (0 connected)"), "{table}");
+    crash(&mut broker, &options);
+    assert_eq!(check(&broker), 1);
+    let mut worker = durable(&broker, "worker");
+    for _ in 0..5 {
+        worker.receive_and_acknowledge();
+    }
+    broker.wait_until("nothing is owed", |broker| {
+        let groups = rows(broker, &["groups"]);
+        (&groups[0]["pending"], &groups[0]["in_flight"]) == (&0.into(), &0.into())
+    });
+    assert_eq!(rows(&broker, &["groups"])[0]["connected"], 1);
+    broker.stop();
+}
+
 fn it_works_without_a_log(transport: Transport) {
     let broker = Broker::on(transport);
     let mut client = durable(&broker, "c");
@@ -530,6 +569,7 @@ on_both_transports!(
     what_a_session_is_owed_is_counted,
     sessions_with_many_subscriptions_are_ended,
     streams_and_logs_are_listed,
+    groups_are_listed_with_what_they_are_owed,
     it_works_without_a_log,
     twenty_thousand_sessions_are_listed_and_ended,
     what_makes_no_sense_is_refused,

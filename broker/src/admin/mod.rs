@@ -3,13 +3,14 @@
 //! Questions come as mails of the control thread, and each brings the channel of its answer. A
 //! deletion is answered once it is durable.
 
+mod groups;
 mod logs;
 mod retained;
 mod sessions;
 mod subscriptions;
 
 use crate::ctl::rows::{
-    Outcome, PartitionRow, RetainedRow, SessionChoice, SessionRow, SubscriptionChoice,
+    GroupRow, Outcome, PartitionRow, RetainedRow, SessionChoice, SessionRow, SubscriptionChoice,
     SubscriptionRow,
 };
 use crate::service::{Broker, Turn};
@@ -36,6 +37,8 @@ pub(crate) enum Question {
     Sessions { from: u32, choose: SessionChoice, reply: Reply<Page<SessionRow, u32>> },
     /// The session of one client.
     Session { client_id: String, reply: Reply<Option<SessionRow>> },
+    /// Shared-subscription groups from a slot on.
+    Groups { from: u32, reply: Reply<Page<GroupRow, u32>> },
     /// Subscriptions from a place on.
     Subscriptions {
         from: SubscriptionPlace,
@@ -100,6 +103,9 @@ impl Broker {
             }
             Question::Session { client_id, reply } => {
                 drop(reply.send(self.show_session(turn, &client_id)));
+            }
+            Question::Groups { from, reply } => {
+                drop(reply.send(self.list_groups(turn, from)));
             }
             Question::Subscriptions { from, choose, reply } => {
                 drop(reply.send(self.list_subscriptions(from, &choose)));

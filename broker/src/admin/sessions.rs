@@ -15,8 +15,8 @@ const SESSIONS_PER_PAGE: u32 = 256;
 const RANGES_PER_PAGE: usize = 16 * 1024;
 /// Subscriptions of sessions that are ended behind one another, about.
 const SUBSCRIPTIONS_PER_MAIL: usize = 1024;
-/// Ranges of postings that are counted for one session.
-const RANGES_PER_SESSION: usize = 64 * 1024;
+/// Ranges of postings that are counted for one session or group.
+pub(super) const RANGES_PER_SESSION: usize = 64 * 1024;
 
 impl Broker {
     pub(super) fn list_sessions(

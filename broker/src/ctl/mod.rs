@@ -46,6 +46,8 @@ pub(crate) struct Place {
 enum CtlCommand {
     /// List sessions: what they cost, and what they are owed; show one; end them
     Sessions(SessionsArgs),
+    /// List shared-subscription groups: members, and what they are owed
+    Groups,
     /// List subscriptions
     Subscriptions {
         /// Only those of this client
@@ -227,6 +229,7 @@ impl CtlArgs {
                     dry_run: self.is_dry_run(),
                 },
             },
+            CtlCommand::Groups => Request::Groups,
             CtlCommand::Subscriptions { client, topic } => Request::Subscriptions {
                 choose: SubscriptionChoice { client_id: client.clone(), topic: topic.clone() },
             },

@@ -2,8 +2,8 @@
 
 use super::CtlError;
 use super::rows::{
-    Need, NeedRow, OldestRow, Outcome, OutcomeRow, PartitionRow, Request, RetainedRow, SessionRow,
-    StreamRow, StreamsRow, SubscriptionRow,
+    GroupRow, Need, NeedRow, OldestRow, Outcome, OutcomeRow, PartitionRow, Request, RetainedRow,
+    SessionRow, StreamRow, StreamsRow, SubscriptionRow,
 };
 use super::table::{Table, output};
 use crate::log_tool::print::time;
@@ -28,6 +28,7 @@ pub(super) fn printer(request: &Request, json: bool, raw: bool) -> Box<dyn Print
     match request {
         Request::Sessions { .. } => Box::new(Rows::new(SESSIONS, session_cells)),
         Request::Session { .. } => Box::new(OneSession::new()),
+        Request::Groups => Box::new(Rows::new(GROUPS, group_cells)),
         Request::Subscriptions { .. } => Box::new(Rows::new(SUBSCRIPTIONS, subscription_cells)),
         Request::Retained { .. } => Box::new(Rows::new(RETAINED, retained_cells)),
         Request::RetainedMessage { .. } => Box::new(OneMessage { raw }),
@@ -137,6 +138,32 @@ fn state(row: &SessionRow) -> String {
         (false, Some(since)) => format!("absent since {}", short_time(since)),
         (false, None) => "absent".to_owned(),
     }
+}
+
+const GROUPS: &[&str] = &[
+    "GROUP",
+    "FILTER",
+    "MEMBERS",
+    "INFLIGHT",
+    "PENDING",
+    "BYTES",
+    "OLDEST",
+    "IN LOG",
+    "PARTITION",
+];
+
+fn group_cells(row: &GroupRow) -> Vec<String> {
+    vec![
+        text(&row.name),
+        text(&row.filter),
+        format!("{} ({} connected)", row.members, row.connected),
+        row.in_flight.to_string(),
+        row.pending.to_string(),
+        bytes(row.pending_bytes),
+        row.oldest.as_ref().map_or_else(dash, oldest),
+        if row.durable { "yes" } else { "no" }.to_owned(),
+        format!("p{} core {}", row.partition, row.core),
+    ]
 }
 
 fn expires(row: &SessionRow) -> String {
@@ -362,6 +389,7 @@ fn partition_cells(row: &PartitionRow) -> Vec<String> {
 fn need(need: &NeedRow) -> String {
     let by = match need.by {
         Need::Session => format!("session {}", text(&need.name)),
+        Need::Group => format!("group {}", text(&need.name)),
         Need::Cursor => format!("cursor of p{}", need.name),
         Need::Checkpoint => "checkpoint".to_owned(),
     };

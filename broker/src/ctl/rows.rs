@@ -13,6 +13,8 @@ pub(crate) enum Request {
     Session { client_id: String },
     /// Ends sessions: those of these clients, or all that are chosen. [`OutcomeRow`]s.
     EndSessions { clients: Vec<String>, choose: SessionChoice, dry_run: bool },
+    /// [`GroupRow`]s.
+    Groups,
     /// [`SubscriptionRow`]s.
     Subscriptions { choose: SubscriptionChoice },
     /// [`RetainedRow`]s of the topics that match.
@@ -79,7 +81,7 @@ pub(crate) struct SessionRow {
     pub(crate) will: Option<WillRow>,
 }
 
-/// The oldest message that a session is owed.
+/// The oldest message that a session or a group is owed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct OldestRow {
     /// Milliseconds since it was accepted, if the message is in memory.
@@ -89,6 +91,29 @@ pub(crate) struct OldestRow {
     pub(crate) offset: Option<u64>,
     /// Records of that log that were accepted since.
     pub(crate) behind: Option<u64>,
+}
+
+/// A shared-subscription group.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct GroupRow {
+    pub(crate) name: String,
+    /// Without `$share/{name}/`.
+    pub(crate) filter: String,
+    pub(crate) partition: u32,
+    pub(crate) core: u16,
+    pub(crate) members: u64,
+    /// Members that are there.
+    pub(crate) connected: u64,
+    /// Whether the log knows it: a member's session outlives its connection.
+    pub(crate) durable: bool,
+    /// Messages that members have and have not answered.
+    pub(crate) in_flight: u64,
+    /// Messages that wait behind those.
+    pub(crate) pending: u64,
+    /// Bytes of those that wait.
+    pub(crate) pending_bytes: u64,
+    /// The oldest message that it is owed.
+    pub(crate) oldest: Option<OldestRow>,
 }
 
 /// A will that was not published.
@@ -208,7 +233,8 @@ pub(crate) struct PartitionRow {
 pub(crate) struct NeedRow {
     pub(crate) offset: u64,
     pub(crate) by: Need,
-    /// The client identifier of a session, or the number of a partition that matches.
+    /// The client identifier of a session, the shared filter of a group, or the number of a partition that
+    /// matches.
     pub(crate) name: String,
 }
 
@@ -218,6 +244,8 @@ pub(crate) struct NeedRow {
 pub(crate) enum Need {
     /// A session is owed it.
     Session,
+    /// A shared-subscription group is owed it.
+    Group,
     /// A partition has not matched it, as far as its own log says.
     Cursor,
     /// A start would read it: the older of the two checkpoints that are kept.

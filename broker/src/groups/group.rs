@@ -108,6 +108,19 @@ impl Group {
         self.members.is_empty()
     }
 
+    pub(crate) fn member_count(&self) -> usize {
+        self.members.len()
+    }
+
+    pub(crate) fn connected_count(&self) -> usize {
+        self.members.iter().filter(|state| state.member.window > 0).count()
+    }
+
+    /// Messages that members have and have not answered.
+    pub(crate) fn held(&self) -> u64 {
+        self.members.iter().map(|state| u64::from(state.held)).sum()
+    }
+
     /// Whether some member may take messages.
     pub(crate) fn is_connected(&self) -> bool {
         self.members.iter().any(|state| state.member.window > 0)

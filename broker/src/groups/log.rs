@@ -126,9 +126,14 @@ impl GroupLog {
     }
 
     /// Everything below is done with. `next` is the number that the next posting gets.
-    fn position(&self, next: u64) -> u64 {
+    pub(crate) fn position(&self, next: u64) -> u64 {
         let first = self.outstanding.first().copied().unwrap_or(u64::MAX);
         first.min(self.frontier).min(next)
+    }
+
+    /// How many postings at and above a number are done with and not recorded as such.
+    pub(crate) fn done_from(&self, from: u64) -> u64 {
+        self.done.count_in(from, u64::MAX)
     }
 
     /// What is done with and not recorded, in bytes of the log.

@@ -165,7 +165,7 @@ impl Broker {
     }
 
     /// The number of a group among the sessions of its partition.
-    fn group_slot(&self, id: GroupId) -> Option<u32> {
+    pub(crate) fn group_slot(&self, id: GroupId) -> Option<u32> {
         let group = self.groups.get(id)?;
         let log = group.log.as_ref()?;
         let state = &self.durable.as_ref()?.partitions[log.index].state;
@@ -173,7 +173,7 @@ impl Broker {
     }
 
     /// What a group is owed that is in the log only, in bytes.
-    pub(super) fn group_log_bytes(&self, id: GroupId) -> usize {
+    pub(crate) fn group_log_bytes(&self, id: GroupId) -> usize {
         let found = || {
             let log = self.groups.get(id)?.log.as_ref()?;
             let state = &self.durable.as_ref()?.partitions[log.index].state;

@@ -32,6 +32,11 @@ impl GroupStore {
         self.by_key.values().filter_map(|slot| self.id_at(*slot)).collect()
     }
 
+    /// How many slots there are, free ones included.
+    pub(crate) fn slots(&self) -> u32 {
+        self.slots.len() as u32
+    }
+
     /// Makes a group that is not there.
     pub(crate) fn create(&mut self, key: &GroupKey, hash: u64) -> GroupId {
         let slot = self.free.pop().unwrap_or_else(|| {

@@ -5,8 +5,8 @@ use super::{Answerer, Lines};
 use crate::admin::{LogView, Page, Question, SubscriptionPlace};
 use crate::config::StreamConfig;
 use crate::ctl::rows::{
-    Need, NeedRow, PartitionRow, Request, RetainedRow, SessionChoice, SessionRow, StreamRow,
-    StreamsRow, SubscriptionChoice,
+    GroupRow, Need, NeedRow, OldestRow, PartitionRow, Request, RetainedRow, SessionChoice,
+    SessionRow, StreamRow, StreamsRow, SubscriptionChoice,
 };
 use crate::websocket::base64;
 use ringlane_dataplane::ids::{CoreId, PartitionId};
@@ -23,6 +23,7 @@ impl Answerer {
             Request::EndSessions { clients, choose, dry_run } => {
                 self.end_sessions(clients, choose, dry_run, lines).await
             }
+            Request::Groups => self.groups(lines).await,
             Request::Subscriptions { choose } => self.subscriptions(choose, lines).await,
             Request::Retained { filter } => self.retained(&checked(filter)?, lines).await,
             Request::RetainedMessage { topic } => self.retained_message(topic, lines).await,
@@ -54,6 +55,22 @@ impl Answerer {
             }
         }
         Ok(())
+    }
+
+    async fn groups(&self, lines: &mut Lines) -> Result<(), Failed> {
+        for core in self.asker.cores() {
+            let mut from = Some(0);
+            while let Some(begin) = from {
+                let page = self.group_page(core, begin).await?;
+                lines.send(&page.rows).await?;
+                from = page.next;
+            }
+        }
+        Ok(())
+    }
+
+    async fn group_page(&self, core: CoreId, from: u32) -> Result<Page<GroupRow, u32>, Failed> {
+        self.asker.ask(core, |reply| Question::Groups { from, reply }).await
     }
 
     async fn session(&self, client_id: String, lines: &mut Lines) -> Result<(), Failed> {
@@ -157,6 +174,7 @@ impl Answerer {
             }
         }
         self.session_needs(&mut needs).await?;
+        self.group_needs(&mut needs).await?;
         logs.sort_by_key(|log| log.row.partition);
         let rows = logs.into_iter().map(|log| {
             let mut needed = needs.take(log.row.partition);
@@ -175,12 +193,23 @@ impl Answerer {
             while let Some(begin) = from {
                 let page = self.session_page(core, begin, &owed).await?;
                 for row in &page.rows {
-                    let oldest = row.oldest.as_ref();
-                    if let Some((partition, offset)) =
-                        oldest.and_then(|o| o.partition.zip(o.offset))
-                    {
-                        needs.add(partition, offset, Need::Session, || row.client_id.clone());
-                    }
+                    needs.add_oldest(&row.oldest, Need::Session, || row.client_id.clone());
+                }
+                from = page.next;
+            }
+        }
+        Ok(())
+    }
+
+    /// The same of groups.
+    async fn group_needs(&self, needs: &mut Needs) -> Result<(), Failed> {
+        for core in self.asker.cores() {
+            let mut from = Some(0);
+            while let Some(begin) = from {
+                let page = self.group_page(core, begin).await?;
+                for row in &page.rows {
+                    let name = || format!("$share/{}/{}", row.name, row.filter);
+                    needs.add_oldest(&row.oldest, Need::Group, name);
                 }
                 from = page.next;
             }
@@ -220,6 +249,13 @@ impl Needs {
             Some(lowest) if lowest.offset <= offset => {}
             Some(lowest) => *lowest = NeedRow { offset, by, name: name() },
             None => needs.push(NeedRow { offset, by, name: name() }),
+        }
+    }
+
+    fn add_oldest(&mut self, oldest: &Option<OldestRow>, by: Need, name: impl FnOnce() -> String) {
+        let place = oldest.as_ref().and_then(|oldest| oldest.partition.zip(oldest.offset));
+        if let Some((partition, offset)) = place {
+            self.add(partition, offset, by, name);
         }
     }
 
