@@ -167,7 +167,7 @@ impl Rig {
 
     /// A follower has so much of the log of this leader.
     async fn acknowledge(&mut self, follower: u16, flushed: Option<u64>) {
-        let (core, next) = (CoreId(0), Offset(100));
+        let next = Offset(100);
         let flushed = flushed.map(|flushed| (next, Offset(flushed)));
         let partition = PartitionProgress {
             partition: PartitionId(u32::from(follower)),
@@ -185,7 +185,7 @@ impl Rig {
             is_damaged: false,
             has_failed: false,
         };
-        self.tell(ToControl::Progress { core, partitions: vec![partition] }).await;
+        self.tell(ToControl::Progress { partitions: vec![partition] }).await;
     }
 }
 
@@ -363,7 +363,7 @@ fn a_log_that_cannot_be_truncated_has_the_node_begin_again() {
     test(async || {
         let mut rig = Rig::new(false).await;
         let (core, partition, to) = (CoreId(0), PartitionId(0), Offset(3));
-        rig.tell(ToControl::Truncate { core, partition, to, epoch: 1 }).await;
+        rig.tell(ToControl::Truncate { core, partition, to }).await;
         let mails = rig.until(|running, _| running.is_ending()).await;
         assert_eq!(moved_to(&mails).len(), 2);
         let again = rig.running.end().await.unwrap().again.unwrap();
