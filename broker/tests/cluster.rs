@@ -58,8 +58,17 @@ fn clients_of_every_node_are_served() {
 
 #[test]
 fn what_was_acknowledged_is_there_after_leaders_were_killed() {
+    kill_leaders(Cluster::start(3));
+}
+
+/// Links arrive at cores that they are not for, and clients live on either.
+#[test]
+fn what_was_acknowledged_is_there_with_two_cores_on_epoll() {
+    kill_leaders(Cluster::start_with(&Options::new(Transport::Epoll).cores(2), 3));
+}
+
+fn kill_leaders(mut cluster: Cluster) {
     const KILLS: usize = 4;
-    let mut cluster = Cluster::start(3);
     let mut there = Taker::subscribed(&cluster, 0, "there", "load/#");
     let mut away = Taker::subscribed(&cluster, 1, "away", "load/#");
     away.leave();
