@@ -85,6 +85,8 @@ pub struct Election {
     epoch: u64,
     /// Whose that is, if anybody leads in it.
     leader: Option<NodeId>,
+    /// Whether that one has said that it leads no more: nobody else does in this epoch, whatever replicas believe.
+    is_over: bool,
     /// When something was heard of that leader, or of the beginning of its epoch.
     leader_heard_at: Option<Nanos>,
     /// Since when a majority suspects the leader.
@@ -110,6 +112,7 @@ impl Election {
             state: State::Idle,
             epoch,
             leader: None,
+            is_over: false,
             leader_heard_at: None,
             suspected_since: None,
             waits_until: now + setup.suspect_after,
@@ -186,8 +189,8 @@ impl Election {
         if said.leader == Some(from) && self.epoch == epoch && self.leader == Some(from) {
             self.leader_heard_at = Some(now);
         } else if self.leader == Some(from) && self.epoch <= epoch && said.leader != Some(from) {
-            // It has given up.
-            (self.leader, self.leader_heard_at) = (None, None);
+            // It has given up, or was started anew.
+            (self.leader, self.leader_heard_at, self.is_over) = (None, None, true);
         }
     }
 
@@ -201,12 +204,12 @@ impl Election {
                 self.give_up(now);
             }
             self.epoch = epoch;
-            (self.leader, self.leader_heard_at) = (None, None);
+            (self.leader, self.leader_heard_at, self.is_over) = (None, None, false);
             // Whoever has it is given time to begin.
             self.waits_until = self.waits_until.max(now + self.setup.suspect_after);
         }
         let is_own = leader == Some(self.setup.node);
-        if self.leader.is_none() && leader.is_some() && !is_own {
+        if self.leader.is_none() && leader.is_some() && !is_own && !self.is_over {
             (self.leader, self.leader_heard_at) = (leader, Some(now));
         }
     }
@@ -221,7 +224,9 @@ impl Election {
             return;
         }
         (self.epoch, self.leader, self.leader_heard_at) = (epoch, None, None);
+        self.is_over = false;
         self.state = State::Campaigning { since: now };
+        self.heartbeat_at = now;
         self.commands.push(Command::Campaign { epoch });
     }
 
@@ -338,9 +343,14 @@ impl Election {
     }
 
     fn hears_leader(&self, now: Nanos) -> bool {
-        let is_own = self.state == State::Leading;
+        let is_own = self.is_in_office();
         let silent_from = self.leader_heard_at.map(|at| at + self.setup.suspect_after);
         is_own || silent_from.is_some_and(|at| now < at)
+    }
+
+    /// Whether it leads, or is about to: the others wait for it as for a leader.
+    fn is_in_office(&self) -> bool {
+        matches!(self.state, State::Campaigning { .. } | State::Leading)
     }
 
     /// Whether a majority, this node included, lives and hears no leader.
@@ -366,7 +376,8 @@ impl Election {
 
     fn say_alive(&mut self, now: Nanos) {
         let hears_leader = self.hears_leader(now);
-        let said = Heartbeat { leader: self.leader, hears_leader };
+        let leader = if self.is_in_office() { Some(self.setup.node) } else { self.leader };
+        let said = Heartbeat { leader, hears_leader };
         let message = self.envelope(Message::Heartbeat(said));
         let up = self.peers.iter().filter(|peer| peer.is_up);
         let sends = up.map(|peer| Command::Send { to: peer.node, message: message.clone() });

@@ -15,6 +15,8 @@ struct Cluster {
     has_etcd: bool,
     /// Who cannot make its log equal to the others'.
     behind: BTreeSet<usize>,
+    /// Whose takeovers take longer than others wait for a leader.
+    slow: BTreeSet<usize>,
     given: Vec<(usize, u64)>,
 }
 
@@ -40,6 +42,7 @@ impl Cluster {
             revision: 10,
             has_etcd: true,
             behind: BTreeSet::new(),
+            slow: BTreeSet::new(),
             given: Vec::new(),
         };
         for one in &mut cluster.nodes {
@@ -105,7 +108,7 @@ impl Cluster {
         }
         if self.behind.contains(&index) {
             self.nodes[index].on_gave_up(self.now);
-        } else if fenced >= majority(self.nodes.len()) {
+        } else if fenced >= majority(self.nodes.len()) && !self.slow.contains(&index) {
             self.nodes[index].on_leading(epoch, self.now);
         }
     }
@@ -208,6 +211,35 @@ fn who_cannot_lead_leaves_it_to_the_next() {
     cluster.nodes[0].set_eligible(false);
     cluster.run(1500);
     assert_eq!((cluster.leaders(), cluster.given.len()), (vec![1], 1));
+}
+
+#[test]
+fn a_takeover_is_given_its_time() {
+    let mut cluster = Cluster::new(3);
+    cluster.slow.insert(0);
+    cluster.run(1200);
+    assert_eq!(cluster.given.len(), 1, "nobody else asks while it campaigns");
+    cluster.run(2000);
+    assert_eq!(cluster.leaders(), [1], "but not for ever");
+}
+
+#[test]
+fn a_leader_that_is_started_anew_is_replaced_although_replicas_still_obey_it() {
+    let mut cluster = Cluster::new(3);
+    cluster.run(1000);
+    let (_, epoch) = cluster.given[0];
+    let mut anew = Election::new(cluster.nodes[0].setup.clone(), epoch, cluster.now);
+    for other in [2, 3] {
+        anew.on_link_up(NodeId(other), cluster.now);
+    }
+    cluster.nodes[0] = anew;
+    for _ in 0..1500 {
+        for follower in [1, 2] {
+            cluster.nodes[follower].on_epoch_seen(epoch, Some(NodeId(1)), cluster.now);
+        }
+        cluster.run(1);
+    }
+    assert_eq!((cluster.leaders().len(), cluster.given.len()), (1, 2));
 }
 
 #[test]
