@@ -17,6 +17,7 @@ pub mod message;
 pub mod net;
 pub mod partition;
 mod peer;
+pub mod planted;
 pub mod replication;
 pub mod routing;
 pub mod runtime;

@@ -48,6 +48,7 @@ fn report() -> Report {
         flushed: Offset(48),
         high_watermark: Offset(45),
         damage: Some(Claim { epoch: 5, watermark: Offset(49) }),
+        memory_lost: 4,
         epochs: EpochTable::from_starts(starts.into()).expect("they rise"),
     }
 }
@@ -58,7 +59,8 @@ fn messages() -> Vec<(&'static str, Message)> {
     let append = Append { run, high_watermark, quorum_accepted, log_start };
     let ack = Ack { accepted: Offset(52), flushed: Offset(50), credit: 4096, is_gap: true };
     vec![
-        ("fence", Message::Fence),
+        ("fence", Message::Fence { counts_memory: false }),
+        ("fence_memory", Message::Fence { counts_memory: true }),
         ("fenced", Message::Fenced(Box::new(report()))),
         ("stale", Message::Stale),
         ("truncate", Message::Truncate { to: Offset(44) }),

@@ -13,6 +13,7 @@ use ringlane_dataplane::log::recovery::{ReplayFrom, recover};
 use ringlane_dataplane::log::scan::LogOwner;
 use ringlane_dataplane::log::truncate::truncate;
 use ringlane_dataplane::log::writer::Writer;
+use ringlane_dataplane::replication::reign::Reign;
 use ringlane_dataplane::routing::Placement;
 use ringlane_transport_uring::StdFiles;
 use std::collections::BTreeMap;
@@ -108,10 +109,10 @@ pub(crate) struct Notes {
     /// Away while it is written to.
     data: Option<DataDirectory>,
     partitions: usize,
-    epoch: u64,
+    reign: Reign,
     is_learner: bool,
-    /// Those who wait for an epoch to be durable.
-    epochs_wanted: Vec<(CoreId, u64)>,
+    /// Those who wait for a promise to be durable.
+    promises_wanted: Vec<(CoreId, Reign)>,
     /// Partitions that have been filled, with who asks.
     filled: BTreeMap<PartitionId, CoreId>,
 }
@@ -123,17 +124,17 @@ impl Notes {
     pub(crate) fn new(data: DataDirectory) -> Self {
         Self {
             partitions: data.manifest.partitions as usize,
-            epoch: data.manifest.epoch,
+            reign: data.reign(),
             is_learner: data.is_learner(),
             data: Some(data),
-            epochs_wanted: Vec::new(),
+            promises_wanted: Vec::new(),
             filled: BTreeMap::new(),
         }
     }
 
     /// The epoch that is durable.
     pub(crate) fn epoch(&self) -> u64 {
-        self.epoch
+        self.reign.epoch
     }
 
     /// Whether the node has yet to be filled from the others.
@@ -141,9 +142,9 @@ impl Notes {
         self.is_learner
     }
 
-    /// A core wants an epoch to be durable.
-    pub(crate) fn want_epoch(&mut self, core: CoreId, epoch: u64) {
-        self.epochs_wanted.push((core, epoch));
+    /// A core wants a promise to be durable.
+    pub(crate) fn want_promise(&mut self, core: CoreId, reign: Reign) {
+        self.promises_wanted.push((core, reign));
     }
 
     /// A partition has all that the others have. The note is one for all of them: it goes with the
@@ -154,8 +155,9 @@ impl Notes {
 
     /// Mails to those whose wish is durable.
     pub(crate) fn take_answers(&mut self) -> Vec<(CoreId, ToCore)> {
-        let epoch = self.epoch;
-        let served = self.epochs_wanted.extract_if(.., |(_, wanted)| *wanted <= epoch);
+        let (durable, epoch) = (self.reign, self.reign.epoch);
+        let served =
+            self.promises_wanted.extract_if(.., |(_, wanted)| durable.and(*wanted) == durable);
         let mut answers: Vec<_> =
             served.map(|(core, _)| (core, ToCore::EpochDurable { epoch })).collect();
         if !self.is_learner {
@@ -170,15 +172,16 @@ impl Notes {
     /// What is to be written now, if anything is and the manifest is not away: on a thread of its own, and
     /// then [`Notes::on_written`].
     pub(crate) fn write(&mut self) -> Option<impl FnOnce() -> Written + Send + 'static> {
-        let epoch = self.epochs_wanted.iter().map(|(_, epoch)| *epoch).max();
-        let epoch = epoch.filter(|epoch| self.epoch < *epoch);
+        let wanted = self.promises_wanted.iter().map(|(_, wanted)| *wanted);
+        let promise = wanted.fold(self.reign, Reign::and);
+        let promise = (promise != self.reign).then_some(promise);
         let is_filled = self.is_learner && self.filled.len() == self.partitions;
-        if epoch.is_none() && !is_filled {
+        if promise.is_none() && !is_filled {
             return None;
         }
         let mut data = self.data.take()?;
         Some(move || {
-            let taken = epoch.map_or(Ok(()), |epoch| data.take_epoch(epoch));
+            let taken = promise.map_or(Ok(()), |promise| data.take_promise(promise));
             let ended = taken.and_then(|()| if is_filled { data.end_learning() } else { Ok(()) });
             (data, ended)
         })
@@ -189,7 +192,7 @@ impl Notes {
     /// # Errors
     /// Why not.
     pub(crate) fn on_written(&mut self, (data, written): Written) -> Result<(), ManifestError> {
-        (self.epoch, self.is_learner) = (data.manifest.epoch, data.is_learner());
+        (self.reign, self.is_learner) = (data.reign(), data.is_learner());
         self.data = Some(data);
         written
     }

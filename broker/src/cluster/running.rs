@@ -208,8 +208,8 @@ impl<M: Metadata> Running<M> {
     fn on_told(&mut self, told: ToControl) {
         match told {
             ToControl::AskForEpoch { observed } => self.ask(observed),
-            ToControl::PersistEpoch { core, epoch } => {
-                self.notes.want_epoch(core, epoch);
+            ToControl::PersistEpoch { core, reign } => {
+                self.notes.want_promise(core, reign);
                 self.write_notes();
             }
             ToControl::ClearDamage { core, partition } => {

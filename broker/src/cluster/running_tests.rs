@@ -11,6 +11,7 @@ use crate::durable::PartitionState;
 use crate::replicated::control_mail::PartitionProgress;
 use crate::startup::logs::LogFacts;
 use ringlane_dataplane::log::format::DirectoryId;
+use ringlane_dataplane::replication::reign::Reign;
 use ringlane_dataplane::replication::replica::RoleKind;
 use ringlane_dataplane::routing::Placement;
 use std::path::PathBuf;
@@ -224,15 +225,17 @@ fn an_epoch_comes_from_etcd_and_is_durable_before_it_is_answered() {
         let (core, epoch) = given.unwrap();
         assert_eq!(core, 0, "core 0 elects");
         for core in [1, 0] {
-            rig.tell(ToControl::PersistEpoch { core: CoreId(core), epoch }).await;
+            let reign = Reign { epoch, leader: Some(NodeId(2)), memory_epoch: 0 };
+            rig.tell(ToControl::PersistEpoch { core: CoreId(core), reign }).await;
             let mails = rig.mails(|mail| matches!(mail, ToCore::EpochDurable { .. })).await;
             let manifest = crate::startup::manifest::peek(&rig.directory.0).unwrap();
-            assert_eq!(manifest.epoch, epoch);
+            assert_eq!((manifest.epoch, manifest.member.map(|m| m.leader)), (epoch, Some(2)));
             let (to, _) = mails.last().unwrap();
             assert_eq!(to.0, core);
         }
         // etcd says so, too, and an older one is no news.
-        rig.tell(ToControl::PersistEpoch { core: CoreId(1), epoch: epoch - 1 }).await;
+        let reign = Reign { epoch: epoch - 1, ..Reign::default() };
+        rig.tell(ToControl::PersistEpoch { core: CoreId(1), reign }).await;
         let mails = rig.settle().await;
         assert!(matches!(cluster(&mails.last().unwrap().1), Some(ToCore::EpochDurable { .. })));
     });

@@ -5,6 +5,7 @@ use super::replicas::{Ground, Replicas};
 use ringlane_dataplane::ids::{NodeId, PartitionId};
 use ringlane_dataplane::replication::command::Refusal;
 use ringlane_dataplane::replication::host::Ask;
+use ringlane_dataplane::replication::reign::Reign;
 use ringlane_dataplane::replication::replica::Replica;
 
 impl Replicas {
@@ -17,7 +18,7 @@ impl Replicas {
     fn do_ask(&mut self, ground: &mut Ground<'_>, index: usize, ask: Ask) {
         let (core, partition) = (self.core, self.own[index].partition);
         match ask {
-            Ask::PersistEpoch(epoch) => self.persist_epoch(index, epoch),
+            Ask::PersistEpoch(reign) => self.persist_epoch(index, reign),
             // With TCP nobody writes here: what was not received yet is refused by its epoch.
             Ask::Revoke { .. } => self.with_replica(index, ground, Replica::on_revoked),
             Ask::Truncate { to } => {
@@ -80,11 +81,11 @@ impl Replicas {
         }
     }
 
-    fn persist_epoch(&mut self, index: usize, epoch: u64) {
-        let is_asked = self.own.iter().any(|own| own.asked_epoch == Some(epoch));
-        self.own[index].asked_epoch = Some(epoch);
+    fn persist_epoch(&mut self, index: usize, reign: Reign) {
+        let is_asked = self.own.iter().any(|own| own.asked_epoch == Some(reign.epoch));
+        self.own[index].asked_epoch = Some(reign.epoch);
         if !is_asked && !self.has_ended {
-            self.tell(ToControl::PersistEpoch { core: self.core, epoch });
+            self.tell(ToControl::PersistEpoch { core: self.core, reign });
         }
     }
 

@@ -8,6 +8,7 @@ use crate::durable::PartitionState;
 use crate::service::RestoredState;
 use ringlane_dataplane::ids::{CoreId, NodeId, Offset, PartitionId};
 use ringlane_dataplane::log::writer::Writer;
+use ringlane_dataplane::replication::reign::Reign;
 use ringlane_dataplane::replication::replica::RoleKind;
 
 /// What a core tells the control thread, or asks of it.
@@ -24,8 +25,8 @@ pub(crate) enum ToControl {
     PersistEpoch {
         /// Who asks.
         core: CoreId,
-        /// The epoch.
-        epoch: u64,
+        /// The promise with it.
+        reign: Reign,
     },
     /// The durable note that a replica lacks records is to go, because it has them again:
     /// [`ToCore::DamageCleared`] follows.

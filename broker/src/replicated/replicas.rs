@@ -477,6 +477,8 @@ impl Own {
             members: common.election.members.clone(),
             seed: log.segments().owner().seed(),
             record_bytes_max: setup.record_bytes_max,
+            // No stream is let in at `quorum_memory`.
+            counts_memory: false,
             window_bytes: common.window_bytes,
         };
         let ReplicaSetup { opened, recovery, checkpoints } = replica;

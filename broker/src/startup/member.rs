@@ -7,6 +7,7 @@ use crate::cluster::membership::{Joined, Standing};
 use crate::config::Config;
 use ringlane_dataplane::ids::NodeId;
 use ringlane_dataplane::log::format::COUNT_MAX;
+use ringlane_dataplane::replication::reign::Reign;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
@@ -20,6 +21,12 @@ pub struct Member {
     /// Whether it has yet to be filled from the others before it counts for a majority: what it had
     /// acknowledged before it was emptied is gone.
     pub is_learner: bool,
+    /// Who leads in the epoch of the manifest; 0 if nobody knows.
+    #[serde(default)]
+    pub leader: u16,
+    /// As [`Reign::memory_epoch`].
+    #[serde(default)]
+    pub memory_epoch: u64,
 }
 
 impl Member {
@@ -94,11 +101,24 @@ impl DataDirectory {
         self.manifest.key = identity.hash_key.0;
         self.manifest.partitions = identity.partitions;
         let is_learner = joined.is_learner;
-        self.manifest.member = Some(Member { node: node.0, instance, is_learner });
+        self.manifest.member =
+            Some(Member { node: node.0, instance, is_learner, leader: 0, memory_epoch: 0 });
         self.save()
     }
 
-    /// Takes an epoch from outside, at or above all before: durable when this returns, before
+    /// What it has promised.
+    ///
+    /// # Panics
+    /// If the node is alone.
+    #[must_use]
+    pub fn reign(&self) -> Reign {
+        let member = self.manifest.member.as_ref().expect("a node that is alone promises nothing");
+        let epoch = self.manifest.epoch;
+        let leader = (member.leader != 0).then_some(NodeId(member.leader));
+        Reign { epoch, leader, memory_epoch: member.memory_epoch }
+    }
+
+    /// Takes a promise with an epoch from outside, at or above all before: durable when this returns, before
     /// anything is appended or answered in it.
     ///
     /// # Errors
@@ -106,16 +126,28 @@ impl DataDirectory {
     ///
     /// # Panics
     /// If it goes back, or the node is alone.
-    pub fn take_epoch(&mut self, epoch: u64) -> Result<(), ManifestError> {
-        assert!(self.manifest.member.is_some(), "a node that is alone has no epoch from outside");
-        assert!(self.manifest.epoch <= epoch && epoch <= COUNT_MAX, "an epoch has gone back");
-        if self.manifest.epoch == epoch {
+    pub fn take_promise(&mut self, reign: Reign) -> Result<(), ManifestError> {
+        assert!(self.manifest.epoch <= reign.epoch, "an epoch has gone back");
+        assert!(reign.epoch <= COUNT_MAX, "an epoch is beyond all that etcd gives");
+        let (before, next) = (self.manifest.clone(), self.reign().and(reign));
+        self.manifest.epoch = next.epoch;
+        if let Some(member) = &mut self.manifest.member {
+            member.leader = next.leader.map_or(0, |node| node.0);
+            member.memory_epoch = next.memory_epoch;
+        }
+        if self.manifest == before {
             return Ok(());
         }
-        let before = self.manifest.epoch;
-        self.manifest.epoch = epoch;
         // What is in memory says what is durable.
-        self.save().inspect_err(|_| self.manifest.epoch = before)
+        self.save().inspect_err(|_| self.manifest = before)
+    }
+
+    /// As [`DataDirectory::take_promise`], by nobody knows whom.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn take_epoch(&mut self, epoch: u64) -> Result<(), ManifestError> {
+        self.take_promise(Reign { epoch, ..Reign::default() })
     }
 
     /// Whether it has yet to be filled from the others before it counts for a majority.
@@ -199,12 +231,24 @@ mod tests {
         let directory = Directory::new();
         let mut opened = directory.open(1).unwrap();
         opened.adopt(&joined(false), NodeId(1)).unwrap();
-        for epoch in [7, 7, 900] {
-            opened.take_epoch(epoch).unwrap();
-            assert_eq!(super::super::manifest::peek(&directory.0).unwrap().epoch, epoch);
+        let reign = |epoch, leader, memory_epoch| {
+            let leader = (leader > 0).then_some(NodeId(leader));
+            Reign { epoch, leader, memory_epoch }
+        };
+        for (taken, holds) in [
+            (reign(7, 0, 0), reign(7, 0, 0)),
+            (reign(7, 2, 7), reign(7, 2, 7)),
+            (reign(7, 3, 0), reign(7, 2, 7)),
+            (reign(900, 1, 7), reign(900, 1, 7)),
+            (reign(901, 0, 0), reign(901, 0, 7)),
+        ] {
+            opened.take_promise(taken).unwrap();
+            assert_eq!(opened.reign(), holds);
+            let manifest = super::super::manifest::peek(&directory.0).unwrap();
+            assert_eq!(manifest, opened.manifest);
         }
         let back = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            let _ = opened.take_epoch(899);
+            let _ = opened.take_promise(reign(900, 1, 0));
         }));
         assert!(back.is_err());
     }

@@ -113,7 +113,7 @@ fn give(
         return Err(StartError::NoCheckpoint { partition: partition.0, directory, begins });
     }
     let opened = Opened {
-        epoch,
+        reign: data.reign(),
         start: log.log_start,
         next: log.next_offset,
         epochs: epochs(partition, &directory, &log, &recovery)?,

@@ -1,6 +1,7 @@
 //! What a [`Replica`](super::replica::Replica) asks for.
 
 use super::message::{CheckpointPart, CheckpointStart, Envelope};
+use super::reign::Reign;
 use crate::batch::Batch;
 use crate::ids::{NodeId, Offset};
 use core::fmt;
@@ -19,9 +20,9 @@ pub enum Command {
         /// Its [`Batch::body`] follows as the body.
         body: Option<Arc<Batch>>,
     },
-    /// Makes an epoch durable in the manifest, and then calls `on_epoch_durable`. The manifest
-    /// never goes back.
-    PersistEpoch(u64),
+    /// Makes a promise durable in the manifest, and then calls `on_epoch_durable`. The manifest
+    /// never goes back ([`Reign::and`]).
+    PersistEpoch(Reign),
     /// Takes from these nodes the right to write here: what they sent and was not received yet is lost. When that is
     /// certain, `on_revoked` is called, at once where there is no such right (TCP).
     Revoke {

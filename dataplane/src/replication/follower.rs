@@ -1,12 +1,14 @@
 //! What a follower does: it reports, takes what its leader sends, and says how far it is.
 
 use super::command::{Command, Refusal};
+use super::epochs::EpochStart;
 use super::message::{Ack, Append, CheckpointPart, CheckpointStart, Fetch, Fetched, Message, Run};
 use super::replica::{READ_BYTES_MAX, Replica, Role};
 use crate::batch::{Batch, BatchPool};
 use crate::ids::{NodeId, Offset};
 use crate::log::record::{Records, checksum};
 use crate::log::writer::batch_bytes_max;
+use crate::planted::{self, Bug};
 use std::collections::VecDeque;
 use triomphe::Arc;
 
@@ -20,8 +22,9 @@ pub(super) struct Follower {
     is_matched: bool,
     is_gap_said: bool,
     ack_due: bool,
-    /// The last one of the leader.
+    /// The last ones of the leader.
     leader_high_watermark: Offset,
+    leader_quorum_accepted: Offset,
     /// Records that a candidate waits for.
     fetch: Option<(NodeId, Fetch)>,
     checkpoint: Option<Incoming>,
@@ -48,6 +51,7 @@ impl Follower {
             is_gap_said: false,
             ack_due: false,
             leader_high_watermark: Offset(0),
+            leader_quorum_accepted: Offset(0),
             fetch: None,
             checkpoint: None,
             is_resetting: false,
@@ -138,8 +142,9 @@ impl Replica {
 
     /// Whether a message of a leader is from the leader of this follower.
     fn obeys(&mut self, from: NodeId) -> bool {
+        let claimed = self.reign.leader.unwrap_or(from);
         let leader = match self.follower() {
-            Some(follower) => *follower.leader.get_or_insert(from),
+            Some(follower) => *follower.leader.get_or_insert(claimed),
             None => self.setup.node,
         };
         if leader != from {
@@ -223,7 +228,9 @@ impl Replica {
         let Some(follower) = self.follower() else { return };
         (follower.is_matched, follower.ack_due, follower.is_gap_said) = (true, true, false);
         follower.leader_high_watermark = append.high_watermark;
+        follower.leader_quorum_accepted = append.quorum_accepted;
         self.raise_marks(append.quorum_accepted, append.high_watermark);
+        self.try_clear_memory_lost();
         self.try_clear_damage();
     }
 
@@ -241,7 +248,7 @@ impl Replica {
         if bytes > bytes_max {
             return Err(Refusal::TooLong { bytes, bytes_max });
         }
-        if run.epoch > self.epoch {
+        if run.epoch > self.reign.epoch {
             return Err(Refusal::Records);
         }
         let batch = pool.copy_records(body, run.records);
@@ -261,22 +268,38 @@ impl Replica {
         let mut records = 0;
         for record in Records::new(self.setup.seed, body, run.base, run.epoch) {
             if record.is_err() {
-                return false;
+                return planted::is(Bug::ChecksumUnchecked);
             }
             records += 1;
         }
         records == run.records
     }
 
+    /// Whether the leader's own epoch is committed and has begun here: then all below its marks is all that was
+    /// ever acknowledged.
+    fn is_led(&self, leader_high_watermark: Offset) -> bool {
+        let last = self.log.epochs.starts().last();
+        let is_own = |start: &EpochStart| start.epoch == self.reign.epoch;
+        last.is_some_and(|start| is_own(start) && start.first < leader_high_watermark)
+    }
+
+    /// A replica that was started anew has again, in memory at least, all that a quorum can have counted
+    /// on it for.
+    fn try_clear_memory_lost(&mut self) {
+        let Role::Follower(follower) = &self.role else { return };
+        let has_all = follower.leader_quorum_accepted <= self.log.next;
+        if follower.is_matched && has_all && self.is_led(follower.leader_high_watermark) {
+            self.memory_lost = 0;
+        }
+    }
+
     /// A replica that was damaged has again all that a quorum can have counted on it for: everything
     /// that its leader, whose own epoch is committed, knows to be held by a quorum.
     fn try_clear_damage(&mut self) {
-        let (epoch, flushed) = (self.epoch, self.log.flushed);
-        let last = self.log.epochs.starts().last().copied();
-        let Some(follower) = self.follower() else { return };
+        let Role::Follower(follower) = &self.role else { return };
         let high_watermark = follower.leader_high_watermark;
-        let is_led = last.is_some_and(|s| s.epoch == epoch && s.first < high_watermark);
-        let is_whole = follower.is_matched && is_led && high_watermark <= flushed;
+        let is_led = self.is_led(high_watermark);
+        let is_whole = follower.is_matched && is_led && high_watermark <= self.log.flushed;
         if is_whole && !follower.is_clearing && self.damage.is_some() {
             self.commands.push(Command::ClearDamage);
             if let Some(follower) = self.follower() {
@@ -393,7 +416,7 @@ impl Replica {
         if !self.obeys(from) || self.truncating.is_some() {
             return;
         }
-        let (high_watermark, epoch, next) = (self.high_watermark, self.epoch, self.log.next);
+        let (high_watermark, epoch, next) = (self.high_watermark, self.reign.epoch, self.log.next);
         let Some(follower) = self.follower() else { return };
         let is_old = follower.is_matched && start.next <= next;
         if is_old || follower.is_resetting {
@@ -459,19 +482,25 @@ mod tests {
     use crate::log::record::RecordSeed;
     use crate::message::MessageMeter;
     use crate::replication::message::{Envelope, Run};
+    use crate::replication::reign::Reign;
     use crate::replication::replica::{Opened, Setup};
+
+    fn setup() -> Setup {
+        Setup {
+            node: NodeId(1),
+            partition: PartitionId(0),
+            members: vec![NodeId(1), NodeId(2), NodeId(3)],
+            seed: RecordSeed::new(&DirectoryId([1; 16]), PartitionId(0)),
+            record_bytes_max: 100_000,
+            counts_memory: false,
+            window_bytes: 1 << 20,
+        }
+    }
 
     #[test]
     fn longer_records_than_the_log_takes_are_refused() {
-        let setup = Setup {
-            node: NodeId(1),
-            partition: PartitionId(0),
-            members: vec![NodeId(1), NodeId(2)],
-            seed: RecordSeed::new(&DirectoryId([1; 16]), PartitionId(0)),
-            record_bytes_max: 100_000,
-            window_bytes: 1 << 20,
-        };
-        let mut replica = Replica::new(setup, Opened { epoch: 5, ..Opened::default() });
+        let reign = Reign { epoch: 5, ..Reign::default() };
+        let mut replica = Replica::new(setup(), Opened { reign, ..Opened::default() });
         let run = Run { records: 1, body_bytes: 100_001, epoch: 5, ..Run::default() };
         let message = Message::Append(Append { run, ..Append::default() });
         let envelope = Envelope { partition: PartitionId(0), epoch: 5, message };
@@ -484,5 +513,49 @@ mod tests {
         assert!(commands.iter().any(is_refused), "{commands:?}");
         assert!(why.to_string().contains("mqtt.max_packet_size"));
         assert_eq!(replica.next_offset(), Offset(0));
+    }
+
+    #[test]
+    fn an_epoch_that_was_promised_to_one_node_is_refused_to_another_also_after_a_start() {
+        let reign = Reign { epoch: 5, leader: Some(NodeId(2)), memory_epoch: 0 };
+        let mut pool = BatchPool::new(MessageMeter::leaked());
+        for message in [Message::Fence { counts_memory: false }, Message::Append(Append::default())]
+        {
+            let mut replica = Replica::new(setup(), Opened { reign, ..Opened::default() });
+            let envelope = Envelope { partition: PartitionId(0), epoch: 5, message };
+            let mut answers = |from| {
+                let mut commands = Vec::new();
+                replica.on_message(NodeId(from), &envelope, &[], &mut pool);
+                replica.end_turn(crate::time::Nanos(1));
+                replica.take_commands(&mut commands);
+                commands
+            };
+            let refused = answers(3);
+            let is_refused =
+                |c: &Command| matches!(c, Command::Refuse { peer: Some(NodeId(3)), .. });
+            assert!(refused.iter().all(is_refused) && refused.len() == 1, "{refused:?}");
+            let obeyed = answers(2);
+            let is_answer = |c: &Command| matches!(c, Command::Send { to: NodeId(2), .. });
+            assert!(obeyed.iter().any(is_answer), "{obeyed:?}");
+        }
+    }
+
+    #[test]
+    fn who_knew_only_the_number_of_an_epoch_takes_down_the_rest() {
+        let reign = Reign { epoch: 5, ..Reign::default() };
+        let mut replica = Replica::new(setup(), Opened { reign, ..Opened::default() });
+        let mut pool = BatchPool::new(MessageMeter::leaked());
+        let message = Message::Fence { counts_memory: true };
+        let envelope = Envelope { partition: PartitionId(0), epoch: 5, message };
+        let full = Reign { epoch: 5, leader: Some(NodeId(3)), memory_epoch: 5 };
+        for round in 0..2 {
+            let mut commands = Vec::new();
+            replica.on_message(NodeId(3), &envelope, &[], &mut pool);
+            replica.take_commands(&mut commands);
+            let is_noted =
+                |c: &Command| matches!(c, Command::PersistEpoch(noted) if *noted == full);
+            assert_eq!(commands.iter().any(is_noted), round == 0, "{commands:?}");
+            replica.on_epoch_durable(5);
+        }
     }
 }

@@ -9,6 +9,7 @@ use super::replica::{READ_BYTES_MAX, Replica, Role};
 use super::tail::Tail;
 use crate::batch::Batch;
 use crate::ids::{NODES_MAX, NodeId, Offset};
+use crate::planted::{self, Bug};
 use std::collections::VecDeque;
 use triomphe::Arc;
 
@@ -97,6 +98,9 @@ impl Flow {
 
     /// Bytes of records that may be sent now; `None`: any number, because nothing waits there.
     fn allowance(&self, accepted: Offset, flushed: Offset) -> Option<u64> {
+        if planted::is(Bug::CreditOverrun) {
+            return None;
+        }
         let Some(credit) = self.credit.filter(|_| self.in_flight.len() < IN_FLIGHT_MAX) else {
             return Some(0);
         };
@@ -243,6 +247,12 @@ impl Replica {
         let common = self.log.epochs.common(self.log.next, report.epochs.starts(), report.next);
         let state = match common {
             Common::Below(to) if !self.can_send_from(to) => State::Behind(0),
+            Common::Below(to) if planted::is(Bug::TruncateTooFew) && to.0 + 1 < report.next.0 => {
+                State::Truncating(Offset(to.0 + 1))
+            }
+            Common::Below(to) if planted::is(Bug::TruncateTooFew) => {
+                State::InStep(Flow::new(to.max(report.next)))
+            }
             Common::Below(to) if to < report.next => State::Truncating(to),
             Common::Below(to) => State::InStep(Flow::new(to)),
             Common::Before(to) if report.log_start < to => State::Truncating(to),
@@ -435,10 +445,13 @@ impl Replica {
         let quorum_accepted = majority_of(accepted, leader.peers.iter().map(|peer| peer.accepted));
         let high_watermark = majority_of(flushed, leader.peers.iter().map(|peer| peer.flushed));
         let began = |mark: Offset| if start < mark { mark } else { Offset(0) };
+        let quorum_accepted =
+            if self.setup.counts_memory { quorum_accepted } else { high_watermark };
         self.raise_marks(began(quorum_accepted), began(high_watermark));
-        let (epoch, is_begun) = (self.epoch, start < self.high_watermark);
+        let (epoch, is_begun) = (self.reign.epoch, start < self.high_watermark);
         if let Some(leader) = self.leader_mut().filter(|leader| is_begun && !leader.serves) {
             leader.serves = true;
+            self.memory_lost = 0;
             self.commands.push(Command::Lead { epoch, start });
         }
     }
@@ -454,7 +467,7 @@ impl Replica {
             let Some(peer) = self.peer_mut(node).filter(|peer| !peer.is_blocked) else { continue };
             let lags = peer.flushed < next;
             match &mut peer.state {
-                State::Unknown if retry => self.send(node, Message::Fence),
+                State::Unknown if retry => self.fence(node),
                 State::Truncating(to) if retry => {
                     let to = *to;
                     self.send(node, Message::Truncate { to });
@@ -483,6 +496,13 @@ fn majority_of(own: Offset, peers: impl ExactSizeIterator<Item = Offset>) -> Off
     let count = 1 + peers.len();
     for (mark, peer) in marks[1..].iter_mut().zip(peers) {
         *mark = peer;
+    }
+    if planted::is(Bug::AckBeforeQuorum) {
+        return own;
+    }
+    if planted::is(Bug::AckTwice) {
+        marks[1..count].sort_unstable();
+        marks[count - 2] = marks[count - 1];
     }
     quorum::mark(&mut marks[..count])
 }

@@ -23,7 +23,10 @@ pub struct Envelope {
 pub enum Message {
     /// To obey no older epoch from now on, and to report. From a candidate, and from a leader to
     /// each follower that it gets a link to.
-    Fence,
+    Fence {
+        /// Whether what replicas have in memory counts in this epoch.
+        counts_memory: bool,
+    },
     /// The answer: what the sender's log holds.
     Fenced(Box<Report>),
     /// The epoch of what was received is over: there is a newer one, that of this message.
@@ -69,6 +72,9 @@ pub struct Report {
     pub high_watermark: Offset,
     /// What the log once held and does not hold now, if any of it is missing.
     pub damage: Option<Claim>,
+    /// The newest epoch of which it may have had more in memory before it was started anew, until a
+    /// leader has brought it up to date; 0 if there is none.
+    pub memory_lost: u64,
     /// Its epochs, the newest [`REPORTED_MAX`](super::epochs::REPORTED_MAX).
     pub epochs: EpochTable,
 }
@@ -202,7 +208,7 @@ pub struct CheckpointPart {
 /// What the sender sees.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Heartbeat {
-    /// The leader that it obeys, or itself.
+    /// The leader that it obeys, or itself, if it leads or is about to.
     pub leader: Option<NodeId>,
     /// Whether it has heard of that leader of late, or is it.
     pub hears_leader: bool,

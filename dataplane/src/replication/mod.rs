@@ -2,7 +2,8 @@
 //!
 //! Each partition has a [`replica::Replica`] on every node: a leader whose log the others follow.
 //! [`replica`] says how to run one, [`command`] what it asks for; what it does in each role is in
-//! `follower`, `takeover` and `leader`. [`epochs`] finds where two logs part, [`quorum`] how many are enough.
+//! `follower`, `takeover` and `leader`. [`epochs`] finds where two logs part, [`quorum`] how many are enough,
+//! [`reign`] is what a node has promised.
 //!
 //! [`election`] is one per node: who wants to lead all of them.
 //!
@@ -24,6 +25,7 @@ mod model;
 #[cfg(test)]
 mod model_tests;
 pub mod quorum;
+pub mod reign;
 pub mod replica;
 mod tail;
 mod takeover;

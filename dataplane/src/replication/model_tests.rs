@@ -35,7 +35,7 @@ fn three_replicas_lose_nothing() {
 #[test]
 fn five_replicas_lose_nothing() {
     let mut all = super::model::Counters::default();
-    for seed in seeds(1000..1030) {
+    for seed in seeds(1000..1060) {
         all.add(&run(seed, 5, Faults::ALL));
     }
     all.check();

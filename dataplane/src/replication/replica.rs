@@ -31,10 +31,12 @@ use super::epochs::EpochTable;
 use super::follower::{Follower, Room};
 use super::leader::{Awaits, Leader};
 use super::message::{Claim, Envelope, Message, Report};
+use super::reign::Reign;
 use super::takeover::Takeover;
 use crate::batch::{Batch, BatchPool};
 use crate::ids::{NODES_MAX, NodeId, Offset, PartitionId};
 use crate::log::record::RecordSeed;
+use crate::planted::{self, Bug};
 use crate::time::Nanos;
 use core::time::Duration;
 use triomphe::Arc;
@@ -60,6 +62,9 @@ pub struct Setup {
     pub seed: RecordSeed,
     /// Bytes of the longest record that its log takes. A leader that sends longer ones is refused.
     pub record_bytes_max: u64,
+    /// Whether, in epochs that it leads in, a record counts for [`Replica::quorum_accepted`] that is in the memory of a
+    /// majority. Else that mark is the high watermark.
+    pub counts_memory: bool,
     /// Bytes of records that a follower takes before they are flushed, and so the most that its
     /// leader has in flight to it. A single record may be longer.
     pub window_bytes: u64,
@@ -68,9 +73,9 @@ pub struct Setup {
 /// The log as it was opened. All of it is durable.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Opened {
-    /// The epoch in the manifest: none older is obeyed, and none in the log is newer. A node that has lost
-    /// its manifest has lost a promise, too: it begins with the newest epoch that etcd has given to anybody.
-    pub epoch: u64,
+    /// The promise in the manifest: none older is obeyed, and no epoch in the log is newer. A node that has lost its
+    /// manifest has lost a promise, too: it begins with the newest epoch that etcd has given to anybody.
+    pub reign: Reign,
     /// First offset that is kept.
     pub start: Offset,
     /// Offset that the next record gets.
@@ -104,7 +109,7 @@ pub(super) enum Role {
 /// An epoch on its way to the disk. Until it is there, nothing is obeyed.
 #[derive(Debug)]
 struct Pending {
-    epoch: u64,
+    reign: Reign,
     is_durable: bool,
     is_revoked: bool,
 }
@@ -131,7 +136,7 @@ impl Log {
 pub struct Replica {
     pub(super) setup: Setup,
     /// Durable.
-    pub(super) epoch: u64,
+    pub(super) reign: Reign,
     pending: Option<Pending>,
     pub(super) log: Log,
     pub(super) room: Room,
@@ -139,6 +144,8 @@ pub struct Replica {
     pub(super) high_watermark: Offset,
     pub(super) marks_due: bool,
     pub(super) damage: Option<Claim>,
+    /// As [`Report::memory_lost`].
+    pub(super) memory_lost: u64,
     pub(super) truncating: Option<Offset>,
     /// Nodes that there is a link to.
     pub(super) up: Vec<NodeId>,
@@ -159,20 +166,21 @@ impl Replica {
     pub fn new(setup: Setup, opened: Opened) -> Self {
         assert!(setup.members.contains(&setup.node), "this node holds a replica");
         assert!(setup.members.len() <= NODES_MAX, "a cluster has at most {NODES_MAX} nodes");
-        let Opened { epoch, start, next, epochs, damage } = opened;
+        let Opened { reign, start, next, epochs, damage } = opened;
         let is_known = !epochs.starts().is_empty() || next.0 == 0;
         assert!(is_known, "what follows is compared by the epoch of the record before");
-        assert!(epochs.last_epoch() <= epoch, "an epoch is durable before its first record");
+        assert!(epochs.last_epoch() <= reign.epoch, "an epoch is durable before its first record");
         Self {
             room: Room::new(setup.window_bytes),
             setup,
-            epoch,
+            reign,
             pending: None,
             log: Log { start, next, flushed: next, epochs },
             quorum_accepted: start,
             high_watermark: start,
             marks_due: false,
             damage,
+            memory_lost: if damage == Some(Claim::ALL) { reign.epoch } else { reign.memory_epoch },
             truncating: None,
             up: Vec::new(),
             role: Role::Follower(Follower::new(None)),
@@ -186,7 +194,7 @@ impl Replica {
     /// The epoch that is durable: no older one is obeyed.
     #[must_use]
     pub fn epoch(&self) -> u64 {
-        self.epoch
+        self.reign.epoch
     }
 
     /// What it is.
@@ -245,6 +253,13 @@ impl Replica {
         self.damage
     }
 
+    /// Whether it may lack what it had in memory before it was started anew, so that it does not show what a
+    /// majority had in memory. A leader ends that.
+    #[must_use]
+    pub fn has_lost_memory(&self) -> bool {
+        self.memory_lost != 0
+    }
+
     /// What a follower has acknowledged to this leader: accepted and flushed. `None`: it is not in
     /// step, or this is no leader.
     #[must_use]
@@ -272,7 +287,9 @@ impl Replica {
         }
         let promised = self.promised();
         match &envelope.message {
-            Message::Fence => self.on_fence(from, envelope.epoch),
+            Message::Fence { counts_memory } => {
+                self.on_fence(from, envelope.epoch, *counts_memory);
+            }
             _ if envelope.epoch > promised => self.on_newer(),
             message if envelope.epoch < promised => self.on_older(from, message),
             _ if self.pending.is_some() => {}
@@ -291,7 +308,7 @@ impl Replica {
             Message::CheckpointStart(start) => self.on_checkpoint_start(from, *start),
             Message::CheckpointPart(part) => self.on_checkpoint_part(from, *part, body),
             Message::CheckpointTaken { position } => self.on_checkpoint_taken(from, *position),
-            Message::Fence | Message::Stale | Message::Heartbeat(_) | Message::TakeOver => {}
+            Message::Fence { .. } | Message::Stale | Message::Heartbeat(_) | Message::TakeOver => {}
         }
     }
 
@@ -317,21 +334,26 @@ impl Replica {
         }
     }
 
-    fn on_fence(&mut self, from: NodeId, epoch: u64) {
+    fn on_fence(&mut self, from: NodeId, epoch: u64, counts_memory: bool) {
         let promised = self.promised();
         if epoch < promised {
-            if epoch < self.epoch {
+            if epoch < self.reign.epoch {
                 self.send(from, Message::Stale);
             }
             return;
         }
-        if epoch > promised {
+        let claimed = self.promise().leader;
+        let is_other = |leader: Option<NodeId>| leader.is_some_and(|leader| leader != from);
+        // Who began with an epoch of which it knew no more than the number takes down the rest.
+        let is_fuller = self.promise().next(epoch, from, counts_memory) != self.promise();
+        if epoch > promised || (is_fuller && !is_other(claimed)) {
             let revoked = self.others(from);
             self.follow(Some(from));
-            self.begin_epoch(epoch, revoked);
+            self.begin_epoch(epoch, from, counts_memory, revoked);
         }
+        let claimed = self.promise().leader;
         match &mut self.role {
-            Role::Follower(follower) if follower.leader.is_none_or(|leader| leader == from) => {
+            Role::Follower(follower) if !is_other(claimed) && !is_other(follower.leader) => {
                 follower.leader = Some(from);
                 follower.report_to = Some(from);
                 self.try_report();
@@ -351,12 +373,19 @@ impl Replica {
         self.up.iter().copied().filter(|node| is_old(node) && *node != new).collect()
     }
 
-    fn begin_epoch(&mut self, epoch: u64, revoked: Vec<NodeId>) {
-        self.pending = Some(Pending { epoch, is_durable: false, is_revoked: revoked.is_empty() });
+    fn begin_epoch(
+        &mut self,
+        epoch: u64,
+        leader: NodeId,
+        counts_memory: bool,
+        revoked: Vec<NodeId>,
+    ) {
+        let reign = self.promise().next(epoch, leader, counts_memory);
+        self.pending = Some(Pending { reign, is_durable: false, is_revoked: revoked.is_empty() });
         if !revoked.is_empty() {
             self.commands.push(Command::Revoke { peers: revoked });
         }
-        self.commands.push(Command::PersistEpoch(epoch));
+        self.commands.push(Command::PersistEpoch(reign));
     }
 
     /// Becomes the leader of `epoch`, which was given to this node, if a majority obeys.
@@ -380,7 +409,7 @@ impl Replica {
         let revoked = self.others(self.setup.node);
         self.follow(None);
         self.role = Role::Candidate(Takeover::default());
-        self.begin_epoch(epoch, revoked);
+        self.begin_epoch(epoch, self.setup.node, self.setup.counts_memory, revoked);
     }
 
     /// Gives up leading, or wanting to.
@@ -388,11 +417,11 @@ impl Replica {
         self.on_newer();
     }
 
-    /// An epoch is durable in the manifest.
+    /// This epoch, or a newer one, is durable in the manifest.
     pub fn on_epoch_durable(&mut self, epoch: u64) {
-        self.epoch = self.epoch.max(epoch);
-        if let Some(pending) = self.pending.as_mut().filter(|pending| pending.epoch <= epoch) {
+        if let Some(pending) = self.pending.as_mut().filter(|p| p.reign.epoch <= epoch) {
             pending.is_durable = true;
+            self.reign = pending.reign;
         }
         self.settle();
     }
@@ -423,8 +452,14 @@ impl Replica {
         }
         self.forget_link(peer);
         if !matches!(self.role, Role::Follower(_)) && self.pending.is_none() {
-            self.send(peer, Message::Fence);
+            self.fence(peer);
         }
+    }
+
+    /// Has a node obey the own epoch.
+    pub(super) fn fence(&mut self, peer: NodeId) {
+        let counts_memory = self.setup.counts_memory;
+        self.send(peer, Message::Fence { counts_memory });
     }
 
     /// There is none any more. What was on its way is lost.
@@ -473,10 +508,10 @@ impl Replica {
         assert_eq!(first, self.log.next, "batches are told of without a gap");
         assert!(!batch.is_empty(), "a batch has records");
         self.log.next = Offset(first.0 + batch.len() as u64);
-        assert!(epoch <= self.epoch, "an epoch is durable before its first record");
+        assert!(epoch <= self.reign.epoch, "an epoch is durable before its first record");
         self.log.epochs.push(epoch, first);
         if let Role::Leader(leader) = &mut self.role {
-            assert_eq!(epoch, self.epoch, "a leader appends in its own epoch");
+            assert_eq!(epoch, self.reign.epoch, "a leader appends in its own epoch");
             leader.start.get_or_insert(first);
             self.replicate(batch, first);
         }
@@ -592,7 +627,11 @@ impl Replica {
 
     /// The newest epoch that is durable, or soon will be.
     fn promised(&self) -> u64 {
-        self.pending.as_ref().map_or(self.epoch, |pending| pending.epoch)
+        self.promise().epoch
+    }
+
+    fn promise(&self) -> Reign {
+        self.pending.as_ref().map_or(self.reign, |pending| pending.reign)
     }
 
     pub(super) fn is_settled(&self) -> bool {
@@ -613,7 +652,8 @@ impl Replica {
     }
 
     pub(super) fn send_with(&mut self, to: NodeId, message: Message, body: Option<Arc<Batch>>) {
-        let message = Envelope { partition: self.setup.partition, epoch: self.epoch, message };
+        let message =
+            Envelope { partition: self.setup.partition, epoch: self.reign.epoch, message };
         self.commands.push(Command::Send { to, message, body });
     }
 
@@ -629,13 +669,15 @@ impl Replica {
             flushed: self.log.flushed,
             high_watermark: self.high_watermark,
             damage: self.damage,
+            memory_lost: self.memory_lost,
             epochs: self.log.epochs.clone(),
         }
     }
 
     /// The marks of the cluster are at least these, and no more than this log has.
     pub(super) fn raise_marks(&mut self, quorum_accepted: Offset, high_watermark: Offset) {
-        let high_watermark = high_watermark.min(self.log.next).max(self.high_watermark);
+        let known = if planted::is(Bug::WatermarkBack) { Offset(0) } else { self.high_watermark };
+        let high_watermark = high_watermark.min(self.log.next).max(known);
         let quorum_accepted =
             quorum_accepted.min(self.log.next).max(self.quorum_accepted).max(high_watermark);
         if (quorum_accepted, high_watermark) != (self.quorum_accepted, self.high_watermark) {

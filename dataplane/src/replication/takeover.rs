@@ -9,6 +9,7 @@ use super::quorum::majority;
 use super::replica::{READ_BYTES_MAX, Replica, Role};
 use crate::batch::BatchPool;
 use crate::ids::{NodeId, Offset};
+use crate::planted::{self, Bug};
 
 /// A takeover.
 #[derive(Debug, Default)]
@@ -33,27 +34,51 @@ fn completeness(report: &Report) -> Claim {
     Claim { epoch: report.epochs.last_epoch(), watermark: report.next }
 }
 
+fn is_more_complete(one: &Report, other: &Report) -> bool {
+    let (one, other) = (completeness(one), completeness(other));
+    if planted::is(Bug::LeastComplete) { one < other } else { other < one }
+}
+
+/// What a replica may have helped a quorum to hold and cannot show: what a damaged log once had, or has
+/// been given since.
+fn in_doubt(report: &Report) -> Option<Claim> {
+    report.damage.map(|claim| claim.max(completeness(report)))
+}
+
 /// Whose log to go on with, by the reports of a majority. `None`: too few of them are whole.
 ///
 /// A damaged replica has promised, and is never chosen. It may have held, and helped a quorum to
 /// hold, what nobody else among those here has: only a majority without it, or a log at least as long
 /// as it ever was, shows that nothing is missing.
+///
+/// The same holds for what only the memory of a majority had, and a replica that was started anew: only a majority
+/// without it, all members, or a log of a newer epoch, whose leader had it all, shows that (docs/adr/0009).
 fn choose<'a>(
     own: (NodeId, &'a Report),
     others: &'a [(NodeId, Report)],
     members: usize,
 ) -> Option<(NodeId, &'a Report)> {
     let all = || core::iter::once(own).chain(others.iter().map(|(node, report)| (*node, report)));
-    if all().count() < majority(members) {
+    if all().count() < majority(members) && !planted::is(Bug::NoFence) {
         return None;
     }
     let whole = || all().filter(|(_, report)| report.damage.is_none());
-    let (node, best) = whole()
-        .reduce(|best, one| if completeness(best.1) < completeness(one.1) { one } else { best })?;
-    let lost = all().filter_map(|(_, report)| report.damage).max();
+    let (node, best) =
+        whole().reduce(|best, one| if is_more_complete(one.1, best.1) { one } else { best })?;
+    let best_has = |claim: Claim| claim <= completeness(best);
     let is_enough = whole().count() >= majority(members)
-        || lost.is_none_or(|claim| claim <= completeness(best));
-    is_enough.then_some((node, best))
+        || all().filter_map(|(_, report)| in_doubt(report)).all(best_has);
+    let is_sure = |report: &Report| {
+        let newest = completeness(best).epoch;
+        let has_memory = report.memory_lost == 0 || report.memory_lost < newest;
+        has_memory && in_doubt(report).is_none_or(best_has)
+    };
+    let sure = all().filter(|(_, report)| is_sure(report)).count();
+    let has_all_memory = sure >= majority(members)
+        || all().count() == members
+        || planted::is(Bug::MemoryKept)
+        || planted::is(Bug::NoFence);
+    (is_enough && has_all_memory).then_some((node, best))
 }
 
 impl Replica {
@@ -67,15 +92,15 @@ impl Replica {
     /// The own epoch is durable.
     pub(super) fn begin_collecting(&mut self) {
         for index in 0..self.up.len() {
-            self.send(self.up[index], Message::Fence);
+            self.fence(self.up[index]);
         }
         self.decide();
     }
 
     pub(super) fn on_candidate_report(&mut self, from: NodeId, report: &Report) {
         let found = report.epochs.last_epoch();
-        if found >= self.epoch {
-            let why = Refusal::OldEpoch { given: self.epoch, found };
+        if found >= self.reign.epoch {
+            let why = Refusal::OldEpoch { given: self.reign.epoch, found };
             return self.give_up(why);
         }
         let Some(takeover) = self.takeover() else { return };
@@ -132,7 +157,7 @@ impl Replica {
     /// The winner has to lead: what this log lacks, the other cannot send.
     fn hand_over(&mut self, winner: NodeId) {
         let message = Message::TakeOver;
-        let message = Envelope { partition: WHOLE_NODE, epoch: self.epoch, message };
+        let message = Envelope { partition: WHOLE_NODE, epoch: self.reign.epoch, message };
         self.commands.push(Command::Send { to: winner, message, body: None });
         self.give_up(Refusal::Behind(winner));
     }
@@ -182,7 +207,7 @@ impl Replica {
             return self.hand_over(from);
         }
         let follows = self.log.epoch_before(next) == Some(run.previous_epoch);
-        if !follows || run.epoch >= self.epoch || end < run.end() {
+        if !follows || run.epoch >= self.reign.epoch || end < run.end() {
             self.refuse(from, Refusal::Protocol("records that were fetched do not follow"));
         } else if let Err(why) = self.accept(run, body, pool) {
             self.refuse(from, why);
@@ -200,7 +225,7 @@ impl Replica {
         }
         let reported: Vec<_> = takeover.reports.iter().map(|(node, _)| *node).collect();
         for node in up.into_iter().filter(|node| !reported.contains(node)) {
-            self.send(node, Message::Fence);
+            self.fence(node);
         }
         self.decide();
         self.fetch_more();
@@ -213,7 +238,7 @@ impl Replica {
         let leader = Leader::new(self.other_nodes());
         self.role = Role::Leader(Box::new(leader));
         self.room.clear();
-        self.commands.push(Command::StartEpoch { epoch: self.epoch });
+        self.commands.push(Command::StartEpoch { epoch: self.reign.epoch });
         for (node, report) in &reports {
             self.compare(*node, report);
         }
@@ -250,12 +275,34 @@ mod tests {
     }
 
     #[test]
+    fn who_was_started_anew_does_not_show_what_was_in_memory() {
+        let whole = |epoch, next| report(epoch, next, None);
+        let anew = |epoch, next, memory_lost| Report { memory_lost, ..whole(epoch, next) };
+        assert_eq!(chosen(whole(3, 5), &[anew(3, 5, 3)], 3), None, "the third may have more");
+        assert_eq!(chosen(anew(3, 5, 3), &[whole(3, 5)], 3), None);
+        assert_eq!(chosen(whole(3, 5), &[anew(3, 5, 3), whole(3, 6)], 3), Some(3));
+        assert_eq!(chosen(anew(3, 9, 3), &[anew(3, 5, 3), anew(2, 9, 3)], 3), Some(1), "all");
+        assert_eq!(chosen(whole(4, 5), &[anew(3, 5, 3)], 3), Some(1), "epoch 4 began with all");
+        assert_eq!(chosen(anew(4, 5, 3), &[anew(4, 5, 4)], 3), None);
+        assert_eq!(chosen(whole(2, 9), &[anew(3, 6, 2), whole(2, 7)], 5), Some(2));
+        let damaged = Report { memory_lost: 3, ..report(3, 2, Some((3, 5))) };
+        assert_eq!(
+            chosen(whole(3, 5), core::slice::from_ref(&damaged), 3),
+            None,
+            "nor does a damaged one that was"
+        );
+        assert_eq!(chosen(whole(3, 5), &[damaged, anew(3, 4, 3)], 3), Some(1), "all");
+    }
+
+    #[test]
     fn a_damaged_log_counts_and_is_never_chosen() {
         let whole = |epoch, next| report(epoch, next, None);
         let damaged = |claim| report(1, 2, Some(claim));
         assert_eq!(chosen(whole(1, 5), &[damaged((1, 5))], 3), Some(1), "it had no more");
         assert_eq!(chosen(whole(1, 5), &[damaged((1, 6))], 3), None, "it may have had more");
         assert_eq!(chosen(whole(1, 5), &[damaged((2, 1))], 3), None);
+        let filled = Report { next: Offset(6), ..damaged((1, 3)) };
+        assert_eq!(chosen(whole(1, 5), &[filled], 3), None, "it has got more since");
         assert_eq!(chosen(whole(2, 5), &[damaged((1, 60))], 3), Some(1));
         assert_eq!(chosen(whole(1, 5), &[damaged((9, 9)), whole(1, 4)], 3), Some(1));
         let gone = report(0, 0, Some((u64::MAX, u64::MAX)));

@@ -67,13 +67,13 @@ const CHECKPOINT_TAKEN: u16 = 11;
 const HEARTBEAT: u16 = 12;
 const TAKE_OVER: u16 = 13;
 
-/// Of an ack: there is a gap. Of a report: the log is damaged. Of a heartbeat: the leader is heard.
+/// Of a fence: memory counts. Of an ack: there is a gap. Of a report: the log is damaged. Of a heartbeat: the leader is heard.
 const FLAG: u16 = 1;
 
 impl Message {
     fn kind(&self) -> u16 {
         match self {
-            Self::Fence => FENCE,
+            Self::Fence { .. } => FENCE,
             Self::Fenced(_) => FENCED,
             Self::Stale => STALE,
             Self::Truncate { .. } => TRUNCATE,
@@ -91,6 +91,7 @@ impl Message {
 
     fn flags(&self) -> u16 {
         let is_set = match self {
+            Self::Fence { counts_memory } => *counts_memory,
             Self::Fenced(report) => report.damage.is_some(),
             Self::Ack(ack) => ack.is_gap,
             Self::Heartbeat(heartbeat) => heartbeat.hears_leader,
@@ -101,7 +102,7 @@ impl Message {
 
     fn put(&self, out: &mut Vec<u8>) {
         match self {
-            Self::Fence | Self::Stale | Self::TakeOver => {}
+            Self::Fence { .. } | Self::Stale | Self::TakeOver => {}
             Self::Fenced(report) => report.put(out),
             Self::Truncate { to } => out.put_u64(to.0),
             Self::Append(append) => append.put(out),
@@ -139,7 +140,7 @@ impl Message {
 
     fn read(kind: u16, flag: bool, reader: &mut Reader<'_>) -> Result<Self, WireError> {
         let message = match kind {
-            FENCE => Some(Self::Fence),
+            FENCE => Some(Self::Fence { counts_memory: flag }),
             FENCED => Report::read(flag, reader).map(|report| Self::Fenced(Box::new(report))),
             STALE => Some(Self::Stale),
             TRUNCATE => offset(reader).map(|to| Self::Truncate { to }),
@@ -160,7 +161,7 @@ impl Message {
     /// Bytes of the head of a kind behind the header; of a report at most.
     fn fixed_bytes(kind: u16) -> usize {
         match kind {
-            FENCED => 56 + REPORTED_MAX * 16,
+            FENCED => 64 + REPORTED_MAX * 16,
             TRUNCATE | CHECKPOINT_TAKEN | HEARTBEAT => 8,
             APPEND => 56,
             ACK | CHECKPOINT_START => 24,
@@ -289,6 +290,7 @@ impl Report {
         out.put_u64(self.high_watermark.0);
         out.put_u64(claim.epoch);
         out.put_u64(claim.watermark.0);
+        out.put_u64(self.memory_lost);
         out.put_u32(self.epochs.newest().len() as u32);
         out.put_u32(0);
         for start in self.epochs.newest() {
@@ -301,6 +303,7 @@ impl Report {
         let (log_start, next) = (offset(reader)?, offset(reader)?);
         let (flushed, high_watermark) = (offset(reader)?, offset(reader)?);
         let claim = Claim { epoch: count(reader)?, watermark: offset(reader)? };
+        let memory_lost = count(reader)?;
         let entries = reader.u32().filter(|&entries| entries <= REPORTED_MAX as u32)?;
         reader.zeros(4)?;
         let mut starts = Vec::with_capacity(entries as usize);
@@ -312,7 +315,7 @@ impl Report {
             return None;
         }
         let damage = is_damaged.then_some(claim);
-        let report = Self { log_start, next, flushed, high_watermark, damage, epochs };
+        let report = Self { log_start, next, flushed, high_watermark, damage, memory_lost, epochs };
         (reader.0.is_empty() && report.is_possible()).then_some(report)
     }
 }

@@ -13,6 +13,7 @@ fn report() -> Report {
         flushed: Offset(48),
         high_watermark: Offset(45),
         damage: Some(Claim { epoch: 5, watermark: Offset(49) }),
+        memory_lost: 4,
         epochs: EpochTable::from_starts(starts.into()).expect("they rise"),
     }
 }
@@ -33,7 +34,8 @@ fn append() -> Append {
 fn messages() -> Vec<Message> {
     let empty = Run { records: 0, body_bytes: 0, epoch: 5, ..run() };
     vec![
-        Message::Fence,
+        Message::Fence { counts_memory: false },
+        Message::Fence { counts_memory: true },
         Message::Fenced(Box::new(report())),
         Message::Fenced(Box::default()),
         Message::Stale,
@@ -161,7 +163,7 @@ fn impossible_numbers_are_refused() {
         assert_eq!(decode(&encoded(message.clone())), Err(WireError::Value), "{message:?}");
     }
     let mut epoch = Vec::new();
-    let message = Message::Fence;
+    let message = Message::Fence { counts_memory: false };
     Envelope { partition: PARTITION, epoch: COUNT_MAX + 1, message }.encode(&mut epoch);
     assert_eq!(decode(&epoch), Err(WireError::Value));
 }

@@ -94,7 +94,7 @@ impl Cluster {
         let node = |node: &Node| {
             format!(
                 "node {}: leader {:?}, serves {:?}, ends {:?}, epoch {}, progress {:?}",
-                node.id, node.leader, node.serves, node.ends, node.manifest, node.progress
+                node.id, node.leader, node.serves, node.ends, node.manifest.epoch, node.progress
             )
         };
         self.nodes.iter().map(node).collect()

@@ -28,6 +28,7 @@ use ringlane_dataplane::log::writer::Writer;
 use ringlane_dataplane::net::Sockets;
 use ringlane_dataplane::replication::election;
 use ringlane_dataplane::replication::hello::{Hello, RdmaEnd, Transports};
+use ringlane_dataplane::replication::reign::Reign;
 use ringlane_dataplane::replication::replica::Opened;
 use ringlane_dataplane::routing::Placement;
 use ringlane_dataplane::runtime::{After, CoreLoop, CoreStats, Endpoint, Idle, Mesh, TurnLimits};
@@ -75,7 +76,7 @@ pub(super) struct Node {
     /// By core: a disk tells whoever asks first what has ended.
     pub(super) files: Vec<MemoryDisk>,
     /// The durable epoch.
-    pub(super) manifest: u64,
+    pub(super) manifest: Reign,
     starts: u64,
     running: Option<Running>,
     /// Who it thinks leads.
@@ -113,7 +114,7 @@ impl Node {
             cores: hosts.len() as u16,
             hosts,
             files,
-            manifest: 0,
+            manifest: Reign::default(),
             starts: 0,
             running: None,
             leader: None,
@@ -157,7 +158,7 @@ impl Node {
             .expect("a disk in memory is not damaged");
         let epochs = epoch_table(&files, &path, &recovered).expect("it can be read");
         let opened = Opened {
-            epoch: self.manifest,
+            reign: self.manifest,
             start: recovered.log_start,
             next: recovered.next_offset,
             epochs,
@@ -205,7 +206,7 @@ impl Node {
                 campaign_for: Duration::from_secs(2),
                 seed: u64::from(self.id.0) * 77 + 5,
             },
-            epoch: self.manifest,
+            epoch: self.manifest.epoch,
             window_bytes: 1 << 20,
             replicas,
             to_control,
@@ -340,9 +341,10 @@ impl Node {
                 };
                 running.outbox.push_back((CoreId(0), answer));
             }
-            ToControl::PersistEpoch { core, epoch } => {
-                self.manifest = self.manifest.max(epoch);
-                running.outbox.push_back((core, ToCore::EpochDurable { epoch: self.manifest }));
+            ToControl::PersistEpoch { core, reign } => {
+                self.manifest = self.manifest.and(reign);
+                let epoch = self.manifest.epoch;
+                running.outbox.push_back((core, ToCore::EpochDurable { epoch }));
             }
             ToControl::Truncate { core, partition, to } => {
                 let writer = Box::new(self.truncate(partition.0, to));

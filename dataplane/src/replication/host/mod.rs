@@ -57,6 +57,7 @@ pub struct Host {
     is_leading: bool,
     has_failed: bool,
     head: Vec<u8>,
+    pieces_read: u64,
 }
 
 impl Host {
@@ -78,6 +79,7 @@ impl Host {
             is_leading: false,
             has_failed: false,
             head: Vec::new(),
+            pieces_read: 0,
         }
     }
 
@@ -97,6 +99,12 @@ impl Host {
     #[must_use]
     pub fn applied(&self) -> Offset {
         self.apply.next
+    }
+
+    /// Pieces of the log that were read for other nodes, because they were not in memory any more.
+    #[must_use]
+    pub fn pieces_read(&self) -> u64 {
+        self.pieces_read
     }
 
     /// Whether a completion of the disk is this host's.
@@ -252,7 +260,7 @@ impl Host {
                 self.note_marks(turn.partition);
                 outside.ask(Ask::Marks { quorum_accepted, high_watermark });
             }
-            Command::PersistEpoch(epoch) => outside.ask(Ask::PersistEpoch(epoch)),
+            Command::PersistEpoch(reign) => outside.ask(Ask::PersistEpoch(reign)),
             Command::Revoke { peers } => outside.ask(Ask::Revoke { peers }),
             Command::SendCheckpoint { peer } => outside.ask(Ask::SendCheckpoint { peer }),
             Command::CheckpointTaken { peer, position } => {

@@ -9,6 +9,7 @@ use crate::log::record::Record;
 use crate::partition::Partition;
 use crate::replication::command::Refusal;
 use crate::replication::message::{CheckpointPart, CheckpointStart};
+use crate::replication::reign::Reign;
 use crate::time::Nanos;
 
 /// What a call has to work with. `A` is what somebody waits with for a record.
@@ -46,8 +47,8 @@ pub trait Outside {
 /// What a host asks for, and what it says.
 #[derive(Debug)]
 pub enum Ask {
-    /// Makes an epoch durable, then `on_epoch_durable` of the replica.
-    PersistEpoch(u64),
+    /// Makes a promise durable, then `on_epoch_durable` of the replica.
+    PersistEpoch(Reign),
     /// Ends the right of these nodes to write here, then `on_revoked` of the replica.
     Revoke {
         /// The nodes.

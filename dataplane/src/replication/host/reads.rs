@@ -141,6 +141,7 @@ impl Host {
         if records == 0 {
             return self.replica.on_read(peer, from, None);
         }
+        self.pieces_read += 1;
         let batch = turn.pool.copy_records(&body, records);
         self.replica.on_read(peer, from, Some(&batch));
         turn.pool.give_out(batch);

@@ -90,6 +90,7 @@ impl Node {
             members: (1..=members).map(NodeId).collect(),
             seed: OWNER.seed(),
             record_bytes_max: 4096,
+            counts_memory: false,
             window_bytes: 32 * 1024,
         };
         let writer = Writer::new(setup, recovered.log_end());
@@ -131,8 +132,8 @@ impl Node {
 
     fn do_ask(&mut self, ask: Ask, now: Nanos) {
         match ask {
-            Ask::PersistEpoch(epoch) => self.call(now, |host, turn, around| {
-                host.with_replica(turn, around, |replica| replica.on_epoch_durable(epoch));
+            Ask::PersistEpoch(reign) => self.call(now, |host, turn, around| {
+                host.with_replica(turn, around, |replica| replica.on_epoch_durable(reign.epoch));
             }),
             Ask::Revoke { .. } => self.call(now, |host, turn, around| {
                 host.with_replica(turn, around, |replica| replica.on_revoked());

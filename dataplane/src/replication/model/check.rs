@@ -81,10 +81,10 @@ impl World {
     fn leader_or_next(&mut self, round: usize) -> usize {
         let leads = |node: &Node| {
             node.replica.as_ref().is_some_and(|replica| {
-                replica.role() == RoleKind::Leader && replica.epoch() >= node.manifest_epoch
+                replica.role() == RoleKind::Leader && replica.epoch() >= node.manifest.epoch
             })
         };
-        let leader = self.nodes.iter().filter(|node| leads(node)).max_by_key(|n| n.manifest_epoch);
+        let leader = self.nodes.iter().filter(|node| leads(node)).max_by_key(|n| n.manifest.epoch);
         if let Some(leader) = leader {
             return Self::index(leader.id);
         }

@@ -14,6 +14,7 @@ use crate::replication::command::Command;
 use crate::replication::message::{
     CheckpointPart, CheckpointStart, Claim, Envelope, Message, WHOLE_NODE,
 };
+use crate::replication::reign::Reign;
 use crate::replication::replica::Replica;
 use crate::replication::wire;
 use crate::time::Nanos;
@@ -105,6 +106,8 @@ pub(in crate::replication) struct World {
     flushed: BTreeMap<(u64, u64), BTreeSet<NodeId>>,
     leaders: BTreeMap<u64, NodeId>,
     faults: Faults,
+    /// Of every other seed.
+    counts_memory: bool,
     is_healing: bool,
     written: u64,
     pub(in crate::replication) counters: Counters,
@@ -122,6 +125,7 @@ impl World {
             flushed: BTreeMap::new(),
             leaders: BTreeMap::new(),
             faults,
+            counts_memory: seed.is_multiple_of(2),
             is_healing: false,
             written: 0,
             counters: Counters::default(),
@@ -152,7 +156,7 @@ impl World {
 
     fn start(&mut self, index: usize) {
         let members = self.members();
-        self.nodes[index].open(members.clone());
+        self.nodes[index].open(members.clone(), self.counts_memory);
         for other in members {
             if self.random(2) == 0 {
                 self.link_up(self.nodes[index].id, other);
@@ -226,8 +230,8 @@ impl World {
             self.counters.count("wiped");
             let fresh = Node::new(node.id);
             // Its promise is gone with the manifest: it begins with the newest epoch that was given out.
-            let manifest_epoch = self.revision;
-            *node = Node { damage: Some(Claim::ALL), manifest_epoch, ..fresh };
+            let manifest = Reign { epoch: self.revision, ..Reign::default() };
+            *node = Node { damage: Some(Claim::ALL), manifest, ..fresh };
             return;
         }
         self.counters.count("damaged");
@@ -473,9 +477,9 @@ impl World {
         let node = &mut self.nodes[index];
         let Some(replica) = &mut node.replica else { return };
         match job {
-            Job::Persist(epoch) => {
-                node.manifest_epoch = node.manifest_epoch.max(epoch);
-                replica.on_epoch_durable(node.manifest_epoch);
+            Job::Persist(reign) => {
+                node.manifest = node.manifest.and(reign);
+                replica.on_epoch_durable(node.manifest.epoch);
             }
             Job::Revoke(_) => replica.on_revoked(),
             Job::Truncate(to) => {
@@ -529,7 +533,7 @@ impl World {
         let id = node.id;
         match command {
             Command::Send { to, message, body } => self.send(id, to, &message, body.as_deref()),
-            Command::PersistEpoch(epoch) => node.jobs.push_back(Job::Persist(epoch)),
+            Command::PersistEpoch(reign) => node.jobs.push_back(Job::Persist(reign)),
             Command::Revoke { peers } => node.jobs.push_back(Job::Revoke(peers)),
             Command::Append { batch, first, epoch } => {
                 node.store(&batch, first.0, epoch);

@@ -7,6 +7,7 @@ use crate::log::record::{self, Records};
 use crate::message::MessageMeter;
 use crate::replication::epochs::EpochTable;
 use crate::replication::message::{CheckpointStart, Claim};
+use crate::replication::reign::Reign;
 use crate::replication::replica::{Opened, Replica, Setup};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use triomphe::Arc;
@@ -20,7 +21,7 @@ pub(super) struct Stored {
 /// What a node was asked to do, and does when its time comes.
 #[derive(Debug)]
 pub(super) enum Job {
-    Persist(u64),
+    Persist(Reign),
     Revoke(Vec<NodeId>),
     Truncate(Offset),
     Read(NodeId, Offset, u32),
@@ -33,7 +34,7 @@ pub(super) struct Node {
     pub(super) replica: Option<Replica>,
     pub(super) pool: BatchPool,
     // On the disk.
-    pub(super) manifest_epoch: u64,
+    pub(super) manifest: Reign,
     pub(super) damage: Option<Claim>,
     pub(super) start: u64,
     /// Of the record before `start`, where a checkpoint said it.
@@ -54,7 +55,7 @@ impl Node {
             id,
             replica: None,
             pool: BatchPool::new(MessageMeter::leaked()),
-            manifest_epoch: 0,
+            manifest: Reign::default(),
             damage: None,
             start: 0,
             epoch_before: None,
@@ -87,11 +88,11 @@ impl Node {
         epochs
     }
 
-    pub(super) fn open(&mut self, members: Vec<NodeId>) {
+    pub(super) fn open(&mut self, members: Vec<NodeId>, counts_memory: bool) {
         self.jobs.clear();
         (self.checkpoint, self.appends_in) = (None, None);
         let opened = Opened {
-            epoch: self.manifest_epoch,
+            reign: self.manifest,
             start: Offset(self.start),
             next: Offset(self.next()),
             epochs: self.epochs(),
@@ -103,6 +104,7 @@ impl Node {
             members,
             seed: seed(),
             record_bytes_max: 600,
+            counts_memory,
             window_bytes: 600,
         };
         let replica = Replica::new(setup, opened);
