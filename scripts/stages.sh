@@ -20,7 +20,7 @@ stage_tidy() {
 
 stage_clippy() {
     need_rust
-    cargo clippy --workspace --all-targets --features ringlane/parquet --locked -- -D warnings
+    cargo clippy --workspace --all-targets --features ringlane/parquet,ringlane-sim/planted --locked -- -D warnings
 }
 
 stage_docs() {
@@ -44,6 +44,16 @@ stage_rust() {
         say "cargo-nextest cannot be had: cargo test instead"
         cargo test --workspace --features ringlane/failpoints,ringlane/parquet --locked --no-fail-fast --lib --bins --tests
     fi
+}
+
+# Clusters from seeds; a profile of its own, with all checks and a panic that ends only its seed.
+stage_sim() {
+    need_rust
+    # With the feature only one build serves all three; nothing is planted unless a test does it.
+    cargo build --profile sim -p ringlane-sim --features planted --locked
+    "$TARGET/sim/ringlane-sim" --seeds "${RINGLANE_SIM_SEEDS:-0..1000}" --complete
+    "$TARGET/sim/ringlane-sim" --seeds "${RINGLANE_SIM_LIVENESS_SEEDS:-1000000..1000050}" --liveness
+    cargo test --profile sim -p ringlane-sim --features planted --test planted --locked
 }
 
 stage_doctests() {

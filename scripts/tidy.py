@@ -21,6 +21,7 @@ EDGES = {
     "transport-rdma": {"dataplane"},
     "ringlane": {"dataplane", "mqtt", "transport-uring", "transport-rdma"},
     "bench": {"dataplane", "mqtt", "transport-uring"},
+    "sim": {"dataplane"},
 }
 #: Development dependencies: the broker's tests use the load tool's library.
 TEST_EDGES = {"ringlane": {"bench"}}

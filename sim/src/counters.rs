@@ -1,0 +1,123 @@
+//! How often what a run is there for took place.
+
+use core::fmt;
+
+/// What is counted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(usize)]
+pub enum Counter {
+    /// Publishes that were acknowledged.
+    Acknowledged,
+    /// Faults that took effect.
+    Faults,
+    /// Nodes that became leader of a partition.
+    LeaderChange,
+    /// Logs that were truncated.
+    Truncation,
+    /// Nodes that lost their power and were started again.
+    Crash,
+    /// Logs of which recovery cut a torn tail.
+    TornTail,
+    /// Logs in which recovery found damage.
+    Damage,
+    /// Logs that were whole again after damage.
+    Repaired,
+    /// Messages that found no room on their link.
+    NoRoom,
+    /// Records that were read from the log for another node.
+    CatchUp,
+    /// A log that had no room for its next segment.
+    DiskFull,
+    /// Messages that were lost on their way.
+    Lost,
+    /// Messages that came twice.
+    Repeated,
+    /// Messages in which a bit had turned.
+    Corrupted,
+    /// Links that were cut in one direction or both.
+    Cut,
+    /// Links that were reset.
+    Reset,
+    /// Nodes that stood still for a while.
+    Pause,
+    /// Disks that were slow.
+    SlowDisk,
+    /// Times in which etcd did not answer.
+    EtcdDown,
+    /// Times in which etcd was set back to an older revision.
+    EtcdRestored,
+    /// Candidates that etcd gave too old an epoch.
+    OldEpoch,
+    /// Nodes that stopped leading, and began again.
+    BeganAgain,
+    /// Acknowledgements at `quorum_memory` that were lost with all who had them in memory.
+    Excused,
+}
+
+/// The counters, in the order of [`Counter`].
+pub const NAMES: [&str; 23] = [
+    "acknowledged",
+    "faults",
+    "leader change",
+    "truncation",
+    "crash",
+    "torn tail",
+    "damage",
+    "repaired",
+    "no room on a link",
+    "catch-up from the log",
+    "ENOSPC",
+    "lost",
+    "repeated",
+    "corrupted",
+    "cut",
+    "reset",
+    "pause",
+    "slow disk",
+    "etcd down",
+    "etcd restored",
+    "old epoch refused",
+    "began again",
+    "excused",
+];
+
+/// One number for each.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Counters([u64; NAMES.len()]);
+
+impl Counters {
+    /// One more.
+    pub fn count(&mut self, counter: Counter) {
+        self.0[counter as usize] += 1;
+    }
+
+    /// How many.
+    #[must_use]
+    pub fn of(&self, counter: Counter) -> u64 {
+        self.0[counter as usize]
+    }
+
+    /// Adds those of another run.
+    pub fn add(&mut self, other: &Self) {
+        self.0.iter_mut().zip(other.0).for_each(|(sum, more)| *sum += more);
+    }
+
+    /// The names of those that never took place, and could have.
+    #[must_use]
+    pub fn missing(&self) -> Vec<&'static str> {
+        let may_be_none = Counter::Excused as usize;
+        let all = NAMES.iter().zip(self.0).enumerate();
+        all.filter(|(at, (_, n))| *n == 0 && *at != may_be_none)
+            .map(|(_, (name, _))| *name)
+            .collect()
+    }
+}
+
+impl fmt::Display for Counters {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (name, number) in NAMES.iter().zip(self.0) {
+            writeln!(f, "{number:>12} {name}")?;
+        }
+        Ok(())
+    }
+}
