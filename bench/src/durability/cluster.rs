@@ -42,6 +42,12 @@ struct Node {
     running: Option<Running>,
 }
 
+impl Node {
+    fn address(&self) -> SocketAddr {
+        SocketAddr::from((Ipv4Addr::LOCALHOST, self.values.port))
+    }
+}
+
 impl ClusterHost {
     /// A cluster of `nodes` nodes in a directory that is made, on ports from `first_port` on.
     ///
@@ -121,8 +127,9 @@ impl Host for ClusterHost {
         self.launch()?;
         let deadline = Instant::now() + START_MAX;
         loop {
-            let mut addresses = self.addresses().into_iter();
-            if let Some(address) = addresses.find(|address| accepts_connect(*address)) {
+            // A node that follows nobody lets a client wait: whoever leads is asked.
+            let leader = self.leader().map(|leader| self.nodes[leader].address());
+            if let Some(address) = leader.filter(|address| accepts_connect(*address)) {
                 return Ok(address);
             }
             ensure!(!self.has_ended(), "a node of {} ended: {}", self.name, self.output());
@@ -137,8 +144,7 @@ impl Host for ClusterHost {
     }
 
     fn addresses(&self) -> Vec<SocketAddr> {
-        let address = |node: &Node| SocketAddr::from((Ipv4Addr::LOCALHOST, node.values.port));
-        self.nodes.iter().map(address).collect()
+        self.nodes.iter().map(Node::address).collect()
     }
 
     fn weaken(&mut self, fault: Fault) -> Result<()> {

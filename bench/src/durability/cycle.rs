@@ -193,6 +193,7 @@ impl<'a> Run<'a> {
     fn arrive(&mut self, address: SocketAddr) {
         self.engine.target.address = address;
         self.engine.nodes = self.host.addresses();
+        self.engine.journal.is_cluster = !self.engine.nodes.is_empty();
     }
 
     /// Now and then the fault comes again while the broker starts.

@@ -15,6 +15,8 @@ pub(super) struct Journal {
     pub(super) cycle: u32,
     /// How often the broker was started.
     pub(super) life: u32,
+    /// Another node may take over at any time, which is for clients as a start.
+    pub(super) is_cluster: bool,
     /// What every client speaks.
     pub(super) version: Version,
     /// Bytes of a payload.

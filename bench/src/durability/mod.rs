@@ -169,6 +169,7 @@ pub fn run(options: &Options, host: &mut dyn Host) -> Result<Outcome> {
         history,
         cycle: 0,
         life: 0,
+        is_cluster: false,
         version: options.version,
         payload_bytes: options.payload_bytes,
         answers: 0,

@@ -261,7 +261,8 @@ impl Session {
             let is_wrong = previous.copies >= copies_max && !is_marked;
             is_wrong.then_some("came again in one connection")
         } else {
-            let is_wrong = !publish.dup && previous.life == journal.life && copies_max == 1;
+            let is_same_life = previous.life == journal.life && !journal.is_cluster;
+            let is_wrong = !publish.dup && is_same_life && copies_max == 1;
             is_wrong.then_some("came again without DUP although the broker was not started again")
         };
         let is_confirmed = self.rests > previous.rests;
