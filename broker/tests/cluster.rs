@@ -10,7 +10,7 @@ mod taker;
 use sender::Sender;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use support::broker::{Place, ringlane};
+use support::broker::{self, Place, ringlane};
 use support::cluster::{Cluster, member};
 use support::etcd::EtcdServer;
 use support::{Client, Connect, Gone, Kind, Options, Publish, Transport, Version, Will};
@@ -67,6 +67,16 @@ fn what_was_acknowledged_is_there_with_two_cores_on_epoll() {
     kill_leaders(Cluster::start_with(&Options::new(Transport::Epoll).cores(2), 3));
 }
 
+#[test]
+fn nodes_may_have_different_numbers_of_cores() {
+    let mut cluster = Cluster::start_with(&Options::new(Transport::Uring).cores(2), 3);
+    let follower = cluster.follower();
+    cluster.kill(follower);
+    cluster.restart_with(follower, &format!("[runtime]\ncores = [{}]", broker::cpus(1).join("")));
+    cluster.wait_until_ready(follower);
+    kill_leaders(cluster);
+}
+
 fn kill_leaders(mut cluster: Cluster) {
     const KILLS: usize = 4;
     let mut there = Taker::subscribed(&cluster, 0, "there", "load/#");
@@ -110,10 +120,20 @@ fn load_until(cluster: &Cluster, cycle: usize, happens: impl FnOnce()) -> Vec<St
         let publish = &publish;
         let publishers: Vec<_> =
             (0..3).map(|number| scope.spawn(move || publish(number))).collect();
+        let ends = StopAtEnd(&stop);
         happens();
-        stop.store(true, Ordering::Relaxed);
+        drop(ends);
         publishers.into_iter().flat_map(|it| it.join().expect("a publisher")).collect()
     })
+}
+
+/// Publishers end, too, where a test fails.
+struct StopAtEnd<'a>(&'a AtomicBool);
+
+impl Drop for StopAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 #[test]
@@ -210,6 +230,57 @@ fn a_follower_that_was_away_catches_up_and_counts() {
     cluster.leader_after(leader);
     taker.take(&cluster, &sent_to_both);
     assert!(taker.repeated("2/").is_empty(), "{:?}", taker.repeated("2/"));
+}
+
+#[test]
+fn a_node_whose_disk_was_emptied_is_filled_again() {
+    let mut cluster = Cluster::start(3);
+    let leader = cluster.leader();
+    let [wiped, other] = [1, 2].map(|step| (leader + step) % 3);
+    let mut taker = Taker::subscribed(&cluster, leader, "taker", "load/#");
+    taker.leave();
+    let mut acknowledged = load_until(&cluster, 0, || {
+        std::thread::sleep(Duration::from_millis(300));
+    });
+    cluster.kill(wiped);
+    cluster.wipe(wiped);
+    cluster.restart(wiped);
+    acknowledged.extend(load_until(&cluster, 1, || cluster.wait_until_ready(wiped)));
+    cluster.wait_until_in_step(wiped);
+    // It counts: what is acknowledged now is on its disk and on that of one that is killed.
+    cluster.kill(other);
+    Sender::new("sender", leader).publish(&cluster, "load/more", "2/more", 2);
+    acknowledged.push("2/more".to_owned());
+    cluster.restart(other);
+    cluster.wait_until_in_step(other);
+    cluster.kill(leader);
+    cluster.leader_after(leader);
+    taker.take(&cluster, &acknowledged);
+    assert!(taker.repeated("2/").is_empty(), "{:?}", taker.repeated("2/"));
+}
+
+#[test]
+fn clusters_have_one_node_or_five() {
+    let mut one = Cluster::start(1);
+    Sender::new("sender", 0).publish(&one, "t", "x", 2);
+    one.terminate(0);
+    one.restart(0);
+    one.leader();
+    Sender::new("sender", 0).publish(&one, "t", "y", 1);
+    let five = Cluster::start(5);
+    let mut taker = Taker::subscribed(&five, 0, "taker", "t");
+    let mut sender = Sender::new("sender", 1);
+    let first = five.leader();
+    five.kill(first);
+    let second = five.leader_after(first);
+    sender.publish(&five, "t", "2/three of five", 2);
+    five.kill(second);
+    (0..5).filter(|node| ![first, second].contains(node)).for_each(|node| {
+        five.wait_until_ready(node);
+    });
+    sender.publish(&five, "t", "2/still three", 2);
+    taker.take(&five, &["2/three of five".to_owned(), "2/still three".to_owned()]);
+    assert!(taker.repeated("2/").is_empty());
 }
 
 #[test]

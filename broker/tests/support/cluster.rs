@@ -153,6 +153,42 @@ impl Cluster {
         }
     }
 
+    /// Takes from a node that ends all that it had, and waits until etcd takes it for gone: another
+    /// directory under its number is refused as long as its lease lives.
+    pub fn wipe(&mut self, node: usize) {
+        self.nodes[node].wait();
+        std::fs::remove_dir_all(self.nodes[node].data_dir()).expect("its data");
+        let own = format!("\"node\":{},", node + 1);
+        let is_gone = |output: &Output| {
+            let text = String::from_utf8_lossy(&output.stdout);
+            let row = text.lines().find(|row| row.contains(&own));
+            row.is_some_and(|row| row.contains("\"runs\":false"))
+        };
+        let deadline = Instant::now() + PATIENCE;
+        while !is_gone(&self.command(0, "cluster members --json")) {
+            assert!(Instant::now() < deadline, "the lease of node {node} does not end");
+            std::thread::sleep(PAUSE);
+        }
+    }
+
+    /// Waits until a follower has all that the leader has, in all partitions.
+    pub fn wait_until_in_step(&self, node: usize) {
+        let deadline = Instant::now() + ELECTION_PATIENCE;
+        let label = format!("node=\"{}\"", node + 1);
+        let is_in_step = |leader: usize| {
+            let of = |name| {
+                let rows = self.nodes[leader].metric_by_label(name);
+                rows.into_iter().find(|(row, _)| *row == label).map(|(_, value)| value)
+            };
+            of("follower_partitions_in_step") == Some(4.0)
+                && of("follower_lag_records") == Some(0.0)
+        };
+        while !self.try_leader().is_some_and(is_in_step) {
+            assert!(Instant::now() < deadline, "node {node} does not come into step");
+            std::thread::sleep(PAUSE);
+        }
+    }
+
     /// A client of a node, whoever leads: tries until it is accepted, because a cluster that has
     /// no leader lets it wait for a while and then closes.
     pub fn connect(&self, node: usize, connect: &Connect) -> Client {
