@@ -7,7 +7,7 @@
 #
 # MQTT is on 127.0.0.1:1883, 1884 and 1885; RINGLANE_CLUSTER_PORT is another first port, and those up to 31 above it are
 # used as well. Data are in $XDG_DATA_HOME/ringlane-cluster, or in RINGLANE_CLUSTER_DIR. RINGLANE_PROGRAM is a broker to
-# start instead of the one that is built.
+# start instead of the one that is built. A killed node comes back after RINGLANE_CLUSTER_AWAY seconds (5).
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -16,8 +16,8 @@ NODES="1 2 3"
 DIR="${RINGLANE_CLUSTER_DIR:-${XDG_DATA_HOME:-$HOME/.local/share}/ringlane-cluster}"
 PORT="${RINGLANE_CLUSTER_PORT:-1883}"
 PROGRAM="${RINGLANE_PROGRAM:-$TARGET/release/ringlane}"
-# A killed node comes back after so many seconds, and what ends in order has so many.
-AWAY=5
+AWAY="${RINGLANE_CLUSTER_AWAY:-5}"
+# Seconds that what ends in order has.
 END=20
 
 mqtt_port() { echo $((PORT + $1 - 1)); }
