@@ -39,7 +39,9 @@ stage_rust() {
     need_rust
     need_etcd || not_run "etcd is missing and cannot be fetched"
     if need_nextest; then
-        cargo nextest run --workspace --features ringlane/failpoints,ringlane/parquet --locked --no-fail-fast
+        # Many tests wait for timers and disks: one more than there are CPUs.
+        cargo nextest run --workspace --features ringlane/failpoints,ringlane/parquet --locked --no-fail-fast \
+            --test-threads "$(($(nproc) + 1))"
     else
         say "cargo-nextest cannot be had: cargo test instead"
         cargo test --workspace --features ringlane/failpoints,ringlane/parquet --locked --no-fail-fast --lib --bins --tests

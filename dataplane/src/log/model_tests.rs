@@ -153,7 +153,7 @@ fn replay_begins_at_a_batch_in_every_turn() {
     let mut choices = Choices(5);
     let mut rig = Rig::ready();
     let mut places: Vec<ReplayFrom> = Vec::new();
-    for number in 0..600_u64 {
+    for number in 0..400_u64 {
         let bytes = if choices.below(10) == 0 { 200_000 } else { 9_000 };
         rig.append(&vec![number as u8; bytes as usize], Level::LocalDisk);
         for _ in 0..choices.below(3) {
