@@ -160,7 +160,7 @@ def main():
     flags.add_argument("--kills", type=int, default=20)
     flags.add_argument("--fault", choices=sorted(BOUND), default="kill")
     flags.add_argument("--publishers", type=int, default=3)
-    flags.add_argument("--dir", default="failover-data")
+    flags.add_argument("--dir", default="/var/tmp/ringlane-failover")
     flags.add_argument("--port", type=int, default=22400)
     flags.add_argument("--binary", help="a broker to start instead of the one that is built")
     options = flags.parse_args()
