@@ -24,7 +24,7 @@ use ringlane_dataplane::log::truncate::truncate;
 use ringlane_dataplane::log::writer::{Admission, Writer};
 use ringlane_dataplane::message::{MessageHead, MessageMeter};
 use ringlane_dataplane::partition::Partition;
-use ringlane_dataplane::replication::command::Refusal;
+use ringlane_dataplane::replication::command::{Errand, Refusal};
 use ringlane_dataplane::replication::election::{self, Election};
 use ringlane_dataplane::replication::hello::{Hello, RdmaEnd, Transports};
 use ringlane_dataplane::replication::host::{Ask, Host, Outside, Turn};
@@ -50,6 +50,9 @@ const SUSPECT_AFTER: Duration = Duration::from_millis(300);
 const CAMPAIGN_FOR: Duration = Duration::from_secs(2);
 /// A write of the node's own that failed is tried again after that.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
+
+/// Why a checkpoint is wrong here.
+const NO_CHECKPOINT: &str = "nothing is trimmed here, and nobody needs a checkpoint";
 
 /// What a node has done that others have to know of.
 #[derive(Debug)]
@@ -473,13 +476,7 @@ impl Core {
 
     fn do_ask(&mut self, links: &mut Links, partition: usize, ask: Ask, time: Time) {
         match ask {
-            Ask::PersistEpoch(reign) => self.give(OwnJob::Epoch(partition, reign)),
-            // Nobody writes into another's memory here: what was not received is not seen.
-            Ask::Revoke { .. } => {
-                self.with_host(partition, time, links, |host, turn, around| {
-                    host.with_replica(turn, around, |replica| replica.on_revoked());
-                });
-            }
+            Ask::Errand(errand) => self.do_errand(links, partition, errand, time),
             Ask::Truncate { to } => self.truncate(links, partition, to.0, time),
             Ask::Lead { epoch, start } => {
                 self.has_led = true;
@@ -489,19 +486,29 @@ impl Core {
             Ask::Marks { high_watermark, .. } => {
                 self.outputs.push(Output::Marks(partition, high_watermark.0));
             }
-            Ask::ClearDamage => self.give(OwnJob::ClearDamage(partition)),
-            Ask::Refuse { peer: Some(peer), why } => self.on_peer_refused(links, peer, why),
-            Ask::Refuse { peer: None, why } => self.on_refused(links, why, time),
             Ask::Lost(error) => self.fail(format!("records cannot be read: {error}")),
             Ask::Follow { .. } if self.has_led => self.outputs.push(Output::BeginsAgain),
             Ask::Follow { .. } => {}
-            Ask::Replace
-            | Ask::SendCheckpoint { .. }
-            | Ask::CheckpointTaken { .. }
-            | Ask::TakeCheckpoint { .. }
-            | Ask::TakeCheckpointPart { .. } => {
-                self.fail("nothing is trimmed here, and nobody needs a checkpoint".to_owned());
+            Ask::Replace => self.fail(NO_CHECKPOINT.to_owned()),
+        }
+    }
+
+    fn do_errand(&mut self, links: &mut Links, partition: usize, errand: Errand, time: Time) {
+        match errand {
+            Errand::PersistEpoch(reign) => self.give(OwnJob::Epoch(partition, reign)),
+            // Nobody writes into another's memory here: what was not received is not seen.
+            Errand::Revoke { .. } => {
+                self.with_host(partition, time, links, |host, turn, around| {
+                    host.with_replica(turn, around, |replica| replica.on_revoked());
+                });
             }
+            Errand::ClearDamage => self.give(OwnJob::ClearDamage(partition)),
+            Errand::Refuse { peer: Some(peer), why } => self.on_peer_refused(links, peer, why),
+            Errand::Refuse { peer: None, why } => self.on_refused(links, why, time),
+            Errand::SendCheckpoint { .. }
+            | Errand::CheckpointTaken { .. }
+            | Errand::TakeCheckpoint { .. }
+            | Errand::TakeCheckpointPart { .. } => self.fail(NO_CHECKPOINT.to_owned()),
         }
     }
 

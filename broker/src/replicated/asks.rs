@@ -3,10 +3,11 @@
 use super::control_mail::ToControl;
 use super::replicas::{Ground, Replicas};
 use ringlane_dataplane::ids::{NodeId, PartitionId};
-use ringlane_dataplane::replication::command::Refusal;
+use ringlane_dataplane::replication::command::{Errand, Refusal};
 use ringlane_dataplane::replication::host::Ask;
 use ringlane_dataplane::replication::reign::Reign;
 use ringlane_dataplane::replication::replica::Replica;
+use std::fmt::Debug;
 
 impl Replicas {
     pub(super) fn do_asks(&mut self, ground: &mut Ground<'_>) {
@@ -18,9 +19,7 @@ impl Replicas {
     fn do_ask(&mut self, ground: &mut Ground<'_>, index: usize, ask: Ask) {
         let (core, partition) = (self.core, self.own[index].partition);
         match ask {
-            Ask::PersistEpoch(reign) => self.persist_epoch(index, reign),
-            // With TCP nobody writes here: what was not received yet is refused by its epoch.
-            Ask::Revoke { .. } => self.with_replica(index, ground, Replica::on_revoked),
+            Ask::Errand(errand) => self.do_errand(ground, index, errand),
             Ask::Truncate { to } => {
                 self.tell(ToControl::Truncate { core, partition, to });
             }
@@ -31,20 +30,6 @@ impl Replicas {
                     self.risen.push(index);
                 }
             }
-            Ask::ClearDamage => self.tell(ToControl::ClearDamage { core, partition }),
-            Ask::Refuse { peer: Some(peer), why } => {
-                if let Some(suppressed) = self.lines.take(ground.now) {
-                    tracing::warn!(partition = partition.0, node = peer.0, %why, suppressed, "a node is refused");
-                }
-                if let Some(link) = self.own[index].peers.get(peer) {
-                    ground.links.revoke(link);
-                }
-            }
-            Ask::Refuse { peer: None, why } => {
-                self.own[index].has_failed |= why == Refusal::Failed;
-                tracing::error!(partition = partition.0, %why, "this node cannot lead");
-                self.gave_up = true;
-            }
             Ask::Lost(error) => {
                 self.own[index].has_lost = true;
                 tracing::error!(
@@ -53,15 +38,34 @@ impl Replicas {
                      cannot lead; check the disk, then start it with an empty data_dir"
                 );
             }
-            Ask::SendCheckpoint { peer } => self.lacks_checkpoint(ground, partition, peer),
-            Ask::CheckpointTaken { .. }
-            | Ask::TakeCheckpoint { .. }
-            | Ask::TakeCheckpointPart { .. }
-            | Ask::Replace => tracing::error!(
-                partition = partition.0, ask = ?ask,
-                "a checkpoint came, which this release takes from nobody: run the same release on \
-                 all nodes"
-            ),
+            Ask::Replace => took_checkpoint(partition, &ask),
+        }
+    }
+
+    fn do_errand(&mut self, ground: &mut Ground<'_>, index: usize, errand: Errand) {
+        let (core, partition) = (self.core, self.own[index].partition);
+        match errand {
+            Errand::PersistEpoch(reign) => self.persist_epoch(index, reign),
+            // With TCP nobody writes here: what was not received yet is refused by its epoch.
+            Errand::Revoke { .. } => self.with_replica(index, ground, Replica::on_revoked),
+            Errand::ClearDamage => self.tell(ToControl::ClearDamage { core, partition }),
+            Errand::Refuse { peer: Some(peer), why } => {
+                if let Some(suppressed) = self.lines.take(ground.now) {
+                    tracing::warn!(partition = partition.0, node = peer.0, %why, suppressed, "a node is refused");
+                }
+                if let Some(link) = self.own[index].peers.get(peer) {
+                    ground.links.revoke(link);
+                }
+            }
+            Errand::Refuse { peer: None, why } => {
+                self.own[index].has_failed |= why == Refusal::Failed;
+                tracing::error!(partition = partition.0, %why, "this node cannot lead");
+                self.gave_up = true;
+            }
+            Errand::SendCheckpoint { peer } => self.lacks_checkpoint(ground, partition, peer),
+            Errand::CheckpointTaken { .. }
+            | Errand::TakeCheckpoint { .. }
+            | Errand::TakeCheckpointPart { .. } => took_checkpoint(partition, &errand),
         }
     }
 
@@ -134,4 +138,13 @@ impl Replicas {
             (self.has_ended, self.is_cut_off) = (true, true);
         }
     }
+}
+
+/// Nobody sends a checkpoint yet, and none is asked for.
+fn took_checkpoint(partition: PartitionId, ask: &impl Debug) {
+    tracing::error!(
+        partition = partition.0, ask = ?ask,
+        "a checkpoint came, which this release takes from nobody: run the same release on \
+         all nodes"
+    );
 }

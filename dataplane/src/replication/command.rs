@@ -20,15 +20,6 @@ pub enum Command {
         /// Its [`Batch::body`] follows as the body.
         body: Option<Arc<Batch>>,
     },
-    /// Makes a promise durable in the manifest, and then calls `on_epoch_durable`. The manifest
-    /// never goes back ([`Reign::and`]).
-    PersistEpoch(Reign),
-    /// Takes from these nodes the right to write here: what they sent and was not received yet is lost. When that is
-    /// certain, `on_revoked` is called, at once where there is no such right (TCP).
-    Revoke {
-        /// The nodes.
-        peers: Vec<NodeId>,
-    },
     /// Puts records into the log, as they are, and [`on_progress`](super::replica::Replica::on_progress) says when they are durable.
     Append {
         /// The records.
@@ -80,9 +71,25 @@ pub enum Command {
         /// Up to here a majority has them durably.
         high_watermark: Offset,
     },
+    /// What neither the log nor a link is asked for.
+    Errand(Errand),
+}
+
+/// Something to do, in the order in which it was asked for, that whoever runs the replica does in its own way.
+#[derive(Clone, Debug)]
+pub enum Errand {
+    /// Makes a promise durable in the manifest, and then calls `on_epoch_durable`. The manifest
+    /// never goes back ([`Reign::and`]).
+    PersistEpoch(Reign),
+    /// Takes from these nodes the right to write here: what they sent and was not received yet is lost. When that is
+    /// certain, `on_revoked` is called, at once where there is no such right (TCP).
+    Revoke {
+        /// The nodes.
+        peers: Vec<NodeId>,
+    },
     /// A node needs a checkpoint: it lacks what this log does not keep any more. Whoever carries this
     /// out ends an earlier one to that node and sends the messages itself ([`CheckpointStart`], [`CheckpointPart`]), at the pace of
-    /// [`Command::CheckpointTaken`].
+    /// [`Errand::CheckpointTaken`].
     SendCheckpoint {
         /// The node.
         peer: NodeId,

@@ -1,6 +1,6 @@
 //! What a follower does: it reports, takes what its leader sends, and says how far it is.
 
-use super::command::{Command, Refusal};
+use super::command::{Command, Errand, Refusal};
 use super::epochs::EpochStart;
 use super::message::{Ack, Append, CheckpointPart, CheckpointStart, Fetch, Fetched, Message, Run};
 use super::replica::{READ_BYTES_MAX, Replica, Role};
@@ -301,7 +301,7 @@ impl Replica {
         let is_led = self.is_led(high_watermark);
         let is_whole = follower.is_matched && is_led && high_watermark <= self.log.flushed;
         if is_whole && !follower.is_clearing && self.damage.is_some() {
-            self.commands.push(Command::ClearDamage);
+            self.commands.push(Command::Errand(Errand::ClearDamage));
             if let Some(follower) = self.follower() {
                 follower.is_clearing = true;
             }
@@ -427,7 +427,7 @@ impl Replica {
                 .refuse(from, Refusal::Protocol("a checkpoint of less than a quorum holds"));
         }
         follower.checkpoint = Some(Incoming { start, taken: 0 });
-        self.commands.push(Command::TakeCheckpoint { from, start });
+        self.commands.push(Command::Errand(Errand::TakeCheckpoint { from, start }));
     }
 
     pub(super) fn on_checkpoint_part(&mut self, from: NodeId, part: CheckpointPart, body: &[u8]) {
@@ -448,7 +448,7 @@ impl Replica {
         if end == incoming.start.bytes {
             (follower.checkpoint, follower.is_resetting) = (None, true);
         }
-        self.commands.push(Command::TakeCheckpointPart { from, part, bytes });
+        self.commands.push(Command::Errand(Errand::TakeCheckpointPart { from, part, bytes }));
         self.send(from, Message::CheckpointTaken { position: end });
     }
 
@@ -509,7 +509,7 @@ mod tests {
         let mut commands = Vec::new();
         replica.take_commands(&mut commands);
         let why = Refusal::TooLong { bytes: 100_001, bytes_max: 100_000 };
-        let is_refused = |c: &Command| matches!(c, Command::Refuse { peer: Some(NodeId(2)), why: w } if *w == why);
+        let is_refused = |c: &Command| matches!(c, Command::Errand(Errand::Refuse { peer: Some(NodeId(2)), why: w }) if *w == why);
         assert!(commands.iter().any(is_refused), "{commands:?}");
         assert!(why.to_string().contains("mqtt.max_packet_size"));
         assert_eq!(replica.next_offset(), Offset(0));
@@ -531,8 +531,9 @@ mod tests {
                 commands
             };
             let refused = answers(3);
-            let is_refused =
-                |c: &Command| matches!(c, Command::Refuse { peer: Some(NodeId(3)), .. });
+            let is_refused = |c: &Command| {
+                matches!(c, Command::Errand(Errand::Refuse { peer: Some(NodeId(3)), .. }))
+            };
             assert!(refused.iter().all(is_refused) && refused.len() == 1, "{refused:?}");
             let obeyed = answers(2);
             let is_answer = |c: &Command| matches!(c, Command::Send { to: NodeId(2), .. });
@@ -552,8 +553,7 @@ mod tests {
             let mut commands = Vec::new();
             replica.on_message(NodeId(3), &envelope, &[], &mut pool);
             replica.take_commands(&mut commands);
-            let is_noted =
-                |c: &Command| matches!(c, Command::PersistEpoch(noted) if *noted == full);
+            let is_noted = |c: &Command| matches!(c, Command::Errand(Errand::PersistEpoch(noted)) if *noted == full);
             assert_eq!(commands.iter().any(is_noted), round == 0, "{commands:?}");
             replica.on_epoch_durable(5);
         }

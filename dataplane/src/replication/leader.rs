@@ -1,7 +1,7 @@
 //! What a leader does: it compares each follower's log with its own, sends what is missing, counts
 //! who has what, and so moves the marks of the cluster.
 
-use super::command::{Command, Refusal};
+use super::command::{Command, Errand, Refusal};
 use super::epochs::Common;
 use super::message::{Ack, Append, Message, Report, Run};
 use super::quorum;
@@ -269,7 +269,7 @@ impl Replica {
         // What it had before it reported counts only when it says so again.
         (peer.accepted, peer.flushed, peer.state) = (Offset(0), Offset(0), state);
         if is_behind {
-            self.commands.push(Command::SendCheckpoint { peer: node });
+            self.commands.push(Command::Errand(Errand::SendCheckpoint { peer: node }));
         } else if let State::Truncating(to) = peer.state {
             self.send(node, Message::Truncate { to });
         } else {
@@ -391,7 +391,7 @@ impl Replica {
         let Some(batch) = batch else {
             if !is_kept {
                 peer.state = State::Behind(0);
-                self.commands.push(Command::SendCheckpoint { peer: node });
+                self.commands.push(Command::Errand(Errand::SendCheckpoint { peer: node }));
             }
             return;
         };
@@ -431,7 +431,7 @@ impl Replica {
     pub(super) fn on_checkpoint_taken(&mut self, peer: NodeId, position: u64) {
         if let Some(State::Behind(silence)) = self.peer_mut(peer).map(|peer| &mut peer.state) {
             *silence = 0;
-            self.commands.push(Command::CheckpointTaken { peer, position });
+            self.commands.push(Command::Errand(Errand::CheckpointTaken { peer, position }));
         }
     }
 

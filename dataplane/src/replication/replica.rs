@@ -26,7 +26,7 @@
 //! again. A link keeps the order of what it delivers. A crash loses what was not flushed; the log is
 //! opened again, and a new `Replica` begins with what is in it.
 
-use super::command::{Command, Refusal};
+use super::command::{Command, Errand, Refusal};
 use super::epochs::EpochTable;
 use super::follower::{Follower, Room};
 use super::leader::{Awaits, Leader};
@@ -383,9 +383,9 @@ impl Replica {
         let reign = self.promise().next(epoch, leader, counts_memory);
         self.pending = Some(Pending { reign, is_durable: false, is_revoked: revoked.is_empty() });
         if !revoked.is_empty() {
-            self.commands.push(Command::Revoke { peers: revoked });
+            self.commands.push(Command::Errand(Errand::Revoke { peers: revoked }));
         }
-        self.commands.push(Command::PersistEpoch(reign));
+        self.commands.push(Command::Errand(Errand::PersistEpoch(reign)));
     }
 
     /// Becomes the leader of `epoch`, which was given to this node, if a majority obeys.
@@ -403,7 +403,7 @@ impl Replica {
             None
         };
         if let Some(why) = refusal {
-            self.commands.push(Command::Refuse { peer: None, why });
+            self.commands.push(Command::Errand(Errand::Refuse { peer: None, why }));
             return;
         }
         let revoked = self.others(self.setup.node);
@@ -576,7 +576,7 @@ impl Replica {
     pub fn on_log_failed(&mut self) {
         self.has_failed = true;
         self.on_newer();
-        self.commands.push(Command::Refuse { peer: None, why: Refusal::Failed });
+        self.commands.push(Command::Errand(Errand::Refuse { peer: None, why: Refusal::Failed }));
     }
 
     /// The durable note that this replica is damaged is gone.
@@ -658,7 +658,7 @@ impl Replica {
     }
 
     pub(super) fn refuse(&mut self, peer: NodeId, why: Refusal) {
-        self.commands.push(Command::Refuse { peer: Some(peer), why });
+        self.commands.push(Command::Errand(Errand::Refuse { peer: Some(peer), why }));
     }
 
     /// What the log holds.

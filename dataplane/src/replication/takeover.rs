@@ -1,7 +1,7 @@
 //! What a candidate does: it fences a majority, finds the most complete log among them, makes its own
 //! equal to it, and begins its epoch.
 
-use super::command::{Command, Refusal};
+use super::command::{Command, Errand, Refusal};
 use super::epochs::Common;
 use super::leader::Leader;
 use super::message::{Claim, Envelope, Fetch, Fetched, Message, Report, WHOLE_NODE};
@@ -117,7 +117,7 @@ impl Replica {
     }
 
     fn give_up(&mut self, why: Refusal) {
-        self.commands.push(Command::Refuse { peer: None, why });
+        self.commands.push(Command::Errand(Errand::Refuse { peer: None, why }));
         self.follow(None);
     }
 

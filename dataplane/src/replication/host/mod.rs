@@ -260,20 +260,7 @@ impl Host {
                 self.note_marks(turn.partition);
                 outside.ask(Ask::Marks { quorum_accepted, high_watermark });
             }
-            Command::PersistEpoch(reign) => outside.ask(Ask::PersistEpoch(reign)),
-            Command::Revoke { peers } => outside.ask(Ask::Revoke { peers }),
-            Command::SendCheckpoint { peer } => outside.ask(Ask::SendCheckpoint { peer }),
-            Command::CheckpointTaken { peer, position } => {
-                outside.ask(Ask::CheckpointTaken { peer, position });
-            }
-            Command::TakeCheckpoint { from, start } => {
-                outside.ask(Ask::TakeCheckpoint { from, start });
-            }
-            Command::TakeCheckpointPart { from, part, bytes } => {
-                outside.ask(Ask::TakeCheckpointPart { from, part, bytes });
-            }
-            Command::ClearDamage => outside.ask(Ask::ClearDamage),
-            Command::Refuse { peer, why } => outside.ask(Ask::Refuse { peer, why }),
+            Command::Errand(errand) => outside.ask(Ask::Errand(errand)),
         }
     }
 

@@ -7,9 +7,7 @@ use crate::link::{Body, Unsent};
 use crate::log::reader::ReadError;
 use crate::log::record::Record;
 use crate::partition::Partition;
-use crate::replication::command::Refusal;
-use crate::replication::message::{CheckpointPart, CheckpointStart};
-use crate::replication::reign::Reign;
+use crate::replication::command::Errand;
 use crate::time::Nanos;
 
 /// What a call has to work with. `A` is what somebody waits with for a record.
@@ -47,13 +45,9 @@ pub trait Outside {
 /// What a host asks for, and what it says.
 #[derive(Debug)]
 pub enum Ask {
-    /// Makes a promise durable, then `on_epoch_durable` of the replica.
-    PersistEpoch(Reign),
-    /// Ends the right of these nodes to write here, then `on_revoked` of the replica.
-    Revoke {
-        /// The nodes.
-        peers: Vec<NodeId>,
-    },
+    /// What the replica asks for and a host cannot do. Behind the last piece of a checkpoint:
+    /// [`Host::close_log`](super::Host::close_log).
+    Errand(Errand),
     /// The log is closed. It is to lose its records from here on
     /// ([`truncate`](crate::log::truncate::truncate)), then
     /// [`Host::on_truncated`](super::Host::on_truncated).
@@ -82,43 +76,6 @@ pub enum Ask {
         quorum_accepted: Offset,
         /// Durable on a majority.
         high_watermark: Offset,
-    },
-    /// As [`Command::SendCheckpoint`](crate::replication::command::Command::SendCheckpoint).
-    SendCheckpoint {
-        /// To this node.
-        peer: NodeId,
-    },
-    /// A node has so much of it.
-    CheckpointTaken {
-        /// The node.
-        peer: NodeId,
-        /// Bytes.
-        position: u64,
-    },
-    /// A checkpoint comes.
-    TakeCheckpoint {
-        /// From this node.
-        from: NodeId,
-        /// What it will be.
-        start: CheckpointStart,
-    },
-    /// A piece of it. Behind the last one: [`Host::close_log`](super::Host::close_log).
-    TakeCheckpointPart {
-        /// From this node.
-        from: NodeId,
-        /// Where it belongs.
-        part: CheckpointPart,
-        /// Its bytes.
-        bytes: Vec<u8>,
-    },
-    /// Removes the durable note of damage, then `on_damage_cleared` of the replica.
-    ClearDamage,
-    /// What nobody heals by trying again; with a peer, the link to it is closed.
-    Refuse {
-        /// Whose message it was.
-        peer: Option<NodeId>,
-        /// What is wrong.
-        why: Refusal,
     },
     /// Records that the state lacks now, because the log cannot be read there.
     Lost(ReadError),

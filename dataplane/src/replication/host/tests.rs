@@ -15,6 +15,7 @@ use crate::log::truncate::truncate;
 use crate::log::writer::Writer;
 use crate::message::{MessageHead, MessageMeter};
 use crate::partition::Partition;
+use crate::replication::command::Errand;
 use crate::replication::replica::{Opened, Setup};
 use crate::replication::wire;
 use crate::routing::CoreSet;
@@ -132,10 +133,10 @@ impl Node {
 
     fn do_ask(&mut self, ask: Ask, now: Nanos) {
         match ask {
-            Ask::PersistEpoch(reign) => self.call(now, |host, turn, around| {
+            Ask::Errand(Errand::PersistEpoch(reign)) => self.call(now, |host, turn, around| {
                 host.with_replica(turn, around, |replica| replica.on_epoch_durable(reign.epoch));
             }),
-            Ask::Revoke { .. } => self.call(now, |host, turn, around| {
+            Ask::Errand(Errand::Revoke { .. }) => self.call(now, |host, turn, around| {
                 host.with_replica(turn, around, |replica| replica.on_revoked());
             }),
             Ask::Truncate { to } => {

@@ -10,7 +10,7 @@ use crate::log::format::DirectoryId;
 use crate::log::record::{
     self, EXPIRY_NONE, Record, RecordFlags, RecordHead, RecordKind, RecordSeed, checksum,
 };
-use crate::replication::command::Command;
+use crate::replication::command::{Command, Errand};
 use crate::replication::message::{
     CheckpointPart, CheckpointStart, Claim, Envelope, Message, WHOLE_NODE,
 };
@@ -533,8 +533,10 @@ impl World {
         let id = node.id;
         match command {
             Command::Send { to, message, body } => self.send(id, to, &message, body.as_deref()),
-            Command::PersistEpoch(reign) => node.jobs.push_back(Job::Persist(reign)),
-            Command::Revoke { peers } => node.jobs.push_back(Job::Revoke(peers)),
+            Command::Errand(Errand::PersistEpoch(reign)) => {
+                node.jobs.push_back(Job::Persist(reign))
+            }
+            Command::Errand(Errand::Revoke { peers }) => node.jobs.push_back(Job::Revoke(peers)),
             Command::Append { batch, first, epoch } => {
                 node.store(&batch, first.0, epoch);
                 node.pool.give_out(batch);
@@ -555,21 +557,21 @@ impl World {
                 self.holds_all(index);
             }
             Command::Follow { .. } => node.appends_in = None,
-            Command::Marks { .. } | Command::CheckpointTaken { .. } => {}
-            Command::SendCheckpoint { peer } => self.send_checkpoint(index, peer),
-            Command::TakeCheckpoint { start, .. } => node.checkpoint = Some(start),
-            Command::TakeCheckpointPart { part, .. } => {
+            Command::Marks { .. } | Command::Errand(Errand::CheckpointTaken { .. }) => {}
+            Command::Errand(Errand::SendCheckpoint { peer }) => self.send_checkpoint(index, peer),
+            Command::Errand(Errand::TakeCheckpoint { start, .. }) => node.checkpoint = Some(start),
+            Command::Errand(Errand::TakeCheckpointPart { part, .. }) => {
                 let start = node.checkpoint.expect("a checkpoint was announced");
                 if part.position + u64::from(part.bytes) == start.bytes {
                     node.jobs.push_back(Job::Reset(start));
                 }
             }
-            Command::ClearDamage => node.jobs.push_back(Job::Clear),
-            Command::Refuse { peer: Some(peer), .. } => {
+            Command::Errand(Errand::ClearDamage) => node.jobs.push_back(Job::Clear),
+            Command::Errand(Errand::Refuse { peer: Some(peer), .. }) => {
                 self.counters.count("refused");
                 self.link_down(id, peer);
             }
-            Command::Refuse { peer: None, .. } => self.counters.count("gave up"),
+            Command::Errand(Errand::Refuse { peer: None, .. }) => self.counters.count("gave up"),
         }
     }
 
