@@ -84,7 +84,7 @@ pub struct Opened {
     /// which nothing is left, and no checkpoint, begins at 0 again.
     pub epochs: EpochTable,
     /// What the log once held, if records are missing: it was damaged and cut, or all of it is gone
-    /// ([`Claim::ALL`]). The note is durable until [`Command::ClearDamage`].
+    /// ([`Claim::ALL`]). The note is durable until [`Errand::ClearDamage`].
     pub damage: Option<Claim>,
 }
 
