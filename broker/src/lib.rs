@@ -35,4 +35,5 @@ pub mod service;
 pub mod session;
 pub mod startup;
 pub mod sys_topics;
+mod system_random;
 pub mod websocket;

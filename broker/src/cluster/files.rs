@@ -7,6 +7,7 @@ use crate::replicated::control_mail::ToCore;
 use crate::startup::logs::LogFacts;
 use crate::startup::manifest::{DataDirectory, ManifestError};
 use crate::startup::{StartError, state};
+use crate::system_random::random_bytes;
 use ringlane_dataplane::ids::{CoreId, Offset, PartitionId};
 use ringlane_dataplane::log::format::{DirectoryId, SegmentId};
 use ringlane_dataplane::log::recovery::{ReplayFrom, recover};
@@ -97,9 +98,8 @@ impl LogPlaces {
 }
 
 fn segment_id() -> Result<SegmentId, StartError> {
-    let mut bytes = [0; 16];
-    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
-        .map_err(|error| StartError::system("draw a random number", error.into()))?;
+    let bytes =
+        random_bytes().map_err(|error| StartError::system("draw a random number", error))?;
     Ok(SegmentId(bytes))
 }
 

@@ -8,8 +8,8 @@ use super::keys::{
 use super::metadata::{
     Condition, LeaseId, Metadata, MetadataError, Outcome, Put, Snapshot, Transaction,
 };
+use crate::system_random::random_bytes;
 use ringlane_dataplane::ids::NodeId;
-use rustix::rand::{GetRandomFlags, getrandom};
 use thiserror::Error;
 
 /// Why a node does not join, or does not lead.
@@ -354,13 +354,7 @@ fn understand(snapshot: &Snapshot) -> Result<View, ClusterError> {
 
 /// Random bytes of the system.
 pub(super) fn random() -> Result<[u8; 16], ClusterError> {
-    let mut bytes = [0; 16];
-    match getrandom(&mut bytes, GetRandomFlags::empty()) {
-        // Up to 256 bytes come whole (getrandom(2)).
-        Ok(16) => Ok(bytes),
-        Ok(_) | Err(_) => {
-            let message = "the system gives no random bytes".to_owned();
-            Err(ClusterError::Malformed { message })
-        }
-    }
+    random_bytes().map_err(|error| ClusterError::Malformed {
+        message: format!("the system gives no random bytes: {error}"),
+    })
 }

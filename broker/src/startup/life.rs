@@ -15,11 +15,11 @@ use crate::mail::Mail;
 use crate::metrics::CoreMetrics;
 use crate::replay::Room;
 use crate::service::{CoreSetup, Sizes};
+use crate::system_random::random_bytes;
 use ringlane_dataplane::ids::{CoreId, ListenerId};
 use ringlane_dataplane::routing::Placement;
 use ringlane_dataplane::runtime::{CoreStats, Endpoint, Idle, Mesh};
 use ringlane_transport_uring::{TransportConfig, TransportKind, Wakers};
-use rustix::rand::{GetRandomFlags, getrandom};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -241,7 +241,5 @@ fn warn_of_many_replays(config: &Config, readings_max: usize, partitions: u32, c
 }
 
 fn random_u64() -> io::Result<u64> {
-    let mut bytes = [0; 8];
-    getrandom(&mut bytes, GetRandomFlags::empty())?;
-    Ok(u64::from_le_bytes(bytes))
+    random_bytes().map(u64::from_le_bytes)
 }

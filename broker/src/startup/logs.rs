@@ -7,6 +7,7 @@
 use super::StartError;
 use super::manifest::DataDirectory;
 use crate::config::Config;
+use crate::system_random::random_bytes;
 use ringlane_dataplane::disk::{StartFiles, TEMPORARY_SUFFIX};
 use ringlane_dataplane::ids::PartitionId;
 use ringlane_dataplane::log::format::{DirectoryId, partition_directory};
@@ -16,7 +17,6 @@ use ringlane_dataplane::log::scan::LogOwner;
 use ringlane_dataplane::log::segments::LogSetup;
 use ringlane_dataplane::log::writer::Writer;
 use ringlane_transport_uring::StdFiles;
-use rustix::rand::{GetRandomFlags, getrandom};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -204,9 +204,7 @@ impl LogFacts {
     /// # Errors
     /// If there are no random bytes.
     pub fn with_new_secret(self) -> Result<Self, StartError> {
-        let mut secret = [0; 16];
-        getrandom(&mut secret, GetRandomFlags::empty())
-            .map_err(|error| StartError::system("draw a secret", error.into()))?;
+        let secret = random_bytes().map_err(|error| StartError::system("draw a secret", error))?;
         Ok(Self { secret, ..self })
     }
 

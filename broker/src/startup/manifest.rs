@@ -9,10 +9,10 @@
 //! come from outside ([`super::member`]).
 
 use super::member::Member;
+use crate::system_random::random_bytes;
 use ringlane_dataplane::log::format::COUNT_MAX;
 use ringlane_transport_uring::failpoint::hit;
 use rustix::fs::{FlockOperation, flock};
-use rustix::rand::{GetRandomFlags, getrandom};
 use serde::{Deserialize, Serialize};
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
@@ -399,13 +399,7 @@ fn write(directory: &Path, path: &Path, manifest: &Manifest) -> Result<(), Manif
 
 /// Sixteen random bytes of the system.
 pub(super) fn random(path: &Path) -> Result<[u8; 16], ManifestError> {
-    let mut bytes = [0; 16];
-    match getrandom(&mut bytes, GetRandomFlags::empty()) {
-        // Up to 256 bytes come whole (getrandom(2)).
-        Ok(length) if length == bytes.len() => Ok(bytes),
-        Ok(_) => Err(io_error("draw a random key", path, io::ErrorKind::UnexpectedEof.into())),
-        Err(error) => Err(io_error("draw a random key", path, error.into())),
-    }
+    random_bytes().map_err(|error| io_error("draw a random key", path, error))
 }
 
 /// Replaces a file as a whole: after a crash it holds the old bytes or the new ones.
