@@ -74,6 +74,17 @@ def check_unsafe(files):
             yield f"{path}: has `unsafe` and no section in docs/safety.md"
 
 
+def check_broker_tests():
+    """Every file beside the broker's test binary is a module of it, or a binary that Cargo.toml names."""
+    tests = ROOT / "broker" / "tests"
+    listed = (tests / "main.rs").read_text(encoding="utf-8")
+    binaries = (ROOT / "broker" / "Cargo.toml").read_text(encoding="utf-8")
+    for path in sorted(tests.glob("*.rs")):
+        name = path.stem
+        if name != "main" and f"\nmod {name};" not in listed and f'[[test]]\nname = "{name}"' not in binaries:
+            yield f"broker/tests/{path.name}: no module of broker/tests/main.rs: its tests do not run"
+
+
 def short_name(package):
     """A package's name as EDGES has it."""
     return package.removeprefix("ringlane-")
@@ -106,6 +117,7 @@ def main():
         "nothing left open": check_leftovers(files),
         "unsafe is explained": check_unsafe(files),
         "import edges": check_edges(),
+        "tests of the broker run": check_broker_tests(),
     }
     failed = 0
     for name, violations in rules.items():

@@ -5,18 +5,16 @@
 //! memory stays within the bound that the test states, and a healthy pair beside the attack loses
 //! nothing.
 
-mod load;
-mod support;
-
-use load::{Crowd, KIB, MIB, Memory, scaled};
+use crate::load;
+use crate::load::{Crowd, KIB, MIB, Memory, scaled};
+use crate::support::properties::{self, Properties};
+use crate::support::{
+    Broker, Client, Connect, Kind, Options, Publish, Transport, Version, Will, Witness, packets,
+};
 use ringlane_bench::fleet::Target;
 use ringlane_bench::process::Process;
 use ringlane_bench::takeover::{self, TakeoverOptions};
 use std::time::{Duration, Instant};
-use support::properties::{self, Properties};
-use support::{
-    Broker, Client, Connect, Kind, Options, Publish, Transport, Version, Will, Witness, packets,
-};
 
 /// What the broker may hold per socket before CONNECT, and after it without traffic.
 const SOCKET_BYTES_MAX: u64 = 16 * KIB;

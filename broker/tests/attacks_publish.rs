@@ -5,17 +5,16 @@
 //! broker's memory stays within the bound that the test states, and a healthy pair beside the
 //! attack loses nothing.
 
-mod load;
-mod support;
-
-use load::{Crowd, KIB, MIB, Memory, scaled};
-use ringlane_bench::process::Process;
-use std::time::{Duration, Instant};
-use support::properties::{self, Properties};
-use support::{
+use crate::load;
+use crate::load::{Crowd, KIB, MIB, Memory, scaled};
+use crate::support;
+use crate::support::properties::{self, Properties};
+use crate::support::{
     Broker, Client, Connect, Gone, Kind, Options, Packet, Publish, Transport, Version, Will,
     Witness, packets,
 };
+use ringlane_bench::process::Process;
+use std::time::{Duration, Instant};
 
 /// What an allocator may keep that no connection accounts for.
 const SLACK: u64 = 8 * MIB;

@@ -6,18 +6,16 @@
 //! memory stays within the bound that the test states, and a healthy pair beside the attack loses
 //! nothing.
 
-mod load;
-mod support;
-
-use load::{Crowd, KIB, MIB, Memory, metrics, scaled};
+use crate::load;
+use crate::load::{Crowd, KIB, MIB, Memory, metrics, scaled};
+use crate::support::properties::Properties;
+use crate::support::{
+    Broker, Client, Connect, Kind, Options, Publish, Transport, Version, Witness, packets,
+};
 use ringlane_bench::fleet::Target;
 use ringlane_bench::shared::{self, SharedOptions, Stall};
 use ringlane_mqtt::QoS;
 use std::time::{Duration, Instant};
-use support::properties::Properties;
-use support::{
-    Broker, Client, Connect, Kind, Options, Publish, Transport, Version, Witness, packets,
-};
 
 /// What an allocator may keep that no connection accounts for.
 const SLACK: u64 = 8 * MIB;

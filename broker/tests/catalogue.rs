@@ -2,21 +2,20 @@
 //! normative statement asks for, on both transports, over TCP and WebSocket, whole and byte by
 //! byte; the broker lives, and a healthy pair beside it loses nothing.
 
-mod support;
-
 #[path = "catalogue/judge.rs"]
 mod judge;
 #[path = "catalogue/table.rs"]
 mod table;
 
+use crate::support;
+use crate::support::{
+    Broker, Client, Connect, Options, Packet, Transport, Version, Will, Witness, broker, show,
+};
 use judge::{Observed, is_allowed};
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
-use support::{
-    Broker, Client, Connect, Options, Packet, Transport, Version, Will, Witness, broker, show,
-};
 use table::{Row, When, rows};
 
 const PACKETS: &str = include_str!("catalogue/packets.txt");

@@ -1,16 +1,15 @@
 //! Sessions that are owed more than memory takes: what they are owed is read from the log.
 
-mod support;
-
+use crate::support;
+use crate::support::packets::Packet;
+use crate::support::properties::{MESSAGE_EXPIRY, RECEIVE_MAXIMUM};
+use crate::support::{
+    Broker, Client, Connect, Kind, Options, Properties, Publish, Transport, Version, Will,
+};
 use std::collections::HashSet;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use support::packets::Packet;
-use support::properties::{MESSAGE_EXPIRY, RECEIVE_MAXIMUM};
-use support::{
-    Broker, Client, Connect, Kind, Options, Properties, Publish, Transport, Version, Will,
-};
 
 /// PUBLISH packets sent before their acknowledgements are read.
 const BURST: usize = 500;

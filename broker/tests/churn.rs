@@ -3,15 +3,13 @@
 //! Environment:
 //! - `RINGLANE_TEST_CONNECTIONS`: connections at once; 10,000 if it is not set.
 
-mod load;
-mod support;
-
+use crate::load;
+use crate::support::{Broker, Transport};
 use ringlane_bench::churn::{self, ChurnOptions};
 use ringlane_bench::fleet::Target;
 use ringlane_bench::process::Process;
 use ringlane_mqtt::{QoS, Version};
 use std::sync::{Mutex, PoisonError};
-use support::{Broker, Transport};
 
 on_both_transports!(ten_thousand_connections_leave_nothing_behind);
 

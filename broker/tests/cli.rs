@@ -2,11 +2,9 @@
 
 #![allow(clippy::print_stdout, reason = "a test that cannot run says so")]
 
-mod support;
-
+use crate::support::run_program;
 use std::path::PathBuf;
 use std::process::Command;
-use support::run_program;
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).expect("UTF-8")

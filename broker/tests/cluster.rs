@@ -1,19 +1,18 @@
 //! A cluster of three processes and a real etcd: nodes are killed, stopped and paused under load.
 
-mod support;
-
 #[path = "cluster/sender.rs"]
 mod sender;
 #[path = "cluster/taker.rs"]
 mod taker;
 
+use crate::support;
+use crate::support::broker::{self, Place, ringlane};
+use crate::support::cluster::{Cluster, member};
+use crate::support::etcd::EtcdServer;
+use crate::support::{Client, Connect, Gone, Kind, Options, Publish, Transport, Version, Will};
 use sender::Sender;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use support::broker::{self, Place, ringlane};
-use support::cluster::{Cluster, member};
-use support::etcd::EtcdServer;
-use support::{Client, Connect, Gone, Kind, Options, Publish, Transport, Version, Will};
 use taker::Taker;
 
 /// How long nothing must come where nothing may.

@@ -1,15 +1,14 @@
 //! What the control thread of a node does for its cluster, on three processes and a real etcd: who
 //! leads shows, operators are sent there, an emptied node is filled, and etcd may come late.
 
-mod support;
-
+use crate::support;
+use crate::support::broker::Place;
+use crate::support::cluster::{Cluster, member};
+use crate::support::etcd::EtcdServer;
+use crate::support::{Broker, Connect, Options, PATIENCE, Transport, Version};
 use serde_json::Value;
 use std::fs;
 use std::time::{Duration, Instant};
-use support::broker::Place;
-use support::cluster::{Cluster, member};
-use support::etcd::EtcdServer;
-use support::{Broker, Connect, Options, PATIENCE, Transport, Version};
 
 /// What `ringlane cluster status --json` says.
 fn status(cluster: &Cluster) -> Value {

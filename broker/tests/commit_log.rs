@@ -1,11 +1,9 @@
 //! What was acknowledged is in the log: the running broker, killed and started again.
 
-mod support;
-
+use crate::support::{Broker, Client, Kind, Options, Publish, Transport, Version};
 use std::fs::OpenOptions;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-use support::{Broker, Client, Kind, Options, Publish, Transport, Version};
 
 /// Publishes with QoS 1 and 2 in turn, and waits for every acknowledgement.
 fn publish_and_wait(broker: &Broker, client_id: &str, messages: usize) {

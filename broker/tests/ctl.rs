@@ -1,8 +1,10 @@
 //! `ringlane ctl` against a running broker: what it lists, what it deletes, and that what was
 //! deleted stays so after a crash.
 
-mod support;
-
+use crate::support::properties::SUBSCRIPTION_ID;
+use crate::support::{
+    Broker, Client, Connect, Kind, Options, Properties, Publish, Transport, Version, Will, packets,
+};
 use serde_json::Value;
 use std::io::{Read, Write};
 use std::net::Shutdown;
@@ -10,10 +12,6 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
-use support::properties::SUBSCRIPTION_ID;
-use support::{
-    Broker, Client, Connect, Kind, Options, Properties, Publish, Transport, Version, Will, packets,
-};
 
 fn run(data_dir: &Path, arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_ringlane"))

@@ -1,9 +1,7 @@
 //! Sessions that outlive the broker: the process is killed between any two steps, and started again
 //! on the same data.
 
-mod support;
-
-use support::{
+use crate::support::{
     Broker, Client, Connect, Kind, Options, Properties, Publish, Transport, Version, Will, packets,
 };
 

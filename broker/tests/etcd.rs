@@ -1,7 +1,7 @@
 //! The cluster's metadata on a real etcd: candidates, outages, leases, backups, endpoints that hang.
 
-mod support;
-
+use crate::support::etcd::EtcdServer;
+use crate::support::{PATIENCE, run_program};
 use ringlane::cluster::etcd::{Endpoint, Etcd, EtcdSettings};
 use ringlane::cluster::keeper::{Keeper, Known};
 use ringlane::cluster::keys::{ClusterIdentity, Id16, NodeRecord, ProxiedAt};
@@ -12,8 +12,6 @@ use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::path::Path;
 use std::time::Duration;
-use support::etcd::EtcdServer;
-use support::{PATIENCE, run_program};
 use tokio::sync::watch;
 
 /// The shortest that a configuration allows.

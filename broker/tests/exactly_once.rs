@@ -1,12 +1,10 @@
 //! QoS 2 to a client that is exactly once whatever the message comes from, across kill -9: replays and retained messages.
 
-mod support;
-
-use std::collections::{BTreeMap, HashSet};
-use support::{
+use crate::support::{
     Broker, Client, Connect, Held, Kind, Options, Packet, Properties, Publish, Received, Transport,
     Version,
 };
+use std::collections::{BTreeMap, HashSet};
 
 on_both_transports!(
     a_replay_is_exactly_once_across_kills,

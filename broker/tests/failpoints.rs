@@ -1,10 +1,9 @@
 //! The broker ends at each named place of its way to the disk, and nothing that was acknowledged is
 //! lost. Only with the feature `failpoints`.
 
-mod support;
-
-use support::packets::acknowledge;
-use support::{Broker, Client, Connect, Kind, Options, Publish, Transport, Version};
+use crate::support;
+use crate::support::packets::acknowledge;
+use crate::support::{Broker, Client, Connect, Kind, Options, Publish, Transport, Version};
 
 /// Places, and the visits of them at which the process ends. The messages are of 20 KB, so that
 /// segments roll.

@@ -1,10 +1,8 @@
 //! What becomes of sessions, wills and retained messages while the disk is full, and when there is
 //! room again: a broker of one core on a disk in memory.
 
-mod loopback;
-
-use loopback::full::{clients_of, connack, partition_of, placement, use_up_state};
-use loopback::{DIRECTORY_ID, Loopback, log_directory, new_log, publish};
+use crate::loopback::full::{clients_of, connack, partition_of, placement, use_up_state};
+use crate::loopback::{DIRECTORY_ID, Loopback, log_directory, new_log, publish};
 use ringlane::config::{Config, StreamConfig, StreamLevel};
 use ringlane_dataplane::disk::StartFiles;
 use ringlane_dataplane::disk::memory::MemoryDisk;

@@ -1,13 +1,11 @@
 //! The ledger of acknowledged writes against the real program: everything that was acknowledged
 //! comes, in order, once where once is promised.
 
-mod support;
-
+use crate::support::Transport;
 use ringlane_bench::compare::Recipe;
 use ringlane_bench::durability::{self, Fault, Options, RecipeHost};
 use ringlane_mqtt::Version;
 use std::net::TcpListener;
-use support::Transport;
 
 on_both_transports!(
     cut_connections_lose_nothing_with_mqtt_5,

@@ -1,10 +1,8 @@
 //! When acknowledgements go out, and what a full or broken disk does to clients: a broker of one
 //! core on a disk in memory, which completes and fails what the test says.
 
-mod loopback;
-
-use loopback::full::{clients_of, partition_of, use_up_state};
-use loopback::{DIRECTORY_ID, Loopback, log_directory, new_log, publish};
+use crate::loopback::full::{clients_of, partition_of, use_up_state};
+use crate::loopback::{DIRECTORY_ID, Loopback, log_directory, new_log, publish};
 use ringlane::config::{Config, StreamConfig, StreamLevel};
 use ringlane_dataplane::disk::memory::{MemoryDisk, Operation};
 use ringlane_dataplane::disk::{EIO, ENOSPC, StartFiles};

@@ -1,12 +1,10 @@
 //! The load tool's open loops and acknowledgements, against this broker.
 
-mod support;
-
+use crate::support::{Broker, PATIENCE, Transport};
 use ringlane_bench::fleet::Target;
 use ringlane_bench::flow::{self, FlowOptions, FlowPlan, Limit, ListenerPlan, Pace, PublisherPlan};
 use ringlane_mqtt::{QoS, Version};
 use std::time::Duration;
-use support::{Broker, PATIENCE, Transport};
 
 on_both_transports!(
     every_qos_is_delivered_on_a_schedule,

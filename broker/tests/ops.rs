@@ -2,16 +2,14 @@
 
 #![allow(clippy::print_stdout, reason = "a test that cannot run says so")]
 
-mod support;
-
+use crate::support::broker::cpus;
+use crate::support::{Broker, Client, Connect, Kind, Options, PATIENCE, Transport, Version};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::UnixDatagram;
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
-use support::broker::cpus;
-use support::{Broker, Client, Connect, Kind, Options, PATIENCE, Transport, Version};
 
 on_both_transports!(
     a_ready_broker_answers_on_every_path,

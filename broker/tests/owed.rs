@@ -1,9 +1,7 @@
 //! What sessions are owed, read from the log and let go of: how much work that is, and for whom. A
 //! broker of one core on a disk in memory.
 
-mod loopback;
-
-use loopback::{Loopback, log_directory, new_log, publish, publish_for};
+use crate::loopback::{Loopback, log_directory, new_log, publish, publish_for};
 use ringlane::config::{CommitLogConfig, Config, SessionConfig, StreamConfig, WhenFull};
 use ringlane_dataplane::disk::StartFiles;
 use ringlane_dataplane::disk::memory::{MemoryDisk, Operation};

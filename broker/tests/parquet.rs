@@ -1,14 +1,12 @@
 //! `ringlane log export --format parquet`: what was published is in the file, column by column.
 
-mod support;
-
+use crate::support::properties::{CONTENT_TYPE, MESSAGE_EXPIRY};
+use crate::support::{Broker, Client, Options, Properties, Publish, Transport, Version};
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::{Field, RowAccessor};
 use std::fs::File;
 use std::path::Path;
 use std::process::{Command, Output};
-use support::properties::{CONTENT_TYPE, MESSAGE_EXPIRY};
-use support::{Broker, Client, Options, Properties, Publish, Transport, Version};
 
 fn export(data_dir: &Path, out: &Path, more: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_ringlane"))

@@ -1,10 +1,7 @@
 //! A subscriber whose output is full: its publishers wait for a moment, and then its QoS 0 is
 //! dropped and counted, until it has caught up.
 
-#[path = "loopback/mod.rs"]
-mod loopback;
-
-use loopback::{Loopback, publish};
+use crate::loopback::{Loopback, publish};
 use ringlane::config::Config;
 use ringlane_dataplane::ids::ConnectionId;
 use ringlane_dataplane::time::Nanos;

@@ -1,11 +1,9 @@
 //! Clients behind a load balancer that speaks the PROXY protocol.
 
-mod support;
-
+use crate::support::websocket::HANDSHAKE;
+use crate::support::{Broker, Client, Connect, Kind, Options, PATIENCE, Transport, Version};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use support::websocket::HANDSHAKE;
-use support::{Broker, Client, Connect, Kind, Options, PATIENCE, Transport, Version};
 
 on_both_transports!(
     a_client_behind_a_balancer_has_its_own_address,

@@ -1,11 +1,10 @@
 //! The running broker on real file systems that are full, or that fail under it. It needs root and
 //! loop devices; where they are missing the tests say NOT RUN.
 
-mod support;
-
+use crate::support;
+use crate::support::{Broker, Client, Connect, Kind, Options, Packet, Publish, Transport, Version};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use support::{Broker, Client, Connect, Kind, Options, Packet, Publish, Transport, Version};
 
 /// A file system on a file; removed when dropped.
 struct Disk(PathBuf);

@@ -1,19 +1,18 @@
 //! Reading again: `SUBSCRIBE $replay/{from}/{filter}` (docs/replay.md), with the broker as a process.
 
-mod support;
-
+use crate::support;
+use crate::support::properties::{
+    MAXIMUM_PACKET_SIZE, MESSAGE_EXPIRY, REASON_STRING, RECEIVE_MAXIMUM, SUBSCRIPTION_ID,
+    USER_PROPERTY,
+};
+use crate::support::{
+    Broker, Client, Connect, Kind, Options, Packet, Properties, Publish, Received, Transport,
+    Version, packets,
+};
 use core::ops::Range;
 use std::collections::BTreeMap;
 use std::thread;
 use std::time::Duration;
-use support::properties::{
-    MAXIMUM_PACKET_SIZE, MESSAGE_EXPIRY, REASON_STRING, RECEIVE_MAXIMUM, SUBSCRIPTION_ID,
-    USER_PROPERTY,
-};
-use support::{
-    Broker, Client, Connect, Kind, Options, Packet, Properties, Publish, Received, Transport,
-    Version, packets,
-};
 
 on_both_transports!(
     each_from_begins_where_it_says,

@@ -1,9 +1,6 @@
 //! What replays do to the turns of a core: little beside live messages, and nothing once they ended.
 
-#[path = "loopback/mod.rs"]
-mod loopback;
-
-use loopback::{Loopback, new_log, publish};
+use crate::loopback::{Loopback, new_log, publish};
 use ringlane::config::Config;
 use ringlane_dataplane::disk::memory::MemoryDisk;
 use ringlane_dataplane::ids::ConnectionId;

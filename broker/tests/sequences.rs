@@ -3,8 +3,6 @@
 //!
 //! Q19 is in `websocket.rs`.
 
-mod support;
-
 #[path = "sequences/connections.rs"]
 mod connections;
 #[path = "sequences/deliveries.rs"]
@@ -16,7 +14,7 @@ mod streams;
 #[path = "sequences/subscriptions.rs"]
 mod subscriptions;
 
-use support::{Client, Packet};
+use crate::support::{Client, Packet};
 
 /// The topics and texts of the PUBLISH packets among these.
 fn messages(packets: &[Packet]) -> Vec<String> {

@@ -1,11 +1,9 @@
 //! Shared subscriptions in the log: what waits in a group is there again after kill -9, and QoS 2 is
 //! given to one member once.
 
-mod support;
-
+use crate::support::{Broker, Client, Connect, Held, Kind, Options, Publish, Transport, Version};
 use std::collections::BTreeMap;
 use std::time::Duration;
-use support::{Broker, Client, Connect, Held, Kind, Options, Publish, Transport, Version};
 
 on_both_transports!(
     what_waits_in_a_group_survives_kills,

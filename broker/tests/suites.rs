@@ -1,8 +1,7 @@
 //! The load tool's suites about connections, against this broker: they count what is there, and
 //! they fail where something is missing.
 
-mod support;
-
+use crate::support::{Broker, Options, PATIENCE, Transport};
 use ringlane_bench::arrivals::ArrivalOptions;
 use ringlane_bench::connect_storm::{self, StormOptions};
 use ringlane_bench::fleet::Target;
@@ -12,7 +11,6 @@ use ringlane_bench::process::Process;
 use ringlane_mqtt::Version;
 use std::net::SocketAddr;
 use std::time::Duration;
-use support::{Broker, Options, PATIENCE, Transport};
 
 on_both_transports!(
     a_storm_connects_everybody,

@@ -1,7 +1,6 @@
 //! The load tool's suites about retained messages and many subscriptions, against this broker.
 
-mod support;
-
+use crate::support::{Broker, Options, PATIENCE, Transport};
 use ringlane_bench::fleet::Target;
 use ringlane_bench::meter::Meter;
 use ringlane_bench::probe::{ProbeOptions, Run};
@@ -11,7 +10,6 @@ use ringlane_bench::retained_storm::{self, RetainedOptions};
 use ringlane_bench::wildcards::{self, WildcardOptions};
 use ringlane_mqtt::{QoS, Version};
 use std::time::Duration;
-use support::{Broker, Options, PATIENCE, Transport};
 
 on_both_transports!(
     every_subscriber_gets_every_retained_message,

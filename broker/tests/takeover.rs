@@ -4,15 +4,13 @@
 //! - `RINGLANE_TEST_TAKEOVERS`: rounds; 3,000 if it is not set, 50,000 (100,000 connections) in the
 //!   documented run.
 
-mod load;
-mod support;
-
-use load::{MIB, Memory};
+use crate::load;
+use crate::load::{MIB, Memory};
+use crate::support::{Broker, Transport};
 use ringlane_bench::fleet::Target;
 use ringlane_bench::takeover::{self, TakeoverOptions};
 use ringlane_mqtt::Version;
 use std::time::Duration;
-use support::{Broker, Transport};
 
 on_both_transports!(one_of_many_survives_and_its_session_is_whole, before_mqtt_5_as_well);
 

@@ -1,13 +1,14 @@
 //! The log does not grow without end: under a churn of sessions, retained messages and exchanges it is
 //! trimmed, and after a crash there is exactly what a model says.
 
-mod support;
-
+use crate::support;
+use crate::support::{
+    Broker, Client, Connect, Kind, Options, Properties, Publish, Transport, Version,
+};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
-use support::{Broker, Client, Connect, Kind, Options, Properties, Publish, Transport, Version};
 
 /// Each round publishes about this much per partition.
 const PAYLOAD_BYTES: usize = 8 * 1024;

@@ -4,10 +4,10 @@
 //! - `RINGLANE_TEST_SECONDS`: how long small mailboxes are kept full; 3 if it is not set, 60 in the
 //!   documented run.
 
-mod load;
-mod support;
-
-use load::{ids_on, metrics, placement, scaled};
+use crate::load;
+use crate::load::{ids_on, metrics, placement, scaled};
+use crate::support;
+use crate::support::{Broker, Options, Transport};
 use ringlane_bench::fleet::Target;
 use ringlane_bench::flow::{
     self, FlowOptions, FlowOutcome, FlowPlan, Limit, ListenerPlan, PublisherPlan,
@@ -17,7 +17,6 @@ use ringlane_bench::shared::{self, SharedOptions, SharedOutcome, Stall};
 use ringlane_dataplane::routing::Placement;
 use ringlane_mqtt::{QoS, Version};
 use std::time::Duration;
-use support::{Broker, Options, Transport};
 
 on_both_transports!(
     messages_cross_from_core_to_core_whole_and_in_order,

@@ -1,9 +1,6 @@
 //! What a client leaves unanswered holds its own bytes and nothing else, and stays what it was.
 
-#[path = "loopback/mod.rs"]
-mod loopback;
-
-use loopback::{Loopback, publish};
+use crate::loopback::{Loopback, publish};
 use ringlane::config::Config;
 use ringlane_mqtt::{QoS, Version};
 

@@ -1,10 +1,9 @@
 //! MQTT over WebSocket against the running broker (Q19): the handshake, the frames, the stream.
 
-mod support;
-
-use support::packets::{PINGREQ, disconnect};
-use support::websocket::{HANDSHAKE, frame, status};
-use support::{
+use crate::support;
+use crate::support::packets::{PINGREQ, disconnect};
+use crate::support::websocket::{HANDSHAKE, frame, status};
+use crate::support::{
     Broker, Client, Connect, Kind, Options, Properties, Publish, Transport, Version, Will, packets,
 };
 

@@ -1,7 +1,7 @@
 //! Compares what the broker did with what a row asks for.
 
+use super::table::{Before, Reaction, Row, When};
 use crate::support::{Kind, Packet, Version};
-use crate::table::{Before, Reaction, Row, When};
 
 /// What the broker did with the bytes of a row.
 #[derive(Debug)]

@@ -1,7 +1,7 @@
 //! A publisher that does not give up: it goes from node to node until its message is acknowledged.
 
-use super::support::cluster::Cluster;
-use super::support::{Client, Connect, Gone, Kind, PATIENCE, Packet, Publish, Version};
+use crate::support::cluster::Cluster;
+use crate::support::{Client, Connect, Gone, Kind, PATIENCE, Packet, Publish, Version};
 use std::time::{Duration, Instant};
 
 /// How long an answer is waited for before the next node is tried.

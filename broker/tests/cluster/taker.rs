@@ -1,7 +1,7 @@
 //! A subscriber that does not give up: it takes what comes, through whatever node, as the protocol demands.
 
-use super::support::cluster::Cluster;
-use super::support::{Client, Connect, Gone, Kind, PATIENCE, Packet, Version};
+use crate::support::cluster::Cluster;
+use crate::support::{Client, Connect, Gone, Kind, PATIENCE, Packet, Version};
 use std::collections::{BTreeMap, HashSet};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};

@@ -1,6 +1,5 @@
 //! Q01 to Q04, Q21, Q22: how connections end, and what becomes of their wills.
 
-use crate::on_both_transports;
 use crate::support::properties::{SESSION_EXPIRY, WILL_DELAY};
 use crate::support::{
     Broker, Client, Connect, Kind, Packet, Properties, Publish, Transport, Version, Will, packets,

@@ -1,11 +1,11 @@
 //! Q08, Q09, Q11 to Q13, Q16: what a subscriber is owed.
 
+use super::{expect_text, messages};
 use crate::support::properties::{MAXIMUM_PACKET_SIZE, MESSAGE_EXPIRY, RECEIVE_MAXIMUM};
 use crate::support::{
     Broker, Client, Connect, Kind, Packet, Properties, Publish, Received, Transport, Version,
     packets,
 };
-use crate::{expect_text, messages, on_both_transports};
 use std::time::Duration;
 
 on_both_transports!(

@@ -1,8 +1,8 @@
 //! Q05 to Q07, Q15: exchanges that a publisher repeats.
 
+use super::expect_text;
 use crate::support::properties::TOPIC_ALIAS;
 use crate::support::{Broker, Client, Connect, Kind, Properties, Publish, Transport, Version};
-use crate::{expect_text, on_both_transports};
 
 on_both_transports!(
     q05_mqtt_4_3_3_10_a_repeated_qos_2_publish_is_delivered_once,

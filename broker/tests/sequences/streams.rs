@@ -1,6 +1,5 @@
 //! Q20: where the segments of a TCP stream end means nothing.
 
-use crate::on_both_transports;
 use crate::support::packets::{PINGREQ, acknowledge, disconnect, subscribe, unsubscribe};
 use crate::support::properties::{CONTENT_TYPE, MESSAGE_EXPIRY, SUBSCRIPTION_ID};
 use crate::support::{

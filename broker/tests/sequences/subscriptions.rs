@@ -1,9 +1,9 @@
 //! Q10, Q14, Q17, Q18: subscriptions and what they match.
 
+use super::{expect_text, messages};
 use crate::support::{
     Broker, Client, Connect, Kind, Options, Properties, Publish, Transport, Version, packets,
 };
-use crate::{expect_text, messages, on_both_transports};
 
 on_both_transports!(
     q10_mqtt_3_8_4_3_a_subscription_is_replaced_without_a_loss,
