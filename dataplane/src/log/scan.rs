@@ -390,8 +390,9 @@ pub fn look_behind<F: StartFiles + ?Sized>(
     is_copy: &dyn Fn(&[u8]) -> bool,
 ) -> io::Result<Rest> {
     let mut rest = Rest::default();
-    let mut window = vec![0; WINDOW_BYTES as usize];
     let mut at = position;
+    let bytes_left = segment.header.file_bytes.saturating_sub(position);
+    let mut window = vec![0; bytes_left.min(WINDOW_BYTES) as usize];
     while at < segment.header.file_bytes {
         let left = (segment.header.file_bytes - at).min(WINDOW_BYTES);
         let count = read(files, &segment.path, at, &mut window[..left as usize])?;
@@ -399,10 +400,11 @@ pub fn look_behind<F: StartFiles + ?Sized>(
             break;
         }
         let bytes = &window[..count];
-        if let Some(last) = bytes.iter().rposition(|&byte| byte != 0) {
+        if let Some(last) = last_used(bytes) {
             rest.is_used = true;
             rest.end = at + last as u64 + 1;
-            note_headers(bytes, &segment.header.segment, is_copy, &mut rest);
+            let used = &bytes[..bytes.len().min(last + BATCH_HEADER_BYTES)];
+            note_headers(used, &segment.header.segment, is_copy, &mut rest);
         }
         // Headers that lie across the windows' border are seen with the next one.
         let step = if (count as u64) < left || at + count as u64 == segment.header.file_bytes {
@@ -413,6 +415,14 @@ pub fn look_behind<F: StartFiles + ?Sized>(
         at += step;
     }
     Ok(rest)
+}
+
+/// The last byte that is not zero: most are, and so they are looked at many at a time.
+fn last_used(bytes: &[u8]) -> Option<usize> {
+    let is_blank = |chunk: &[u8]| chunk.iter().fold(0, |all, byte| all | byte) == 0;
+    let blank =
+        bytes.rchunks(64).take_while(|chunk| is_blank(chunk)).map(<[u8]>::len).sum::<usize>();
+    bytes[..bytes.len() - blank].iter().rposition(|&byte| byte != 0)
 }
 
 fn note_headers(
