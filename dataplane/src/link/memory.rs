@@ -176,18 +176,16 @@ impl Network {
 
     /// The directions that something waits on, oldest link first.
     pub fn ways(&self) -> impl Iterator<Item = Way> + '_ {
-        let ids = self.wires.keys().flat_map(|wire| [0, 1].map(|towards| (*wire, towards)));
-        ids.filter_map(|(wire, towards)| self.way(WayId { wire, towards }))
+        self.wires.iter().flat_map(|(&wire, ends)| {
+            [0, 1].into_iter().filter_map(move |towards| way_of(WayId { wire, towards }, ends))
+        })
     }
 
     /// What waits in a direction; `None` if nothing does.
     #[must_use]
     pub fn way(&self, id: WayId) -> Option<Way> {
         let ends = self.wires.get(&id.wire)?;
-        let (to, from) = (&ends[id.towards], &ends[1 - id.towards]);
-        let waiting = to.parcels.len();
-        let way = Way { id, from: from.host, to: to.host, waiting, arrived: to.arrived };
-        (waiting > 0).then_some(way)
+        way_of(id, ends)
     }
 
     /// The next parcel of a direction arrives: at most one event at the receiver, whose links these
@@ -396,6 +394,13 @@ impl Network {
     fn forget(&mut self) {
         self.wires.retain(|_, ends| !ends.iter().all(|end| end.is_over));
     }
+}
+
+fn way_of(id: WayId, ends: &[End; 2]) -> Option<Way> {
+    let (to, from) = (&ends[id.towards], &ends[1 - id.towards]);
+    let waiting = to.parcels.len();
+    let way = Way { id, from: from.host, to: to.host, waiting, arrived: to.arrived };
+    (waiting > 0).then_some(way)
 }
 
 fn push_end(end: &mut End, cause: LinkDown) {

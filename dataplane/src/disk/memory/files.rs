@@ -7,6 +7,7 @@ use crate::disk::{
     temporary,
 };
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -14,6 +15,7 @@ use std::path::{Path, PathBuf};
 const SECTOR_BYTES: usize = 512;
 /// What the page cache keeps together.
 const PAGE_BYTES: usize = 4096;
+static BLANK: [u8; PAGE_BYTES] = [0; PAGE_BYTES];
 const EEXIST: i32 = 17;
 const ENOENT: i32 = 2;
 
@@ -53,6 +55,25 @@ impl Inode {
         }
         self.cached[position..end].copy_from_slice(bytes);
         self.dirty.extend(position / PAGE_BYTES..=(end - 1) / PAGE_BYTES);
+    }
+
+    /// What [`bytes_of`] says, without a copy of it.
+    fn write_all(&mut self, position: u64, batches: &[BatchWrite], zeros: u32) {
+        let mut at = position;
+        let mut write = |bytes: &[u8]| {
+            self.write(at, bytes);
+            at += bytes.len() as u64;
+        };
+        for batch in batches {
+            write(&batch.header);
+            write(batch.body());
+        }
+        let mut left = zeros as usize;
+        while left > 0 {
+            let now = left.min(PAGE_BYTES);
+            write(&BLANK[..now]);
+            left -= now;
+        }
     }
 
     fn sync(&mut self) {
@@ -107,7 +128,8 @@ struct Open {
 /// All files. What a job did is durable with it.
 #[derive(Debug, Default)]
 pub(super) struct Files {
-    inodes: BTreeMap<PathBuf, Inode>,
+    /// By path, as bytes: compared more often than anything else here.
+    inodes: BTreeMap<OsString, Inode>,
     directories: BTreeSet<PathBuf>,
     open: BTreeMap<FileId, Open>,
     capacity: Option<u64>,
@@ -121,7 +143,7 @@ impl Files {
     }
 
     pub(super) fn find(&self, path: &Path) -> Option<&Inode> {
-        self.inodes.get(path)
+        self.inodes.get(path.as_os_str())
     }
 
     pub(super) fn existing(&self, path: &Path) -> io::Result<&Inode> {
@@ -129,15 +151,15 @@ impl Files {
     }
 
     pub(super) fn paths(&self) -> Vec<PathBuf> {
-        self.inodes.keys().cloned().collect()
+        self.inodes.keys().map(PathBuf::from).collect()
     }
 
     pub(super) fn put(&mut self, path: &Path, content: &[u8]) {
-        self.inodes.insert(path.to_owned(), Inode::durable(content));
+        self.inodes.insert(path.into(), Inode::durable(content));
     }
 
     pub(super) fn remove(&mut self, path: &Path) {
-        self.inodes.remove(path);
+        self.inodes.remove(path.as_os_str());
     }
 
     pub(super) fn make_directory(&mut self, path: &Path) {
@@ -145,7 +167,8 @@ impl Files {
     }
 
     pub(super) fn list(&self, directory: &Path) -> io::Result<Vec<String>> {
-        let children = self.inodes.keys().chain(&self.directories);
+        let files = self.inodes.keys().map(Path::new);
+        let children = files.chain(self.directories.iter().map(PathBuf::as_path));
         let names: Vec<String> = children
             .filter(|path| path.parent() == Some(directory))
             .filter_map(|path| Some(path.file_name()?.to_str()?.to_owned()))
@@ -157,7 +180,7 @@ impl Files {
     }
 
     pub(super) fn zero_from(&mut self, path: &Path, position: u64) -> io::Result<()> {
-        let inode = self.inodes.get_mut(path);
+        let inode = self.inodes.get_mut(path.as_os_str());
         let inode = inode.ok_or_else(|| io::Error::from_raw_os_error(ENOENT))?;
         let position = position.min(inode.cached.len() as u64);
         let zeros = vec![0; inode.cached.len() - position as usize];
@@ -167,7 +190,7 @@ impl Files {
     }
 
     pub(super) fn sync_path(&mut self, path: &Path) -> io::Result<()> {
-        let inode = self.inodes.get_mut(path);
+        let inode = self.inodes.get_mut(path.as_os_str());
         inode.ok_or_else(|| io::Error::from_raw_os_error(ENOENT))?.sync();
         Ok(())
     }
@@ -242,14 +265,15 @@ impl Files {
     pub(super) fn carry_out(&mut self, command: &DiskCommand) -> Result<DiskDone, DiskError> {
         match command {
             DiskCommand::Write { file, position, batches, zeros, .. } => {
-                let bytes = bytes_of(batches, *zeros);
-                let written = self.writable(*file).map(|inode| inode.write(*position, &bytes));
+                let written = self.writable(*file).map(|inode| {
+                    inode.write_all(*position, batches, *zeros);
+                });
                 written.inspect_err(|_| self.ended(*file))?;
             }
             DiskCommand::Read { file, position, bytes, .. } => {
                 self.ended(*file);
                 let path = &self.open.get(file).ok_or_else(broken)?.path;
-                let inode = self.inodes.get(path).ok_or_else(broken)?;
+                let inode = self.inodes.get(path.as_os_str()).ok_or_else(broken)?;
                 let mut into = vec![0; *bytes as usize];
                 let read = inode.read_at(*position, &mut into);
                 into.truncate(read);
@@ -264,14 +288,14 @@ impl Files {
         let open = self.open.get(&file).ok_or_else(broken)?;
         match open.error {
             Some(error) => Err(error),
-            None => self.inodes.get_mut(&open.path).ok_or_else(broken),
+            None => self.inodes.get_mut(open.path.as_os_str()).ok_or_else(broken),
         }
     }
 
     fn job(&mut self, job: &FileJob) -> Result<(), DiskError> {
         match job {
             FileJob::Create { file, path, header, bytes } => {
-                if self.inodes.contains_key(path) {
+                if self.inodes.contains_key(path.as_os_str()) {
                     return Err(DiskError::from_errno(EEXIST));
                 }
                 self.room_for(*bytes)?;
@@ -323,10 +347,10 @@ impl Files {
         let open = self.open.get_mut(&file).ok_or_else(broken)?;
         let name = open.path.to_string_lossy();
         let path = PathBuf::from(name.strip_suffix(TEMPORARY_SUFFIX).ok_or_else(broken)?);
-        let inode = self.inodes.remove(&open.path).ok_or_else(broken)?;
+        let inode = self.inodes.remove(open.path.as_os_str()).ok_or_else(broken)?;
         open.path.clone_from(&path);
         open.begun = false;
-        self.inodes.insert(path, inode);
+        self.inodes.insert(path.into(), inode);
         Ok(())
     }
 
