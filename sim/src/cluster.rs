@@ -79,6 +79,8 @@ pub struct Cluster {
     /// Etcd.
     pub etcd: Etcd,
     publishers: Vec<Publisher>,
+    /// Whether some publishes are at `quorum_memory`.
+    counts_memory: bool,
     /// What waits to be acknowledged, and its epoch.
     published: BTreeMap<u64, (Publish, u64)>,
     numbers: u64,
@@ -104,9 +106,10 @@ impl Cluster {
         let mut random = Random::new(seed);
         let mut network = Network::new(WAY_BYTES);
         let members: Vec<_> = (1..=nodes as u16).map(NodeId).collect();
+        let counts_memory = random.one_in(2);
         let made = members.iter().map(|&id| {
             let host = network.add(address_of(id), CoreId(0));
-            Node::new(id, host, random.fork())
+            Node::new(id, host, counts_memory, random.fork())
         });
         let made = made.collect();
         let publisher = Publisher { waits_for: None, target: 0, asked_at: Nanos(0) };
@@ -125,6 +128,7 @@ impl Cluster {
             delay_micros: 0,
             etcd: Etcd::default(),
             publishers: vec![publisher; PUBLISHERS],
+            counts_memory,
             published: BTreeMap::new(),
             numbers: 0,
             publishes: true,
@@ -259,12 +263,12 @@ impl Cluster {
     // ---- the network ----
 
     fn queue_arrivals(&mut self) {
-        let ways: Vec<Way> = self.network.ways().collect();
-        for way in ways {
-            if self.arriving.insert(way.id) {
-                let after = self.random.micros(30, 400 + self.delay_micros);
-                self.queue_in(after, Event::Arrive(way.id));
-            }
+        let Self { network, arriving, random, queue, queued, now, .. } = self;
+        let ways = network.ways().map(|way: Way| way.id);
+        for way in ways.filter(|way| arriving.insert(*way)) {
+            let after = random.micros(30, 400 + self.delay_micros);
+            *queued += 1;
+            queue.insert((*now + after, *queued), Event::Arrive(way));
         }
     }
 
@@ -510,7 +514,7 @@ impl Cluster {
 
     /// A message for a node; its number if it takes it.
     fn publish_one(&mut self, target: usize) -> Option<u64> {
-        let publish = publish_of(self.numbers, &mut self.random);
+        let publish = publish_of(self.numbers, self.counts_memory, &mut self.random);
         let number = publish.number;
         self.numbers += 1;
         let (time, now) = (self.time(target), self.now);

@@ -58,15 +58,20 @@ pub enum Fault {
 /// The first fault comes at this time.
 const FIRST: Nanos = Nanos::from_secs(3);
 
-/// Draws the faults of a run, up to `end`.
-pub fn plan(cluster: &mut Cluster, end: Nanos) {
+/// Draws the faults of a run between two times: they come in storms, with a while between them in which no new
+/// one begins, so that a cluster can serve and has something to lose.
+pub fn plan(cluster: &mut Cluster, from: Nanos, end: Nanos) {
     let mut random = cluster.random.fork();
     // Some runs see little, some see much at once.
     let pause_max = [700, 2500, 6000][random.below(3) as usize];
-    let mut at = FIRST;
+    let mut at = from.max(FIRST);
     while at < end {
-        draw(cluster, &mut random, at, end);
-        at = at + random.millis(50, pause_max);
+        let storm_end = (at + random.millis(3_000, 15_000)).min(end);
+        while at < storm_end {
+            draw(cluster, &mut random, at, end);
+            at = at + random.millis(50, pause_max);
+        }
+        at = at + random.millis(500, 6_000);
     }
 }
 

@@ -4,7 +4,7 @@
 use anyhow::{Context, Result, bail};
 use clap::Parser;
 use ringlane_sim::counters::{Counter, Counters};
-use ringlane_sim::run::{Options, Outcome, SECONDS, run};
+use ringlane_sim::run::{ACKNOWLEDGED_MIN, FAULTS_MIN, Options, Outcome, SECONDS, run};
 use std::io::Write;
 use std::num::NonZero;
 use std::process::ExitCode;
@@ -25,7 +25,7 @@ struct Cli {
     /// Also: after the faults, a cluster works again within a bound.
     #[arg(long)]
     liveness: bool,
-    /// Fail if something that a run can have did not happen in any.
+    /// Fail if something that a run can have did not happen in any, or if a seed has had too little.
     #[arg(long)]
     complete: bool,
     /// Print the trace of each seed.
@@ -48,10 +48,6 @@ impl FromStr for Seeds {
     }
 }
 
-/// What a seed is to have to be worth much.
-const ACKNOWLEDGED_MIN: u64 = 1000;
-const FAULTS_MIN: u64 = 5;
-
 /// What came of all seeds.
 #[derive(Default)]
 struct Sums {
@@ -67,9 +63,7 @@ impl Sums {
         self.counters.add(&outcome.counters);
         self.steps += outcome.steps;
         self.failed += u64::from(outcome.failure.is_some());
-        let is_whole = outcome.counters.of(Counter::Acknowledged) >= ACKNOWLEDGED_MIN
-            && outcome.counters.of(Counter::Faults) >= FAULTS_MIN;
-        self.whole += u64::from(is_whole);
+        self.whole += u64::from(outcome.is_whole());
     }
 }
 
@@ -116,7 +110,9 @@ fn try_main(cli: &Cli) -> Result<()> {
 
 fn tell(cli: &Cli, seed: u64, outcome: &Outcome) {
     if cli.traces {
-        say(&format!("{seed} {:016x}", outcome.trace));
+        let (acknowledged, faults) =
+            (outcome.counters.of(Counter::Acknowledged), outcome.counters.of(Counter::Faults));
+        say(&format!("{seed} {:016x} {acknowledged} acknowledged, {faults} faults", outcome.trace));
     }
     if let Some(failure) = &outcome.failure {
         let liveness = if cli.liveness { " --liveness" } else { "" };
@@ -136,6 +132,9 @@ fn end(cli: &Cli, sums: &Sums) -> Result<()> {
     ));
     if *failed > 0 {
         bail!("{failed} of {seeds} seeds failed");
+    }
+    if cli.complete && *whole < seeds {
+        bail!("{} seeds had too little", seeds - whole);
     }
     let missing = counters.missing();
     if cli.complete && !missing.is_empty() {

@@ -97,6 +97,8 @@ pub struct Node {
     /// What each completion of its disk takes at least.
     pub disk_delay: Duration,
     random: Random,
+    /// Whether a stream has the level `quorum_memory`: then what only memory had counts at a takeover.
+    counts_memory: bool,
 }
 
 /// What was found at a start.
@@ -111,7 +113,7 @@ pub struct Found {
 impl Node {
     /// A node that has never been started.
     #[must_use]
-    pub fn new(id: NodeId, host: HostId, mut random: Random) -> Self {
+    pub fn new(id: NodeId, host: HostId, counts_memory: bool, mut random: Random) -> Self {
         let clock = Clock::new(&mut random);
         Self {
             id,
@@ -125,6 +127,7 @@ impl Node {
             paused_until: Nanos(0),
             disk_delay: Duration::ZERO,
             random,
+            counts_memory,
         }
     }
 
@@ -180,7 +183,7 @@ impl Node {
             members: members.to_vec(),
             seed: owner.seed(),
             record_bytes_max: RECORD_BYTES_MAX,
-            counts_memory: true,
+            counts_memory: self.counts_memory,
             window_bytes: WINDOW_BYTES,
         };
         let setup = LogSetup { epoch: recovered.epoch, ..setup };

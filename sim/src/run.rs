@@ -10,6 +10,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// How long a run is without faults at its end.
 const CALM: Duration = Duration::from_secs(6);
+/// How much longer one goes on at a time that has too few acknowledged publishes yet, and how often.
+const LONGER: Duration = Duration::from_secs(20);
+const LONGER_MAX: usize = 20;
+/// What a whole run has: acknowledged publishes, and faults that took effect.
+pub const ACKNOWLEDGED_MIN: u64 = 1000;
+/// As above.
+pub const FAULTS_MIN: u64 = 5;
 /// Without faults a cluster is as it should be after this time.
 const SETTLES_IN: Duration = Duration::from_secs(20);
 
@@ -20,7 +27,8 @@ pub struct Options {
     pub nodes: usize,
     /// Whether it has to settle after the faults.
     pub liveness: bool,
-    /// How long a run is, in seconds of its time; a whole one has [`SECONDS`].
+    /// How long a run is at least, in seconds of its time; a whole one has [`SECONDS`], and goes on until it
+    /// [`Outcome::is_whole`].
     pub seconds: u64,
 }
 
@@ -38,6 +46,19 @@ pub struct Outcome {
     pub steps: u64,
     /// The rule that does not hold, and how the nodes stand.
     pub failure: Option<String>,
+}
+
+impl Outcome {
+    /// Whether it has as much as it is to have to be worth something.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        is_whole(&self.counters)
+    }
+}
+
+fn is_whole(counters: &Counters) -> bool {
+    ACKNOWLEDGED_MIN <= counters.of(Counter::Acknowledged)
+        && FAULTS_MIN <= counters.of(Counter::Faults)
 }
 
 /// Runs a seed. A panic is a failure like others.
@@ -74,11 +95,27 @@ fn panic_text(panic: &(dyn core::any::Any + Send)) -> String {
 fn go(cluster: &mut Cluster, options: &Options) -> Result<(), Violation> {
     let end = Nanos::from_secs(options.seconds);
     let faults_end = Nanos(end.since(Nanos(CALM.as_nanos() as u64)).as_nanos() as u64);
-    faults::plan(cluster, faults_end);
+    faults::plan(cluster, Nanos(0), faults_end);
     cluster.run_until(faults_end)?;
+    if options.seconds >= SECONDS {
+        go_on(cluster)?;
+    }
     faults::calm(cluster)?;
-    cluster.run_until(end)?;
+    cluster.run_until(cluster.now + CALM)?;
     if options.liveness { settle(cluster) } else { Ok(()) }
+}
+
+/// Where faults were so many that hardly anything was acknowledged, there is more time.
+fn go_on(cluster: &mut Cluster) -> Result<(), Violation> {
+    for _ in 0..LONGER_MAX {
+        if is_whole(&cluster.counters) {
+            break;
+        }
+        let (from, end) = (cluster.now, cluster.now + LONGER);
+        faults::plan(cluster, from, end);
+        cluster.run_until(end)?;
+    }
+    Ok(())
 }
 
 /// Publishers are answered again, and then all nodes have everything.

@@ -1,0 +1,189 @@
+//! The links of a node to others, and what comes on them.
+
+use super::{Core, Output, PARTITIONS, Time, address_of};
+use crate::counters::Counter;
+use crate::node::CLUSTER;
+use ringlane_dataplane::ids::{CoreId, NodeId};
+use ringlane_dataplane::link::{LinkEvent, LinkId, Links};
+use ringlane_dataplane::replication::hello::{Hello, RdmaEnd, Transports};
+use ringlane_dataplane::replication::message::{Envelope, Message};
+use ringlane_dataplane::replication::wire;
+
+/// How messages fare that arrive.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Weather {
+    /// One in so many is lost; 0 for none.
+    pub loss: u64,
+    /// One in so many comes twice; 0 for none.
+    pub repeat: u64,
+    /// In one of so many that is long, a bit turns behind its head; 0 for none.
+    pub corrupt: u64,
+}
+
+impl Core {
+    /// Something has happened to a link.
+    pub fn on_link(
+        &mut self,
+        links: &mut Links,
+        event: LinkEvent<'_>,
+        time: Time,
+        weather: Weather,
+    ) {
+        match event {
+            LinkEvent::Greeted { link, hello, .. } => self.on_greeted(links, link, hello.from),
+            LinkEvent::Up { link, hello } => self.on_up(links, link, hello.from, time),
+            LinkEvent::Received { link, message } => {
+                self.on_received(links, link, message, time, weather);
+            }
+            LinkEvent::Room { link } => {
+                if let Some(peer) = self.peer_of(link) {
+                    self.with_all(time, links, |host, turn, around| {
+                        host.with_replica(turn, around, |replica| replica.on_room(peer));
+                    });
+                }
+            }
+            LinkEvent::Down { link, .. } => self.on_down(links, link, time),
+            LinkEvent::Elsewhere { .. } | LinkEvent::TurnedAway { .. } => {}
+        }
+        self.do_asks(links, time);
+    }
+
+    pub(super) fn peer_of(&self, link: LinkId) -> Option<NodeId> {
+        let known = self.peers.iter().find(|(_, at, _)| *at == Some(link));
+        known.map(|(node, ..)| *node)
+    }
+
+    pub(super) fn hello(&self, to: NodeId) -> Hello {
+        Hello {
+            cluster: CLUSTER,
+            from: self.node,
+            to,
+            from_core: CoreId(0),
+            to_core: CoreId(0),
+            cores: 1,
+            partitions: PARTITIONS as u32,
+            message_bytes_max: 1 << 24,
+            transports: Transports::TCP,
+            rdma: RdmaEnd::default(),
+        }
+    }
+
+    /// Who dials again has lost the old link, whatever this node thinks of it.
+    pub(super) fn on_greeted(&mut self, links: &mut Links, link: LinkId, from: NodeId) {
+        let hello = self.hello(from);
+        let Some(peer) = self.peers.iter_mut().find(|(node, ..)| *node == from) else { return };
+        if let Some(old) = peer.1.filter(|_| peer.2) {
+            links.revoke(old);
+            links.revoke(link);
+            return;
+        }
+        peer.1 = Some(link);
+        links.answer(link, hello);
+    }
+
+    pub(super) fn on_up(&mut self, links: &mut Links, link: LinkId, from: NodeId, time: Time) {
+        let Some(peer) = self.peers.iter_mut().find(|(_, at, _)| *at == Some(link)) else { return };
+        peer.2 = true;
+        self.with_all(time, links, |host, turn, around| {
+            host.with_replica(turn, around, |replica| replica.on_link_up(from));
+        });
+        self.election.on_link_up(from, time.now);
+    }
+
+    pub(super) fn on_down(&mut self, links: &mut Links, link: LinkId, time: Time) {
+        let Some(peer) = self.peers.iter_mut().find(|(_, at, _)| *at == Some(link)) else { return };
+        let node = peer.0;
+        let was_up = core::mem::take(&mut peer.2);
+        peer.1 = None;
+        if was_up {
+            self.with_all(time, links, |host, turn, around| {
+                host.with_replica(turn, around, |replica| replica.on_link_down(node));
+            });
+            self.election.on_link_down(node, time.now);
+        }
+    }
+
+    pub(super) fn on_received(
+        &mut self,
+        links: &mut Links,
+        link: LinkId,
+        message: &[u8],
+        time: Time,
+        weather: Weather,
+    ) {
+        let Some(from) = self.peer_of(link) else { return };
+        if weather.loss > 0 && self.random.one_in(weather.loss) {
+            return self.outputs.push(Output::Count(Counter::Lost));
+        }
+        let is_long = message.len() > 300;
+        let corrupt = is_long && weather.corrupt > 0 && self.random.one_in(weather.corrupt);
+        let mut turned = Vec::new();
+        let message = if corrupt {
+            self.outputs.push(Output::Count(Counter::Corrupted));
+            self.was_corrupted = true;
+            turned.extend_from_slice(message);
+            let at = self.random.between(150, message.len() as u64 - 8) as usize;
+            turned[at] ^= 1 << self.random.below(8);
+            turned.as_slice()
+        } else {
+            message
+        };
+        let (envelope, body) = match wire::decode(message) {
+            Err(_) if corrupt => return links.revoke(link),
+            Ok(decoded) => decoded,
+            Err(error) => return self.fail(format!("node {from} sent no message: {error}")),
+        };
+        let is_repeated = weather.repeat > 0
+            && !matches!(envelope.message, Message::CheckpointPart(_))
+            && self.random.one_in(weather.repeat);
+        self.on_message(links, from, &envelope, body, time);
+        if is_repeated {
+            self.outputs.push(Output::Count(Counter::Repeated));
+            self.on_message(links, from, &envelope, body, time);
+        }
+    }
+
+    pub(super) fn fail(&mut self, what: String) {
+        self.outputs.push(Output::Failed(what));
+    }
+
+    pub(super) fn on_message(
+        &mut self,
+        links: &mut Links,
+        from: NodeId,
+        envelope: &Envelope,
+        body: &[u8],
+        time: Time,
+    ) {
+        match &envelope.message {
+            Message::Heartbeat(_) | Message::TakeOver => {
+                self.election.on_message(from, envelope, time.now);
+            }
+            _ => {
+                let partition = envelope.partition.0 as usize;
+                self.with_host(partition, time, links, |host, turn, around| {
+                    host.on_message(from, envelope, body, turn, around);
+                });
+            }
+        }
+    }
+
+    pub(super) fn say(&mut self, links: &mut Links, to: NodeId, message: &Envelope) {
+        let mut head = Vec::new();
+        message.encode(&mut head);
+        let link = self.peers.iter().find(|(node, _, is_up)| *node == to && *is_up);
+        if let Some(link) = link.and_then(|(_, link, _)| *link) {
+            // One that finds no room is not missed: there is other traffic.
+            let _sent = links.send(link, &head, None);
+        }
+    }
+
+    pub(super) fn dial(&mut self, links: &mut Links) {
+        for index in 0..self.peers.len() {
+            let (peer, link, _) = self.peers[index];
+            if link.is_none() && self.node < peer {
+                self.peers[index].1 = links.connect(address_of(peer), self.hello(peer));
+            }
+        }
+    }
+}
