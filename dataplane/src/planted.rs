@@ -24,6 +24,12 @@ pub enum Bug {
     AckTwice,
     /// Who was started anew is taken for one that has kept what it had in memory.
     MemoryKept,
+    /// A write into a ring goes one byte beyond the ring's end.
+    RingWrap,
+    /// Who follows does not keep the packet identifiers of messages of QoS 2.
+    ExactlyOnceUnkept,
+    /// Messages are matched, posted and delivered before a majority has them; only their acknowledgement waits.
+    PostingEarly,
 }
 
 /// Whether a bug was planted on this thread.

@@ -1,6 +1,6 @@
-//! Two queues in memory that write into each other's rings when the test says so, and that hold a
+//! Two queues in memory that write into each other's rings when the caller says so, and that hold a
 //! link to what a device would hold it to: a receive for each write, no write beyond the ring, and
-//! bytes that are read when the write happens and not when it was posted.
+//! bytes that are read when the write happens and not when it was posted. For tests, and for simulation.
 
 use crate::error::{DownCause, WorkStatus};
 use crate::queue::{Completion, Queue, Slice, Write};
@@ -25,13 +25,13 @@ struct Side {
     is_revoked: bool,
 }
 
-/// Both sides, for the test.
+/// Both sides, for whoever carries writes between them.
 #[derive(Clone, Debug)]
-pub(crate) struct Wire(Rc<RefCell<[Side; 2]>>);
+pub struct Wire(Rc<RefCell<[Side; 2]>>);
 
 /// One side's queue.
 #[derive(Debug)]
-pub(crate) struct FakeQueue {
+pub struct FakeQueue {
     wire: Wire,
     side: usize,
 }
@@ -39,12 +39,9 @@ pub(crate) struct FakeQueue {
 const SLICES_MAX: u16 = 4;
 
 impl Wire {
-    /// Two queues with rings and stages of these sizes.
-    pub(crate) fn new(
-        ring_bytes: u32,
-        stage_bytes: u32,
-        writes_max: u16,
-    ) -> (Self, FakeQueue, FakeQueue) {
+    /// Two queues with rings and stages of these sizes, and receives posted.
+    #[must_use]
+    pub fn new(ring_bytes: u32, stage_bytes: u32, writes_max: u16) -> (Self, FakeQueue, FakeQueue) {
         let (sends_max, receives) = work_requests(writes_max);
         let side = || Side {
             ring: vec![0; ring_bytes as usize],
@@ -60,7 +57,10 @@ impl Wire {
     }
 
     /// Carries out the oldest write of a side; false if there is none.
-    pub(crate) fn carry(&self, side: usize) -> bool {
+    ///
+    /// # Panics
+    /// If a device would have refused it: it goes beyond the ring, or finds no receive.
+    pub fn carry(&self, side: usize) -> bool {
         let mut sides = self.0.borrow_mut();
         let Some((write, slices)) = sides[side].posted.pop_front() else { return false };
         let bytes = sides[side].read(&slices);
@@ -83,22 +83,23 @@ impl Wire {
     }
 
     /// Lets a side's queue see what the test wants it to see.
-    pub(crate) fn report(&self, side: usize, completion: Completion) {
+    pub fn report(&self, side: usize, completion: Completion) {
         self.0.borrow_mut()[side].completions.push_back(completion);
     }
 
     /// Writes into a side's ring as a peer that follows no rule.
-    pub(crate) fn scribble(&self, side: usize, at: usize, bytes: &[u8]) {
+    pub fn scribble(&self, side: usize, at: usize, bytes: &[u8]) {
         self.0.borrow_mut()[side].ring[at..at + bytes.len()].copy_from_slice(bytes);
     }
 
     /// Registers memory with a side.
-    pub(crate) fn register(&self, side: usize, memory: Rc<Vec<u8>>) {
+    pub fn register(&self, side: usize, memory: Rc<Vec<u8>>) {
         self.0.borrow_mut()[side].sources.push(memory);
     }
 
     /// Writes that wait to be carried out, of a side.
-    pub(crate) fn posted(&self, side: usize) -> usize {
+    #[must_use]
+    pub fn posted(&self, side: usize) -> usize {
         self.0.borrow()[side].posted.len()
     }
 }

@@ -17,8 +17,8 @@ mod choose;
 mod device;
 mod endpoint;
 mod error;
-#[cfg(test)]
-mod fake;
+#[cfg(any(test, feature = "fake"))]
+pub mod fake;
 mod library;
 mod links;
 mod memory;

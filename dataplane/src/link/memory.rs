@@ -24,6 +24,20 @@ pub struct WayId {
     towards: usize,
 }
 
+impl WayId {
+    /// The link, by the order in which they were dialed.
+    #[must_use]
+    pub fn wire(self) -> u64 {
+        self.wire
+    }
+
+    /// Whose parcels arrive: 0 those of the host that was called, at the one that dialed; 1 the others.
+    #[must_use]
+    pub fn towards(self) -> usize {
+        self.towards
+    }
+}
+
 /// What there is to know of a direction.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Way {
@@ -122,6 +136,17 @@ impl Network {
 
     /// Takes the messages and commands of this turn of `host`.
     pub fn carry_out(&mut self, host: HostId, links: &mut Links) {
+        self.carry_out_commands(host, links);
+        let mut dirty = Vec::new();
+        links.take_dirty(&mut dirty);
+        for link in dirty {
+            self.take(host, link, links);
+        }
+    }
+
+    /// The commands alone: what is sent stays in `links`, for a caller that cuts messages into parcels
+    /// of its own ([`Network::put`]).
+    pub fn carry_out_commands(&mut self, host: HostId, links: &mut Links) {
         let mut commands = Vec::new();
         links.take_commands(&mut commands);
         for command in commands {
@@ -134,11 +159,32 @@ impl Network {
                 LinkCommand::Adopt(_) => unreachable!("a dial reaches the core that it is for"),
             }
         }
-        let mut dirty = Vec::new();
-        links.take_dirty(&mut dirty);
-        for link in dirty {
-            self.take(host, link, links);
+    }
+
+    /// The direction from `host` of a link of its, while that is not over for it.
+    #[must_use]
+    pub fn way_from(&self, host: HostId, link: LinkId) -> Option<WayId> {
+        let (wire, side) = self.find(host, link)?;
+        Some(WayId { wire, towards: 1 - side })
+    }
+
+    /// Whether a link is not over for both of its ends.
+    #[must_use]
+    pub fn has_wire(&self, wire: u64) -> bool {
+        self.wires.contains_key(&wire)
+    }
+
+    /// Puts something onto a way that arrives as a message does.
+    pub fn put(&mut self, id: WayId, message: Vec<u8>) {
+        if let Some(end) = self.end_mut(id).filter(|end| !end.is_over) {
+            end.bytes += message.len();
+            end.parcels.push_back(Parcel::Message(message));
         }
+    }
+
+    /// Reports room on a link to its host.
+    pub fn note_room(&mut self, host: HostId, link: LinkId) {
+        self.hosts[host.0].own.push_back(Own::Room(link));
     }
 
     /// Whether [`Network::deliver`] has something for this host.
