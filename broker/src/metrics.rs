@@ -94,6 +94,7 @@ core_metrics! {
     no_subscribers, Counter, "publishes_without_subscribers_total", "Messages that no subscription matched.";
     dropped_slow, Counter, "messages_dropped_slow_subscriber_total", "QoS 0 messages dropped because a subscriber's output was full.";
     dropped_mailbox, Counter, "messages_dropped_mailbox_total", "QoS 0 messages dropped because another core's mailbox stayed full for 10 ms.";
+    dropped_lease, Counter, "messages_dropped_lease_total", "QoS 0 messages dropped because this leader's lease had run out: another node may lead.";
     dropped_backlog, Counter, "messages_dropped_backlog_total", "Messages dropped from a session's backlog at its bound (drop_oldest).";
     dropped_postings, Counter, "postings_dropped_total", "Messages that a session was owed and whose record was lost in a crash (level memory), or dropped since.";
     dropped_damaged, Counter, "messages_dropped_damaged_total", "Messages that a session was owed and whose place in the log cannot be read.";

@@ -25,6 +25,7 @@ use crate::startup::StartError;
 use crate::startup::manifest::DataDirectory;
 use ringlane_dataplane::ids::{CoreId, NodeId, Offset, PartitionId};
 use ringlane_dataplane::log::writer::Writer;
+use ringlane_dataplane::time::Nanos;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -120,6 +121,8 @@ pub(crate) struct Running<M: Metadata = Etcd> {
     /// States of the partitions that lead in an epoch.
     given: BTreeMap<PartitionId, Given>,
     given_in: u64,
+    /// The epoch that clients are served in, and until when cores were told that the lease counts for it.
+    leads: Option<(u64, Nanos)>,
     phase: Phase,
     again: Option<String>,
     mails: Vec<(CoreId, ControlMail)>,
@@ -145,6 +148,7 @@ impl<M: Metadata> Running<M> {
             seen: 0,
             given: BTreeMap::new(),
             given_in: 0,
+            leads: None,
             phase: Phase::Following,
             again: None,
             mails: Vec::new(),
@@ -336,6 +340,22 @@ impl<M: Metadata> Running<M> {
             let state = Box::new(RestoredState(state));
             self.tell(core, ToCore::Begin { epoch, state });
         }
+        self.leads = Some((epoch, Nanos(0)));
+        self.tell_lease();
+    }
+
+    /// Tells the cores until when the lease counts, if that has changed. Where another node has been given an
+    /// epoch it does not count any more.
+    fn tell_lease(&mut self) {
+        let Some((epoch, told)) = self.leads else { return };
+        let until = self.known.borrow().leads_until(self.node, epoch).unwrap_or(Nanos(0));
+        if until == told {
+            return;
+        }
+        self.leads = Some((epoch, until));
+        for core in (0..self.cores).map(CoreId) {
+            self.tell(core, ToCore::Lease { until });
+        }
     }
 
     /// What etcd says, if that is new.
@@ -345,6 +365,7 @@ impl<M: Metadata> Running<M> {
             self.reporting.on_known(&known);
             known.view.leader
         };
+        self.tell_lease();
         let newer = leader.filter(|leader| self.seen < leader.epoch);
         if let Some(leader) = newer {
             self.seen = leader.epoch;

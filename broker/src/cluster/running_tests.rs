@@ -51,6 +51,19 @@ fn config() -> Config {
     config
 }
 
+fn record(node: u16) -> NodeRecord {
+    NodeRecord {
+        node,
+        name: format!("n{node}"),
+        instance: Id16([9; 16]),
+        address: format!("127.0.0.1:{}", 7000 + node),
+        advertised_address: None,
+        version: "0.1.0".to_owned(),
+        proxied: ProxiedAt::default(),
+        control: None,
+    }
+}
+
 impl Rig {
     async fn new(is_learner: bool) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
@@ -66,17 +79,7 @@ impl Rig {
         };
         let mut data = DataDirectory::open_member(&directory.0, NodeId(1), PARTITIONS).unwrap();
         data.adopt(&Joined { identity, is_learner }, NodeId(1)).unwrap();
-        let record = NodeRecord {
-            node: 1,
-            name: "n1".to_owned(),
-            instance: Id16([9; 16]),
-            address: "127.0.0.1:7001".to_owned(),
-            advertised_address: None,
-            version: "0.1.0".to_owned(),
-            proxied: ProxiedAt::default(),
-            control: None,
-        };
-        let membership = Membership::new(Memory::new(), record);
+        let membership = Membership::new(Memory::new(), record(1));
         membership.join(&data.standing(&config)).await.expect_err("a member of nothing");
         let standing = super::super::membership::Standing {
             is_member: false,
@@ -155,8 +158,8 @@ impl Rig {
         }
     }
 
-    /// All partitions lead in an epoch.
-    async fn lead(&mut self, epoch: u64) {
+    /// All partitions lead in an epoch. What cores hear with it of the lease.
+    async fn lead(&mut self, epoch: u64) -> Vec<(u16, Nanos)> {
         self.give_states(epoch, 0..PARTITIONS).await;
         let mails = self.until(|running, _| running.is_leading()).await;
         let begun = mails.iter().filter_map(|(core, mail)| match cluster(mail)? {
@@ -164,6 +167,7 @@ impl Rig {
             _ => None,
         });
         assert_eq!(begun.collect::<Vec<_>>(), [(0, epoch), (1, epoch)]);
+        leases(&mails)
     }
 
     /// A follower has so much of the log of this leader.
@@ -195,6 +199,14 @@ fn cluster(mail: &ControlMail) -> Option<&ToCore> {
         ControlMail::Cluster(mail) => Some(mail),
         ControlMail::Publish { .. } | ControlMail::Drain | ControlMail::Ask(_) => None,
     }
+}
+
+fn leases(mails: &[(CoreId, ControlMail)]) -> Vec<(u16, Nanos)> {
+    let leases = mails.iter().filter_map(|(core, mail)| match cluster(mail)? {
+        ToCore::Lease { until } => Some((core.0, *until)),
+        _ => None,
+    });
+    leases.collect()
 }
 
 fn moved_to(mails: &[(CoreId, ControlMail)]) -> Vec<Option<&str>> {
@@ -238,6 +250,29 @@ fn an_epoch_comes_from_etcd_and_is_durable_before_it_is_answered() {
         rig.tell(ToControl::PersistEpoch { core: CoreId(1), reign }).await;
         let mails = rig.settle().await;
         assert!(matches!(cluster(&mails.last().unwrap().1), Some(ToCore::EpochDurable { .. })));
+    });
+}
+
+#[test]
+fn cores_hear_until_when_the_lease_counts() {
+    test(async || {
+        let mut rig = Rig::new(false).await;
+        assert!(rig.lead(1).await.is_empty(), "etcd has not given this epoch");
+        let mut rig = Rig::new(false).await;
+        let epoch = rig.running.keeper.acquire(0).await.unwrap();
+        rig.until(|running, _| running.known.borrow().view.epoch() == epoch).await;
+        let told = rig.lead(epoch).await;
+        let [(0, one), (1, two)] = told[..] else { panic!("{told:?}") };
+        assert!(one == two && Nanos(0) < one);
+        // Another node is given an epoch: it does not count from then on.
+        let memory = rig.running.keeper.membership().store().clone();
+        let other = Membership::new(memory.clone(), record(2));
+        let lease = super::super::metadata::LeaseId(2);
+        memory.grant(lease, Duration::from_secs(3)).await.unwrap();
+        other.acquire(&other.view().await.unwrap(), epoch, lease).await.unwrap();
+        let ended = |(_, until): &(u16, Nanos)| *until == Nanos(0);
+        let mails = rig.until(|_, mails| leases(mails).iter().filter(|it| ended(it)).count() == 2);
+        assert_eq!(leases(&mails.await).last(), Some(&(1, Nanos(0))));
     });
 }
 

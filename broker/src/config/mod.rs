@@ -10,6 +10,7 @@ mod cluster_rules;
 mod error;
 mod keys;
 mod layers;
+mod levels;
 mod load;
 mod model;
 mod optional;
@@ -18,11 +19,13 @@ mod units;
 mod validate;
 
 pub use cluster::{
-    ClusterConfig, EtcdConfig, MemberConfig, RdmaConfig, ReplicationConfig, ReplicationTransport,
+    ClusterConfig, EtcdConfig, MemberConfig, RdmaConfig, Redirect, ReplicationConfig,
+    ReplicationTransport,
 };
 pub use error::{ConfigError, ConfigErrors};
 pub use keys::{Key, known_keys, nearest};
 pub use layers::{Assignment, Layers, Source};
+pub(crate) use levels::{LevelInUse, levels_in_use};
 pub use load::{Loaded, load};
 pub use model::{
     Config, ControlConfig, Cores, IdleChoice, LimitsConfig, ListenersConfig, LogConfig, LogFormat,

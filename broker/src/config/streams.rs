@@ -41,7 +41,7 @@ impl StreamLevel {
         }
     }
 
-    fn name(self) -> &'static str {
+    pub(super) fn name(self) -> &'static str {
         match self {
             Self::Auto => "auto",
             Self::Memory => "memory",
@@ -200,19 +200,11 @@ pub(super) fn problems(streams: &[StreamConfig], is_cluster: bool) -> Vec<Proble
 fn level_problem(stream: &StreamConfig, is_cluster: bool) -> Option<String> {
     let (name, level) = (&stream.name, stream.level.name());
     match (stream.level, is_cluster) {
-        (StreamLevel::Auto, _)
-        | (StreamLevel::Memory | StreamLevel::LocalDisk, false)
-        | (StreamLevel::QuorumDisk, true) => None,
         (StreamLevel::QuorumMemory, false) => Some(alone(name, level, "memory")),
         (StreamLevel::QuorumDisk, false) => Some(alone(name, level, "local_disk")),
-        (StreamLevel::QuorumMemory, true) => Some(format!(
-            "stream \"{name}\": level \"{level}\" is not there yet; choose \"quorum_disk\", which \
-             survives the loss of power as well"
-        )),
-        (StreamLevel::Memory | StreamLevel::LocalDisk, true) => Some(format!(
-            "stream \"{name}\": level \"{level}\" is not there yet in a cluster, where a new leader \
-             would not have what this node alone acknowledged; choose \"quorum_disk\""
-        )),
+        (StreamLevel::Auto | StreamLevel::Memory | StreamLevel::LocalDisk, false) | (_, true) => {
+            None
+        }
     }
 }
 
@@ -276,16 +268,12 @@ mod tests {
     }
 
     #[test]
-    fn a_cluster_takes_what_a_majority_keeps() {
+    fn a_cluster_takes_every_level_and_a_node_alone_its_own() {
         let at = |level| vec![StreamConfig { level, ..stream("q", &["q"]) }];
-        for level in [StreamLevel::Auto, StreamLevel::QuorumDisk] {
+        let own = [StreamLevel::Auto, StreamLevel::Memory, StreamLevel::LocalDisk];
+        for level in own.into_iter().chain([StreamLevel::QuorumMemory, StreamLevel::QuorumDisk]) {
             assert!(problems(&at(level), true).is_empty(), "{level:?}");
-        }
-        for level in [StreamLevel::Memory, StreamLevel::LocalDisk, StreamLevel::QuorumMemory] {
-            let found: Vec<String> =
-                problems(&at(level), true).into_iter().map(|p| p.message).collect();
-            assert_eq!(found.len(), 1, "{found:?}");
-            assert!(found[0].contains("choose \"quorum_disk\""), "{found:?}");
+            assert_eq!(problems(&at(level), false).is_empty(), own.contains(&level), "{level:?}");
         }
     }
 

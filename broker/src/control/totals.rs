@@ -28,6 +28,7 @@ impl CoreMetrics {
         let counters = [
             &self.dropped_slow,
             &self.dropped_mailbox,
+            &self.dropped_lease,
             &self.dropped_backlog,
             &self.dropped_expired,
             &self.dropped_too_large,

@@ -6,6 +6,7 @@
 mod cluster;
 mod cpus;
 mod kernel;
+mod levels;
 mod memory;
 mod network;
 mod report;
@@ -132,6 +133,7 @@ pub fn check(facts: &Facts) -> Report {
     network::check(facts, &mut report);
     storage::check(facts, &mut report);
     storage::file_driver(facts, &mut report);
+    levels::check(facts, &mut report);
     cluster::check(facts, &mut report);
     report
 }

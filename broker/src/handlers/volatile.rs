@@ -34,6 +34,11 @@ impl Broker {
         accepted: &Accepted<'_>,
         bytes: usize,
     ) -> Flow {
+        // What the broker says of itself is no news of anybody else.
+        if accepted.partition != self.own_partition() && !self.sends_qos0(turn.now) {
+            self.metrics.dropped_lease.add(1);
+            return Flow::Next(bytes);
+        }
         self.commit_before(turn, accepted.partition);
         let head = accepted.head(turn.now);
         let mut view = View::borrowed(head, accepted.topic, accepted.properties, accepted.payload);
@@ -60,7 +65,8 @@ impl Broker {
         }
         let bytes = &bytes[..bytes.len().min(RUN_BYTES_MAX)];
         let run = publish_run(version, bytes, self.sizes.packet_bytes_max)?;
-        if self.streams.captures_bytes(run.topic) {
+        // Without a lease each one is looked at, and dropped.
+        if self.streams.captures_bytes(run.topic) || !self.sends_qos0(turn.now) {
             return None;
         }
         let held = self.sessions.get(session)?;
@@ -150,6 +156,9 @@ impl Broker {
     /// QoS 0 of another core.
     pub(crate) fn on_volatile(&mut self, turn: &mut Turn<'_>, volatile: &Volatile) {
         self.pace.note_live();
+        if !self.sends_qos0(turn.now) {
+            return self.metrics.dropped_lease.add(volatile.count() as u64);
+        }
         let message = &volatile.message;
         let Some(packets) = volatile.run else {
             self.fan_out(turn, &mut View::of_message(message));

@@ -10,6 +10,7 @@ use ringlane_dataplane::ids::{CoreId, NodeId, Offset, PartitionId};
 use ringlane_dataplane::log::writer::Writer;
 use ringlane_dataplane::replication::reign::Reign;
 use ringlane_dataplane::replication::replica::RoleKind;
+use ringlane_dataplane::time::Nanos;
 
 /// What a core tells the control thread, or asks of it.
 #[derive(Debug)]
@@ -132,6 +133,12 @@ pub enum ToCore {
         epoch: u64,
         /// What this core takes over. Checkpoints in it are not looked at: the core has them.
         state: Box<RestoredState>,
+    },
+    /// Until when the lease of this node counts for the epoch that it leads in; behind [`ToCore::Begin`], and
+    /// whenever that changes.
+    Lease {
+        /// Its end (`CLOCK_BOOTTIME`), counted from when the keep-alive was sent; 0 if it does not count.
+        until: Nanos,
     },
     /// Hands the leadership over (core 0), after all cores have said [`ToControl::Drained`].
     TransferTo(NodeId),

@@ -5,6 +5,8 @@
 //! state goes to the control thread, and comes back as that of a broker, which the core becomes in place
 //! (`leading`). There is no way back: a node that leads no more says so, ends its cores, and begins again.
 //!
+//! What no majority confirms is done under the lease of the node alone (`lease`).
+//!
 //! `setup` is what such a core is made of, `control_mail` what it and the control thread say to each
 //! other, `mail` what the cores do.
 
@@ -14,6 +16,7 @@ pub(crate) mod control_mail;
 mod elect;
 mod following;
 mod leading;
+pub(crate) mod lease;
 pub(crate) mod mail;
 pub(crate) mod node_core;
 mod progress;

@@ -7,6 +7,7 @@
 use super::around::{Around, PeerLinks};
 use super::control_mail::{ToControl, ToCore};
 use super::elect::Elect;
+use super::lease::HeldLease;
 use super::mail::{CoreMail, Order, Standing, View};
 use super::setup::{ClusterSetup, ReplicaSetup};
 use crate::connection::LogBudget;
@@ -60,6 +61,7 @@ pub(crate) struct Replicas {
     pub(super) cores: u16,
     pub(super) own: Vec<Own>,
     lanes: Lanes,
+    pub(super) lease: HeldLease,
     /// On core 0.
     pub(super) elect: Option<Box<Elect>>,
     pub(super) to_control: mpsc::Sender<ToControl>,
@@ -133,6 +135,7 @@ impl Replicas {
             election: setup.election,
             peers: setup.peers,
             window_bytes: setup.window_bytes,
+            counts_memory: setup.counts_memory,
         };
         for (replica, log) in setup.replicas.into_iter().zip(logs) {
             own.push(Own::new(&common, replica, &log));
@@ -144,6 +147,7 @@ impl Replicas {
             cores,
             own,
             lanes,
+            lease: HeldLease::new(setup.boottime),
             elect,
             to_control: setup.to_control,
             asks: VecDeque::new(),
@@ -391,6 +395,7 @@ impl Replicas {
             ToCore::EpochSeen { epoch, leader } => {
                 self.elected(|elect| elect.election.on_epoch_seen(epoch, leader, ground.now));
             }
+            ToCore::Lease { until } => self.lease.set(until),
             ToCore::TransferTo(node) => self.elected(|elect| elect.election.transfer(node)),
             ToCore::EpochDurable { epoch } => self.on_epoch_durable(ground, epoch),
             ToCore::Truncated { partition, writer } => {
@@ -465,6 +470,7 @@ struct Common {
     election: ringlane_dataplane::replication::election::Setup,
     peers: Vec<(NodeId, std::net::SocketAddr)>,
     window_bytes: u64,
+    counts_memory: bool,
 }
 
 impl Own {
@@ -477,8 +483,7 @@ impl Own {
             members: common.election.members.clone(),
             seed: log.segments().owner().seed(),
             record_bytes_max: setup.record_bytes_max,
-            // No stream is let in at `quorum_memory`.
-            counts_memory: false,
+            counts_memory: common.counts_memory,
             window_bytes: common.window_bytes,
         };
         let ReplicaSetup { opened, recovery, checkpoints } = replica;

@@ -1,6 +1,7 @@
 //! What a core of a cluster is made of, beside what every core is made of.
 
 use super::control_mail::ToControl;
+use super::lease::Boottime;
 use crate::durable::{Checkpoints, Recovery};
 use crate::service::DiskUser;
 use ringlane_dataplane::ids::{ListenerId, NodeId, PartitionId};
@@ -32,6 +33,11 @@ pub struct ClusterSetup {
     pub(crate) epoch: u64,
     /// Bytes of records that a follower takes before they are flushed.
     pub(crate) window_bytes: u64,
+    /// Whether what replicas have in memory counts in the epochs that this node leads in: some stream of
+    /// its configuration is at `quorum_memory`.
+    pub(crate) counts_memory: bool,
+    /// The clock that leases are counted on.
+    pub(crate) boottime: Boottime,
     /// The replicas of this core, in the order of its logs.
     pub(crate) replicas: Vec<ReplicaSetup>,
     /// Where to tell the control thread something.

@@ -8,8 +8,9 @@ use hashbrown::HashMap;
 use ringlane_dataplane::batch::{Level, MessageRef, Parts, Promise};
 use ringlane_dataplane::ids::{ConnectionId, CoreId, Offset, PartitionId};
 use ringlane_dataplane::message::{Message, MessageHead};
-use ringlane_dataplane::partition::AcceptedBatch;
+use ringlane_dataplane::partition::{AcceptedBatch, Partition};
 use ringlane_dataplane::routing::{CoreSet, RecordId};
+use ringlane_dataplane::time::Nanos;
 use ringlane_mqtt::ReasonCode;
 use ringlane_transport_uring::failpoint::hit;
 
@@ -38,9 +39,15 @@ impl Broker {
         let offset = self.partitions[index].append_will(&mut self.batches, &parts, promise);
         self.metrics.records_appended.add(1);
         hit("append.after");
-        if parts.head.retain && promise.level == Level::LocalDisk {
+        if parts.head.retain && self.waits_behind_its_turn(promise) {
             self.note_retained(index, offset, parts.head.qos, None);
         }
+    }
+
+    /// Whether a record may be committed later than in the turn that accepts it: where it waits for a disk, for
+    /// other nodes, or behind one that does. While it waits for a lease, nothing of QoS 0 can pass it.
+    fn waits_behind_its_turn(&self, promise: Promise) -> bool {
+        promise.level == Level::LocalDisk || promise.quorum || self.streams.count_memory()
     }
 
     fn promise_of(&mut self, index: usize, parts: &Parts<'_>) -> Promise {
@@ -77,12 +84,12 @@ impl Broker {
         if is_logged {
             hit("append.after");
         }
-        if is_logged && retain && promise.level == Level::LocalDisk {
+        if is_logged && retain && self.waits_behind_its_turn(promise) {
             self.note_retained(index, offset, qos, session_id);
         }
         if is_logged
             && qos == 2
-            && promise.level == Level::LocalDisk
+            && (promise.level == Level::LocalDisk || self.replicas.is_some())
             && let Some(session) = session_id.and_then(|session| self.sessions.get_mut(session))
         {
             session.received_qos2.end = Offset(offset.0 + 1);
@@ -105,6 +112,7 @@ impl Broker {
 
     /// End of turn: everything is committed that has reached its level.
     pub(crate) fn commit_all(&mut self, turn: &mut Turn<'_>) {
+        self.look_at_lease(turn.now);
         for index in 0..self.partitions.len() {
             while let Some(mut batch) = self.partitions[index].take_committed() {
                 while let Some(at) = batch.next_committed() {
@@ -118,6 +126,21 @@ impl Broker {
                 self.partitions[index].finish(&mut self.batches, batch);
             }
         }
+    }
+
+    /// In a cluster: whether what one node alone has may be committed now. What was flushed is known already.
+    fn look_at_lease(&mut self, now: Nanos) {
+        let Some(replicas) = &mut self.replicas else { return };
+        if self.partitions.iter().any(Partition::has_queued) {
+            let counts = replicas.has_lease_now(now);
+            self.partitions.iter_mut().for_each(|partition| partition.note_lease(counts));
+        }
+    }
+
+    /// Whether QoS 0 that is in no log goes to its subscribers in this turn: a leader whose lease has run out
+    /// may have been deposed without knowing.
+    pub(crate) fn sends_qos0(&mut self, now: Nanos) -> bool {
+        self.replicas.as_mut().is_none_or(|replicas| replicas.has_lease_in(now))
     }
 
     fn on_committed(

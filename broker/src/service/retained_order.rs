@@ -17,11 +17,13 @@ pub(crate) struct RetainedOrder {
     ends: Vec<Offset>,
     /// Behind the last record of QoS 0 that waits for the disk, by publisher; only while it does.
     qos0_ends: HashMap<SessionId, (usize, Offset)>,
+    /// The high watermarks of all partitions, added up, when the ends were looked at.
+    looked_at: u64,
 }
 
 impl RetainedOrder {
     pub(super) fn new(partitions: usize) -> Self {
-        Self { ends: vec![Offset(0); partitions], qos0_ends: HashMap::new() }
+        Self { ends: vec![Offset(0); partitions], qos0_ends: HashMap::new(), looked_at: 0 }
     }
 }
 
@@ -35,9 +37,8 @@ impl Broker {
         stream: Promise,
     ) -> Promise {
         let waits = retain && self.is_unflushed(index, self.retained_order.ends[index]);
-        // What is logged goes to a majority in a cluster, also where nobody waits for it.
-        let Promise { quorum, .. } = stream;
-        if qos > 0 || waits { stream } else { Promise { level: Level::Memory, quorum } }
+        // Nobody is promised anything: in a cluster the leader's lease is enough.
+        if qos > 0 || waits { stream } else { Level::Memory.into() }
     }
 
     /// A retained message that waits for the disk was appended.
@@ -69,6 +70,11 @@ impl Broker {
             return;
         }
         let Self { retained_order, partitions, .. } = self;
+        let watermarks = partitions.iter().map(|partition| partition.marks().high_watermark.0);
+        let now = watermarks.fold(0, u64::wrapping_add);
+        if core::mem::replace(&mut retained_order.looked_at, now) == now {
+            return;
+        }
         let is_unflushed = |_: &SessionId, (index, end): &mut (usize, Offset)| {
             partitions[*index].marks().high_watermark < *end
         };

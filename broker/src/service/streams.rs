@@ -27,6 +27,7 @@ pub(crate) struct Streams {
     by_filter: FilterTree<u16>,
     cache: TopicCache<u16>,
     captures: bool,
+    counts_memory: bool,
 }
 
 impl Streams {
@@ -36,6 +37,7 @@ impl Streams {
             by_filter: FilterTree::new(),
             cache: TopicCache::default(),
             captures: false,
+            counts_memory: false,
         };
         for stream in config.streams() {
             let index = streams.list.len() as u16;
@@ -43,6 +45,7 @@ impl Streams {
                 streams.by_filter.entry(filter, || index);
             }
             streams.captures |= stream.capture_qos0;
+            streams.counts_memory |= stream.level == StreamLevel::QuorumMemory;
             streams.list.push(Stream {
                 promise: promise(stream.level),
                 capture_qos0: stream.capture_qos0,
@@ -50,6 +53,11 @@ impl Streams {
             });
         }
         streams
+    }
+
+    /// Whether some stream is at `quorum_memory`.
+    pub(crate) fn count_memory(&self) -> bool {
+        self.counts_memory
     }
 
     /// Whether QoS 0 of a topic is logged.

@@ -1,7 +1,9 @@
 //! What a start decides once: who serves sockets and files, and how a core waits.
 
 use super::{Host, StartError, limits};
-use crate::config::{Config, FileDriverSetting, IdleChoice, TransportSetting};
+use crate::config::{
+    Config, FileDriverSetting, IdleChoice, LevelInUse, TransportSetting, levels_in_use,
+};
 use ringlane_dataplane::runtime::Idle;
 use ringlane_transport_uring::{
     FileBackend, FileConfig, TransportChoice, TransportConfig, TransportError, TransportKind,
@@ -95,6 +97,9 @@ fn file_backend(config: &Config, kind: TransportKind) -> FileBackend {
         FileBackend::Threads => "threads",
     };
     info!(driver, "files of the commit log");
+    for LevelInUse { level, streams, means } in levels_in_use(config) {
+        info!(level, streams, means, "what is promised");
+    }
     backend
 }
 

@@ -8,8 +8,9 @@ use super::checkpoints::{self, PartitionReplay};
 use super::logs::{LogFacts, RecoveredLog, Replay, recover_all};
 use super::manifest::DataDirectory;
 use super::plan::Plan;
+use crate::cluster::boottime::boottime;
 use crate::cluster::files::LogPlace;
-use crate::config::{Config, MemberConfig};
+use crate::config::{Config, MemberConfig, StreamConfig, StreamLevel};
 use crate::durable::Recovery;
 use crate::replicated::control_mail::ToControl;
 use crate::replicated::setup::{ClusterSetup, ReplicaSetup, host_tag};
@@ -78,6 +79,8 @@ pub(super) fn open(
         places.push(place);
         replicas[owner].push(replica);
     }
+    let is_quorum_memory = |stream: &StreamConfig| stream.level == StreamLevel::QuorumMemory;
+    let counts_memory = plan.config.streams().iter().any(is_quorum_memory);
     for (setup, replicas) in setups.iter_mut().zip(replicas) {
         setup.cluster = Some(ClusterSetup {
             hello: hello(&plan.config, data, &facts, (setup.core, setup.cores)),
@@ -87,6 +90,8 @@ pub(super) fn open(
             election: election(&plan.config, setup.seed),
             epoch: data.manifest.epoch,
             window_bytes: WINDOW_BYTES,
+            counts_memory,
+            boottime,
             replicas,
             to_control: to_control.clone(),
         });

@@ -62,6 +62,7 @@ fn a_majority_on_disk_is_waited_for_and_so_is_this_node() {
 #[test]
 fn levels_that_are_mixed_are_committed_in_the_order_of_each() {
     let mut rig = replicated();
+    rig.partition.note_lease(true);
     rig.append(b"0", Level::Memory);
     rig.turn();
     assert_eq!(rig.offsets(), [0], "what this node has in memory was all that was promised");
@@ -80,6 +81,28 @@ fn levels_that_are_mixed_are_committed_in_the_order_of_each() {
     assert_eq!(rig.offsets(), [0, 1, 2, 3]);
     note(&mut rig, 5, 5);
     assert_eq!(rig.offsets(), [0, 1, 2, 3, 4]);
+}
+
+#[test]
+fn without_a_lease_what_one_node_has_waits_for_a_majority() {
+    let mut rig = replicated();
+    rig.append(b"0", Level::Memory);
+    rig.append(b"1", Level::LocalDisk);
+    rig.settle();
+    assert_eq!(rig.partition.marks().flushed, Offset(2));
+    assert_eq!(rig.offsets(), [], "nobody has said that it has one");
+    note(&mut rig, 2, 0);
+    assert_eq!(rig.offsets(), [0], "a majority has it in memory");
+    rig.partition.note_lease(true);
+    rig.turn();
+    assert_eq!(rig.offsets(), [0, 1], "this node has it on its disk");
+    rig.partition.note_lease(false);
+    rig.append(b"2", Level::LocalDisk);
+    rig.append(b"3", QUORUM_DISK);
+    rig.settle();
+    assert_eq!(rig.offsets(), [0, 1], "it has run out");
+    note(&mut rig, 4, 4);
+    assert_eq!(rig.offsets(), [0, 1, 2, 3], "a majority needs none");
 }
 
 #[test]

@@ -4,7 +4,8 @@
 //! causes both its acknowledgement and its fan-out. When depends on the record's [`Promise`]:
 //! what is to be in memory is committed in the turn that accepted it, what is to be on the disk
 //! when the writer ([`crate::log::writer`]) has flushed it, and what a majority of the replicas is
-//! to have when it has that. Within a level commitment follows the order of offsets: a record waits
+//! to have when it has that; where there are replicas, so is what was promised of this node alone while
+//! its lease does not count. Within a level commitment follows the order of offsets: a record waits
 //! for the one before it, also where that was promised more. Messages are accepted into batches ([`crate::batch`]), and committed ones are kept
 //! only while some destination core's fan-out cursor ([`Cursors`]) has not passed them.
 //!
@@ -68,9 +69,10 @@ impl<A> AcceptedBatch<A> {
         self.first + self.acks.len() as u64
     }
 
-    /// Whether what is to be in memory is there, of a majority where that was promised.
-    fn is_accepted(&self, quorum_accepted: u64) -> bool {
-        self.end() <= quorum_accepted || !self.batch.needs_quorum(Level::Memory)
+    /// Whether what is to be in memory is there, of a majority where that was promised or all must be.
+    fn is_accepted(&self, quorum_accepted: u64, counts_alone: bool) -> bool {
+        let needs_quorum = !counts_alone || self.batch.needs_quorum(Level::Memory);
+        self.end() <= quorum_accepted || !needs_quorum
     }
 
     /// The level of the records that become committed now.
@@ -156,6 +158,8 @@ pub struct Partition<A> {
     spare_acks: Vec<Vec<Option<A>>>,
     cursors: Cursors,
     writer: Option<Box<Writer>>,
+    /// Whether this node may commit what it alone has, although there are replicas.
+    has_lease: bool,
 }
 
 impl<A> Partition<A> {
@@ -175,6 +179,7 @@ impl<A> Partition<A> {
             spare_acks: Vec::new(),
             cursors: Cursors::default(),
             writer: None,
+            has_lease: false,
         }
     }
 
@@ -454,8 +459,8 @@ impl<A> Partition<A> {
             self.close_open();
         }
         self.pass_to_waiting();
-        let accepted = self.quorum_accepted();
-        let next = self.sealed.pop_front_if(|batch| batch.is_accepted(accepted));
+        let (accepted, counts_alone) = (self.quorum_accepted(), self.counts_alone());
+        let next = self.sealed.pop_front_if(|batch| batch.is_accepted(accepted, counts_alone));
         next.or_else(|| self.take_in_vain())
     }
 
@@ -479,7 +484,7 @@ impl<A> Partition<A> {
     fn durable_for(&self, batch: &Batch) -> u64 {
         let Some(writer) = &self.writer else { return 0 };
         let marks = writer.marks();
-        let needs_quorum = batch.needs_quorum(Level::LocalDisk);
+        let needs_quorum = !self.counts_alone() || batch.needs_quorum(Level::LocalDisk);
         if needs_quorum { marks.high_watermark.0 } else { marks.flushed.0 }
     }
 
@@ -507,10 +512,10 @@ impl<A> Partition<A> {
     /// Whether [`Partition::take_committed`] has something.
     #[must_use]
     pub fn has_committable(&self) -> bool {
-        let accepted = self.quorum_accepted();
+        let (accepted, counts_alone) = (self.quorum_accepted(), self.counts_alone());
         let mut memory = self.sealed.iter().filter(|batch| batch.batch.memory_records() > 0);
         self.has_open_memory()
-            || memory.next().is_some_and(|batch| batch.is_accepted(accepted))
+            || memory.next().is_some_and(|batch| batch.is_accepted(accepted, counts_alone))
             || self.has_flushed()
             || self.waits_in_vain()
     }

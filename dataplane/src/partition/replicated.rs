@@ -1,8 +1,27 @@
-//! A partition whose node does not lead any more.
+//! A partition with replicas: what its node may commit by itself, and what becomes of it when the node
+//! does not lead any more.
 
 use super::Partition;
 
 impl<A> Partition<A> {
+    /// Whether the lease of this leader counts now: to be said after what was flushed is known and before
+    /// anything is committed. While it does not, and before anything was said, what was promised of this
+    /// node alone waits for a majority as well. Without replicas nobody needs a lease.
+    pub fn note_lease(&mut self, counts: bool) {
+        self.has_lease = counts;
+    }
+
+    /// Whether records wait to be committed.
+    #[must_use]
+    pub fn has_queued(&self) -> bool {
+        self.open.is_some() || !self.sealed.is_empty() || !self.waiting.is_empty()
+    }
+
+    /// Whether what this node alone has may be committed, where that was promised.
+    pub(super) fn counts_alone(&self) -> bool {
+        self.has_lease || self.writer.as_ref().is_none_or(|writer| writer.quorum().is_none())
+    }
+
     /// This node does not lead any more: who waits for a record is not answered, what was not
     /// sealed is not in the log, and what is in the log is not committed by this partition.
     pub(crate) fn abandon(&mut self) {

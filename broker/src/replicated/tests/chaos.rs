@@ -1,8 +1,14 @@
 //! Kills, cuts and pauses at any time, as a seed says: what was acknowledged is delivered, with QoS 2
 //! exactly once, and the cluster serves again when everybody is back.
+//!
+//! A seed draws the level at which that is promised: at `quorum_memory` one node at a time is lost, and the next one
+//! when all have again what the others have. Beside it somebody publishes at a level of one node, which promises
+//! nothing of a fail-over, but is answered in the end.
 
 use super::Cluster;
 use super::client::Client;
+use super::node::PARTITIONS;
+use crate::config::StreamLevel;
 use ringlane_dataplane::disk::memory::MemoryDisk;
 use ringlane_mqtt::QoS;
 use std::collections::{BTreeMap, BTreeSet};
@@ -33,17 +39,18 @@ impl Random {
 struct Publisher {
     client: Client,
     qos: QoS,
+    topic: &'static str,
     sent: BTreeMap<u16, Vec<u8>>,
     was_connected: bool,
 }
 
 impl Publisher {
-    fn new(id: &str, qos: QoS) -> Self {
-        Self { client: Client::new(id), qos, sent: BTreeMap::new(), was_connected: false }
+    fn new(id: &str, qos: QoS, topic: &'static str) -> Self {
+        Self { client: Client::new(id), qos, topic, sent: BTreeMap::new(), was_connected: false }
     }
 
     fn publish(&mut self, cluster: &Cluster, payload: Vec<u8>) {
-        let topic_and_payload = ("t/a", &payload[..]);
+        let topic_and_payload = (self.topic, &payload[..]);
         let packet_id = self.client.publish(&cluster.outer, topic_and_payload, self.qos, false);
         self.sent.insert(packet_id, payload);
     }
@@ -54,7 +61,7 @@ impl Publisher {
         self.was_connected = true;
         for (packet_id, payload) in &self.sent {
             if !self.client.acknowledged.contains(packet_id) {
-                let again = ("t/a", &payload[..]);
+                let again = (self.topic, &payload[..]);
                 let flags = (false, true);
                 self.client.publish_as(&cluster.outer, *packet_id, again, self.qos, flags);
             } else if self.qos == QoS::ExactlyOnce && !self.client.completed.contains(packet_id) {
@@ -80,7 +87,9 @@ impl Publisher {
 struct Run {
     cluster: Cluster,
     random: Random,
-    publishers: [Publisher; 2],
+    /// The last one publishes at a level of one node.
+    publishers: [Publisher; 3],
+    level: StreamLevel,
     subscriber: Client,
     has_subscribed: bool,
     published: u64,
@@ -92,17 +101,23 @@ impl Run {
         let mut cores = || 1 + random.below(2) as u16;
         let cores = [cores(), cores(), cores()];
         let disk = |number: u64| MemoryDisk::shuffled(seed * 1000 + number);
-        let mut cluster = Cluster::with_disks(cores, disk);
+        let mut one_of = |levels: [StreamLevel; 2]| levels[random.below(2) as usize];
+        let level = one_of([StreamLevel::QuorumDisk, StreamLevel::QuorumMemory]);
+        let alone = one_of([StreamLevel::LocalDisk, StreamLevel::Memory]);
+        let mut cluster = Cluster::with_disks(cores, disk, &[("t/#", level), ("alone/#", alone)]);
         (0..3).for_each(|node| cluster.start(node));
-        let publishers =
-            [Publisher::new("one", QoS::AtLeastOnce), Publisher::new("two", QoS::ExactlyOnce)];
-        let subscriber = Client::new("subscriber");
-        Self { cluster, random, publishers, subscriber, has_subscribed: false, published: 0 }
+        let publishers = [
+            Publisher::new("one", QoS::AtLeastOnce, "t/a"),
+            Publisher::new("two", QoS::ExactlyOnce, "t/a"),
+            Publisher::new("three", QoS::AtLeastOnce, "alone/a"),
+        ];
+        let (subscriber, has_subscribed) = (Client::new("subscriber"), false);
+        Self { cluster, random, publishers, level, subscriber, has_subscribed, published: 0 }
     }
 
     fn turn(&mut self) {
-        let [one, two] = &mut self.publishers;
-        self.cluster.turn(&mut [&mut one.client, &mut two.client, &mut self.subscriber]);
+        let [one, two, three] = self.publishers.each_mut().map(|publisher| &mut publisher.client);
+        self.cluster.turn(&mut [one, two, three, &mut self.subscriber]);
     }
 
     fn pass(&mut self, turns: u64) {
@@ -116,7 +131,7 @@ impl Run {
     fn connect(&mut self) {
         let Some(leader) = self.cluster.leader() else { return };
         let cores = u64::from(self.cluster.nodes[leader].cores);
-        for at in 0..3 {
+        for at in 0..=self.publishers.len() {
             let client =
                 self.publishers.get_mut(at).map_or(&mut self.subscriber, |p| &mut p.client);
             if !client.has_wire() {
@@ -144,7 +159,7 @@ impl Run {
     }
 
     fn publish(&mut self) {
-        let at = self.random.below(2) as usize;
+        let at = self.random.below(self.publishers.len() as u64) as usize;
         for _ in 0..self.random.below(20) {
             self.published += 1;
             let payload = format!("{at}-{}", self.published).into_bytes();
@@ -158,7 +173,10 @@ impl Run {
         let node = self.random.below(3) as usize;
         let running = self.cluster.nodes.iter().filter(|node| node.is_running()).count();
         match self.random.below(8) {
-            0 | 1 if running > 1 => self.cluster.kill(node),
+            0 | 1 if running > 1 && self.may_lose_one() => {
+                self.cluster.kill(node);
+                self.cluster.nodes.iter_mut().for_each(|node| node.progress.clear());
+            }
             2..=4 => self.start_all(),
             5 => {
                 let hosts = self.cluster.nodes[node].hosts.clone();
@@ -168,6 +186,19 @@ impl Run {
             7 => self.hang_up(),
             _ => {}
         }
+    }
+
+    /// At `quorum_memory` a majority keeps what it has: whoever was lost has it again, as its leader has said
+    /// since.
+    fn may_lose_one(&self) -> bool {
+        let Some(leader) = self.cluster.leader() else { return false };
+        let progress = &self.cluster.nodes[leader].progress;
+        let has_all = |partition: u32| {
+            let Some(led) = progress.get(&partition) else { return false };
+            let mut marks = led.followers.iter().map(|(_, marks)| *marks);
+            led.is_leading && marks.all(|marks| marks.is_some_and(|(has, _)| has == led.next))
+        };
+        self.level == StreamLevel::QuorumDisk || (0..PARTITIONS).all(has_all)
     }
 
     fn start_all(&mut self) {
@@ -199,7 +230,7 @@ impl Run {
         self.until("all is acknowledged", |run| run.publishers.iter().all(Publisher::is_done));
         self.until("all is delivered", |run| {
             let received: BTreeSet<_> = run.subscriber.received.iter().collect();
-            let mut acknowledged = run.publishers.iter().flat_map(Publisher::acknowledged);
+            let mut acknowledged = run.publishers[..2].iter().flat_map(Publisher::acknowledged);
             acknowledged.all(|payload| received.contains(payload))
         });
     }
@@ -218,6 +249,7 @@ impl Run {
 #[test]
 fn what_was_acknowledged_survives_faults_at_any_time() {
     let (mut leaderships, mut published, mut truncations) = (0, 0, 0);
+    let mut levels = BTreeSet::new();
     for seed in SEEDS {
         // A seed that fails is the last one named.
         println!("seed {seed}");
@@ -237,9 +269,11 @@ fn what_was_acknowledged_survives_faults_at_any_time() {
         run.check_once();
         leaderships += run.cluster.etcd.epoch;
         published += run.published;
+        levels.insert(format!("{:?}", run.level));
         truncations += run.cluster.nodes.iter().map(|node| node.truncations).sum::<usize>();
     }
     println!("{leaderships} epochs, {published} messages, {truncations} truncations");
     assert!(SEEDS.end * 2 < leaderships, "leaders change: {leaderships}");
+    assert_eq!(levels.len(), 2, "both are drawn");
     assert!(truncations > 0, "ends of logs are given up");
 }

@@ -15,6 +15,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::rc::Rc;
+use std::time::Duration;
 
 /// A client's socket, seen from the client.
 #[derive(Debug, Default)]
@@ -26,10 +27,21 @@ pub(super) struct Wire {
     pub(super) hung_up: bool,
 }
 
+thread_local! {
+    static BOOTTIME: Cell<Nanos> = const { Cell::new(Nanos(0)) };
+}
+
+/// The clock that leases are counted on, for the nodes of this thread.
+pub(super) fn boottime() -> Nanos {
+    BOOTTIME.get()
+}
+
 /// What all cores of a cluster share: time, the network, and the sockets of clients.
 #[derive(Debug)]
 pub(super) struct Outer {
     pub(super) now: Cell<Nanos>,
+    /// How long the hosts have slept: only `CLOCK_BOOTTIME` went on then.
+    slept: Cell<Duration>,
     pub(super) network: RefCell<Network>,
     pub(super) wires: RefCell<Vec<Wire>>,
     /// Sockets on their way between cores: the descriptor stands for the wire.
@@ -42,12 +54,25 @@ impl Outer {
     pub(super) fn new() -> Rc<Self> {
         Rc::new(Self {
             now: Cell::new(Nanos::from_secs(1)),
+            slept: Cell::default(),
             // Nothing waits for room: tests of that are those of links.
             network: Network::new(1 << 40).into(),
             wires: RefCell::default(),
             moving: RefCell::default(),
             cut: RefCell::default(),
         })
+    }
+
+    /// Time goes on.
+    pub(super) fn pass(&self, time: Duration) {
+        self.now.set(self.now.get() + time);
+        BOOTTIME.set(self.now.get() + self.slept.get());
+    }
+
+    /// The hosts sleep for so long.
+    pub(super) fn sleep(&self, time: Duration) {
+        self.slept.set(self.slept.get() + time);
+        self.pass(Duration::ZERO);
     }
 
     /// The wire that a detached socket stands for.

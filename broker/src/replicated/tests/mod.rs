@@ -5,6 +5,7 @@ mod chaos;
 mod client;
 mod driver;
 mod fail_over;
+mod levels;
 mod node;
 
 use crate::config::{Config, StreamConfig, StreamLevel};
@@ -31,14 +32,18 @@ struct Cluster {
 impl Cluster {
     /// Three nodes with so many cores each, which have never run.
     fn new(cores: [u16; 3]) -> Self {
-        Self::with_disks(cores, |_| MemoryDisk::new())
+        Self::with_disks(cores, |_| MemoryDisk::new(), &[])
     }
 
-    /// The same, with the disks of its cores made by number.
-    fn with_disks(cores: [u16; 3], disk: impl Fn(u64) -> MemoryDisk) -> Self {
+    /// The same, with the disks of its cores made by number, and streams at these levels beside that for
+    /// the rest, which is at `quorum_disk`.
+    fn with_disks(
+        cores: [u16; 3],
+        disk: impl Fn(u64) -> MemoryDisk,
+        levels: &[(&str, StreamLevel)],
+    ) -> Self {
         let outer = Outer::new();
-        let rest = StreamConfig { level: StreamLevel::QuorumDisk, ..StreamConfig::rest() };
-        let config = Arc::new(Config { stream: vec![rest], ..Config::default() });
+        let config = Arc::new(Config { stream: streams(levels), ..Config::default() });
         let nodes = (1..).zip(cores).map(|(id, cores)| {
             let add = |core| outer.network.borrow_mut().add(address(id), CoreId(core));
             let hosts = (0..cores).map(add).collect();
@@ -71,7 +76,7 @@ impl Cluster {
             node.turn(&self.outer, &self.config, &mut self.etcd);
         }
         clients.iter_mut().for_each(|client| client.read(&self.outer));
-        self.outer.now.set(self.outer.now.get() + STEP);
+        self.outer.pass(STEP);
     }
 
     /// Turns until something holds.
@@ -150,6 +155,17 @@ impl Cluster {
             })
         });
     }
+}
+
+fn streams(levels: &[(&str, StreamLevel)]) -> Vec<StreamConfig> {
+    let rest = StreamConfig { level: StreamLevel::QuorumDisk, ..StreamConfig::rest() };
+    let named = levels.iter().map(|(filter, level)| StreamConfig {
+        name: (*filter).to_owned(),
+        filters: vec![(*filter).to_owned()],
+        level: *level,
+        ..StreamConfig::default()
+    });
+    named.chain([rest]).collect()
 }
 
 fn placement(cores: u16) -> Placement {

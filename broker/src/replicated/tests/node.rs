@@ -3,9 +3,9 @@
 use super::super::control_mail::{PartitionProgress, ToControl, ToCore};
 use super::super::node_core::NodeCore;
 use super::super::setup::{AcceptedClient, ClusterSetup, ReplicaSetup, host_tag, to_control_rooms};
-use super::driver::{Doors, Outer, TestDriver};
+use super::driver::{Doors, Outer, TestDriver, boottime};
 use crate::clock::WallClock;
-use crate::config::Config;
+use crate::config::{Config, StreamLevel};
 use crate::durable::{Checkpoints, NodeState, PartitionState, Recovery};
 use crate::mail::{ControlMail, Mail};
 use crate::metrics::CoreMetrics;
@@ -32,6 +32,7 @@ use ringlane_dataplane::replication::reign::Reign;
 use ringlane_dataplane::replication::replica::Opened;
 use ringlane_dataplane::routing::Placement;
 use ringlane_dataplane::runtime::{After, CoreLoop, CoreStats, Endpoint, Idle, Mesh, TurnLimits};
+use ringlane_dataplane::time::Nanos;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
@@ -46,10 +47,23 @@ pub(super) const KEY: [u8; 16] = [7; 16];
 const CLUSTER: DirectoryId = DirectoryId([0x5A; 16]);
 const RECORD_BYTES_MAX: u64 = 300_000;
 
+/// How often a lease is kept within its time.
+const KEEPS_PER_LEASE: u32 = 3;
+
 /// What etcd knows: the newest epoch.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Etcd {
     pub(super) epoch: u64,
+    /// How long a lease counts.
+    pub(super) lease: Duration,
+    /// It answers nobody.
+    pub(super) is_away: bool,
+}
+
+impl Default for Etcd {
+    fn default() -> Self {
+        Self { epoch: 0, lease: Duration::from_secs(3), is_away: false }
+    }
 }
 
 struct Core {
@@ -85,6 +99,8 @@ pub(super) struct Node {
     pub(super) serves: Option<u64>,
     /// The same, while its cores do not know it yet.
     begins: Option<u64>,
+    /// When its lease was kept last, while it leads.
+    kept_at: Nanos,
     /// Why it began again, each time.
     pub(super) ends: Vec<String>,
     pub(super) drained: usize,
@@ -120,6 +136,7 @@ impl Node {
             leader: None,
             serves: None,
             begins: None,
+            kept_at: Nanos(0),
             ends: Vec::new(),
             drained: 0,
             truncations: 0,
@@ -171,6 +188,7 @@ impl Node {
     fn cluster_setup(
         &mut self,
         core: u16,
+        config: &Config,
         to_control: mpsc::Sender<ToControl>,
     ) -> (Vec<Writer>, ClusterSetup) {
         let members = vec![NodeId(1), NodeId(2), NodeId(3)];
@@ -208,6 +226,8 @@ impl Node {
             },
             epoch: self.manifest.epoch,
             window_bytes: 1 << 20,
+            counts_memory: config.streams().iter().any(|s| s.level == StreamLevel::QuorumMemory),
+            boottime,
             replicas,
             to_control,
         };
@@ -224,7 +244,7 @@ impl Node {
         let control = endpoints.pop().expect("the control endpoint is the last");
         let cores = (0..self.cores).zip(endpoints).map(|(core, endpoint)| {
             outer.network.borrow_mut().restart(self.hosts[usize::from(core)]);
-            let (logs, cluster) = self.cluster_setup(core, to_control.clone());
+            let (logs, cluster) = self.cluster_setup(core, config, to_control.clone());
             let room_bytes = cluster.room_bytes;
             let setup = CoreSetup {
                 core: CoreId(core),
@@ -314,6 +334,7 @@ impl Node {
         while let Ok(mail) = running.from_cores.try_recv() {
             self.on_mail(&mut running, mail, etcd);
         }
+        self.keep_lease(&mut running, etcd);
         for _ in 0..running.outbox.len() {
             let Some((core, mail)) = running.outbox.pop_front() else { break };
             let mail = Mail::Control(Box::new(ControlMail::Cluster(Box::new(mail))));
@@ -330,10 +351,25 @@ impl Node {
         self.start(outer, config);
     }
 
+    /// What the keeper of a node that leads tells its cores.
+    fn keep_lease(&mut self, running: &mut Running, etcd: &Etcd) {
+        let Some(epoch) = self.begins.or(self.serves) else { return };
+        let due =
+            self.begins.is_some() || self.kept_at + etcd.lease / KEEPS_PER_LEASE <= boottime();
+        if etcd.is_away || etcd.epoch != epoch || !due {
+            return;
+        }
+        self.kept_at = boottime();
+        let until = self.kept_at + etcd.lease;
+        for core in (0..self.cores).map(CoreId) {
+            running.outbox.push_back((core, ToCore::Lease { until }));
+        }
+    }
+
     fn on_mail(&mut self, running: &mut Running, mail: ToControl, etcd: &mut Etcd) {
         match mail {
             ToControl::AskForEpoch { observed } => {
-                let answer = if etcd.epoch <= observed {
+                let answer = if etcd.epoch <= observed && !etcd.is_away {
                     etcd.epoch = observed.max(etcd.epoch) + 1;
                     ToCore::EpochGiven { epoch: etcd.epoch }
                 } else {
