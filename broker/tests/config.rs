@@ -466,7 +466,11 @@ fn what_is_wrong_with_a_cluster_says_what_would_be_right() {
         ("[cluster.etcd]\n", "[cluster.etcd]\nusername = \"u\"\n", "password_file is not"),
         ("[cluster.etcd]\n", "[cluster.etcd]\ntimeout = \"2s\"\n", "one that hangs would cost"),
         ("[cluster]\n", "[cluster]\nnodes = 3\n", "did you mean"),
-        ("\"default\"\n", "\"default\"\nlevel = \"local_disk\"\n", "choose \"quorum_disk\""),
+        (
+            "[cluster]\n",
+            "[cluster]\nredirect = \"server-reference\"\n",
+            "has no advertised_address to send clients to",
+        ),
         ("[cluster]\n", "[commit_log]\nenabled = false\n[cluster]\n", "copy the log"),
         ("[cluster]\n", "[replication]\ntransport = \"rdma\"\n[cluster]\n", "choose \"auto\""),
     ];

@@ -5,7 +5,7 @@ use super::keeper::Known;
 use super::keys::NodeRecord;
 use super::proxy::{self, Proxy, ProxyLimits, ProxyTarget};
 use super::status::{ClusterStatus, FollowerStatus, NodeRole, PartitionStatus};
-use crate::config::Config;
+use crate::config::{Config, Redirect};
 use crate::replicated::control_mail::PartitionProgress;
 use crate::replicated::setup::AcceptedClient;
 use crate::service::ListenerKind;
@@ -157,8 +157,20 @@ impl Reporting {
     pub(crate) fn moved_to(&self) -> Option<String> {
         let status = self.status.borrow();
         let leader = status.leader.filter(|leader| *leader != status.node)?;
-        let member = self.config.cluster.members.iter().find(|member| member.node == leader)?;
+        self.advertised(leader)
+    }
+
+    fn advertised(&self, node: u16) -> Option<String> {
+        let member = self.config.cluster.members.iter().find(|member| member.node == node)?;
         member.advertised_address.clone()
+    }
+
+    /// What clients of MQTT 5 are told of a leader, where they are to go there themselves.
+    fn reference(&self, leader: u16) -> Option<String> {
+        match self.config.cluster.redirect {
+            Redirect::Proxy => None,
+            Redirect::ServerReference => self.advertised(leader),
+        }
     }
 
     fn name(&self, node: NodeId) -> Option<String> {
@@ -178,6 +190,7 @@ impl Reporting {
                 epoch: status.epoch,
                 mqtt: record.proxied.mqtt.clone(),
                 websocket: record.proxied.websocket.clone(),
+                reference: self.reference(record.node),
             })
         };
         self.target.send_if_modified(|known| {

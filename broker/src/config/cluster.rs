@@ -15,6 +15,8 @@ pub struct ClusterConfig {
     pub name: String,
     /// The number of this node among the members; 0 = none.
     pub node: u16,
+    /// What becomes of clients of a node that follows.
+    pub redirect: Redirect,
     /// All nodes, this one included; the same on each of them.
     pub members: Vec<MemberConfig>,
     /// Where it is kept who leads.
@@ -27,6 +29,7 @@ impl Default for ClusterConfig {
             name: "ringlane".to_owned(),
             node: 0,
             members: Vec::new(),
+            redirect: Redirect::default(),
             etcd: EtcdConfig::default(),
         }
     }
@@ -44,6 +47,18 @@ impl ClusterConfig {
     pub fn own(&self) -> Option<&MemberConfig> {
         self.members.iter().find(|member| member.node == self.node)
     }
+}
+
+/// What becomes of clients that connect to a node that follows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Redirect {
+    /// They are passed on to the leader.
+    #[default]
+    Proxy,
+    /// Those that speak MQTT 5 over TCP are told the leader's `advertised_address` (reason code 0x9D, Server
+    /// Reference [MQTT5 §4.11]); the others are passed on.
+    ServerReference,
 }
 
 /// One node of the cluster.

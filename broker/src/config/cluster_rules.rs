@@ -2,7 +2,8 @@
 
 use super::validate::Rules;
 use super::{
-    ClusterConfig, Config, EtcdConfig, MemberConfig, ReplicationConfig, ReplicationTransport,
+    ClusterConfig, Config, EtcdConfig, MemberConfig, Redirect, ReplicationConfig,
+    ReplicationTransport,
 };
 use crate::cluster::etcd::Endpoint;
 use hyper::http::uri::Authority;
@@ -23,6 +24,7 @@ pub(super) fn check(config: &Config, rules: &mut Rules) {
     }
     name(cluster, rules);
     members(&cluster.members, rules);
+    redirect(cluster, rules);
     own(config, rules);
     not_yet(config, rules);
     etcd(&cluster.etcd, rules);
@@ -120,6 +122,23 @@ fn members(members: &[MemberConfig], rules: &mut Rules) {
                 rules.broken(MEMBERS, message);
             }
         }
+    }
+}
+
+/// Clients are sent to whoever leads, which may be any node.
+fn redirect(cluster: &ClusterConfig, rules: &mut Rules) {
+    if cluster.redirect == Redirect::Proxy {
+        return;
+    }
+    let nowhere = cluster.members.iter().filter(|member| member.advertised_address.is_none());
+    let names: Vec<&str> = nowhere.map(|member| member.name.as_str()).collect();
+    if !names.is_empty() {
+        let message = format!(
+            "cluster.redirect is \"server-reference\", and {} of cluster.members has no \
+             advertised_address to send clients to; give every member one, or choose \"proxy\"",
+            names.join(", ")
+        );
+        rules.broken(&["cluster.redirect", "cluster.members"], message);
     }
 }
 

@@ -42,6 +42,11 @@ impl Flow {
         self.is_over
     }
 
+    /// Whether everything that was read is delivered.
+    pub(super) fn is_delivered(&self) -> bool {
+        self.written == self.rest.len() && !self.sink_failed
+    }
+
     /// Waits for something to do, and does it; `seen` gets what was read. May be dropped while it
     /// waits. Waits for ever once the direction is over.
     pub(super) async fn step(

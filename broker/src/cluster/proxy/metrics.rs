@@ -28,6 +28,7 @@ proxy_metrics! {
     waiting, Gauge, "proxy_clients_waiting", "Of these, clients that wait for a leader that can be reached.";
     taken, Counter, "proxy_clients_total", "Clients that were taken to be passed on.";
     refused, Counter, "proxy_clients_refused_total", "Clients closed because replication.proxy_connections was reached.";
+    sent_away, Counter, "proxy_clients_redirected_total", "Clients of MQTT 5 that were told where the leader is (cluster.redirect).";
     given_up, Counter, "proxy_clients_given_up_total", "Clients closed because no leader could be reached in time.";
     ended_by_change, Counter, "proxy_clients_ended_by_change_total", "Clients closed because somebody else leads.";
     tried_again, Counter, "proxy_clients_tried_again_total", "Times that a client was passed on again because the leader ended before it had answered.";

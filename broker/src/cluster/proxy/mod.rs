@@ -2,10 +2,15 @@
 //!
 //! Ordinary clients do not follow a reference to another server, so a follower joins each of them
 //! to the leader: the PROXY protocol names the client, then bytes go both ways until one side ends
-//! or somebody else leads. While nobody is known to lead, clients wait, for a bounded time. It
-//! knows nothing of MQTT but where a CONNECT ends (`opening`), and runs as tasks of the control
-//! thread: what is bounded is how many clients there are and what is held of each.
+//! or somebody else leads. While nobody is known to lead, clients wait, for a bounded time. Where the
+//! operator wants it (`cluster.redirect`) clients of MQTT 5 are told where the leader is instead.
+//!
+//! It knows nothing of MQTT but where a CONNECT (`opening`) and other packets end (`boundary`), so that it can
+//! say why it ends a client (`farewell`), and runs as tasks of the control thread: what is bounded is how many
+//! clients there are and what is held of each.
 
+mod boundary;
+mod farewell;
 mod flow;
 mod metrics;
 mod opening;
@@ -45,6 +50,9 @@ pub(crate) struct ProxyTarget {
     pub(crate) mqtt: Option<String>,
     /// The same for WebSocket.
     pub(crate) websocket: Option<String>,
+    /// What clients of MQTT 5 are told instead of being passed on, and when another one leads
+    /// (`cluster.redirect`).
+    pub(crate) reference: Option<String>,
 }
 
 impl ProxyTarget {

@@ -5,13 +5,24 @@
 
 use crate::proxy_protocol::{self, Proxied};
 use crate::service::ListenerKind;
-use ringlane_mqtt::{Frame, PACKET_BYTES_MAX, frame};
+use ringlane_mqtt::{Frame, PACKET_BYTES_MAX, decode_connect, frame};
 
 /// Bytes that are kept of a client that nobody has answered yet.
 pub(super) const OPENING_BYTES_MAX: usize = 16 * 1024;
 
 /// The first byte of a CONNECT [MQTT-2.1.3-1].
 const CONNECT: u8 = 0x10;
+
+/// What a client is, as far as its CONNECT has come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Heard {
+    /// It has not come.
+    Nothing,
+    /// A client of MQTT 5 that takes packets of so many bytes.
+    Version5 { packet_bytes_max: usize },
+    /// Something else, or more than is kept.
+    Other,
+}
 
 /// What a client said first.
 #[derive(Debug)]
@@ -32,6 +43,11 @@ impl Opening {
         &self.bytes
     }
 
+    /// The packets among them.
+    pub(super) fn packets(&self) -> &[u8] {
+        self.behind_the_header().unwrap_or_default()
+    }
+
     /// How much more may be read before there is a leader.
     pub(super) fn room(&self) -> usize {
         OPENING_BYTES_MAX.saturating_sub(self.bytes.len())
@@ -50,6 +66,26 @@ impl Opening {
     pub(super) fn forget(&mut self) {
         self.is_cut = true;
         self.bytes = Vec::new();
+    }
+
+    /// What the client is.
+    pub(super) fn heard(&self) -> Heard {
+        if self.is_cut || self.kind != ListenerKind::Tcp {
+            return Heard::Other;
+        }
+        let Some(bytes) = self.behind_the_header() else { return Heard::Nothing };
+        match frame(bytes, OPENING_BYTES_MAX) {
+            Ok(Frame::Incomplete { .. }) => Heard::Nothing,
+            Ok(Frame::Complete(packet)) => match decode_connect(packet) {
+                Ok(connect) if connect.version.is_v5() => {
+                    let bytes = connect.properties.packet_bytes_max.unwrap_or(u32::MAX);
+                    Heard::Version5 { packet_bytes_max: bytes as usize }
+                }
+                // The leader says what is wrong with it.
+                Ok(_) | Err(_) => Heard::Other,
+            },
+            Err(_) => Heard::Other,
+        }
     }
 
     /// Whether all that the client said may be said again.

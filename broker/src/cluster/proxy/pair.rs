@@ -1,13 +1,14 @@
 //! A client and the leader, joined.
 
+use super::boundary::Boundary;
+use super::farewell::{self, LINGER, finish};
 use super::flow::{Flow, Step};
 use super::metrics::{Held, ProxyMetrics};
-use super::opening::{OPENING_BYTES_MAX, Opening};
+use super::opening::{Heard, OPENING_BYTES_MAX, Opening};
 use super::{AcceptedClient, Proxy, ProxyTarget};
 use crate::proxy_protocol;
 use crate::service::ListenerKind;
 use ringlane_dataplane::ids::NodeId;
-use rustix::net::{Shutdown, shutdown};
 use std::future::pending;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -25,10 +26,6 @@ const RETRY_PAUSE: Duration = Duration::from_millis(20);
 
 /// After a client has ended its side the leader may go on for so long: it answers what came before.
 const HALF_OPEN_LONGEST: Duration = Duration::from_secs(30);
-
-/// After the leader has ended, what a client still says is thrown away for so long: a socket that is
-/// closed over unread bytes is reset, and what is on its way to the client may be lost with it.
-const LINGER: Duration = Duration::from_secs(1);
 
 /// How a pair ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -87,6 +84,9 @@ impl Pair {
         let _held = Held::new(&metrics.clients);
         let (mut tried, mut pause) = (None, RETRY_PAUSE);
         let mut deadline = Instant::now() + self.wait;
+        if self.is_sent_away(deadline).await {
+            return;
+        }
         loop {
             let reached = {
                 let _waits = Held::new(&metrics.waiting);
@@ -130,6 +130,43 @@ impl Pair {
         }
     }
 
+    /// Tells a client where the leader is, if that is what is wanted and it can be told. Whether that is all
+    /// there is to be done for it; it is also where nobody is known to lead for too long.
+    async fn is_sent_away(&mut self, deadline: Instant) -> bool {
+        let metrics = Arc::clone(&self.metrics);
+        let target = {
+            let _waits = Held::new(&metrics.waiting);
+            self.known_leader(deadline).await
+        };
+        let Some(target) = target else { return true };
+        let Some(reference) = target.reference else { return false };
+        let Heard::Version5 { packet_bytes_max } = self.hear_connect(deadline).await else {
+            return false;
+        };
+        metrics.sent_away.add(1);
+        let answer = farewell::moved(&reference, packet_bytes_max);
+        farewell::say(&self.client, &answer).await;
+        true
+    }
+
+    /// Waits for the client's CONNECT, as long as there is time and room for it.
+    async fn hear_connect(&mut self, deadline: Instant) -> Heard {
+        loop {
+            let heard = self.opening.heard();
+            if heard != Heard::Nothing || self.client_ended || self.opening.room() == 0 {
+                return heard;
+            }
+            let ready = tokio::select! {
+                ready = self.client.readable() => ready,
+                () = sleep_until(deadline) => return heard,
+            };
+            let (opening, ended) = (&mut self.opening, &mut self.client_ended);
+            if ready.and_then(|()| hear_once(&self.client, opening, ended)).is_err() {
+                return heard;
+            }
+        }
+    }
+
     /// Waits until somebody is known to lead, and reads what the client says meanwhile.
     async fn known_leader(&mut self, deadline: Instant) -> Option<ProxyTarget> {
         let kind = self.kind;
@@ -154,6 +191,7 @@ impl Pair {
         self.metrics.bytes_to_leader.add(self.opening.bytes().len() as u64);
         let mut up = Flow::new(first, self.client_ended);
         let mut down = Flow::new(Vec::new(), false);
+        let mut packets = Packets::new(&self.opening);
         let mut is_answered = false;
         let mut until = None;
         while !(up.is_over() && down.is_over()) {
@@ -161,7 +199,10 @@ impl Pair {
             consume_budget().await;
             let opening = &mut self.opening;
             tokio::select! {
-                step = up.step(&self.client, leader, |bytes| opening.keep(bytes)) => match step {
+                step = up.step(&self.client, leader, |bytes| {
+                    packets.up.pass(bytes);
+                    opening.keep(bytes);
+                }) => match step {
                     Step::Moved(count) => self.metrics.bytes_to_leader.add(count as u64),
                     Step::Ended => {
                         self.client_ended = true;
@@ -172,14 +213,19 @@ impl Pair {
                     // What the leader said last is still to be read.
                     Step::SinkFailed => until = Some(Instant::now() + LINGER),
                 },
-                step = down.step(leader, &self.client, |_| {}) => match step {
+                step = down.step(leader, &self.client, |bytes| packets.down.pass(bytes)) => match step {
                     Step::Moved(0) => {}
                     Step::Moved(count) => {
-                        is_answered = true;
-                        self.opening.forget();
+                        if !core::mem::replace(&mut is_answered, true) {
+                            packets.client = self.opening.heard();
+                            self.opening.forget();
+                        }
                         self.metrics.bytes_to_clients.add(count as u64);
                     }
                     Step::Ended | Step::SourceFailed if !is_answered => return PairEnd::Unanswered,
+                    Step::Ended | Step::SourceFailed if packets.are_open(&down) => {
+                        return self.part(PairEnd::Over, reign, packets.client).await;
+                    }
                     Step::Ended => {
                         finish(&self.client);
                         until = Some(Instant::now() + LINGER);
@@ -187,12 +233,54 @@ impl Pair {
                     Step::SourceFailed | Step::SinkFailed => return PairEnd::Over,
                 },
                 () = changes(&mut self.leader, reign) => {
-                    return if is_answered { PairEnd::Changed } else { PairEnd::Unanswered };
+                    return match is_answered {
+                        true if packets.are_open(&down) => {
+                            self.part(PairEnd::Changed, reign, packets.client).await
+                        }
+                        true => PairEnd::Changed,
+                        false => PairEnd::Unanswered,
+                    };
                 }
                 () = over(until) => return PairEnd::Over,
             }
         }
         PairEnd::Over
+    }
+
+    /// Tells a client of MQTT 5 that its leader has gone, and where the next one is if it is to go there itself.
+    async fn part(&self, end: PairEnd, reign: (NodeId, u64), client: Heard) -> PairEnd {
+        let Heard::Version5 { packet_bytes_max } = client else { return end };
+        let reference = {
+            let target = self.leader.borrow();
+            let next = target.as_ref().filter(|target| target.reign() != reign);
+            next.and_then(|target| target.reference.clone())
+        };
+        let last = farewell::gone(reference.as_deref(), packet_bytes_max);
+        farewell::say(&self.client, &last).await;
+        end
+    }
+}
+
+/// Both directions, packet by packet.
+struct Packets {
+    up: Boundary,
+    down: Boundary,
+    /// Who it is, once the leader has answered.
+    client: Heard,
+}
+
+impl Packets {
+    fn new(opening: &Opening) -> Self {
+        let mut up = Boundary::default();
+        up.pass(opening.packets());
+        Self { up, down: Boundary::default(), client: Heard::Nothing }
+    }
+
+    /// Whether the client may be told something of which its leader knows nothing: it has all of the packets
+    /// that the leader began, and neither has said DISCONNECT.
+    fn are_open(&self, down: &Flow) -> bool {
+        let is_v5 = matches!(self.client, Heard::Version5 { .. });
+        is_v5 && down.is_delivered() && self.down.is_open() && !self.up.has_ended()
     }
 }
 
@@ -203,12 +291,6 @@ fn stream(socket: OwnedFd) -> io::Result<TcpStream> {
     // Small packets come and go one by one.
     socket.set_nodelay(true)?;
     TcpStream::from_std(socket)
-}
-
-/// Tells the other side that nothing more comes. It fails where that side has gone, which shows in
-/// what it says.
-fn finish(socket: &TcpStream) {
-    let _ = shutdown(socket, Shutdown::Write);
 }
 
 /// Waits until somebody else leads, or the node ends. That nobody is known to lead is no change: the

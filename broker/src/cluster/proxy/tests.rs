@@ -13,6 +13,10 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const CONNECT: &[u8] = b"\x10\x0e\x00\x04MQTT\x05\x02\x00\x3c\x00\x00\x01x";
 const CONNACK: &[u8] = b"\x20\x03\x00\x00\x00";
 const PUBLISH: &[u8] = b"\x30\x04\x00\x01tx";
+/// CONNECT of MQTT 3.1.1.
+const CONNECT_4: &[u8] = b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x3c\x00\x01x";
+/// DISCONNECT: server shutting down.
+const GONE: &[u8] = b"\xe0\x02\x8b\x00";
 
 fn block_on<T>(future: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -38,8 +42,14 @@ impl Follower {
     }
 
     fn led_by(&self, leader: &TcpListener, epoch: u64) {
+        self.led_and_named(leader, epoch, None);
+    }
+
+    /// Clients are told where it is.
+    fn led_and_named(&self, leader: &TcpListener, epoch: u64, reference: Option<&str>) {
         let mqtt = Some(leader.local_addr().unwrap().to_string());
-        let target = ProxyTarget { node: NodeId(2), epoch, mqtt, websocket: None };
+        let reference = reference.map(str::to_owned);
+        let target = ProxyTarget { node: NodeId(2), epoch, mqtt, websocket: None, reference };
         self.leader.send(Some(target)).expect("a proxy");
     }
 
@@ -368,6 +378,86 @@ fn a_slow_reader_holds_its_own_pair_back_and_loses_nothing() {
 }
 
 #[test]
+fn a_client_of_mqtt_5_is_told_that_its_leader_has_gone() {
+    block_on(async {
+        let (follower, leader) = (Follower::patient().await, listen().await);
+        follower.led_by(&leader, 7);
+        let (client, server) = follower.joined(&leader).await;
+        send(&client, PUBLISH).await;
+        expect(&server, PUBLISH).await;
+        send(&server, PUBLISH).await;
+        expect(&client, PUBLISH).await;
+        drop(server);
+        expect(&client, GONE).await;
+        expect_end(&client).await;
+        // In the middle of a packet nothing can be said.
+        let (client, server) = follower.joined(&leader).await;
+        send(&server, &PUBLISH[..4]).await;
+        expect(&client, &PUBLISH[..4]).await;
+        drop(server);
+        expect_end(&client).await;
+        // Nor when one of them has said that it ends.
+        let (client, server) = follower.joined(&leader).await;
+        send(&client, b"\xe0\x00").await;
+        expect(&server, b"\xe0\x00").await;
+        drop(server);
+        expect_end(&client).await;
+        // The next leader is named where clients go there themselves.
+        let (client, _server) = follower.joined(&leader).await;
+        follower.led_and_named(&leader, 9, Some("b:1"));
+        expect(&client, b"\xe0\x08\x9d\x06\x1c\x00\x03b:1").await;
+        expect_end(&client).await;
+    });
+}
+
+#[test]
+fn a_client_of_mqtt_3_1_1_is_closed_with_its_leader() {
+    block_on(async {
+        let (follower, leader) = (Follower::patient().await, listen().await);
+        follower.led_by(&leader, 7);
+        let client = follower.client_that_said(CONNECT_4).await;
+        let server = accept(&leader, &client).await;
+        expect(&server, CONNECT_4).await;
+        send(&server, b"\x20\x02\x00\x00").await;
+        expect(&client, b"\x20\x02\x00\x00").await;
+        drop(server);
+        expect_end(&client).await;
+    });
+}
+
+#[test]
+fn who_speaks_mqtt_5_is_told_where_the_leader_is_if_that_is_wanted() {
+    block_on(async {
+        let (follower, leader) = (Follower::patient().await, listen().await);
+        let early = follower.client_that_said(&CONNECT[..3]).await;
+        follower.led_and_named(&leader, 7, Some("b:1"));
+        send(&early, &CONNECT[3..]).await;
+        let moved = b"\x20\x09\x00\x9d\x06\x1c\x00\x03b:1";
+        expect(&early, moved).await;
+        expect_end(&early).await;
+        let metrics = follower.proxy.metrics();
+        drop(early);
+        until(|| metrics.clients.get() == 0).await;
+        // What it sends ahead is not looked at.
+        let hasty = follower.client_that_said(&[CONNECT, PUBLISH].concat()).await;
+        expect(&hasty, moved).await;
+        assert_eq!(metrics.sent_away.get(), 2);
+        // A reference that is too long for the client is left out [MQTT-3.1.2-24].
+        let small = b"\x10\x13\x00\x04MQTT\x05\x02\x00\x3c\x05\x27\x00\x00\x00\x09\x00\x01x";
+        let small = follower.client_that_said(small).await;
+        expect(&small, b"\x20\x03\x00\x9d\x00").await;
+        expect_end(&small).await;
+        // Others know no references: they are passed on, and so is what is no CONNECT.
+        for first in [CONNECT_4, PUBLISH] {
+            let client = follower.client_that_said(first).await;
+            let server = accept(&leader, &client).await;
+            expect(&server, first).await;
+        }
+        assert_eq!(metrics.sent_away.get(), 3);
+    });
+}
+
+#[test]
 fn clients_end_with_the_node() {
     block_on(async {
         let (follower, leader) = (Follower::patient().await, listen().await);
@@ -378,6 +468,7 @@ fn clients_end_with_the_node() {
             follower.client().await
         };
         drop(follower.leader);
+        expect(&client, GONE).await;
         expect_end(&client).await;
         expect_end(&waiting).await;
     });
