@@ -220,7 +220,11 @@ impl Index<usize> for Cluster {
 pub fn member(options: &Options, places: &[Place], node: usize, etcd: &EtcdServer) -> Options {
     let member = |(index, place): (usize, &Place)| {
         let number = index + 1;
-        format!("{{ node = {number}, name = \"n{number}\", address = \"{}\" }}", place.replication)
+        let Place { replication, tcp, .. } = place;
+        format!(
+            "{{ node = {number}, name = \"n{number}\", address = \"{replication}\", \
+             advertised_address = \"{tcp}\" }}"
+        )
     };
     let members: Vec<String> = places.iter().enumerate().map(member).collect();
     let cluster = format!(
