@@ -64,6 +64,12 @@ impl MetricsPage {
             .sum()
     }
 
+    /// A metric with all of its labels.
+    pub fn labelled<'a>(&'a self, name: &'a str) -> impl Iterator<Item = (&'a str, f64)> {
+        let found = self.samples.iter().filter(move |sample| sample.name == name);
+        found.map(|sample| (sample.labels.as_str(), sample.value))
+    }
+
     /// Whether a metric of that name is on the page.
     #[must_use]
     pub fn has(&self, name: &str) -> bool {

@@ -5,7 +5,9 @@ use super::output::OutputArgs;
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 use ringlane_bench::compare::Recipe;
-use ringlane_bench::durability::{ClusterHost, DiskKind, Fault, Options, PROOF_BYTES, RecipeHost};
+use ringlane_bench::durability::{
+    ClusterHost, DiskKind, Fault, Level, Options, PROOF_BYTES, RecipeHost,
+};
 use ringlane_mqtt::{QoS, Version};
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -27,6 +29,31 @@ pub(crate) enum FaultArg {
     WriteError,
     /// Nothing happens to the broker; the clients' connections are reset.
     None,
+}
+
+/// The level of all streams of a cluster.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum, Debug)]
+#[value(rename_all = "snake_case")]
+pub(crate) enum LevelArg {
+    /// On the disks of a majority.
+    QuorumDisk,
+    /// In the memory of a majority: kills strike one node at a time, when all are in step.
+    QuorumMemory,
+    /// On the disk of the leader: --fault term or none.
+    LocalDisk,
+    /// In the memory of the leader: --fault term or none.
+    Memory,
+}
+
+impl LevelArg {
+    fn level(self) -> Level {
+        match self {
+            Self::QuorumDisk => Level::QuorumDisk,
+            Self::QuorumMemory => Level::QuorumMemory,
+            Self::LocalDisk => Level::LocalDisk,
+            Self::Memory => Level::Memory,
+        }
+    }
 }
 
 #[derive(Args, Debug)]
@@ -111,6 +138,9 @@ pub(crate) struct LedgerArgs {
     /// strike the leader, and each fourth kill all nodes.
     #[arg(long, value_name = "NODES", conflicts_with = "settle")]
     pub(crate) cluster: Option<u16>,
+    /// When a cluster acknowledges, which says what it is held to.
+    #[arg(long, value_enum, default_value = "quorum_disk", requires = "cluster")]
+    level: LevelArg,
     /// CPUs of the broker, such as 0,1; nodes of a cluster get one each, in turn.
     #[arg(long, default_value = "0")]
     broker_cpus: String,
@@ -176,7 +206,8 @@ impl LedgerArgs {
         nodes: u16,
     ) -> Result<ClusterHost> {
         anyhow::ensure!(self.failpoints.is_empty(), "--failpoints does not go with --cluster");
-        ClusterHost::new(name, recipe, room, self.first_port, &self.broker_cpus, nodes)
+        let size = (nodes, self.level.level());
+        ClusterHost::new(name, recipe, room, self.first_port, &self.broker_cpus, size)
     }
 
     /// A directory for this run alone.

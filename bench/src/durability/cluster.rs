@@ -1,9 +1,11 @@
 //! A cluster that is held to what it has acknowledged: an etcd, and nodes of one recipe on this host.
 
 use super::host::{Fault, Host, TERM_MAX};
+use super::level::Level;
 use crate::compare::{Recipe, Running, Values, accepts_connect};
-use crate::metrics_page::get;
+use crate::metrics_page::{MetricsPage, get};
 use anyhow::{Context, Result, bail, ensure};
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -28,6 +30,7 @@ pub struct ClusterHost {
     name: String,
     etcd: Option<Running>,
     nodes: Vec<Node>,
+    level: Level,
     strikes: u32,
     keeps_directory: bool,
     room: PathBuf,
@@ -46,10 +49,19 @@ impl Node {
     fn address(&self) -> SocketAddr {
         SocketAddr::from((Ipv4Addr::LOCALHOST, self.values.port))
     }
+
+    /// An offset of each partition, as the node says it.
+    fn offsets(&self, name: &str) -> BTreeMap<String, u64> {
+        let page =
+            MetricsPage::fetch(&format!("http://127.0.0.1:{}/metrics", self.values.port + 1));
+        let page = page.unwrap_or_default();
+        page.labelled(name).map(|(labels, value)| (labels.to_owned(), value as u64)).collect()
+    }
 }
 
 impl ClusterHost {
-    /// A cluster of `nodes` nodes in a directory that is made, on ports from `first_port` on.
+    /// A cluster of `nodes` nodes in a directory that is made, on ports from `first_port` on, with all
+    /// streams at `level`.
     ///
     /// # Errors
     /// If a program is missing, or the recipe is not Ringlane's.
@@ -59,7 +71,7 @@ impl ClusterHost {
         room: PathBuf,
         first_port: u16,
         cpus: &str,
-        nodes: u16,
+        (nodes, level): (u16, Level),
     ) -> Result<Self> {
         ensure!((1..=7).contains(&nodes), "a cluster has 1 to 7 nodes, not {nodes}");
         let program = recipe.find_program(name)?;
@@ -73,12 +85,13 @@ impl ClusterHost {
             let cpu = cpus[usize::from(index) % cpus.len()].to_owned();
             let values =
                 Values { program: program.clone(), directory, port, cpu, unbatched: false };
-            let recipe = member(recipe, first_port, index, nodes, etcd.address)?;
+            let recipe = member(recipe, first_port, index, (nodes, level), etcd.address)?;
             Ok(Node { name, recipe, values, running: None })
         };
         let nodes = (0..nodes).map(node).collect::<Result<_>>()?;
         let etcd = Some(etcd);
-        Ok(Self { name: name.to_owned(), etcd, nodes, strikes: 0, keeps_directory: false, room })
+        let (name, strikes, keeps_directory) = (name.to_owned(), 0, false);
+        Ok(Self { name, etcd, nodes, level, strikes, keeps_directory, room })
     }
 
     /// Leaves what the nodes stored when this is dropped, and says where.
@@ -110,10 +123,30 @@ impl ClusterHost {
         })
     }
 
+    /// Waits until every node has what the leader has now.
+    fn wait_until_in_step(&self, deadline: Instant) -> Result<()> {
+        let next = |leader: usize| self.nodes[leader].offsets("ringlane_replica_next_offset");
+        let mut wanted = BTreeMap::new();
+        let is_in_step = |node: &Node, wanted: &BTreeMap<String, u64>| {
+            let has = node.offsets("ringlane_replica_flushed_offset");
+            wanted.iter().all(|(partition, next)| has.get(partition).is_some_and(|has| next <= has))
+        };
+        loop {
+            if wanted.is_empty() {
+                wanted = self.leader().map(next).unwrap_or_default();
+            } else if self.nodes.iter().all(|node| is_in_step(node, &wanted)) {
+                return Ok(());
+            }
+            ensure!(Instant::now() < deadline, "a node does not catch up: {}", self.output());
+            sleep(GLANCE);
+        }
+    }
+
     /// The leader, or all nodes: which of them it is goes by how often it was struck.
     fn victims(&mut self, fault: Fault) -> Vec<usize> {
         self.strikes += 1;
-        if fault == Fault::Kill && self.strikes.is_multiple_of(ALL_ONE_IN) {
+        let may_take_all = fault == Fault::Kill && self.level.survives_all();
+        if may_take_all && self.strikes.is_multiple_of(ALL_ONE_IN) {
             return (0..self.nodes.len()).collect();
         }
         // Nobody leads for a while after a fault: then any one will do.
@@ -130,6 +163,9 @@ impl Host for ClusterHost {
             // A node that follows nobody lets a client wait: whoever leads is asked.
             let leader = self.leader().map(|leader| self.nodes[leader].address());
             if let Some(address) = leader.filter(|address| accepts_connect(*address)) {
+                if self.level == Level::QuorumMemory {
+                    self.wait_until_in_step(deadline)?;
+                }
                 return Ok(address);
             }
             ensure!(!self.has_ended(), "a node of {} ended: {}", self.name, self.output());
@@ -148,12 +184,7 @@ impl Host for ClusterHost {
     }
 
     fn weaken(&mut self, fault: Fault) -> Result<()> {
-        match fault {
-            Fault::Kill | Fault::Term | Fault::None => Ok(()),
-            Fault::PowerLoss | Fault::FullDisk | Fault::WriteError => {
-                bail!("with --cluster the fault is kill, term or none, not {}", fault.name())
-            }
-        }
+        self.level.check(fault)
     }
 
     fn strike(&mut self, fault: Fault) -> Result<()> {
@@ -170,7 +201,12 @@ impl Host for ClusterHost {
     }
 
     fn stumble(&mut self, fault: Fault, after: Duration) -> Result<()> {
-        self.launch()?;
+        if self.level == Level::QuorumMemory {
+            // Two that lack what they had in memory are a majority.
+            self.start()?;
+        } else {
+            self.launch()?;
+        }
         sleep(after);
         self.strike(fault)
     }
@@ -246,7 +282,7 @@ fn member(
     recipe: &Recipe,
     first_port: u16,
     index: u16,
-    nodes: u16,
+    (nodes, level): (u16, Level),
     etcd: SocketAddr,
 ) -> Result<Recipe> {
     let mut recipe = recipe.clone();
@@ -260,6 +296,11 @@ fn member(
          [cluster]\nnode = {}\n[cluster.etcd]\nendpoints = [\"http://{etcd}\"]\n",
         index + 1
     );
+    if level.is_of_one_node() {
+        // Where heartbeats are late another one takes over, which may cost what is promised of hand-overs.
+        text.push_str("[replication]\nsuspect_after = \"5s\"\n");
+    }
+    let _ = write!(text, "[[stream]]\nname = \"default\"\nlevel = \"{}\"\n", level.name());
     for other in 0..nodes {
         let (number, port) = (other + 1, first_port + other * PORTS_PER_NODE + 3);
         let _ = write!(
@@ -280,9 +321,10 @@ mod tests {
         let recipe = Recipe::built_in("ringlane-disk").unwrap().unwrap();
         let etcd = SocketAddr::from((Ipv4Addr::LOCALHOST, 2379));
         for index in 0..3 {
-            let recipe = member(&recipe, 4000, index, 3, etcd).unwrap();
+            let recipe = member(&recipe, 4000, index, (3, Level::Memory), etcd).unwrap();
             let text = recipe.files[CONFIGURATION].replace("{port", "{");
             let table: toml::Table = text.parse().unwrap();
+            assert_eq!(table["stream"][0]["level"].as_str(), Some("memory"));
             let cluster = &table["cluster"];
             assert_eq!(cluster["node"].as_integer(), Some(i64::from(index) + 1));
             let members = cluster["members"].as_array().unwrap();
@@ -291,6 +333,6 @@ mod tests {
             assert_eq!(addresses, ["127.0.0.1:4003", "127.0.0.1:4007", "127.0.0.1:4011"]);
         }
         let other = Recipe::of_command("x {port}");
-        assert!(member(&other, 4000, 0, 3, etcd).is_err(), "no Ringlane");
+        assert!(member(&other, 4000, 0, (3, Level::default()), etcd).is_err(), "no Ringlane");
     }
 }

@@ -17,6 +17,7 @@ mod findings;
 mod history;
 mod host;
 mod journal;
+mod level;
 mod proof;
 mod publisher;
 mod retained;
@@ -28,6 +29,7 @@ pub use cluster::ClusterHost;
 pub use disk::DiskKind;
 pub use findings::{Check, Findings};
 pub use host::{Fault, Host, RecipeHost};
+pub use level::Level;
 pub use proof::PROOF_BYTES;
 
 use crate::fleet::Target;
