@@ -12,6 +12,10 @@
 //! up. A link that was accepted by another core than the one that the hello names comes as
 //! [`LinkEvent::Elsewhere`] and goes on there with [`Links::adopt`].
 //!
+//! Where a core has two drivers, each link belongs to one of them, its [`Carrier`]: each takes what is
+//! its own out of the table, and hands over what the hellos of both ends have left to the other one
+//! ([`Links::pass`]).
+//!
 //! A message begins with its length in bytes ([`bytes_of`]). That is all that a driver reads of it: a message that it
 //! delivers is whole and within its bound, and everything else about it is unchecked.
 
@@ -24,7 +28,7 @@ pub use body::Body;
 pub use outbox::Outbox;
 
 use crate::ids::CoreId;
-use crate::replication::hello::{Hello, HelloError, Refused};
+use crate::replication::hello::{Hello, HelloError, Refused, Transports};
 use crate::replication::wire::bytes_of;
 use core::fmt;
 use core::net::SocketAddr;
@@ -44,6 +48,33 @@ impl LinkId {
     #[must_use]
     pub fn index(self) -> usize {
         self.slot as usize
+    }
+}
+
+/// What carries a link.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Carrier {
+    /// The connection that the hellos came by.
+    #[default]
+    Tcp,
+    /// RDMA writes.
+    Rdma,
+}
+
+impl Carrier {
+    /// What carries a link between nodes that can both talk so.
+    #[must_use]
+    pub fn of(transports: Transports) -> Self {
+        if transports.has(Transports::RDMA) { Self::Rdma } else { Self::Tcp }
+    }
+}
+
+impl fmt::Display for Carrier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tcp => "tcp",
+            Self::Rdma => "rdma",
+        })
     }
 }
 
@@ -159,6 +190,24 @@ pub struct Arrival {
     pub peer: SocketAddr,
     /// What the peer said.
     pub hello: Hello,
+    /// What will carry it.
+    pub carrier: Carrier,
+}
+
+/// A link that was dialed with more than TCP on offer, and that the answer leaves to TCP: both hellos
+/// were said, and nothing else was read or sent.
+#[derive(Debug)]
+pub struct Dialed {
+    /// The link.
+    pub link: LinkId,
+    /// The socket, which blocks.
+    pub socket: OwnedFd,
+    /// Whom it reaches.
+    pub peer: SocketAddr,
+    /// What this node said.
+    pub own: Box<Hello>,
+    /// What the peer answered.
+    pub theirs: Box<Hello>,
 }
 
 /// Why a message was not taken. It is still the caller's.
@@ -191,8 +240,10 @@ pub enum LinkCommand {
     },
     /// End it now.
     Revoke(LinkId),
-    /// Take in what another core accepted.
+    /// Take in what another core, or another driver of this one, accepted.
     Adopt(Box<Arrival>),
+    /// Be up with what another driver of this core dialed.
+    GoOn(Box<Dialed>),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -209,6 +260,7 @@ enum State {
 struct Slot {
     generation: u32,
     state: State,
+    carrier: Carrier,
     dirty: bool,
     wants_room: bool,
     sending_bytes: usize,
@@ -241,10 +293,10 @@ impl Links {
 
     // ---- the core's side ----
 
-    /// Dials. [`LinkEvent::Up`] follows, or [`LinkEvent::Down`] after the driver's bounded tries, which are never closer
+    /// Dials, by what the hello offers. [`LinkEvent::Up`] follows, or [`LinkEvent::Down`] after the driver's bounded tries, which are never closer
     /// together than its back-off, also over several calls. `None` at [`LINKS_MAX`].
     pub fn connect(&mut self, address: SocketAddr, hello: Hello) -> Option<LinkId> {
-        let link = self.open()?;
+        let link = self.open(Carrier::of(hello.transports))?;
         self.commands.push(LinkCommand::Connect { link, address, hello: Box::new(hello) });
         Some(link)
     }
@@ -256,7 +308,8 @@ impl Links {
         }
     }
 
-    /// Goes on with a link that another core accepted; [`LinkEvent::Greeted`] follows.
+    /// Goes on with a link that another core, or another driver of this one, accepted;
+    /// [`LinkEvent::Greeted`] follows.
     pub fn adopt(&mut self, arrival: Arrival) {
         self.commands.push(LinkCommand::Adopt(Box::new(arrival)));
     }
@@ -315,16 +368,30 @@ impl Links {
         self.slot(link).map_or(0, |slot| slot.outbox.len() + slot.sending_bytes)
     }
 
+    /// What carries a link; `None` if it is over.
+    #[must_use]
+    pub fn carrier(&self, link: LinkId) -> Option<Carrier> {
+        self.slot(link).map(|slot| slot.carrier)
+    }
+
+    /// How many links are up that this carries.
+    #[must_use]
+    pub fn up_count(&self, carrier: Carrier) -> usize {
+        let is_up = |slot: &&Slot| slot.state == State::Up && slot.carrier == carrier;
+        self.slots.iter().filter(is_up).count()
+    }
+
     // ---- the driver's side ----
 
     /// A slot for a link; `None` at [`LINKS_MAX`].
-    pub fn open(&mut self) -> Option<LinkId> {
+    pub fn open(&mut self, carrier: Carrier) -> Option<LinkId> {
         let slot = match self.free.pop() {
             Some(slot) => slot,
             None if self.slots.len() < LINKS_MAX => {
                 self.slots.push(Slot {
                     generation: 0,
                     state: State::Free,
+                    carrier,
                     dirty: false,
                     wants_room: false,
                     sending_bytes: 0,
@@ -336,6 +403,7 @@ impl Links {
         };
         let entry = &mut self.slots[slot as usize];
         entry.state = State::Opening;
+        entry.carrier = carrier;
         Some(LinkId { slot, generation: entry.generation })
     }
 
@@ -371,10 +439,39 @@ impl Links {
         }
     }
 
+    /// As [`Links::take_dirty`], those of one carrier.
+    pub fn take_dirty_of(&mut self, carrier: Carrier, into: &mut Vec<LinkId>) {
+        let Self { dirty, slots, .. } = self;
+        dirty.retain(|link| {
+            let slot = &mut slots[link.index()];
+            let is_current = slot.generation == link.generation;
+            if is_current && slot.carrier == carrier {
+                slot.dirty = false;
+                into.push(*link);
+            }
+            is_current && slot.carrier != carrier
+        });
+    }
+
     /// Moves the commands of this turn into `into`, in the order in which they were given. The driver
     /// carries them out before it takes what is to be sent.
     pub fn take_commands(&mut self, into: &mut Vec<LinkCommand>) {
         into.append(&mut self.commands);
+    }
+
+    /// As [`Links::take_commands`], those of one carrier.
+    pub fn take_commands_of(&mut self, carrier: Carrier, into: &mut Vec<LinkCommand>) {
+        let Self { commands, slots, .. } = self;
+        into.extend(commands.extract_if(.., |command| carrier_of(slots, command) == carrier));
+    }
+
+    /// Leaves a link, and what is to be done with it, to the driver of another carrier, which finds it
+    /// when it next carries out commands.
+    pub fn pass(&mut self, link: LinkId, carrier: Carrier, command: LinkCommand) {
+        if let Some(slot) = self.slot_mut(link) {
+            slot.carrier = carrier;
+            self.commands.push(command);
+        }
     }
 
     /// Takes what is to be sent, and leaves `empty` in its place.
@@ -426,6 +523,17 @@ impl Links {
     }
 }
 
+/// Whose command it is.
+fn carrier_of(slots: &[Slot], command: &LinkCommand) -> Carrier {
+    let link = match command {
+        LinkCommand::Connect { link, .. } | LinkCommand::Answer { link, .. } => *link,
+        LinkCommand::Revoke(link) => *link,
+        LinkCommand::Adopt(arrival) => return arrival.carrier,
+        LinkCommand::GoOn(dialed) => dialed.link,
+    };
+    slots.get(link.index()).map_or(Carrier::Tcp, |slot| slot.carrier)
+}
+
 /// Carries out what a core asks of its links. Beside [`net::Driver`](crate::net::Driver), and like it
 /// on the core's own thread: nothing blocks.
 pub trait LinkDriver {
@@ -465,6 +573,22 @@ pub struct LinkCounters {
     pub turned_away: u64,
 }
 
+impl core::ops::Add for LinkCounters {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            received_messages: self.received_messages + other.received_messages,
+            received_bytes: self.received_bytes + other.received_bytes,
+            moved_bytes: self.moved_bytes + other.moved_bytes,
+            sent_bytes: self.sent_bytes + other.sent_bytes,
+            sends: self.sends + other.sends,
+            dials: self.dials + other.dials,
+            turned_away: self.turned_away + other.turned_away,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -476,7 +600,7 @@ mod tests {
     }
 
     fn up(links: &mut Links) -> LinkId {
-        let link = links.open().unwrap();
+        let link = links.open(Carrier::Tcp).unwrap();
         assert!(links.set_up(link));
         link
     }
@@ -514,7 +638,7 @@ mod tests {
     #[test]
     fn nothing_is_sent_before_it_is_up_or_after_it_was_revoked() {
         let mut links = Links::new(1000);
-        let link = links.open().unwrap();
+        let link = links.open(Carrier::Tcp).unwrap();
         assert_eq!(links.send(link, &message(24), None), Err(Unsent::NotUp));
         assert!(links.set_up(link) && links.is_up(link) && links.is_heard(link));
         links.revoke(link);
@@ -546,9 +670,9 @@ mod tests {
     #[test]
     fn the_table_has_a_bound() {
         let mut links = Links::new(1000);
-        let all: Vec<_> = core::iter::from_fn(|| links.open()).collect();
+        let all: Vec<_> = core::iter::from_fn(|| links.open(Carrier::Tcp)).collect();
         assert_eq!(all.len(), LINKS_MAX);
         links.release(all[17]);
-        assert_eq!(links.open().map(|link| link.slot), Some(17));
+        assert_eq!(links.open(Carrier::Tcp).map(|link| link.slot), Some(17));
     }
 }

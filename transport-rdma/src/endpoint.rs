@@ -176,6 +176,18 @@ impl<Q: Queue, B: AsRef<[u8]>> Endpoint<Q, B> {
         self.waiting_bytes
     }
 
+    /// Whether a write of this node was reported as done, or one of the peer has landed: there is a way.
+    #[must_use]
+    pub fn has_worked(&self) -> bool {
+        self.done != 0 || self.incoming.has_landed()
+    }
+
+    /// Whether something was written, or came.
+    #[must_use]
+    pub fn was_used(&self) -> bool {
+        self.posted != 0 || self.has_worked()
+    }
+
     /// Takes a message: `head`, and the bytes of `body` behind it.
     pub fn push(&mut self, head: &[u8], body: Option<B>) {
         self.waiting_bytes += head.len() + body.as_ref().map_or(0, |body| body.as_ref().len());

@@ -233,6 +233,12 @@ impl Incoming {
         Ok(())
     }
 
+    /// Whether anything has ever landed.
+    #[must_use]
+    pub fn has_landed(&self) -> bool {
+        self.landed != 0
+    }
+
     /// The next piece to take out; empty if there is none.
     #[must_use]
     pub fn readable(&self) -> Span {

@@ -5,14 +5,19 @@
 #![expect(clippy::print_stderr, reason = "a test that is skipped says so")]
 
 use ringlane_dataplane::ids::{CoreId, NodeId};
-use ringlane_dataplane::link::{LinkDown, LinkDriver, LinkEvent, LinkId, Links};
+use ringlane_dataplane::link::{
+    Arrival, Carrier, LinkCommand, LinkDown, LinkDriver, LinkEvent, LinkId, Links,
+};
 use ringlane_dataplane::log::format::DirectoryId;
-use ringlane_dataplane::replication::hello::{Expected, Hello, RdmaEnd, Refused, Transports};
+use ringlane_dataplane::replication::hello::{
+    Expected, HELLO_BYTES, Hello, RdmaEnd, Refused, Transports,
+};
 use ringlane_transport_rdma::{
     Channel, Completion, Device, DownCause, Endpoint, Queue, QueuePair, RdmaLinkConfig, RdmaLinks,
     RdmaSettings, Slice, SourceMemory, Write, choose, devices, ring,
 };
-use std::net::SocketAddr;
+use std::io::{Read, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
@@ -236,11 +241,37 @@ fn a_sleeper_is_told_of_a_write() {
 
 // ---- whole links, agreed on over TCP ----
 
+/// Where nodes are called; it does not wait.
+fn door() -> TcpListener {
+    let door = TcpListener::bind("127.0.0.1:0").expect("a port");
+    door.set_nonblocking(true).expect("a listener");
+    door
+}
+
+/// Who has called, on a socket that does not wait.
+fn called(door: &TcpListener) -> Option<(TcpStream, SocketAddr)> {
+    let (stream, peer) = door.accept().ok()?;
+    stream.set_nonblocking(true).expect("a socket");
+    Some((stream, peer))
+}
+
+/// The hello of a caller, once it is there.
+fn said(stream: &mut TcpStream) -> Option<Hello> {
+    let mut bytes = [0; HELLO_BYTES];
+    let is_whole = stream.peek(&mut bytes).is_ok_and(|found| found == HELLO_BYTES);
+    is_whole.then(|| {
+        stream.read_exact(&mut bytes).expect("a hello");
+        Hello::decode(&bytes).expect("a hello")
+    })
+}
+
 /// A node with one core.
 struct Node {
     number: u16,
     links: Links,
     driver: RdmaLinks,
+    door: TcpListener,
+    callers: Vec<(TcpStream, SocketAddr)>,
     seen: Vec<String>,
     up: Vec<LinkId>,
     received: u32,
@@ -255,12 +286,23 @@ impl Node {
             partitions: 4,
         };
         let mut config = RdmaLinkConfig::new(CoreId(0), expected, settings());
-        config.listen = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
         config.hello_timeout = PATIENCE;
         config.connect_timeout = PATIENCE;
         let driver = RdmaLinks::new(device.clone(), config).expect("a driver");
         let links = Links::new(1 << 20);
-        Self { number, links, driver, seen: Vec::new(), up: Vec::new(), received: 0 }
+        let (door, callers) = (door(), Vec::new());
+        Self { number, links, driver, door, callers, seen: Vec::new(), up: Vec::new(), received: 0 }
+    }
+
+    /// As the driver of TCP does it: who has called and said hello is left to this one.
+    fn accept(&mut self) {
+        self.callers.extend(called(&self.door));
+        for at in (0..self.callers.len()).rev() {
+            let Some(hello) = said(&mut self.callers[at].0) else { continue };
+            let (stream, peer) = self.callers.swap_remove(at);
+            let carrier = Carrier::Rdma;
+            self.links.adopt(Arrival { socket: stream.into(), peer, hello, carrier });
+        }
     }
 
     fn hello(&self, to: u16, cluster: u8) -> Hello {
@@ -279,7 +321,8 @@ impl Node {
     }
 
     fn turn(&mut self, cluster: u8) {
-        let Self { links, driver, seen, up, received, number } = self;
+        self.accept();
+        let Self { links, driver, seen, up, received, number, .. } = self;
         let mut answers = Vec::new();
         driver.deliver(links, 100, &mut |_, event| match event {
             LinkEvent::Greeted { link, hello, .. } => answers.push((link, hello.from)),
@@ -303,7 +346,7 @@ impl Node {
 /// Two nodes with a link between them, dialed by the first.
 fn linked(device: &Device) -> (Node, Node) {
     let (mut one, mut two) = (Node::new(device, 1, 1), Node::new(device, 2, 1));
-    let address = two.driver.local_address().expect("bound");
+    let address = two.door.local_addr().expect("bound");
     one.links.connect(address, one.hello(2, 1)).expect("a slot");
     until("the link", || {
         one.turn(1);
@@ -357,19 +400,86 @@ fn the_end_of_a_node_is_noticed_at_once() {
     assert_eq!(one.seen, [format!("down: {:?}", LinkDown::Ended)]);
 }
 
-#[test]
-fn a_node_of_another_cluster_is_turned_away() {
-    let Some(device) = device() else { return };
-    let (mut one, mut two) = (Node::new(&device, 1, 9), Node::new(&device, 2, 1));
-    let address = two.driver.local_address().expect("bound");
-    one.links.connect(address, one.hello(2, 9)).expect("a slot");
-    until("the refusal", || {
-        one.turn(9);
-        two.turn(1);
-        !one.seen.is_empty() && !two.seen.is_empty()
+/// What node 1 makes of it when node 2 answers with this.
+fn answered(device: &Device, transports: Transports, cluster: u8) -> (Node, LinkId, TcpStream) {
+    let (mut one, door) = (Node::new(device, 1, 1), door());
+    let address = door.local_addr().expect("bound");
+    let both = Transports::TCP.with(Transports::RDMA);
+    let hello = Hello { transports: both, ..one.hello(2, 1) };
+    let link = one.links.connect(address, hello).expect("a slot");
+    let (mut caller, mut found) = (None, None);
+    until("the hello", || {
+        one.turn(1);
+        caller = caller.take().or_else(|| called(&door));
+        found = caller.as_mut().and_then(|(stream, _)| said(stream));
+        found.is_some()
     });
-    assert_eq!(two.seen[0], format!("turned away: {:?}", LinkDown::Refused(Refused::Cluster)));
-    assert_eq!(one.seen[0], format!("down: {:?}", LinkDown::TurnedAway));
+    let (Some((mut stream, _)), Some(theirs)) = (caller, found) else { unreachable!() };
+    assert_eq!(theirs.transports, both);
+    let answer = Hello {
+        cluster: DirectoryId([cluster; 16]),
+        from: NodeId(2),
+        to: NodeId(1),
+        transports,
+        rdma: RdmaEnd::default(),
+        ..theirs
+    };
+    stream.write_all(&answer.encode()).expect("sent");
+    (one, link, stream)
+}
+
+#[test]
+fn an_answer_that_says_tcp_leaves_the_connection_to_tcp() {
+    let Some(device) = device() else { return };
+    let (mut one, link, _stream) = answered(&device, Transports::TCP, 1);
+    let mut commands = Vec::new();
+    until("what is TCP's", || {
+        one.turn(1);
+        one.links.take_commands_of(Carrier::Tcp, &mut commands);
+        !commands.is_empty()
+    });
+    let [LinkCommand::GoOn(dialed)] = commands.as_slice() else { panic!("{commands:?}") };
+    assert_eq!((dialed.link, dialed.theirs.from), (link, NodeId(2)));
+    assert_eq!(one.links.carrier(link), Some(Carrier::Tcp));
+    assert!(one.seen.is_empty() && one.up.is_empty());
+}
+
+#[test]
+fn an_answer_of_another_cluster_ends_the_dial() {
+    let Some(device) = device() else { return };
+    let (mut one, ..) = answered(&device, Transports::TCP, 9);
+    until("the refusal", || {
+        one.turn(1);
+        !one.seen.is_empty()
+    });
+    assert_eq!(one.seen, [format!("down: {:?}", LinkDown::Refused(Refused::Cluster))]);
+}
+
+#[test]
+fn a_peer_that_is_not_reached_over_verbs_is_dialed_over_tcp() {
+    let Some(device) = device() else { return };
+    let (mut one, door) = (Node::new(&device, 1, 1), door());
+    let address = door.local_addr().expect("bound");
+    let both = Transports::TCP.with(Transports::RDMA);
+    let mut commands = Vec::new();
+    until("a dial over TCP", || {
+        let hello = Hello { transports: both, ..one.hello(2, 1) };
+        one.links.connect(address, hello).expect("a slot");
+        let (before, mut callers) = (one.seen.len(), Vec::new());
+        until("the end of a dial", || {
+            one.turn(1);
+            callers.extend(called(&door));
+            // Spoken to, and gone before it answers.
+            callers.retain_mut(|(stream, _)| said(stream).is_none());
+            one.links.take_commands_of(Carrier::Tcp, &mut commands);
+            before < one.seen.len() || !commands.is_empty()
+        });
+        !commands.is_empty()
+    });
+    assert!(
+        matches!(commands[0], LinkCommand::Connect { address: dialed, .. } if dialed == address)
+    );
+    assert_eq!(one.driver.take_fallen().collect::<Vec<_>>(), [address]);
 }
 
 #[test]

@@ -15,6 +15,7 @@ use ringlane_dataplane::net::{Driver, DriverCounters, NetEvent, Sockets, Wait};
 use ringlane_dataplane::runtime::ThreadUsage;
 use ringlane_dataplane::time::Nanos;
 use std::io;
+use std::os::fd::OwnedFd;
 
 /// The driver on epoll.
 #[derive(Debug)]
@@ -74,6 +75,19 @@ pub fn open(
 }
 
 impl AnyDriver {
+    /// Ends waits of this core whenever the descriptor becomes readable from now on, for another driver
+    /// on the same core. That driver sees to it that the core does not sleep while it is readable.
+    ///
+    /// # Errors
+    /// What the kernel refuses.
+    pub fn wake_on(&mut self, fd: OwnedFd) -> io::Result<()> {
+        let done = match self {
+            Self::Uring(driver) => driver.0.wake_on(fd),
+            Self::Epoll(driver) => driver.0.wake_on(fd),
+        };
+        done.map_err(io::Error::from_raw_os_error)
+    }
+
     fn inner(&self) -> &dyn Driver {
         match self {
             Self::Uring(driver) => &*driver.0,

@@ -162,6 +162,11 @@ impl<E: Engine> SocketDriver<E> {
         })
     }
 
+    /// Ends waits of this core when a descriptor of another driver's becomes readable.
+    pub(crate) fn wake_on(&mut self, fd: OwnedFd) -> Result<(), i32> {
+        self.engine.wake_on(fd)
+    }
+
     // ---- accepting ----
 
     fn on_accepted(

@@ -210,6 +210,9 @@ pub(crate) trait Engine {
     /// Wakes another endpoint, with the next turn at the latest.
     fn wake(&mut self, target: CoreId);
 
+    /// Ends the wait whenever this becomes readable from now on: at the change, not for as long as it is so.
+    fn wake_on(&mut self, fd: OwnedFd) -> Result<(), i32>;
+
     /// Adds what the engine has counted.
     fn count(&self, into: &mut DriverCounters);
 

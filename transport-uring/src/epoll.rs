@@ -145,6 +145,8 @@ pub(crate) struct EpollEngine {
     work: VecDeque<Work>,
     next_work: VecDeque<Work>,
     scratch: Box<[u8]>,
+    /// Descriptors of others that end the wait.
+    wakes_on: Vec<OwnedFd>,
     calls: u64,
 }
 
@@ -164,6 +166,7 @@ impl EpollEngine {
             work: VecDeque::new(),
             next_work: VecDeque::new(),
             scratch: vec![0; SCRATCH_BYTES].into_boxed_slice(),
+            wakes_on: Vec::new(),
             calls: 2,
         })
     }
@@ -524,6 +527,14 @@ impl Engine for EpollEngine {
     fn wake(&mut self, target: CoreId) {
         self.calls += 1;
         self.wakers.wake(target);
+    }
+
+    fn wake_on(&mut self, fd: OwnedFd) -> Result<(), i32> {
+        self.calls += 1;
+        let events = libc::EPOLLIN | libc::EPOLLET;
+        sys::epoll_add(self.epoll.as_fd(), fd.as_fd(), events, WAKE_DATA)?;
+        self.wakes_on.push(fd);
+        Ok(())
     }
 
     fn count(&self, into: &mut DriverCounters) {

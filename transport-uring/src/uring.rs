@@ -27,7 +27,7 @@ use ringlane_dataplane::ids::{ConnectionId, CoreId};
 use ringlane_dataplane::net::DriverCounters;
 use socket2::SockAddr;
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use token::Token;
 use zero_copy::ZeroCopySends;
 
@@ -44,6 +44,8 @@ pub(crate) struct UringEngine {
     own: CoreId,
     wakers: Wakers,
     zero_copy: ZeroCopySends,
+    /// Descriptors of others that end the wait; closed after the ring.
+    wakes_on: Vec<OwnedFd>,
     /// A completion that came together with another one.
     second: Option<Completion>,
     /// Operations that name memory or descriptors of ours and have not ended.
@@ -75,6 +77,7 @@ impl UringEngine {
             own,
             wakers,
             zero_copy,
+            wakes_on: Vec::new(),
             second: None,
             in_flight: 0,
             stopped: false,
@@ -88,6 +91,13 @@ impl UringEngine {
     fn watch_own_event(&mut self) {
         self.in_flight += 1;
         self.ring.watch(self.wakers.event_fd(self.own), Token::Watch);
+    }
+
+    fn watch_other(&mut self, index: u32) {
+        if let Some(fd) = self.wakes_on.get(index as usize) {
+            self.in_flight += 1;
+            self.ring.watch(fd.as_fd(), Token::WatchOther { index });
+        }
     }
 
     fn complete(&mut self, raw: RingCompletion) -> Option<Completion> {
@@ -116,6 +126,12 @@ impl UringEngine {
                     self.calls += 1;
                     sys::eventfd_clear(self.wakers.event_fd(self.own));
                     self.watch_own_event();
+                }
+                None
+            }
+            Token::WatchOther { index } => {
+                if !more && !self.stopped {
+                    self.watch_other(index);
                 }
                 None
             }
@@ -374,6 +390,12 @@ impl Engine for UringEngine {
             self.calls += 1;
             self.wakers.wake(target);
         }
+    }
+
+    fn wake_on(&mut self, fd: OwnedFd) -> Result<(), i32> {
+        self.wakes_on.push(fd);
+        self.watch_other(self.wakes_on.len() as u32 - 1);
+        Ok(())
     }
 
     fn count(&self, into: &mut DriverCounters) {

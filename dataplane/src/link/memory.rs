@@ -6,7 +6,7 @@
 //! which nothing arrives is a cut in one direction. As with TCP, nothing is lost or repeated within
 //! a link: a loss is its end ([`Network::end`]), which each side learns when the caller wants.
 
-use super::{LinkCommand, LinkDown, LinkEvent, LinkId, Links, Outbox};
+use super::{Carrier, LinkCommand, LinkDown, LinkEvent, LinkId, Links, Outbox};
 use crate::ids::CoreId;
 use crate::replication::hello::Hello;
 use core::net::SocketAddr;
@@ -157,6 +157,7 @@ impl Network {
                 LinkCommand::Answer { link, hello } => self.answer(host, link, hello),
                 LinkCommand::Revoke(link) => self.revoke(host, link),
                 LinkCommand::Adopt(_) => unreachable!("a dial reaches the core that it is for"),
+                LinkCommand::GoOn(_) => unreachable!("there is one driver"),
             }
         }
     }
@@ -393,7 +394,7 @@ impl Network {
             }
             return;
         }
-        match links.open() {
+        match links.open(Carrier::of(hello.transports)) {
             Some(link) => {
                 end.link = Some(link);
                 end.greeting = Some(Box::new(*hello));

@@ -5,7 +5,9 @@ use ringlane_dataplane::disk::{
     Disk, DiskCommand, DiskError, DiskEvent, DiskToken, FileDriver, FileId,
 };
 use ringlane_dataplane::ids::{ConnectionId, CoreId};
-use ringlane_dataplane::link::{LinkCommand, LinkCounters, LinkDriver, LinkEvent, LinkId, Links};
+use ringlane_dataplane::link::{
+    Carrier, LinkCommand, LinkCounters, LinkDriver, LinkEvent, LinkId, Links,
+};
 use ringlane_dataplane::net::{Driver, DriverCounters, NetEvent, Sockets, Wait};
 use ringlane_dataplane::runtime::{After, Service, Turn};
 use ringlane_dataplane::time::Nanos;
@@ -240,7 +242,7 @@ impl Service for FakeService {
             turn.disk.push(DiskCommand::Read { token, file, position: 0, bytes: 1 });
         }
         if core::mem::take(&mut world.revokes) {
-            let link = turn.links.open().expect("the table has room");
+            let link = turn.links.open(Carrier::Tcp).expect("the table has room");
             turn.links.revoke(link);
         }
         for (at, key) in world.timers.drain(..) {

@@ -136,9 +136,10 @@ impl Greeting {
         Ok(true)
     }
 
-    /// The socket, to hand it over.
-    pub(super) fn into_socket(self) -> OwnedFd {
-        self.stream.into()
+    /// The socket, to hand it over: as others take it, so that it blocks.
+    pub(super) fn into_socket(self) -> io::Result<OwnedFd> {
+        self.stream.set_nonblocking(false)?;
+        Ok(self.stream.into())
     }
 }
 

@@ -5,6 +5,7 @@
 //! [`RdmaLinks::prepare_sleep`] first and then waits, among others, for the descriptor of the driver.
 
 mod config;
+mod fallback;
 mod greeting;
 mod opening;
 mod peer;
@@ -18,19 +19,18 @@ use crate::error::{AsyncEvent, DownCause, Ends, RdmaError};
 use crate::queue::COMPLETIONS_MAX;
 use core::net::SocketAddr;
 use core::time::Duration;
+use fallback::Fallback;
 use peer::{LinkBody, Peer, Phase, link_down};
 use ringlane_dataplane::link::{
-    Arrival, LinkCommand, LinkCounters, LinkDown, LinkDriver, LinkEvent, LinkId, Links, Outbox,
+    Carrier, LinkCommand, LinkCounters, LinkDown, LinkDriver, LinkEvent, LinkId, Links, Outbox,
 };
 use std::collections::VecDeque;
-use std::net::TcpListener;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Instant;
 use watch::Watch;
 
-const LISTENER: u64 = u64::MAX;
-const CHANNEL: u64 = u64::MAX - 1;
-const DEVICE: u64 = u64::MAX - 2;
+const CHANNEL: u64 = u64::MAX;
+const DEVICE: u64 = u64::MAX - 1;
 
 /// Between two looks at sockets and the device while the core is awake.
 const LOOK_EVERY: Duration = Duration::from_millis(1);
@@ -45,7 +45,6 @@ const CAUSES_MAX: usize = 64;
 #[derive(Debug)]
 enum Ready {
     Greeted(LinkId),
-    Elsewhere(Box<Arrival>),
     TurnedAway(SocketAddr, LinkDown),
     Up(LinkId),
     Room(LinkId),
@@ -63,6 +62,9 @@ pub struct RdmaLinks {
     ready: VecDeque<Ready>,
     tries: Vec<(SocketAddr, Instant)>,
     causes: VecDeque<(LinkId, DownCause)>,
+    fallback: Fallback,
+    /// Peers that are reached over TCP from now on.
+    fallen: VecDeque<SocketAddr>,
     counters: LinkCounters,
     /// Of links that have ended.
     past: EndpointCounters,
@@ -75,18 +77,17 @@ pub struct RdmaLinks {
     /// The peer that is first in the next turn.
     first: usize,
     is_device_lost: bool,
-    listener: Option<TcpListener>,
     watch: Watch,
     channel: Channel,
     device: Device,
 }
 
 impl RdmaLinks {
-    /// Links on `device`. With an address to listen at, peers are accepted there.
+    /// Links on `device`.
     ///
     /// # Errors
     ///
-    /// The address cannot be bound, or the host has no descriptors left.
+    /// Settings out of bounds, or the host has no descriptors left.
     pub fn new(device: Device, config: RdmaLinkConfig) -> Result<Self, RdmaError> {
         config.settings.check()?;
         let of = RdmaError::of;
@@ -94,12 +95,6 @@ impl RdmaLinks {
         let watch = Watch::new().map_err(of("epoll_create1"))?;
         watch.add(channel.as_fd(), CHANNEL, false).map_err(of("epoll_ctl"))?;
         watch.add(device.events_fd(), DEVICE, false).map_err(of("epoll_ctl"))?;
-        let listener = config.listen.map(TcpListener::bind).transpose();
-        let listener = listener.map_err(of("the replication address"))?;
-        if let Some(listener) = &listener {
-            listener.set_nonblocking(true).map_err(of("the replication address"))?;
-            watch.add(listener.as_fd(), LISTENER, false).map_err(of("epoll_ctl"))?;
-        }
         let now = Instant::now();
         Ok(Self {
             config,
@@ -109,6 +104,8 @@ impl RdmaLinks {
             ready: VecDeque::new(),
             tries: Vec::new(),
             causes: VecDeque::new(),
+            fallback: Fallback::default(),
+            fallen: VecDeque::new(),
             counters: LinkCounters::default(),
             past: EndpointCounters::default(),
             commands: Vec::new(),
@@ -119,17 +116,10 @@ impl RdmaLinks {
             looked_at: now,
             first: 0,
             is_device_lost: false,
-            listener,
             watch,
             channel,
             device,
         })
-    }
-
-    /// Where peers are accepted.
-    #[must_use]
-    pub fn local_address(&self) -> Option<SocketAddr> {
-        self.listener.as_ref().and_then(|listener| listener.local_addr().ok())
     }
 
     /// What the endpoints of all links have counted, also of those that have ended.
@@ -145,9 +135,21 @@ impl RdmaLinks {
         self.is_device_lost
     }
 
+    /// Whether there is something to say: causes, peers that have fallen back to TCP, a lost device.
+    #[must_use]
+    pub fn has_news(&self) -> bool {
+        !self.causes.is_empty() || !self.fallen.is_empty() || self.is_device_lost
+    }
+
     /// Why links ended, more closely than [`LinkEvent::Down`] says, oldest first.
     pub fn take_causes(&mut self) -> impl Iterator<Item = (LinkId, DownCause)> + '_ {
         self.causes.drain(..)
+    }
+
+    /// Peers that were not reached over verbs, several times in a row, and are dialed over TCP for a
+    /// while now, oldest first.
+    pub fn take_fallen(&mut self) -> impl Iterator<Item = SocketAddr> + '_ {
+        self.fallen.drain(..)
     }
 
     /// Arms what wakes a core: true if it may sleep until the descriptor of this value is readable,
@@ -167,9 +169,10 @@ impl RdmaLinks {
                 }
             }
         }
-        // What woke the core up may be a socket's: look at them in the next turn.
+        // What wakes the core up may be a socket's: look at them in the next turn. One that tells of
+        // nothing but changes tells nothing of what is readable already.
         self.looked_at = self.now.checked_sub(LOOK_EVERY).unwrap_or(self.now);
-        is_idle
+        is_idle && !self.watch.is_ready()
     }
 
     /// When something that is not up runs out of time; a core sleeps no longer than that.
@@ -218,6 +221,7 @@ impl RdmaLinks {
         if let Some(link) = peer.link {
             self.by_slot[link.index()] = None;
         }
+        self.judge(&peer);
         if let Some(end) = peer.end.take() {
             self.past = self.past + end.counters();
             // Revoked, as a fence demands it; dropping it destroys what could not be revoked.
@@ -226,8 +230,30 @@ impl RdmaLinks {
         Some(*peer)
     }
 
+    /// Counts a dial that has ended: whether there is a way over verbs.
+    fn judge(&mut self, peer: &Peer) {
+        let is_dialed = peer.gives_up_at.is_some();
+        let worked = peer.end.as_ref().is_some_and(|end| end.has_worked());
+        // One that was up and that nobody used says nothing.
+        let failed = peer.was_spoken_to && peer.end.as_ref().is_none_or(|end| end.was_used());
+        if is_dialed && worked {
+            self.fallback.on_success(peer.address);
+        } else if is_dialed && failed && self.fallback.on_failure(peer.address, self.now) {
+            if self.fallen.len() == CAUSES_MAX {
+                self.fallen.pop_front();
+            }
+            self.fallen.push_back(peer.address);
+        }
+    }
+
     /// Ends a link.
     fn end(&mut self, index: usize, cause: DownCause) {
+        if cause == DownCause::Revoked
+            && let Some(peer) = self.peer(index)
+        {
+            // It is this node that had enough of it.
+            peer.was_spoken_to = false;
+        }
         let Some(peer) = self.remove(index) else { return };
         let Some(link) = peer.link else { return };
         self.ready.push_back(Ready::Down(link, link_down(&cause)));
@@ -248,14 +274,18 @@ impl RdmaLinks {
 
     fn command(&mut self, command: LinkCommand, links: &mut Links) {
         match command {
-            LinkCommand::Connect { link, address, hello } => self.dial(link, address, hello),
+            LinkCommand::Connect { link, address, hello } => self.dial(link, address, hello, links),
             LinkCommand::Answer { link, hello } => self.answer(link, hello),
             LinkCommand::Revoke(link) => {
                 if let Some(index) = self.index_of(link) {
                     self.end(index, DownCause::Revoked);
+                } else if links.carrier(link) == Some(Carrier::Tcp) {
+                    // It was left to TCP in this turn.
+                    links.pass(link, Carrier::Tcp, LinkCommand::Revoke(link));
                 }
             }
             LinkCommand::Adopt(arrival) => self.adopt(*arrival, links),
+            LinkCommand::GoOn(_) => unreachable!("what was dialed goes on over TCP alone"),
         }
     }
 
@@ -311,7 +341,6 @@ impl RdmaLinks {
         self.watch.ready(&mut tokens);
         for token in &tokens {
             match *token {
-                token if Self::is_listener(token) => self.accept(),
                 CHANNEL => while self.channel.take_notice() {},
                 DEVICE => self.on_device(),
                 index => self.look(index as usize, links),
@@ -395,10 +424,6 @@ impl RdmaLinks {
         on_event: &mut dyn FnMut(&mut Links, LinkEvent<'_>),
     ) {
         match ready {
-            Ready::Elsewhere(arrival) => {
-                let core = arrival.hello.to_core;
-                on_event(links, LinkEvent::Elsewhere { core, arrival: *arrival });
-            }
             Ready::TurnedAway(peer, cause) => {
                 on_event(links, LinkEvent::TurnedAway { peer, cause });
             }
@@ -434,13 +459,13 @@ impl RdmaLinks {
 impl LinkDriver for RdmaLinks {
     fn carry_out(&mut self, links: &mut Links) {
         let mut commands = core::mem::take(&mut self.commands);
-        links.take_commands(&mut commands);
+        links.take_commands_of(Carrier::Rdma, &mut commands);
         for command in commands.drain(..) {
             self.command(command, links);
         }
         self.commands = commands;
         let mut dirty = core::mem::take(&mut self.dirty);
-        links.take_dirty(&mut dirty);
+        links.take_dirty_of(Carrier::Rdma, &mut dirty);
         for link in dirty.drain(..) {
             self.take_messages(link, links);
         }

@@ -1,4 +1,4 @@
-//! The way of a link until it is up: dial or accept, hellos, queue pairs, ready.
+//! The way of a link until it is up: dial or adopt, hellos, queue pairs, ready.
 //!
 //! The dialer makes its queue pair first, because its hello names it; the other side makes one when
 //! its core answers, and connects it before it says so. So whoever hears of a queue pair may write to
@@ -6,26 +6,35 @@
 
 use super::greeting::{Greeting, Heard, errno};
 use super::peer::{LinkEnd, Peer, Phase, pair_address, rdma_end};
-use super::{LISTENER, RdmaLinks, Ready};
+use super::{RdmaLinks, Ready};
 use crate::endpoint::Endpoint;
 use crate::error::{DownCause, RdmaError};
 use crate::queue_pair::QueuePair;
 use crate::ring::WRITES_MAX;
 use core::net::SocketAddr;
 use ringlane_dataplane::ids::Lane;
-use ringlane_dataplane::link::{Arrival, LinkDown, LinkId, Links};
-use ringlane_dataplane::replication::hello::{Hello, Transports};
+use ringlane_dataplane::link::{Arrival, Carrier, Dialed, LinkCommand, LinkDown, LinkId, Links};
+use ringlane_dataplane::replication::hello::{Hello, Refused, Transports};
 use std::io;
 use std::os::fd::AsFd;
 use std::time::Instant;
 
-/// Connections accepted in one go at most; the others follow.
-const ACCEPTS_MAX: usize = 8;
-
 impl RdmaLinks {
     // ---- dialing ----
 
-    pub(super) fn dial(&mut self, link: LinkId, address: SocketAddr, hello: Box<Hello>) {
+    pub(super) fn dial(
+        &mut self,
+        link: LinkId,
+        address: SocketAddr,
+        mut hello: Box<Hello>,
+        links: &mut Links,
+    ) {
+        let prefers_tcp = self.is_device_lost || self.fallback.is_tcp(address, self.now);
+        if prefers_tcp && hello.transports.has(Transports::TCP) {
+            hello.transports = Transports::TCP;
+            let dial = LinkCommand::Connect { link, address, hello };
+            return links.pass(link, Carrier::Tcp, dial);
+        }
         let mut peer = Peer::new(address, Phase::Resting);
         peer.link = Some(link);
         peer.own = Some(hello);
@@ -74,6 +83,7 @@ impl RdmaLinks {
         let address = peer.address;
         peer.greeting = None;
         peer.pair = None;
+        peer.was_spoken_to = false;
         match peer.gives_up_at {
             Some(at) if now < at => {
                 peer.phase = Phase::Resting;
@@ -105,12 +115,14 @@ impl RdmaLinks {
 
     /// The dialer's hello, with a queue pair made for it.
     fn say_own(&mut self, index: usize) -> Result<(), LinkDown> {
+        if let Some(peer) = self.peer(index) {
+            peer.was_spoken_to = true;
+        }
         let pair = self.make_pair()?;
         let Some(peer) = self.peers[index].as_mut() else { return Ok(()) };
         let (Some(own), Some(greeting)) = (&mut peer.own, &mut peer.greeting) else {
             return Ok(());
         };
-        own.transports = Transports::RDMA;
         own.rdma = rdma_end(&pair.address());
         let said = greeting.say(own);
         said.map_err(|error| LinkDown::Unreachable(errno(&error)))?;
@@ -122,12 +134,20 @@ impl RdmaLinks {
     }
 
     /// The answer to a dial: connect the queue pair and say so.
-    fn on_answer(&mut self, index: usize, theirs: Hello) -> Result<(), LinkDown> {
+    fn on_answer(
+        &mut self,
+        index: usize,
+        theirs: Hello,
+        links: &mut Links,
+    ) -> Result<(), LinkDown> {
         let (expected, settings) = (self.config.expected, self.config.settings.clone());
         let Some(peer) = self.peers[index].as_mut() else { return Ok(()) };
         let (Some(own), Some(mut pair)) = (&peer.own, peer.pair.take()) else { return Ok(()) };
         let lane = Lane { core: own.from_core, peer: own.to, peer_core: own.to_core };
-        expected.check_answer(&theirs, Transports::RDMA, lane).map_err(LinkDown::Refused)?;
+        expected.check_answer(&theirs, own.transports, lane).map_err(LinkDown::Refused)?;
+        if !theirs.transports.has(Transports::RDMA) {
+            return self.leave_to_tcp(index, theirs, links);
+        }
         let address = pair_address(&theirs.rdma)?;
         pair.connect(address, &settings).map_err(down_of)?;
         peer.end = Some(Box::new(endpoint(*pair, &theirs, self.config.message_bytes_max)));
@@ -138,27 +158,37 @@ impl RdmaLinks {
         Ok(())
     }
 
-    // ---- accepting ----
-
-    pub(super) fn accept(&mut self) {
-        for _ in 0..ACCEPTS_MAX {
-            let Some(listener) = &self.listener else { return };
-            let Ok((stream, address)) = listener.accept() else { return };
-            let crowd = self.peers.iter().flatten().filter(|peer| peer.phase != Phase::Up).count();
-            if self.config.greetings_max <= crowd {
-                self.turned_away(address, LinkDown::Crowded);
-                continue;
-            }
-            let greeting = Greeting::accepted(stream);
-            let taken = greeting.and_then(|greeting| self.take_in(greeting, address));
-            if let Err(error) = taken {
-                self.turned_away(address, LinkDown::Error(errno(&error)));
-            }
+    /// The peer has chosen TCP: the connection is the link.
+    fn leave_to_tcp(
+        &mut self,
+        index: usize,
+        theirs: Hello,
+        links: &mut Links,
+    ) -> Result<(), LinkDown> {
+        let Some(peer) = self.peer(index) else { return Ok(()) };
+        // It works, only not over verbs, which nobody wants there.
+        peer.was_spoken_to = false;
+        let Some(greeting) = peer.greeting.take() else { return Ok(()) };
+        self.watch.remove(greeting.as_fd());
+        let socket = greeting.into_socket().map_err(|error| LinkDown::Error(errno(&error)))?;
+        let Some(Peer { link: Some(link), address, own: Some(own), .. }) = self.remove(index)
+        else {
+            return Ok(());
+        };
+        if !links.is_heard(link) {
+            self.ready.push_back(Ready::Down(link, LinkDown::Revoked));
+            return Ok(());
         }
+        let theirs = Box::new(theirs);
+        let dialed = Dialed { link, socket, peer: address, own, theirs };
+        links.pass(link, Carrier::Tcp, LinkCommand::GoOn(Box::new(dialed)));
+        Ok(())
     }
 
+    // ---- accepting ----
+
     fn take_in(&mut self, greeting: Greeting, address: SocketAddr) -> io::Result<usize> {
-        let mut peer = Peer::new(address, Phase::Greeting);
+        let mut peer = Peer::new(address, Phase::Greeted);
         peer.deadline = Some(self.now + self.config.hello_timeout);
         let index = self.insert(peer);
         let watched = self.watch_greeting(index, greeting, false);
@@ -170,9 +200,14 @@ impl RdmaLinks {
         Ok(index)
     }
 
-    /// A connection that another core or driver accepted, whose hello was checked there.
+    /// A connection that the driver of TCP accepted, on this core or another one, and whose hello was
+    /// checked there.
     pub(super) fn adopt(&mut self, arrival: Arrival, links: &mut Links) {
-        let Arrival { socket, peer: address, hello } = arrival;
+        let Arrival { socket, peer: address, hello, carrier: _ } = arrival;
+        if hello.to_core != self.config.core {
+            let refused = LinkDown::Refused(Refused::Core(hello.to_core));
+            return self.turned_away(address, refused);
+        }
         let taken = Greeting::adopted(socket).and_then(|greeting| self.take_in(greeting, address));
         match taken {
             Ok(index) => self.greeted(index, hello, links),
@@ -180,30 +215,13 @@ impl RdmaLinks {
         }
     }
 
-    fn on_hello(&mut self, index: usize, theirs: Hello, links: &mut Links) -> Result<(), LinkDown> {
-        let expected = self.config.expected;
-        expected.check(&theirs, Transports::RDMA).map_err(LinkDown::Refused)?;
-        pair_address(&theirs.rdma)?;
-        if theirs.to_core == self.config.core {
-            self.greeted(index, theirs, links);
-            return Ok(());
-        }
-        let Some(peer) = self.remove(index) else { return Ok(()) };
-        let Some(greeting) = peer.greeting else { return Ok(()) };
-        self.watch.remove(greeting.as_fd());
-        let arrival = Arrival { socket: greeting.into_socket(), peer: peer.address, hello: theirs };
-        self.ready.push_back(Ready::Elsewhere(Box::new(arrival)));
-        Ok(())
-    }
-
     fn greeted(&mut self, index: usize, theirs: Hello, links: &mut Links) {
-        let Some(link) = links.open() else {
+        let Some(link) = links.open(Carrier::Rdma) else {
             return self.end_opening(index, LinkDown::Crowded);
         };
         self.bind(link, index);
         let Some(peer) = self.peer(index) else { return };
         peer.link = Some(link);
-        peer.phase = Phase::Greeted;
         peer.theirs = Some(Box::new(theirs));
         self.ready.push_back(Ready::Greeted(link));
     }
@@ -263,17 +281,14 @@ impl RdmaLinks {
     /// Something is to be read, or the connection stands.
     pub(super) fn look(&mut self, index: usize, links: &mut Links) {
         let Some(peer) = self.peer(index) else { return };
-        let is_dialer = peer.gives_up_at.is_some();
         match peer.phase {
             Phase::Connecting => self.on_connected(index),
             Phase::Greeting => {
                 let heard = peer.greeting.as_mut().map_or(Ok(Heard::End), Greeting::hello);
                 let done = match heard {
                     Ok(Heard::Partial) => Ok(()),
-                    Ok(Heard::Whole(theirs)) if is_dialer => self.on_answer(index, theirs),
-                    Ok(Heard::Whole(theirs)) => self.on_hello(index, theirs, links),
-                    Ok(Heard::End) if is_dialer => Err(LinkDown::TurnedAway),
-                    Ok(Heard::End) => Err(LinkDown::Ended),
+                    Ok(Heard::Whole(theirs)) => self.on_answer(index, theirs, links),
+                    Ok(Heard::End) => Err(LinkDown::TurnedAway),
                     Err(cause) => Err(cause),
                 };
                 if let Err(cause) = done {
@@ -338,11 +353,6 @@ impl RdmaLinks {
     fn turned_away(&mut self, address: SocketAddr, cause: LinkDown) {
         self.counters.turned_away += 1;
         self.ready.push_back(Ready::TurnedAway(address, cause));
-    }
-
-    /// Whether the token is the listener's.
-    pub(super) fn is_listener(token: u64) -> bool {
-        token == LISTENER
     }
 }
 

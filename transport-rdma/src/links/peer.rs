@@ -50,6 +50,8 @@ pub(super) struct Peer {
     /// When a dial gives up; none for who was accepted.
     pub(super) gives_up_at: Option<Instant>,
     pub(super) link: Option<LinkId>,
+    /// Of a dial: its hello was said over a connection that stood.
+    pub(super) was_spoken_to: bool,
     pub(super) own: Option<Box<Hello>>,
     pub(super) theirs: Option<Box<Hello>>,
     pub(super) greeting: Option<Greeting>,
@@ -69,6 +71,7 @@ impl Peer {
             deadline: None,
             gives_up_at: None,
             link: None,
+            was_spoken_to: false,
             own: None,
             theirs: None,
             greeting: None,

@@ -3,6 +3,7 @@
 
 use core::fmt;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
+use rustix::event::{PollFd, PollFlags, Timespec};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -37,10 +38,18 @@ impl Watch {
         let _was_watched = epoll::delete(&self.set, fd);
     }
 
+    /// Whether one of them has something to look at.
+    pub(super) fn is_ready(&self) -> bool {
+        let mut found = [PollFd::new(&self.set, PollFlags::IN)];
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        // An error is for the next look to find.
+        rustix::event::poll(&mut found, Some(&now)) != Ok(0)
+    }
+
     /// The tokens of those with something to look at, without waiting.
     pub(super) fn ready(&mut self, into: &mut Vec<u64>) {
         self.events.clear();
-        let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
         let spare = rustix::buffer::spare_capacity(&mut self.events);
         if epoll::wait(&self.set, spare, Some(&now)).is_ok() {
             into.extend(self.events.iter().map(|event| event.data.u64()));

@@ -8,9 +8,11 @@ use crate::sys;
 use core::net::SocketAddr;
 use core::time::Duration;
 use ringlane_dataplane::ids::{ConnectionId, Lane};
-use ringlane_dataplane::link::{Arrival, LinkDown, LinkId};
+use ringlane_dataplane::link::{Arrival, Carrier, Dialed, LinkDown, LinkId};
 use ringlane_dataplane::net::Output;
-use ringlane_dataplane::replication::hello::{Expected, HELLO_BYTES, Hello, HelloError, Refused};
+use ringlane_dataplane::replication::hello::{
+    Expected, HELLO_BYTES, Hello, HelloError, Refused, Transports,
+};
 use ringlane_dataplane::time::Nanos;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use std::io;
@@ -40,7 +42,7 @@ impl TcpLinks {
 
     /// A socket that another core accepted, whose hello was checked there.
     pub(super) fn adopt<E: Engine>(&mut self, engine: &mut E, arrival: Arrival) {
-        let Arrival { socket, peer: address, hello } = arrival;
+        let Arrival { socket, peer: address, hello, carrier: _ } = arrival;
         let Some(config) = &self.config else { return };
         let deadline = self.now + config.hello_timeout;
         if !self.has_room() {
@@ -188,6 +190,27 @@ impl TcpLinks {
         }
     }
 
+    /// A link that another driver of this core has dialed, after both hellos.
+    pub(super) fn go_on<E: Engine>(&mut self, engine: &mut E, dialed: Dialed) {
+        let Dialed { link, socket, peer: address, own, theirs } = dialed;
+        let Some(config) = &self.config else {
+            let nothing = LinkDown::Error(libc::EOPNOTSUPP);
+            return self.ready.push_back(Ready::Down(link, nothing));
+        };
+        let options = set_options(socket.as_fd(), config).map_err(|error| sys::errno_of(&error));
+        let id = self.insert(address, Phase::Greeting);
+        self.bind(id, link);
+        let added = options.and_then(|()| engine.add(id, socket.as_fd()));
+        if let Some(peer) = self.peer(id) {
+            peer.socket = added.is_ok().then_some(socket);
+            (peer.own, peer.theirs) = (Some(own), Some(theirs));
+        }
+        match added {
+            Ok(()) => self.rise(engine, id),
+            Err(errno) => self.finish(engine, id, LinkDown::Error(errno)),
+        }
+    }
+
     // ---- hellos ----
 
     /// Sends a hello: the first bytes of a link in this direction.
@@ -224,10 +247,12 @@ impl TcpLinks {
             _ => expected.check(&hello, transports),
         };
         peer.theirs = Some(Box::new(hello));
+        let is_dialer = peer.dial.is_some();
+        let carrier = transports.choose(hello.transports).map_or(Carrier::Tcp, Carrier::of);
         match checked {
             Err(refused) => self.finish(engine, id, LinkDown::Refused(refused)),
-            Ok(()) if peer.dial.is_some() => self.rise(engine, id),
-            Ok(()) if hello.to_core != core => {
+            Ok(()) if is_dialer => self.rise(engine, id),
+            Ok(()) if hello.to_core != core || carrier != Carrier::Tcp => {
                 // Nothing is in flight: it stays as it is until it has gone.
                 peer.phase = Phase::Greeted;
                 peer.deadline = Nanos::NEVER;
@@ -251,7 +276,14 @@ impl TcpLinks {
         self.receive(engine, id);
     }
 
-    pub(super) fn answer<E: Engine>(&mut self, engine: &mut E, link: LinkId, hello: Box<Hello>) {
+    pub(super) fn answer<E: Engine>(
+        &mut self,
+        engine: &mut E,
+        link: LinkId,
+        mut hello: Box<Hello>,
+    ) {
+        // What was chosen, not what this node could do besides.
+        hello.transports = Transports::TCP;
         let Some(peer) = self.of_link(link) else { return };
         if peer.phase != Phase::Greeted || peer.closing.is_some() {
             return;

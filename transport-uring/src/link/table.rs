@@ -8,8 +8,9 @@ use crate::engine::Engine;
 use core::net::SocketAddr;
 use ringlane_dataplane::ids::{ConnectionId, CoreId, ListenerId};
 use ringlane_dataplane::link::{
-    Arrival, LINKS_MAX, LinkCommand, LinkCounters, LinkDown, LinkEvent, LinkId, Links,
+    Arrival, Carrier, LINKS_MAX, LinkCommand, LinkCounters, LinkDown, LinkEvent, LinkId, Links,
 };
+use ringlane_dataplane::replication::hello::{Hello, Transports};
 use ringlane_dataplane::time::Nanos;
 use std::collections::VecDeque;
 use std::os::fd::AsFd;
@@ -186,14 +187,14 @@ impl TcpLinks {
     pub(crate) fn carry_out<E: Engine>(&mut self, engine: &mut E, links: &mut Links) {
         if links.has_work() {
             let mut commands = core::mem::take(&mut self.commands);
-            links.take_commands(&mut commands);
+            links.take_commands_of(Carrier::Tcp, &mut commands);
             for command in commands.drain(..) {
                 self.command(engine, command);
             }
             self.commands = commands;
         }
         let mut to_send = core::mem::take(&mut self.to_send);
-        links.take_dirty(&mut to_send);
+        links.take_dirty_of(Carrier::Tcp, &mut to_send);
         for link in to_send.drain(..) {
             self.send_queued(engine, links, link);
         }
@@ -206,6 +207,7 @@ impl TcpLinks {
             LinkCommand::Answer { link, hello } => self.answer(engine, link, hello),
             LinkCommand::Revoke(link) => self.revoke(engine, link),
             LinkCommand::Adopt(arrival) => self.adopt(engine, *arrival),
+            LinkCommand::GoOn(dialed) => self.go_on(engine, *dialed),
         }
     }
 
@@ -267,7 +269,7 @@ impl TcpLinks {
         if self.peer(id).is_none_or(|peer| peer.closing.is_some()) {
             return 0;
         }
-        let Some(link) = links.open() else {
+        let Some(link) = links.open(Carrier::Tcp) else {
             self.finish(engine, id, LinkDown::Crowded);
             return 0;
         };
@@ -287,7 +289,12 @@ impl TcpLinks {
         let Some(peer) = self.remove(id) else { return 0 };
         let (Some(socket), Some(hello)) = (peer.socket, peer.theirs) else { return 0 };
         engine.remove(id, socket.as_fd());
-        let arrival = Arrival { socket, peer: peer.address, hello: *hello };
+        let carrier = self.carrier_of(&hello);
+        let arrival = Arrival { socket, peer: peer.address, hello: *hello, carrier };
+        if hello.to_core == self.core {
+            links.adopt(arrival);
+            return 0;
+        }
         on_event(links, LinkEvent::Elsewhere { core: hello.to_core, arrival });
         1
     }
@@ -324,6 +331,12 @@ impl TcpLinks {
             on_event(links, LinkEvent::Room { link });
         }
         usize::from(has_room)
+    }
+
+    /// What carries a link with who says this, and fits.
+    pub(super) fn carrier_of(&self, theirs: &Hello) -> Carrier {
+        let own = self.config.as_ref().map_or(Transports::TCP, |config| config.transports);
+        own.choose(theirs.transports).map_or(Carrier::Tcp, Carrier::of)
     }
 
     /// A peer that never became a link, for the log.

@@ -34,6 +34,8 @@ pub(crate) enum Token {
     File { index: u32 },
     /// The connect of a link.
     Connect(ConnectionId),
+    /// The watch on a descriptor of somebody else's, by its place among those.
+    WatchOther { index: u32 },
     /// Nobody waits for it.
     Ignored,
 }
@@ -52,6 +54,7 @@ impl Token {
             Self::Ignored => (8, 0, 0),
             Self::File { index } => (9, index, 0),
             Self::Connect(id) => (10, id.slot, id.generation),
+            Self::WatchOther { index } => (11, index, 0),
         };
         debug_assert!(slot < SLOTS_MAX);
         u64::from(generation) << GENERATION_SHIFT | kind << SLOT_BITS | u64::from(slot)
@@ -71,6 +74,7 @@ impl Token {
             7 => Self::Message { target: CoreId(slot as u16) },
             9 => Self::File { index: slot },
             10 => Self::Connect(id),
+            11 => Self::WatchOther { index: slot },
             _ => Self::Ignored,
         }
     }
@@ -95,6 +99,7 @@ mod tests {
             Token::Ignored,
             Token::File { index: 3 },
             Token::Connect(id),
+            Token::WatchOther { index: 1 },
         ];
         for token in tokens {
             assert_eq!(Token::unpack(token.pack()), token);

@@ -210,7 +210,8 @@ impl Node {
                 cores: self.cores,
                 partitions: PARTITIONS,
                 message_bytes_max: 4 << 20,
-                transports: Transports::TCP,
+                // Who loses the right to write loses its link then.
+                transports: Transports::TCP.with(Transports::RDMA),
                 rdma: RdmaEnd::default(),
             },
             peers: others.map(|node| (*node, address(node.0))).collect(),
