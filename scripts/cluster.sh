@@ -210,6 +210,7 @@ stop() {
 serve() {
     local node
     [ -n "${RINGLANE_PROGRAM:-}" ] || need_ringlane
+    want_verbs
     need_etcd || die "etcd is missing and cannot be fetched: install it (Debian: etcd-server)"
     have curl || install curl || die "curl is missing"
     mkdir -p "$DIR"

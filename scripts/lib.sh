@@ -49,6 +49,8 @@ package_name() {
     venv:dnf) echo python3-pip ;;
     mosquitto-clients:dnf) echo mosquitto ;;
     chromium-driver:dnf) echo chromedriver ;;
+    verbs:apt) echo libibverbs1 ibverbs-providers ;;
+    verbs:dnf) echo rdma-core ;;
     qemu:apt) echo qemu-system-x86 ;;
     qemu:dnf) echo qemu ;;
     *) echo "$1" ;;
@@ -163,6 +165,14 @@ unpack_etcd() {
     local code="$?"
     rm -rf "$unpacked"
     return "$code"
+}
+
+# What replication over RDMA loads at run time, on a host with a device for it. It is no failure if it cannot
+# be had: replication goes over TCP then.
+want_verbs() {
+    [ -n "$(ls /sys/class/infiniband 2>/dev/null)" ] || return 0
+    PATH="$PATH:/usr/sbin:/sbin" ldconfig -p 2>/dev/null | grep -q 'libibverbs\.so\.1' && return 0
+    install verbs || say "libibverbs is missing: this host replicates over TCP"
 }
 
 # Chromium with its driver; fails where no repository has them.

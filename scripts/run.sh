@@ -11,5 +11,6 @@ set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 need_ringlane
+want_verbs
 export STATE_DIRECTORY="${STATE_DIRECTORY:-${XDG_DATA_HOME:-$HOME/.local/share}/ringlane}"
 exec "$TARGET/release/ringlane" serve "$@"

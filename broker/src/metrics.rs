@@ -143,4 +143,14 @@ core_metrics! {
     zero_copy_sends, Counter, "zero_copy_sends_total", "Sends that the kernel took without a copy.";
     buffer_shortages, Counter, "receive_buffer_shortages_total", "Times the kernel found no receive buffer.";
     accepts_refused, Counter, "accepts_refused_total", "Connections turned away because a table or the descriptors were exhausted.";
+    links_tcp, Gauge, "replication_links_tcp", "Links to cores of other nodes over TCP that are up.";
+    links_rdma, Gauge, "replication_links_rdma", "Links to cores of other nodes over RDMA that are up.";
+    rdma_requests, Counter, "rdma_requests_total", "Work requests posted for links over RDMA: writes, credits and receives.";
+    rdma_doorbells, Counter, "rdma_doorbells_total", "Calls that posted them, each with any number.";
+    rdma_completions, Counter, "rdma_completions_total", "Work completions taken.";
+    rdma_sent_bytes, Counter, "rdma_sent_bytes_total", "Bytes written into rings of other nodes.";
+    rdma_received_bytes, Counter, "rdma_received_bytes_total", "Bytes copied out of this node's rings.";
+    rdma_copied_heads_bytes, Counter, "rdma_copied_heads_bytes_total", "Bytes of heads of messages copied into registered memory.";
+    rdma_copied_bodies_bytes, Counter, "rdma_copied_bodies_bytes_total", "Bytes of records copied into registered memory: those of batches that are not registered.";
+    rdma_exhausted, Counter, "rdma_credit_exhausted_total", "Turns that ended with bytes left to write and no credit for them.";
 }

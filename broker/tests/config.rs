@@ -472,7 +472,6 @@ fn what_is_wrong_with_a_cluster_says_what_would_be_right() {
             "has no advertised_address to send clients to",
         ),
         ("[cluster]\n", "[commit_log]\nenabled = false\n[cluster]\n", "copy the log"),
-        ("[cluster]\n", "[replication]\ntransport = \"rdma\"\n[cluster]\n", "choose \"auto\""),
     ];
     for (from, to, expected) in cases {
         let text = of_three("");

@@ -1,10 +1,7 @@
 //! What must go together in `[cluster]` and `[replication]`.
 
 use super::validate::Rules;
-use super::{
-    ClusterConfig, Config, EtcdConfig, MemberConfig, Redirect, ReplicationConfig,
-    ReplicationTransport,
-};
+use super::{ClusterConfig, Config, EtcdConfig, MemberConfig, Redirect, ReplicationConfig};
 use crate::cluster::etcd::Endpoint;
 use hyper::http::uri::Authority;
 use ringlane_dataplane::ids::NODES_MAX;
@@ -63,11 +60,6 @@ fn not_yet(config: &Config, rules: &mut Rules) {
         let message = "commit_log.enabled is false, and the nodes of a cluster copy the log; leave \
                        it true, or take cluster.members out for a node that is alone";
         rules.broken(&["commit_log.enabled", "cluster.members"], message.to_owned());
-    }
-    if config.replication.transport == ReplicationTransport::Rdma {
-        let message = "replication.transport is \"rdma\", which the broker does not use yet; choose \
-                       \"auto\" or \"tcp\"";
-        rules.broken(&["replication.transport"], message.to_owned());
     }
 }
 

@@ -4,6 +4,8 @@ use super::{Facts, Report, Severity};
 
 const AREA: &str = "Network";
 
+/// Addresses of an RDMA port that are shown; tables have 256 places.
+const GIDS_SHOWN: usize = 16;
 /// Below this many descriptors a broker is a toy.
 const DESCRIPTORS_WANTED: u64 = 65_536;
 
@@ -79,6 +81,10 @@ fn rdma(facts: &Facts, report: &mut Report) {
             let found =
                 format!("{}, {}, {}, {gids} addresses", port.state, port.link_layer, port.rate);
             report.ok(AREA, &name, found);
+            for gid in port.gids.iter().take(GIDS_SHOWN) {
+                let found = format!("{}, {} on {}", gid.address, gid.kind, gid.interface);
+                report.ok(AREA, &format!("{name} gid_index {}", gid.index), found);
+            }
         }
     }
     for library in &facts.rdma.libraries {

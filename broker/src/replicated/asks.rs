@@ -6,7 +6,6 @@ use ringlane_dataplane::ids::{NodeId, PartitionId};
 use ringlane_dataplane::replication::command::{Errand, Refusal};
 use ringlane_dataplane::replication::host::Ask;
 use ringlane_dataplane::replication::reign::Reign;
-use ringlane_dataplane::replication::replica::Replica;
 use std::fmt::Debug;
 
 impl Replicas {
@@ -46,8 +45,7 @@ impl Replicas {
         let (core, partition) = (self.core, self.own[index].partition);
         match errand {
             Errand::PersistEpoch(reign) => self.persist_epoch(index, reign),
-            // With TCP nobody writes here: what was not received yet is refused by its epoch.
-            Errand::Revoke { .. } => self.with_replica(index, ground, Replica::on_revoked),
+            Errand::Revoke { peers } => self.revoke(ground, index, &peers),
             Errand::ClearDamage => self.tell(ToControl::ClearDamage { core, partition }),
             Errand::Refuse { peer: Some(peer), why } => {
                 if let Some(suppressed) = self.lines.take(ground.now) {

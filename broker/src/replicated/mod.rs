@@ -21,6 +21,7 @@ pub(crate) mod mail;
 pub(crate) mod node_core;
 mod progress;
 mod replicas;
+mod rights;
 pub(crate) mod setup;
 mod standing;
 #[cfg(test)]

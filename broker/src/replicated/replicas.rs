@@ -43,6 +43,8 @@ pub(super) struct Own {
     /// What the committed records add up to, until that is given away.
     pub(super) recovery: Option<Recovery>,
     pub(super) checkpoints: Option<Checkpoints>,
+    /// Links whose end is waited for: nodes that have to lose their right to write here. None if nobody has to.
+    pub(super) revoking: Option<Vec<LinkId>>,
     /// An epoch that is on its way into the manifest for it.
     pub(super) asked_epoch: Option<u64>,
     /// It leads in this epoch, which begins there.
@@ -89,6 +91,8 @@ pub(crate) struct Replicas {
     pub(super) is_cut_off: bool,
     /// Whether the control thread knows that the clients have left.
     pub(super) has_said_drained: bool,
+    /// Dials that a peer has refused, since the last link.
+    pub(super) refusals: u32,
     pub(super) lines: LogBudget,
 }
 
@@ -165,6 +169,7 @@ impl Replicas {
             has_ceased: false,
             is_cut_off: false,
             has_said_drained: false,
+            refusals: 0,
             lines: LogBudget::default(),
         };
         (replicas, partitions)
@@ -229,12 +234,12 @@ impl Replicas {
                     tracing::warn!(%peer, %cause, suppressed, "a caller of the replication port was turned away");
                 }
             }
-            LinkEvent::Down { cause, .. } => {
-                if let Some(suppressed) = self.lines.take(ground.now) {
-                    tracing::debug!(core = self.core.0, %cause, suppressed, "a link between nodes is over");
-                }
+            LinkEvent::Up { link, hello } => self.say_up(ground, link, hello),
+            LinkEvent::Down { link, cause } => {
+                self.say_down(ground, cause);
+                self.on_revoked(ground, link);
             }
-            LinkEvent::Elsewhere { .. } | LinkEvent::Greeted { .. } | LinkEvent::Up { .. } => {}
+            LinkEvent::Elsewhere { .. } | LinkEvent::Greeted { .. } => {}
         }
         self.do_asks(ground);
     }
@@ -494,6 +499,7 @@ impl Own {
             peers: PeerLinks::new(common.peers.iter().map(|(node, _)| *node)),
             recovery: Some(recovery),
             checkpoints: Some(checkpoints),
+            revoking: None,
             asked_epoch: None,
             leads: None,
             has_lost: false,

@@ -5,6 +5,7 @@
 //! cannot go on as it is, ends its cores and has new ones on the same way, in the same process: there is
 //! one way to begin, and it is the one that every start takes.
 
+use super::carriers::{self, RdmaPlan};
 use super::life::{Ground, Life, facts, launch};
 use super::listeners::{self, Door, OpenListener};
 use super::manifest::DataDirectory;
@@ -18,13 +19,13 @@ use crate::cluster::membership::{ClusterError, Joined, Membership};
 use crate::cluster::metadata::MetadataError;
 use crate::cluster::reporting::Reporting;
 use crate::cluster::running::{Ended, Parts, Running};
-use crate::config::{Config, ReplicationTransport};
+use crate::config::Config;
 use crate::control::{self, Control, Desk, Doors, Node, Told};
 use crate::replicated::setup::to_control_rooms;
 use crate::service::ListenerKind;
 use ringlane_dataplane::ids::{ListenerId, NodeId};
 use ringlane_dataplane::log::format::DirectoryId;
-use ringlane_dataplane::replication::hello::Expected;
+use ringlane_dataplane::replication::hello::{Expected, Transports};
 use ringlane_dataplane::routing::default_partitions;
 use ringlane_transport_uring::{LinkConfig, TransportConfig};
 use std::net::{IpAddr, SocketAddr};
@@ -197,14 +198,18 @@ fn open_blocking(
 ) -> Result<(Life, Parts<Etcd>), StartError> {
     let Begin { mut data, doors, reporting } = begin;
     let (config, cores) = (&plan.config, cores_u16(plan.host.cpus.len()));
-    let transport = transport(plan, &data, &doors);
+    let message_bytes_max = replicas::message_bytes_max(plan, &data)?;
+    let expected = expected(plan, &data);
+    let rdma = carriers::plan(&config.replication, expected, message_bytes_max)?;
+    let transports = RdmaPlan::transports(rdma.as_ref());
+    let transport = transport(plan, expected, transports, &doors);
     transport.validate()?;
     let (to_control, from_cores) = mpsc::channel(to_control_rooms(data.manifest.partitions, cores));
     let status = Some(reporting.status());
-    let ground = Ground { plan, transport: &transport, listeners: doors, control, status };
+    let ground = Ground { plan, transport: &transport, listeners: doors, control, status, rdma };
     let mut places = None;
     let life = launch(ground, &mut data, |data, setups| {
-        places = Some(replicas::open(plan, data, setups, &to_control)?);
+        places = Some(replicas::open(plan, data, setups, transports, &to_control)?);
         Ok(())
     })?;
     life.node.show_proxy(reporting.proxy().metrics());
@@ -344,21 +349,26 @@ fn reached_at(own: &str, listener: SocketAddr) -> String {
 }
 
 /// The transport of the cores, with their links.
-fn transport(plan: &Plan, data: &DataDirectory, doors: &[OpenListener]) -> TransportConfig {
-    let replication = &plan.config.replication;
-    if replication.transport == ReplicationTransport::Auto {
-        info!("replication goes over TCP: the broker does not use RDMA yet");
-    }
+fn transport(
+    plan: &Plan,
+    expected: Expected,
+    transports: Transports,
+    doors: &[OpenListener],
+) -> TransportConfig {
     let nodes = doors.iter().position(|door| door.door == Door::Nodes).unwrap_or(doors.len());
     let listener = ListenerId(u16::try_from(nodes).unwrap_or(u16::MAX));
-    let expected = Expected {
+    let links = Some(LinkConfig { transports, ..LinkConfig::new(listener, expected) });
+    TransportConfig { links, ..plan.transport.clone() }
+}
+
+/// Who may call this node.
+fn expected(plan: &Plan, data: &DataDirectory) -> Expected {
+    Expected {
         cluster: DirectoryId(data.manifest.id),
         node: NodeId(plan.config.cluster.node),
         cores: cores_u16(plan.host.cpus.len()),
         partitions: data.manifest.partitions,
-    };
-    let links = Some(LinkConfig::new(listener, expected));
-    TransportConfig { links, ..plan.transport.clone() }
+    }
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 //!
 //! A node that is alone has them once; one of a cluster may begin again, with new ones.
 
+use super::carriers::RdmaPlan;
 use super::listeners::OpenListener;
 use super::manifest::DataDirectory;
 use super::plan::Plan;
@@ -47,6 +48,8 @@ pub(super) struct Ground<'a> {
     pub(super) control: Option<SocketAddr>,
     /// How the node is, if it is one of a cluster.
     pub(super) status: Option<watch::Receiver<ClusterStatus>>,
+    /// Links over verbs, if the node has them.
+    pub(super) rdma: Option<RdmaPlan>,
 }
 
 /// Starts the cores, once `prepare` has given them their logs.
@@ -58,7 +61,7 @@ pub(super) fn launch(
     data: &mut DataDirectory,
     prepare: impl FnOnce(&mut DataDirectory, &mut [CoreSetup]) -> Result<(), StartError>,
 ) -> Result<Life, StartError> {
-    let Ground { plan, transport, listeners, control, status } = ground;
+    let Ground { plan, transport, listeners, control, status, rdma } = ground;
     let cpus = &plan.host.cpus;
     let wakers = Wakers::new(cpus.len() + 1)
         .map_err(|error| StartError::system("make the wake-up descriptors", error))?;
@@ -89,6 +92,7 @@ pub(super) fn launch(
         listeners,
         wakers: wakers.clone(),
         stop_accepting: node.stop_accepting(),
+        rdma,
     };
     let threads = start_cores(cores, plan.kind, transport, plan.idle)?;
     Ok(Life { node, endpoint, wakers, clock, threads })
@@ -120,6 +124,7 @@ struct CoreParts<'a> {
     listeners: Vec<OpenListener>,
     wakers: Wakers,
     stop_accepting: Arc<AtomicBool>,
+    rdma: Option<RdmaPlan>,
 }
 
 fn start_cores(
@@ -147,6 +152,7 @@ fn start_cores(
             stats,
             setup,
             stop_accepting: Arc::clone(&parts.stop_accepting),
+            rdma: parts.rdma.clone(),
         })?;
     }
     threads.release()?;

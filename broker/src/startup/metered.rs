@@ -1,9 +1,10 @@
 //! A driver whose counters other threads can read.
 
+use super::core_driver::CoreDriver;
 use crate::metrics::CoreMetrics;
 use ringlane_dataplane::disk::{Disk, DiskEvent, FileDriver};
 use ringlane_dataplane::ids::CoreId;
-use ringlane_dataplane::link::{LinkCounters, LinkDriver, LinkEvent, Links};
+use ringlane_dataplane::link::{Carrier, LinkCounters, LinkDriver, LinkEvent, Links};
 use ringlane_dataplane::net::{Driver, DriverCounters, NetEvent, Sockets, Wait};
 use ringlane_dataplane::runtime::ThreadUsage;
 use ringlane_dataplane::time::Nanos;
@@ -14,17 +15,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// Copies the driver's counters into the core's metrics once a turn, and stops accepting when the
 /// node stops: the driver knows nothing of metrics and nodes, the service nothing of the driver.
 #[derive(Debug)]
-pub(super) struct MeteredDriver<D> {
-    driver: D,
+pub(super) struct MeteredDriver {
+    driver: CoreDriver,
     metrics: Arc<CoreMetrics>,
     /// Set by the control thread when the node stops.
     stop_accepting: Arc<AtomicBool>,
     stopped: bool,
 }
 
-impl<D: Driver> MeteredDriver<D> {
+impl MeteredDriver {
     pub(super) fn new(
-        driver: D,
+        driver: CoreDriver,
         metrics: Arc<CoreMetrics>,
         stop_accepting: Arc<AtomicBool>,
     ) -> Self {
@@ -39,9 +40,22 @@ impl<D: Driver> MeteredDriver<D> {
             self.driver.stop_accepting();
         }
     }
+
+    fn show_rdma(&self) {
+        let Some(counters) = self.driver.rdma_counters() else { return };
+        let metrics = &self.metrics;
+        metrics.rdma_requests.set(counters.writes + counters.credits + counters.receives);
+        metrics.rdma_doorbells.set(counters.doorbells + counters.receive_doorbells);
+        metrics.rdma_completions.set(counters.completions);
+        metrics.rdma_sent_bytes.set(counters.sent_bytes);
+        metrics.rdma_received_bytes.set(counters.received_bytes);
+        metrics.rdma_copied_heads_bytes.set(counters.staged_head_bytes);
+        metrics.rdma_copied_bodies_bytes.set(counters.staged_body_bytes);
+        metrics.rdma_exhausted.set(counters.exhausted);
+    }
 }
 
-impl<D: Driver> Driver for MeteredDriver<D> {
+impl Driver for MeteredDriver {
     fn now(&self) -> Nanos {
         self.driver.now()
     }
@@ -58,6 +72,7 @@ impl<D: Driver> Driver for MeteredDriver<D> {
         self.metrics.zero_copy_sends.set(counters.zero_copy_sends);
         self.metrics.buffer_shortages.set(counters.buffer_shortages);
         self.metrics.accepts_refused.set(counters.accepts_refused);
+        self.show_rdma();
     }
 
     fn poll(
@@ -87,7 +102,7 @@ impl<D: Driver> Driver for MeteredDriver<D> {
     }
 }
 
-impl<D: FileDriver> FileDriver for MeteredDriver<D> {
+impl FileDriver for MeteredDriver {
     fn submit(&mut self, disk: &mut Disk) {
         self.driver.submit(disk);
     }
@@ -106,9 +121,11 @@ impl<D: FileDriver> FileDriver for MeteredDriver<D> {
     }
 }
 
-impl<D: LinkDriver> LinkDriver for MeteredDriver<D> {
+impl LinkDriver for MeteredDriver {
     fn carry_out(&mut self, links: &mut Links) {
         self.driver.carry_out(links);
+        self.metrics.links_tcp.set(links.up_count(Carrier::Tcp) as u64);
+        self.metrics.links_rdma.set(links.up_count(Carrier::Rdma) as u64);
     }
 
     fn deliver(

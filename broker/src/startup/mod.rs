@@ -5,8 +5,10 @@
 //! start together, and the calling thread becomes the control thread.
 
 pub mod affinity;
+mod carriers;
 pub(crate) mod checkpoints;
 mod cluster;
+mod core_driver;
 mod life;
 pub mod limits;
 mod listeners;
@@ -122,6 +124,15 @@ pub enum StartError {
     /// No driver, or no listener.
     #[error(transparent)]
     Transport(#[from] TransportError),
+    /// RDMA is demanded and cannot be had.
+    #[error(
+        "replication.transport is \"rdma\", and that cannot be had: {why}. See `ringlane doctor`, or set \
+         replication.transport = \"auto\""
+    )]
+    NoRdma {
+        /// Why not.
+        why: String,
+    },
     /// The control plane could not start.
     #[error(transparent)]
     Control(#[from] ControlError),
@@ -161,7 +172,7 @@ impl StartError {
             Self::Affinity(_) | Self::Transport(TransportError::Config { .. }) => true,
             Self::Cluster(ClusterError::Metadata(_)) => false,
             Self::Cluster(_) => true,
-            Self::EpochLost { .. } => false,
+            Self::EpochLost { .. } | Self::NoRdma { .. } => false,
             Self::DataDirectory(_) | Self::Log { .. } | Self::Transport(_) => false,
             Self::State { .. } | Self::Reread { .. } | Self::NoCheckpoint { .. } => false,
             Self::Control(_) | Self::Core { .. } | Self::Interrupted => false,
@@ -219,6 +230,7 @@ fn serve_alone(config: &Config, host: Host) -> Result<(), StartError> {
         listeners,
         control: address,
         status: None,
+        rdma: None,
     };
     let life = launch(ground, &mut data, |data, setups| {
         if config.commit_log.enabled {

@@ -62,6 +62,7 @@ pub(super) fn open(
     plan: &Plan,
     data: &DataDirectory,
     setups: &mut [CoreSetup],
+    transports: Transports,
     to_control: &mpsc::Sender<ToControl>,
 ) -> Result<(LogFacts, Vec<LogPlace>), StartError> {
     let partitions = data.manifest.partitions;
@@ -83,7 +84,13 @@ pub(super) fn open(
     let counts_memory = plan.config.streams().iter().any(is_quorum_memory);
     for (setup, replicas) in setups.iter_mut().zip(replicas) {
         setup.cluster = Some(ClusterSetup {
-            hello: hello(&plan.config, data, &facts, (setup.core, setup.cores)),
+            hello: Hello {
+                from_core: setup.core,
+                to_core: setup.core,
+                cores: setup.cores,
+                transports,
+                ..hello(&plan.config, data, &facts)
+            },
             peers: peers.clone(),
             retry: plan.config.replication.suspect_after / 2,
             room_bytes: ROOM_BYTES,
@@ -152,26 +159,33 @@ fn epochs(
     Ok(epochs)
 }
 
-fn hello(
-    config: &Config,
-    data: &DataDirectory,
-    facts: &LogFacts,
-    (core, cores): (CoreId, u16),
-) -> Hello {
-    let own = NodeId(config.cluster.node);
+/// Bytes of the longest message that this node takes.
+///
+/// # Errors
+/// What the data directory refuses.
+pub(super) fn message_bytes_max(plan: &Plan, data: &DataDirectory) -> Result<u32, StartError> {
+    Ok(longest(&LogFacts::new(&plan.config, data)?))
+}
+
+fn longest(facts: &LogFacts) -> u32 {
     let body = facts.record_bytes_max().max(u64::from(READ_BYTES_MAX)) + BATCH_BYTES_MAX;
     let message = body + HEAD_BYTES_MAX as u64;
+    u32::try_from(message).map_or(MESSAGE_BYTES_MAX, |bytes| bytes.min(MESSAGE_BYTES_MAX))
+}
+
+/// What this node says; of which core is put in.
+fn hello(config: &Config, data: &DataDirectory, facts: &LogFacts) -> Hello {
+    let own = NodeId(config.cluster.node);
     Hello {
         cluster: DirectoryId(data.manifest.id),
         from: own,
         // Who it is for is put in.
         to: own,
-        from_core: core,
-        to_core: core,
-        cores,
+        from_core: CoreId(0),
+        to_core: CoreId(0),
+        cores: 1,
         partitions: data.manifest.partitions,
-        message_bytes_max: u32::try_from(message)
-            .map_or(MESSAGE_BYTES_MAX, |bytes| bytes.min(MESSAGE_BYTES_MAX)),
+        message_bytes_max: longest(facts),
         transports: Transports::TCP,
         rdma: RdmaEnd::default(),
     }

@@ -2,6 +2,8 @@
 
 use super::StartError;
 use super::affinity::pin_current_thread;
+use super::carriers::RdmaPlan;
+use super::core_driver::CoreDriver;
 use super::metered::MeteredDriver;
 use crate::control::CoreEnd;
 use crate::mail::Mail;
@@ -11,9 +13,7 @@ use ringlane_dataplane::ids::{CoreId, ListenerId};
 use ringlane_dataplane::link::Links;
 use ringlane_dataplane::net::{Driver, Sockets};
 use ringlane_dataplane::runtime::{CoreLoop, CoreStats, Endpoint, Idle, TurnLimits};
-use ringlane_transport_uring::{
-    AnyDriver, ListenSocket, TransportConfig, TransportKind, Wakers, open,
-};
+use ringlane_transport_uring::{ListenSocket, TransportConfig, TransportKind, Wakers, open};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -34,9 +34,10 @@ pub(super) struct CoreThread {
     pub(super) stats: Arc<CoreStats>,
     pub(super) setup: CoreSetup,
     pub(super) stop_accepting: Arc<AtomicBool>,
+    pub(super) rdma: Option<RdmaPlan>,
 }
 
-type Loop = CoreLoop<MeteredDriver<AnyDriver>, NodeCore>;
+type Loop = CoreLoop<MeteredDriver, NodeCore>;
 
 impl CoreThread {
     /// Pins the thread and opens the core: on its own thread, because a ring belongs to the
@@ -48,6 +49,7 @@ impl CoreThread {
         let core = self.setup.core;
         let driver = open(self.kind, core, &self.config, self.listeners, self.wakers)
             .map_err(|error| format!("cannot open the {} driver: {error}", self.kind))?;
+        let driver = CoreDriver::new(driver, core, self.rdma.as_ref())?;
         let metrics = Arc::clone(&self.setup.metrics);
         let driver = MeteredDriver::new(driver, metrics, self.stop_accepting);
         let sockets = Sockets::new(self.setup.connections_max);
