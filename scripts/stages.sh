@@ -167,10 +167,11 @@ stage_guest() {
 }
 
 stage_rdma() {
-    need_rust
+    need_ringlane
     need_python
+    need_etcd || not_run "etcd is missing and cannot be fetched"
     scripts/verbs.sh
-    scripts/guest/rdma.sh
+    RINGLANE_GUEST_BINARY="$TARGET/release/ringlane" scripts/guest/rdma.sh
 }
 
 function="stage_${1//-/_}"

@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# Links over RDMA verbs between three QEMU guests with soft-RoCE devices (kernel 6.1), which meet in a
-# switch of the harness: tests/rdma/scenarios.py.
+# Three brokers that replicate over RDMA verbs: QEMU guests with soft-RoCE devices (kernel 6.1), which meet
+# in a switch of the harness, tests/rdma/scenarios.py. Their etcd is on the host.
 #
 #   scripts/guest/rdma.sh [SCENARIO...]     default: all of them
 #
 # Environment:
+#   RINGLANE_GUEST_BINARY     the broker, default target/release/ringlane
 #   RINGLANE_GUEST_SECONDS    bound of the whole run, default 800
 # Exit status: 0 passed, 1 failed, 124 not ended in time, 77 cannot run here.
 set -euo pipefail
@@ -15,6 +16,7 @@ set -euo pipefail
 
 SECONDS_MAX="${RINGLANE_GUEST_SECONDS:-800}"
 SUITE="$REPOSITORY/tests/rdma"
+BROKER="${RINGLANE_GUEST_BINARY:-${CARGO_TARGET_DIR:-$REPOSITORY/target}/release/ringlane}"
 
 # built PACKAGE_ARGUMENT...: the program that cargo makes of it.
 built() {
@@ -32,7 +34,7 @@ take() { objcopy --strip-debug "$1" "$RUN/job/$2"; }
 
 make_job() {
     mkdir -p "$RUN/job"
-    take "$(built --example rdma_node)" rdma_node
+    take "$BROKER" ringlane
     take "$(built --test verbs)" verbs
     cp "$SUITE/job.sh" "$RUN/job/"
     pack_job "$RUN/job"
@@ -40,5 +42,8 @@ make_job() {
 
 prepare_machine rdma
 need_tool objcopy binutils
+need_tool debugfs e2fsprogs
+command -v etcd >/dev/null || not_run "etcd is missing"
+[ -x "$BROKER" ] || die "no broker at $BROKER: build it, or set RINGLANE_GUEST_BINARY"
 make_job
-timeout --kill-after=10 "$SECONDS_MAX" python3 "$SUITE/scenarios.py" "$IMAGE" "$RUN/job.tar" "$RUN" "$@"
+timeout --kill-after=10 "$SECONDS_MAX" python3 "$SUITE/scenarios.py" "$IMAGE" "$RUN/job.tar" "$RUN" "$BROKER" "$@"

@@ -1,51 +1,71 @@
 #!/bin/sh
-# What a soft-RoCE guest does: makes its device on eth0, then does what the harness asks over the third
-# serial port, one line per command:
-#   start ARGUMENT...   the node (rdma_node), with its output on the same port
+# What a soft-RoCE guest does: makes its device on eth0, mounts its disk, then does what the harness asks over
+# the third serial port, one line per command:
+#   write NAME BASE64   a file on the disk
+#   start               the node (ringlane serve), with /data/ringlane.toml
 #   kill                the node, with SIGKILL
-#   run PROGRAM ...     a program to its end, output likewise
+#   end                 the same, and the disk is unmounted
+#   run PROGRAM ...     a program of the job to its end; its output comes on the same port
+#   log [PATTERN]       the last lines of what the node has logged
 #   quit                end with status 0
-# Every other line goes to the node's standard input.
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin
 control=/dev/ttyS2
 # Open until the end: with the last close a terminal forgets what has come and was not read.
 exec 4<>"$control"
 busybox stty -F "$control" raw -echo
 say() { echo "{\"event\":\"$1\",\"detail\":\"$2\"}" >"$control"; }
+show() { busybox sed 's/^/| /' >"$control"; }
 
 while read -r module; do busybox insmod "/opt/modules/$module" 2>/dev/null; done </opt/modules/order
 node="$(busybox sed -n 's/.*ringlane\.node=\([0-9]*\).*/\1/p' /proc/cmdline)"
 ip link set lo up
 ip address add "10.77.0.$node/24" dev eth0
 ip link set eth0 up
+# QEMU's user network: the host is 10.0.2.2.
+ip address add 10.0.2.15/24 dev eth1
+ip link set eth1 up
 rdma link add rxe0 type rxe netdev eth0 || { say broken "no rxe device"; exit 1; }
 busybox mount -t tmpfs tmpfs /dev/shm 2>/dev/null
+busybox mkdir -p /run/data
+busybox mount -t ext4 -o noatime /dev/vdc /run/data || { say broken "no disk"; exit 1; }
 ulimit -l unlimited
-busybox mkfifo /tmp/input
-exec 3<>/tmp/input
+ulimit -n 4096
 say booted "$(busybox uname -r)"
 child=
 while read -r word rest; do
     case "$word" in
+    write)
+        echo "${rest#* }" | busybox base64 -d >"/run/data/${rest%% *}"
+        say written "${rest%% *}"
+        ;;
     start)
-        # shellcheck disable=SC2086 # arguments are words
-        /suite/rdma_node $rest <&3 >"$control" 2>/tmp/node.log &
+        /suite/ringlane serve -c /run/data/ringlane.toml >>/run/data/node.log 2>&1 &
         child=$!
+        say started "$child"
         ;;
     kill)
         kill -9 "$child"
         wait "$child" 2>/dev/null
         say killed "$child"
         ;;
+    end)
+        kill -9 "$child"
+        wait "$child" 2>/dev/null
+        busybox umount /run/data
+        say ended "$?"
+        ;;
     run)
         # shellcheck disable=SC2086
         RINGLANE_RDMA_REQUIRED=1 /suite/$rest >/tmp/run.log 2>&1
         code=$?
-        busybox sed 's/^/| /' /tmp/run.log >"$control"
-        say ended "$code"
+        show </tmp/run.log
+        say ran "$code"
         ;;
-    log) busybox sed 's/^/| /' /tmp/node.log >"$control" ;;
+    log)
+        if [ -n "$rest" ]; then busybox grep -E "$rest" /run/data/node.log; else busybox cat /run/data/node.log; fi |
+            busybox tail -n 30 | show
+        say logged "$?"
+        ;;
     quit) exit 0 ;;
-    *) echo "$word $rest" >&3 ;;
     esac
 done <&4

@@ -1,120 +1,119 @@
-"""Links over real verbs between three guests: what is replicated, and what is not when nodes, links and
-time fail.
+"""Real brokers that replicate over real verbs between three guests: what becomes of acknowledged messages when
+nodes, links and time fail.
 
-    scenarios.py IMAGE JOB DIRECTORY      made and called by scripts/guest/rdma.sh
+    scenarios.py IMAGE JOB DIRECTORY RINGLANE [SCENARIO...]      made and called by scripts/guest/rdma.sh
 
-The nodes are transport-rdma/examples/rdma_node.rs. Each scenario begins where the last one ended, as a
-cluster's days do.
+RINGLANE is a broker of this host, which reads the logs in the end. Each scenario begins where the last one
+ended, as a cluster's days do.
 """
 
-import re
 import signal
 import sys
 import time
+from pathlib import Path
 
-from guests import Cluster, Failure, say
+from logs import check_logs
+from machines import NODES, Failure, Machines, check, say
+from nodes import Cluster
+from publisher import Load
 
 MESSAGES = 100_000
-#: What each scenario adds.
-MORE = 6400
-
-
-def check(condition, text):
-    """A thing that has to be so."""
-    if not condition:
-        raise Failure(text)
+#: What has to be acknowledged after each fault.
+MORE = 200
+#: Messages a second and publisher meanwhile: no more than slow guests can make up for.
+RATE = 25
 
 
 class Story:
     """The cluster's life so far."""
 
-    def __init__(self, cluster):
-        self.cluster = cluster
-        self.leader = 1
-        self.epoch = 1
-        self.count = 0
-        self.alive = [1, 2, 3]
+    def __init__(self, machines, program, directory):
+        self.machines = machines
+        self.program = program
+        self.directory = directory
+        self.cluster = Cluster(machines, directory)
+        self.leader = None
+        self.loads = []
+        self.load = None
 
-    def followers(self):
-        """Those alive that do not lead."""
-        return [node for node in self.alive if node != self.leader]
+    def patience(self, seconds):
+        """Seconds, by the factor of this machine."""
+        return seconds * self.machines.factor
 
-    def lead(self, more, followers, seconds=30):
-        """The leader brings that many followers to `more` messages more."""
-        self.count += more
-        return self.cluster.ask(self.leader, f"lead {self.epoch} {self.count}", "done", seconds,
-                                followers=followers, epoch=self.epoch)
+    def begin_load(self):
+        """Publishers for the faults: they begin at a node that follows."""
+        first = next(node for node in NODES if node != self.leader)
+        ports = [self.cluster.mqtt_port(node) for node in (first, *[n for n in NODES if n != first])]
+        self.load = Load("fault", 4, ports, 20, self.patience(2), RATE)
+        self.loads.append(self.load)
 
-    def check_same(self, nodes):
-        """These nodes have all of it, and nothing of an older epoch."""
-        for node in nodes:
-            end = time.monotonic() + 10 * self.cluster.factor
-            while (status := self.cluster.status(node))["next"] < self.count:
-                check(time.monotonic() < end, f"node {node} stays at {status['next']} of {self.count}")
-            check(status["next"] == self.count, f"node {node} is at {status['next']}, not {self.count}")
-            check(status["epoch"] == self.epoch, f"node {node} obeys epoch {status['epoch']}")
+    def gets_on(self):
+        """More messages are acknowledged."""
+        self.load.wait_more(MORE, self.patience(30))
 
-    def take_over(self, nodes):
-        """A new epoch: those nodes are fenced, the one that has most leads."""
-        self.epoch += 1
-        fenced = {node: self.cluster.ask(node, f"fence {self.epoch}", "fenced")["next"] for node in nodes}
-        self.leader = max(fenced, key=fenced.get)
-        self.count = fenced[self.leader]
-        say(f"epoch {self.epoch}: {fenced}, node {self.leader} leads")
+    def others(self, *without):
+        """All nodes but these."""
+        return [node for node in NODES if node not in without]
 
+    def next_leader(self, old):
+        """Another node leads."""
+        self.leader = self.cluster.wait_leader(self.others(old), 30)
 
-def counters(status):
-    """The endpoint's counters out of a status line."""
-    return {name: int(value) for name, value in re.findall(r"(\w+): (\d+)", status["counters"])}
+    def publishers(self):
+        """All that ever published."""
+        return [publisher for load in self.loads for publisher in load.publishers]
 
 
 def verbs(story):
     """The tests of one process, both ends on one device."""
-    ended = story.cluster.ask(1, "run verbs --test-threads=1 --nocapture", "ended", 60)
+    ended = story.machines.ask(1, "run verbs --test-threads=1 --nocapture", "ran", 60)
     check(ended["detail"] == "0", f"the tests of verbs ended with {ended['detail']}")
 
 
 def replicate(story):
-    """100,000 messages to both followers, every byte checked there."""
-    for node in story.alive:
-        story.cluster.start_node(node)
+    """100,000 messages of QoS 1: each is acknowledged once a majority has it on disk, over RDMA."""
+    cluster = story.cluster
+    for node in NODES:
+        cluster.configure(node, "rdma")
+        cluster.start(node)
+    leader = story.leader = cluster.wait_leader(seconds=30)
+    load = Load("first", 4, [cluster.mqtt_port(leader)], 500, story.patience(60))
+    story.loads.append(load)
+    before = {node: cluster.metrics(node) for node in NODES}
     started = time.monotonic()
-    story.lead(MESSAGES, 2, 60)
+    load.publish(MESSAGES, story.patience(120))
     seconds = time.monotonic() - started
-    story.check_same(story.followers())
-    sums = counters(story.cluster.status(story.leader))
-    per = {name: round(value * 1000 / (2 * MESSAGES), 1) for name, value in sums.items()}
-    say(f"{MESSAGES} messages of 256 B to two followers in {seconds:.1f} s; leader, per 1,000 sent: {per}")
-    other = counters(story.cluster.status(2))
-    per = {name: round(value * 1000 / MESSAGES, 1) for name, value in other.items()}
-    say(f"a follower, per 1,000 received: {per}")
-    check(sums["wraps"] > 50, "the ring wraps")
-    check(sums["doorbells"] < MESSAGES, "several messages per bell")
+    for node in story.others(leader):
+        cluster.wait_caught_up(node)
+    say(f"{MESSAGES} messages of 256 B in {seconds:.1f} s, acknowledged by a majority's disks")
+    for node in (leader, *story.others(leader)):
+        report_counters(node, node == leader, before[node], cluster.metrics(node))
+    load.finish(story.patience(10))
 
 
-def exhaust(story):
-    """A follower that takes nothing stops the writes to it, and only those; then it catches up."""
-    slow = story.followers()[-1]
-    story.cluster.guests[slow].send("hold")
-    story.lead(MORE, 1)
-    status = story.cluster.status(story.leader)
-    check(counters(status)["exhausted"] > 0, "credit ran out")
-    story.cluster.guests[slow].send("go")
-    story.cluster.wait(story.leader, "done", followers=2, count=story.count // 64 * 64)
-    story.check_same(story.followers())
+def report_counters(node, leads, before, after):
+    """What the node's links over RDMA have cost per 1,000 messages."""
+    grown = {name: after[name] - before[name] for name in after if name.startswith("rdma_")}
+    per = {name.removeprefix("rdma_").removesuffix("_total"): round(value * 1000 / MESSAGES, 1)
+           for name, value in grown.items()}
+    say(f"node {node}, {'leader' if leads else 'follower'}, per 1,000 messages: {per}")
+    moved = grown["rdma_sent_bytes_total" if leads else "rdma_received_bytes_total"]
+    followers = 2 if leads else 1
+    check(moved > followers * MESSAGES * 256, f"node {node} has moved {moved} bytes over RDMA")
 
 
 def cut(story, name, ways):
-    """A cut that one follower is behind: the other one gets on; after it both have all."""
-    lost = story.followers()[-1]
+    """A cut that one follower is behind: a majority gets on; after it the follower has all."""
+    lost = story.others(story.leader)[-1]
     for source, target in ways(story.leader, lost):
-        story.cluster.switch.cut_one_way(source, target)
-    story.lead(MORE, 1)
-    down = story.cluster.wait(story.leader, "down", peer=lost)
-    say(f"{name}: the leader says: {down['cause']}")
-    story.cluster.switch.heal()
-    story.cluster.wait(story.leader, "done", 30, followers=2, count=story.count // 64 * 64)
-    story.check_same(story.followers())
+        story.machines.switch.cut_one_way(source, target)
+    story.gets_on()
+    time.sleep(story.patience(0.5))
+    story.gets_on()
+    story.machines.switch.heal()
+    story.leader = story.cluster.wait_leader()
+    story.cluster.wait_caught_up(lost if lost != story.leader else story.others(lost)[0], 40)
+    say(f"{name}: node {lost} was behind it")
 
 
 def cut_out(story):
@@ -127,100 +126,109 @@ def cut_in(story):
     cut(story, "one way, follower to leader", lambda leader, lost: [(lost, leader)])
 
 
-def cut_both(story):
-    """Nothing gets through between them."""
-    cut(story, "both ways", lambda leader, lost: [(leader, lost), (lost, leader)])
+def cut_off(story):
+    """Nothing gets through between the leader and both others: one of them leads, and the old leader follows it."""
+    old = story.leader
+    for node in story.others(old):
+        story.machines.switch.cut_both_ways(old, node)
+    story.next_leader(old)
+    story.gets_on()
+    story.machines.switch.heal()
+    story.cluster.wait_follows(old)
+    story.cluster.wait_caught_up(old, 40)
 
 
 def kill_process(story):
-    """kill -9 of the leader: both followers notice, one of them goes on, and it comes back as a follower."""
-    dead = story.leader
-    story.cluster.guests[dead].send(f"lead {story.epoch} {story.count + 1_000_000}")
-    time.sleep(0.5)
-    story.cluster.mark()
-    story.cluster.ask(dead, "kill", "killed")
-    for node in story.followers():
-        story.cluster.wait(node, "down", peer=dead)
-    story.take_over(story.followers())
-    story.cluster.start_node(dead)
-    story.cluster.guests[dead].send(f"have {story.count}")
-    story.lead(MORE, 2)
-    story.check_same(story.followers())
+    """kill -9 of the leader: another one leads, and it comes back as a follower."""
+    old = story.leader
+    story.cluster.kill(old)
+    story.next_leader(old)
+    story.gets_on()
+    story.cluster.start(old)
+    story.cluster.wait_caught_up(old, 40)
 
 
 def pause(story):
-    """The leader stands still for longer than its lease and comes back: not one of its writes counts."""
-    old, others = story.leader, story.followers()
-    story.cluster.guests[old].send(f"lead {story.epoch} {story.count + 1_000_000}")
-    time.sleep(0.5)
-    story.cluster.guests[old].qmp("stop")
-    story.take_over(others)
-    story.alive = others
-    story.lead(MORE, 1)
-    story.cluster.mark()
-    story.cluster.guests[old].qmp("cont")
-    down = story.cluster.wait(old, "down", 30)
-    say(f"the old leader, awake again: {down['cause']}")
-    story.cluster.wait(old, "up", 30)
-    time.sleep(1)
-    story.lead(MORE, 1)
-    story.check_same(others)
-    refused = sum(story.cluster.status(node)["stale"] for node in others)
-    say(f"messages of the old epoch that came and were refused: {refused}")
-    check(refused > 0, "the old leader tried")
-    story.cluster.ask(old, f"fence {story.epoch}", "fenced")
-    story.cluster.ask(old, "kill", "killed")
-    story.cluster.start_node(old)
-    story.cluster.guests[old].send(f"have {story.count}")
-    story.alive = [1, 2, 3]
-    story.lead(MORE, 2)
-    story.check_same(story.followers())
+    """The leader stands still for longer than its lease and comes back: nothing of its epoch counts any more."""
+    old = story.leader
+    story.machines.guests[old].qmp("stop")
+    paused = time.monotonic()
+    story.next_leader(old)
+    story.gets_on()
+    lease = max(3, story.machines.factor)
+    time.sleep(max(0.0, lease + 1 - (time.monotonic() - paused)))
+    story.machines.guests[old].qmp("cont")
+    story.gets_on()
+    story.cluster.wait_follows(old)
+    story.leader = story.cluster.wait_leader(story.others(old))
+    story.cluster.wait_caught_up(old, 40)
 
 
 def kill_guest(story):
-    """The leader's whole machine is gone, without a word: noticed by silence, the others go on."""
-    dead, others = story.leader, story.followers()
-    story.cluster.guests[dead].send(f"lead {story.epoch} {story.count + 1_000_000}")
-    time.sleep(0.5)
-    story.cluster.mark()
-    story.cluster.guests[dead].kill()
-    for node in others:
-        down = story.cluster.wait(node, "down", 30, peer=dead)
-    say(f"a follower says: {down['cause']}")
-    story.alive = others
-    story.take_over(others)
-    story.lead(MORE, 1)
-    story.check_same(others)
+    """The leader's whole machine is gone, without a word; it comes back with its disk."""
+    old = story.leader
+    story.machines.guests[old].kill()
+    story.cluster.running.discard(old)
+    story.next_leader(old)
+    story.gets_on()
+    story.machines.boot_again(old)
+    story.cluster.start(old)
+    story.cluster.wait_caught_up(old, 40)
 
 
-SCENARIOS = [verbs, replicate, exhaust, cut_out, cut_in, cut_both, kill_process, pause, kill_guest]
+def ledger(story):
+    """In the end nothing that was acknowledged is missing anywhere, and nothing of an old epoch was taken in."""
+    for load in story.loads:
+        load.finish(story.patience(20))
+    leader = story.leader = story.cluster.wait_leader()
+    for node in story.others(leader):
+        story.cluster.wait_caught_up(node, 40)
+    story.cluster.kill_all()
+    check_logs(story.program, story.machines, story.directory, story.publishers())
+    longest = max(publisher.longest_gap for publisher in story.publishers())
+    say(f"longest time without an acknowledgement: {longest:.1f} s (time-outs times {story.machines.factor})")
+
+
+FAULTS = [cut_out, cut_in, cut_off, kill_process, pause, kill_guest]
+SCENARIOS = [verbs, replicate, *FAULTS, ledger]
+
+
+def tell(story, chosen):
+    """All scenarios, or those that were chosen; the cluster is begun in any case."""
+    for scenario in SCENARIOS:
+        needed = scenario in (replicate, ledger)
+        if chosen and scenario.__name__ not in chosen and not needed:
+            continue
+        if scenario in FAULTS and story.load is None:
+            story.begin_load()
+        started = time.monotonic()
+        try:
+            scenario(story)
+        except Failure as failure:
+            raise Failure(f"{scenario.__name__}: {failure}") from failure
+        say(f"{scenario.__name__}: held ({time.monotonic() - started:.1f} s)")
 
 
 def main():
     """Exit status 0 if every scenario held."""
     # The bound of the run comes as a signal: the guests must not outlive it.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("not ended in time"))
-    image, job, directory = sys.argv[1:4]
-    chosen = sys.argv[4:]
-    cluster = Cluster(image, job, directory)
-    story = Story(cluster)
+    image, job, directory, program = sys.argv[1:5]
+    machines = Machines(image, job, directory)
+    story = None
     try:
-        for scenario in SCENARIOS:
-            if chosen and scenario.__name__ not in chosen:
-                continue
-            started = time.monotonic()
-            cluster.mark()
-            scenario(story)
-            say(f"{scenario.__name__}: held ({time.monotonic() - started:.1f} s)")
-        say(f"{cluster.switch.frames} frames, {cluster.switch.dropped} dropped by the switch")
+        story = Story(machines, program, Path(directory))
+        tell(story, sys.argv[5:])
+        say(f"{machines.switch.frames} frames, {machines.switch.dropped} dropped by the switch")
     except Failure as failure:
-        say(f"FAILED: {scenario.__name__}: {failure}")
-        for number, guest in cluster.guests.items():
-            guest.read()
-            say(f"node {number}, last lines: {guest.lines[-12:]}")
+        say(f"FAILED: {failure}")
+        if story:
+            story.cluster.show_logs()
         return 1
     finally:
-        cluster.stop()
+        machines.stop()
+        if story:
+            story.cluster.stop()
     return 0
 
 
