@@ -122,11 +122,14 @@ class Switch(threading.Thread):
                 self._ready.register(output, selectors.EVENT_WRITE, port)
             return
         except OSError:
-            # The guest is gone.
+            # The guest is gone. One that boots again listens at a socket of its own.
             self.dropped += len(waiting)
             waiting.clear()
+            del self._outputs[port]
         if watched:
             self._ready.unregister(output)
+        if self._outputs.get(port) is not output:
+            output.close()
 
     def cut_one_way(self, source, target):
         """From now on nothing gets from `source` to `target`; the other way goes on."""
