@@ -33,6 +33,11 @@ mod replicated;
 mod retained;
 pub mod service;
 pub mod session;
+#[cfg(any(test, feature = "simulation"))]
+pub mod simulation {
+    //! Whole clusters from seeds, for the simulator: what runs on the cores of nodes, on virtual time.
+    pub use crate::replicated::tests::seeds::{Demand, Figures, run};
+}
 pub mod startup;
 pub mod sys_topics;
 mod system_random;

@@ -15,6 +15,7 @@ use ringlane_dataplane::ids::{CoreId, Offset, PartitionId};
 use ringlane_dataplane::log::record::{RECORD_HEAD_BYTES, Record, RecordKind};
 use ringlane_dataplane::log::recovery::ReplayFrom;
 use ringlane_dataplane::log::stored::expiry_of;
+use ringlane_dataplane::planted::{self, Bug};
 use ringlane_dataplane::routing::Placement;
 use std::sync::Arc;
 
@@ -64,7 +65,8 @@ impl Recovery {
         self.state.note_epoch(head.epoch, head.offset.0);
         if head.kind == RecordKind::PUBLISH {
             // A will has no packet identifier: nobody releases it.
-            if head.flags.qos() == 2 && head.packet_id != 0 {
+            let is_kept = !planted::is(Bug::ExactlyOnceUnkept);
+            if head.flags.qos() == 2 && head.packet_id != 0 && is_kept {
                 self.state.receive(client_id, head.packet_id);
             }
             if head.flags.will() {

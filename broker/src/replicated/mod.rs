@@ -24,7 +24,8 @@ mod replicas;
 mod rights;
 pub(crate) mod setup;
 mod standing;
-#[cfg(test)]
-mod tests;
+#[cfg(any(test, feature = "simulation"))]
+#[cfg_attr(not(test), allow(dead_code, reason = "some of it is for tests alone"))]
+pub(crate) mod tests;
 
 pub(crate) use replicas::Replicas;

@@ -9,6 +9,7 @@ use ringlane_dataplane::batch::{Level, MessageRef, Parts, Promise};
 use ringlane_dataplane::ids::{ConnectionId, CoreId, Offset, PartitionId};
 use ringlane_dataplane::message::{Message, MessageHead};
 use ringlane_dataplane::partition::{AcceptedBatch, Partition};
+use ringlane_dataplane::planted::{self, Bug};
 use ringlane_dataplane::routing::{CoreSet, RecordId};
 use ringlane_dataplane::time::Nanos;
 use ringlane_mqtt::ReasonCode;
@@ -116,7 +117,8 @@ impl Broker {
         for index in 0..self.partitions.len() {
             while let Some(mut batch) = self.partitions[index].take_committed() {
                 while let Some(at) = batch.next_committed() {
-                    let ack = batch.take_ack(at);
+                    let ack =
+                        batch.take_ack(at).filter(|_| !self.is_early(index, batch.offset(at)));
                     if batch.is_publish(at) {
                         self.on_committed(turn, index, &batch, at, ack);
                     } else {
@@ -141,6 +143,11 @@ impl Broker {
     /// may have been deposed without knowing.
     pub(crate) fn sends_qos0(&mut self, now: Nanos) -> bool {
         self.replicas.as_mut().is_none_or(|replicas| replicas.has_lease_in(now))
+    }
+
+    /// Whether a bug was planted that commits what a majority does not have.
+    fn is_early(&self, index: usize, offset: Offset) -> bool {
+        planted::is(Bug::PostingEarly) && self.partitions[index].marks().high_watermark <= offset
     }
 
     fn on_committed(

@@ -22,6 +22,7 @@ use crate::log::record::RecordKind;
 use crate::log::room::Claim;
 use crate::log::writer::{Admission, Flushed, Writer};
 use crate::message::MessageHead;
+use crate::planted::{self, Bug};
 use crate::routing::CoreSet;
 use crate::time::Nanos;
 use std::collections::VecDeque;
@@ -484,7 +485,9 @@ impl<A> Partition<A> {
     fn durable_for(&self, batch: &Batch) -> u64 {
         let Some(writer) = &self.writer else { return 0 };
         let marks = writer.marks();
-        let needs_quorum = !self.counts_alone() || batch.needs_quorum(Level::LocalDisk);
+        let is_early = planted::is(Bug::PostingEarly);
+        let is_alone = self.counts_alone() && !batch.needs_quorum(Level::LocalDisk);
+        let needs_quorum = !is_alone && !is_early;
         if needs_quorum { marks.high_watermark.0 } else { marks.flushed.0 }
     }
 

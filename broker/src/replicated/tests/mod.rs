@@ -1,12 +1,16 @@
 //! Clusters of three nodes in one thread, turn by turn: real cores over links, disks and sockets in memory,
-//! with a control thread and an etcd in small.
+//! with a control thread and an etcd in small. The simulator runs some of them, too.
 
+#[cfg(test)]
 mod chaos;
 mod client;
 mod driver;
+#[cfg(test)]
 mod fail_over;
+#[cfg(test)]
 mod levels;
 mod node;
+pub(crate) mod seeds;
 
 use crate::config::{Config, StreamConfig, StreamLevel};
 use client::Client;
@@ -111,6 +115,11 @@ impl Cluster {
         while self.outer.now.get() < end {
             self.turn(clients);
         }
+    }
+
+    /// Postings that named a record which was not there.
+    fn dropped_postings(&self) -> u64 {
+        self.nodes.iter().map(Node::dropped_postings).sum()
     }
 
     fn wait_for_leader(&mut self) -> usize {

@@ -93,6 +93,8 @@ pub(super) struct Node {
     pub(super) manifest: Reign,
     starts: u64,
     running: Option<Running>,
+    /// Of each core of each start.
+    metrics: Vec<Arc<CoreMetrics>>,
     /// Who it thinks leads.
     pub(super) leader: Option<NodeId>,
     /// The epoch in which it began to serve clients, while it does.
@@ -133,6 +135,7 @@ impl Node {
             manifest: Reign::default(),
             starts: 0,
             running: None,
+            metrics: Vec::new(),
             leader: None,
             serves: None,
             begins: None,
@@ -247,12 +250,14 @@ impl Node {
             outer.network.borrow_mut().restart(self.hosts[usize::from(core)]);
             let (logs, cluster) = self.cluster_setup(core, config, to_control.clone());
             let room_bytes = cluster.room_bytes;
+            let metrics = Arc::new(CoreMetrics::new(self.cores));
+            self.metrics.push(Arc::clone(&metrics));
             let setup = CoreSetup {
                 core: CoreId(core),
                 cores: self.cores,
                 placement: self.placement(),
                 config: Arc::clone(config),
-                metrics: Arc::new(CoreMetrics::new(self.cores)),
+                metrics,
                 listeners: vec![ListenerKind::Tcp],
                 seed: u64::from(core),
                 memory_bytes: 1 << 30,
@@ -293,6 +298,11 @@ impl Node {
             outer.network.borrow_mut().crash(self.hosts[core]);
             files.crash(self.starts * 31 + core as u64);
         }
+    }
+
+    /// Postings that named a record which was not there.
+    pub(super) fn dropped_postings(&self) -> u64 {
+        self.metrics.iter().map(|metrics| metrics.dropped_postings.get()).sum()
     }
 
     pub(super) fn is_running(&self) -> bool {

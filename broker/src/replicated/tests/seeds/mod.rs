@@ -1,0 +1,337 @@
+//! A whole cluster from one seed: three nodes with the cores, sessions, logs and replicas of the broker, clients that
+//! publish at QoS 1 and 2 and keep their sessions, and faults at any time.
+//!
+//! What must hold: nothing acknowledged is lost for a subscriber that keeps its session, whether it was connected,
+//! absent, or taken over; QoS 2 comes once and in order across every fail-over; one node serves in an epoch; no
+//! posting names a record that is not there; and the cluster serves again when everything is well.
+
+mod faults;
+mod people;
+mod random;
+
+use super::Cluster;
+use super::client::Client;
+use faults::Faults;
+use people::{Publisher, Subscriber};
+use random::Random;
+use ringlane_dataplane::disk::memory::MemoryDisk;
+use ringlane_dataplane::time::Nanos;
+use ringlane_mqtt::QoS;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+/// QoS of those who publish.
+const PUBLISHERS: [QoS; 4] =
+    [QoS::AtLeastOnce, QoS::ExactlyOnce, QoS::ExactlyOnce, QoS::AtLeastOnce];
+/// Who subscribes: one that stays, one that is absent half of the time, and one whose session is taken over.
+const SUBSCRIBERS: [(&str, QoS); 3] =
+    [("stays", QoS::ExactlyOnce), ("absent", QoS::ExactlyOnce), ("moves", QoS::AtLeastOnce)];
+const ABSENT: usize = PUBLISHERS.len() + 1;
+const MOVES: usize = PUBLISHERS.len() + 2;
+/// Without an answer for so long a client tries anew.
+const PATIENCE: Duration = Duration::from_millis(1500);
+/// Turns of [`super::STEP`] in which a cluster without faults has to become whole.
+const TURNS_MAX: u64 = 60_000;
+/// How much longer a run goes on at a time that has too little, and how often.
+const LONGER: Duration = Duration::from_secs(20);
+const LONGER_MAX: usize = 20;
+
+/// What took place.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Figures {
+    /// Publishes that are complete.
+    pub acknowledged: u64,
+    /// Faults.
+    pub faults: u64,
+    /// Nodes that began to serve.
+    pub leader_changes: u64,
+    /// Logs that were truncated.
+    pub truncations: u64,
+    /// Nodes that lost their power.
+    pub crashes: u64,
+    /// Nodes that were cut off.
+    pub cuts: u64,
+    /// Nodes that stood still.
+    pub pauses: u64,
+    /// Nodes that stopped leading, and began again.
+    pub began_again: u64,
+    /// Sessions that another connection has taken over.
+    pub takeovers: u64,
+    /// Exchanges of QoS 2 that went on with another leader.
+    pub carried_over: u64,
+}
+
+/// How much a run is to have.
+#[derive(Clone, Copy, Debug)]
+pub struct Demand {
+    /// Its own time, in seconds, at least.
+    pub seconds: u64,
+    /// Publishes that are complete, at least; the time is prolonged.
+    pub acknowledged: u64,
+}
+
+struct Run {
+    cluster: Cluster,
+    random: Random,
+    publishers: Vec<Publisher>,
+    subscribers: Vec<Subscriber>,
+    faults: Faults,
+    /// Since when each client has waited for an answer.
+    waits_since: Vec<Nanos>,
+    /// Until when the absent one is away.
+    away_until: Nanos,
+    /// Who served in each epoch.
+    served: BTreeMap<u64, usize>,
+    figures: Figures,
+    trace: u64,
+}
+
+/// Runs a seed: what took place, and a number that two runs share which did the same.
+///
+/// # Panics
+/// A rule does not hold.
+#[must_use]
+pub fn run(seed: u64, demand: Demand) -> (Figures, u64) {
+    let mut run = Run::new(seed);
+    run.until("there are subscribers", |run| {
+        run.subscribers.iter().all(Subscriber::has_subscribed)
+    });
+    run.faults = Faults::new(run.now(), &mut run.random);
+    run.storm(Duration::from_secs(demand.seconds));
+    for _ in 0..LONGER_MAX {
+        if demand.acknowledged <= run.figures.acknowledged {
+            break;
+        }
+        run.storm(LONGER);
+    }
+    run.heal();
+    run.sum_up()
+}
+
+impl Run {
+    fn new(seed: u64) -> Self {
+        let mut random = Random(seed);
+        let mut cores = || 1 + random.below(2) as u16;
+        let cores = [cores(), cores(), cores()];
+        let secret = random.any();
+        let disk = |number: u64| MemoryDisk::shuffled(secret ^ number);
+        let mut cluster = Cluster::with_disks(cores, disk, &[]);
+        (0..3).for_each(|node| cluster.start(node));
+        let publishers: Vec<_> = (0..).zip(PUBLISHERS).map(|(i, q)| Publisher::new(i, q)).collect();
+        let subscribers: Vec<_> =
+            SUBSCRIBERS.into_iter().map(|(name, qos)| Subscriber::new(name, qos)).collect();
+        let now = cluster.outer.now.get();
+        Self {
+            faults: Faults::new(now, &mut random),
+            cluster,
+            random,
+            waits_since: vec![now; publishers.len() + subscribers.len()],
+            publishers,
+            subscribers,
+            away_until: now,
+            served: BTreeMap::new(),
+            figures: Figures::default(),
+            trace: 0xCBF2_9CE4_8422_2325,
+        }
+    }
+
+    fn now(&self) -> Nanos {
+        self.cluster.outer.now.get()
+    }
+
+    fn clients(&self) -> usize {
+        self.publishers.len() + self.subscribers.len()
+    }
+
+    fn client(&mut self, at: usize) -> &mut Client {
+        match at.checked_sub(PUBLISHERS.len()) {
+            Some(subscriber) => &mut self.subscribers[subscriber].client,
+            None => &mut self.publishers[at].client,
+        }
+    }
+
+    /// Faults and messages for so long.
+    fn storm(&mut self, time: Duration) {
+        let end = self.now() + time;
+        while self.now() < end {
+            self.go_wrong();
+            self.publish();
+            self.come_and_go();
+            self.turn();
+        }
+    }
+
+    /// A turn of everybody, and a little time.
+    fn turn(&mut self) {
+        for node in 0..self.cluster.nodes.len() {
+            if !self.faults.is_paused(node) {
+                let Cluster { nodes, outer, config, etcd } = &mut self.cluster;
+                nodes[node].turn(outer, config, etcd);
+            }
+        }
+        let outer = Rc::clone(&self.cluster.outer);
+        (0..self.clients()).for_each(|at| self.client(at).read(&outer));
+        outer.pass(super::STEP);
+        self.take_answers();
+        self.look_at_leaders();
+        self.connect();
+    }
+
+    fn take_answers(&mut self) {
+        let now = self.now();
+        let qos_of: Vec<_> = self.publishers.iter().map(|publisher| publisher.qos).collect();
+        for (at, publisher) in self.publishers.iter_mut().enumerate() {
+            let answered = publisher.take_answers();
+            self.figures.acknowledged += answered;
+            if answered > 0 || publisher.is_done() {
+                self.waits_since[at] = now;
+            }
+            for number in [now.0, at as u64, answered] {
+                self.trace = (self.trace ^ number).wrapping_mul(0x0100_0000_01B3);
+            }
+        }
+        for subscriber in &mut self.subscribers {
+            subscriber.take_messages(&qos_of);
+        }
+    }
+
+    /// One node serves in an epoch.
+    fn look_at_leaders(&mut self) {
+        for (at, node) in self.cluster.nodes.iter().enumerate() {
+            let Some(epoch) = node.serves else { continue };
+            let before = self.served.insert(epoch, at);
+            assert!(before.is_none_or(|other| other == at), "two nodes serve in epoch {epoch}");
+            self.figures.leader_changes += u64::from(before.is_none());
+        }
+    }
+
+    /// Whoever has no connection gets one to whoever leads; who waits too long tries anew.
+    fn connect(&mut self) {
+        let (now, outer) = (self.now(), Rc::clone(&self.cluster.outer));
+        let leader = self.cluster.leader();
+        let epoch = leader.and_then(|leader| self.cluster.nodes[leader].serves).unwrap_or(0);
+        for at in 0..self.clients() {
+            let is_away = at == ABSENT && now < self.away_until;
+            if self.waits_since[at] + PATIENCE < now {
+                self.waits_since[at] = now;
+                self.client(at).hang_up(&outer);
+            }
+            if !self.client(at).has_wire() && !is_away && leader.is_some() {
+                self.dial(at);
+            }
+            if !self.client(at).take_connected() {
+                continue;
+            }
+            self.waits_since[at] = now;
+            match at.checked_sub(PUBLISHERS.len()) {
+                Some(subscriber) => self.subscribers[subscriber].go_on(&outer),
+                None => self.publishers[at].go_on(&outer, epoch),
+            }
+        }
+        for at in PUBLISHERS.len()..self.clients() {
+            // One that is connected and has subscribed waits for nothing.
+            let subscriber = &self.subscribers[at - PUBLISHERS.len()];
+            if subscriber.client.connected && subscriber.has_subscribed() {
+                self.waits_since[at] = now;
+            }
+        }
+    }
+
+    fn dial(&mut self, at: usize) {
+        let Some(leader) = self.cluster.leader() else { return };
+        let core = self.random.below(u64::from(self.cluster.nodes[leader].cores)) as usize;
+        let Self { cluster, publishers, subscribers, .. } = self;
+        let client = match at.checked_sub(PUBLISHERS.len()) {
+            Some(subscriber) => &mut subscribers[subscriber].client,
+            None => &mut publishers[at].client,
+        };
+        people::dial(cluster, client, core);
+        self.waits_since[at] = self.now();
+    }
+
+    fn publish(&mut self) {
+        if !self.random.one_in(8) {
+            return;
+        }
+        let leader = self.cluster.leader();
+        let Some(epoch) = leader.and_then(|leader| self.cluster.nodes[leader].serves) else {
+            return;
+        };
+        let at = self.random.below(PUBLISHERS.len() as u64) as usize;
+        let many = if self.random.one_in(6) { self.random.between(2, 12) } else { 1 };
+        for _ in 0..many {
+            let bytes = if self.random.one_in(20) { self.random.between(1_000, 8_000) } else { 30 };
+            self.publishers[at].publish(&self.cluster.outer, at, epoch, bytes as usize);
+        }
+    }
+
+    /// The absent one leaves and returns; the session of another is taken over by a new connection.
+    fn come_and_go(&mut self) {
+        let outer = Rc::clone(&self.cluster.outer);
+        if self.random.one_in(1500) && self.away_until < self.now() {
+            let time = Duration::from_millis(self.random.between(100, 6_000));
+            self.away_until = self.now() + time;
+            self.client(ABSENT).hang_up(&outer);
+        }
+        if self.random.one_in(1000)
+            && self.client(MOVES).connected
+            && self.cluster.leader().is_some()
+        {
+            self.figures.takeovers += 1;
+            self.dial(MOVES);
+        }
+    }
+
+    fn until(&mut self, what: &str, holds: impl Fn(&Self) -> bool) {
+        for _ in 0..TURNS_MAX {
+            if holds(self) {
+                return;
+            }
+            self.turn();
+        }
+        panic!("not in time: {what}\n{}", self.describe());
+    }
+
+    /// Everything is well again: all is acknowledged, and all that was is delivered.
+    fn heal(&mut self) {
+        self.calm();
+        self.away_until = self.now();
+        self.until("the cluster serves", |run| run.cluster.leader().is_some());
+        self.until("all is acknowledged", |run| run.publishers.iter().all(Publisher::is_done));
+        self.until("all is delivered", |run| run.lacks().is_none());
+        for _ in 0..100 {
+            self.turn();
+        }
+        assert_eq!(self.cluster.dropped_postings(), 0, "postings name records that are not there");
+    }
+
+    /// An acknowledged message that a subscriber has not got: subscriber, publisher, number.
+    fn lacks(&self) -> Option<(usize, usize, u64)> {
+        let mut pairs = (0..self.subscribers.len())
+            .flat_map(|s| (0..self.publishers.len()).map(move |p| (s, p)));
+        pairs.find_map(|(s, p)| Some((s, p, self.subscribers[s].lacks(p, &self.publishers[p])?)))
+    }
+
+    fn describe(&self) -> String {
+        let mut text = format!("  subscriber, publisher, number: {:?}\n", self.lacks());
+        for Subscriber { client, qos, times, .. } in &self.subscribers {
+            let (connected, came) = (client.connected, times.len());
+            text += &format!("  subscriber at {qos:?}: connected {connected}, {came} messages\n");
+        }
+        for Publisher { client, qos, acknowledged, .. } in &self.publishers {
+            let (connected, many) = (client.connected, acknowledged.len());
+            text += &format!("  publisher at {qos:?}: connected {connected}, {many} answered\n");
+        }
+        self.cluster.describe().iter().for_each(|node| text += &format!("  {node}\n"));
+        text
+    }
+
+    fn sum_up(mut self) -> (Figures, u64) {
+        let nodes = &self.cluster.nodes;
+        self.figures.truncations = nodes.iter().map(|node| node.truncations as u64).sum();
+        self.figures.began_again = nodes.iter().map(|node| node.ends.len() as u64).sum();
+        self.figures.carried_over = self.publishers.iter().map(|p| p.carried_over).sum();
+        (self.figures, self.trace)
+    }
+}
