@@ -20,7 +20,7 @@ stage_tidy() {
 
 stage_clippy() {
     need_rust
-    cargo clippy --workspace --all-targets --features ringlane/parquet,ringlane-sim/planted --locked -- -D warnings
+    cargo clippy --workspace --all-targets --features ringlane/parquet,ringlane-sim/planted,ringlane-sim/brokers --locked -- -D warnings
 }
 
 stage_docs() {

@@ -21,7 +21,7 @@ EDGES = {
     "transport-rdma": {"dataplane"},
     "ringlane": {"dataplane", "mqtt", "transport-uring", "transport-rdma"},
     "bench": {"dataplane", "mqtt", "transport-uring"},
-    "sim": {"dataplane"},
+    "sim": {"dataplane", "transport-rdma", "ringlane"},
 }
 #: Development dependencies: the broker's tests use the load tool's library.
 TEST_EDGES = {"ringlane": {"bench"}}

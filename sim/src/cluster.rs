@@ -7,6 +7,7 @@ use crate::ledger::{Ledger, Violation};
 use crate::node::Node;
 use crate::random::Random;
 use crate::trace::Trace;
+use crate::wires::Wires;
 use core::time::Duration;
 use ringlane_dataplane::batch::Level;
 use ringlane_dataplane::ids::{CoreId, NodeId};
@@ -65,7 +66,7 @@ pub struct Cluster {
     /// The nodes; the first is number 1.
     pub nodes: Vec<Node>,
     members: Vec<NodeId>,
-    network: Network,
+    wires: Wires,
     arriving: BTreeSet<WayId>,
     /// When each node's next turn is queued for.
     wakes: Vec<Nanos>,
@@ -107,6 +108,7 @@ impl Cluster {
         let mut network = Network::new(WAY_BYTES);
         let members: Vec<_> = (1..=nodes as u16).map(NodeId).collect();
         let counts_memory = random.one_in(2);
+        let ring_bytes = random.one_in(2).then(|| 4096 << random.below(4));
         let made = members.iter().map(|&id| {
             let host = network.add(address_of(id), CoreId(0));
             Node::new(id, host, counts_memory, random.fork())
@@ -119,7 +121,7 @@ impl Cluster {
             queued: 0,
             nodes: made,
             members,
-            network,
+            wires: Wires::new(network, ring_bytes),
             arriving: BTreeSet::new(),
             wakes: vec![Nanos::NEVER; nodes],
             disks: vec![false; nodes],
@@ -230,17 +232,17 @@ impl Cluster {
         if disk_events > 0 {
             core.complete(links, time, disk_events);
         }
-        self.network.deliver(*host, links, &mut |links, event| {
+        self.wires.network.deliver(*host, links, &mut |links, event| {
             core.on_link(links, event, time, weather);
         });
         core.end_turn(links, time);
-        self.network.carry_out(*host, links);
+        self.wires.carry_out(*host, links)?;
         self.after_turn(node)
     }
 
     fn after_turn(&mut self, node: usize) -> Result<(), Violation> {
         self.take_outputs(node)?;
-        let has_more = self.network.has_own_events(self.nodes[node].host);
+        let has_more = self.wires.network.has_own_events(self.nodes[node].host);
         let it = &self.nodes[node];
         let Some(core) = &it.core else { return Ok(()) };
         let (start, delay) = (it.starts, it.disk_delay);
@@ -263,8 +265,8 @@ impl Cluster {
     // ---- the network ----
 
     fn queue_arrivals(&mut self) {
-        let Self { network, arriving, random, queue, queued, now, .. } = self;
-        let ways = network.ways().map(|way: Way| way.id);
+        let Self { wires, arriving, random, queue, queued, now, .. } = self;
+        let ways = wires.network.ways().map(|way: Way| way.id);
         for way in ways.filter(|way| arriving.insert(*way)) {
             let after = random.micros(30, 400 + self.delay_micros);
             *queued += 1;
@@ -274,7 +276,7 @@ impl Cluster {
 
     fn arrive(&mut self, id: WayId) -> Result<(), Violation> {
         self.arriving.remove(&id);
-        let Some(way) = self.network.way(id) else { return Ok(()) };
+        let Some(way) = self.wires.network.way(id) else { return Ok(()) };
         let (from, to) = (way.from.0, way.to.0);
         let paused = self.nodes[to].paused_until;
         if self.cuts.contains(&(from, to)) || self.now < paused {
@@ -286,28 +288,28 @@ impl Cluster {
         // What came in one segment arrives in one turn.
         let many = 1 + self.random.below(4).min(way.waiting as u64);
         for _ in 0..many {
-            self.arrive_at(id, to);
+            self.arrive_at(id, to)?;
         }
-        let Node { links, .. } = &mut self.nodes[from];
-        self.network.refill(id, links);
-        if self.network.has_own_events(self.nodes[from].host) {
+        let Node { links, host, .. } = &mut self.nodes[from];
+        self.wires.refill(id, *host, links)?;
+        if self.wires.network.has_own_events(self.nodes[from].host) {
             self.wake_now(from);
         }
         self.turn(to, 0)
     }
 
-    fn arrive_at(&mut self, id: WayId, to: usize) {
+    fn arrive_at(&mut self, id: WayId, to: usize) -> Result<(), Violation> {
         let (time, weather) = (self.time(to), self.weather);
         let Node { core, links, .. } = &mut self.nodes[to];
-        let Some(core) = core else { return };
+        let Some(core) = core else { return Ok(()) };
         let trace = &mut self.trace;
-        self.network.arrive(id, links, &mut |links, event| {
+        self.wires.arrive(id, links, &mut |links, event| {
             if let LinkEvent::Received { message, .. } = &event {
                 trace.note(&[time.now.0, to as u64]);
                 trace.bytes(message);
             }
             core.on_link(links, event, time, weather);
-        });
+        })
     }
 
     fn wake_now(&mut self, node: usize) {
@@ -338,11 +340,11 @@ impl Cluster {
 
     fn end_links(&mut self, one: usize, other: usize, errno: i32) -> Result<(), Violation> {
         let hosts = [self.nodes[one].host, self.nodes[other].host];
-        let ways: Vec<_> = self.network.between(hosts[0], hosts[1]).collect();
+        let ways: Vec<_> = self.wires.network.between(hosts[0], hosts[1]).collect();
         for id in ways {
-            self.network.end(id, LinkDown::Error(errno));
-            if let Some(way) = self.network.way(id) {
-                self.arrive_at(id, way.to.0);
+            self.wires.network.end(id, LinkDown::Error(errno));
+            if let Some(way) = self.wires.network.way(id) {
+                self.arrive_at(id, way.to.0)?;
             }
         }
         self.turn(one, 0)?;
@@ -360,7 +362,7 @@ impl Cluster {
         let it = &mut self.nodes[node];
         let found = it.start(&members, now).map_err(Violation)?;
         let host = it.host;
-        self.network.restart(host);
+        self.wires.network.restart(host);
         (0..found.torn).for_each(|_| self.counters.count(Counter::TornTail));
         (0..found.damaged).for_each(|_| self.counters.count(Counter::Damage));
         if found.damaged > 0 {
@@ -381,7 +383,7 @@ impl Cluster {
 
     fn end_process(&mut self, node: usize) {
         self.nodes[node].crash();
-        self.network.crash(self.nodes[node].host);
+        self.wires.network.crash(self.nodes[node].host);
         self.note_lost();
         self.queue_arrivals();
     }
@@ -576,6 +578,14 @@ impl Cluster {
             }
         }
         text
+    }
+
+    /// What took place, also what nobody has counted yet.
+    pub fn counters(&mut self) -> Counters {
+        let [wraps, exhausted] = self.wires.take_counts();
+        self.counters.count_many(Counter::RingWrap, wraps);
+        self.counters.count_many(Counter::CreditsExhausted, exhausted);
+        self.counters
     }
 
     /// Events so far.

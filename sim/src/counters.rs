@@ -50,12 +50,20 @@ pub enum Counter {
     OldEpoch,
     /// Nodes that stopped leading, and began again.
     BeganAgain,
+    /// Writes into a peer's ring that came to its end.
+    RingWrap,
+    /// Turns of a link over rings that ended with bytes to send and no credit for them.
+    CreditsExhausted,
+    /// Sessions that another connection has taken over.
+    Takeover,
+    /// Exchanges of QoS 2 that went on with another leader.
+    CarriedOver,
     /// Acknowledgements at `quorum_memory` that were lost with all who had them in memory.
     Excused,
 }
 
 /// The counters, in the order of [`Counter`].
-pub const NAMES: [&str; 23] = [
+pub const NAMES: [&str; 27] = [
     "acknowledged",
     "faults",
     "leader change",
@@ -78,6 +86,10 @@ pub const NAMES: [&str; 23] = [
     "etcd restored",
     "old epoch refused",
     "began again",
+    "ring wrap",
+    "credits exhausted",
+    "takeover of a session",
+    "QoS 2 across a fail-over",
     "excused",
 ];
 
@@ -89,6 +101,11 @@ impl Counters {
     /// One more.
     pub fn count(&mut self, counter: Counter) {
         self.0[counter as usize] += 1;
+    }
+
+    /// So many more.
+    pub fn count_many(&mut self, counter: Counter, many: u64) {
+        self.0[counter as usize] += many;
     }
 
     /// How many.
@@ -104,12 +121,39 @@ impl Counters {
 
     /// The names of those that never took place, and could have.
     #[must_use]
-    pub fn missing(&self) -> Vec<&'static str> {
-        let may_be_none = Counter::Excused as usize;
+    pub fn missing(&self, kind: Kind) -> Vec<&'static str> {
         let all = NAMES.iter().zip(self.0).enumerate();
-        all.filter(|(at, (_, n))| *n == 0 && *at != may_be_none)
-            .map(|(_, (name, _))| *name)
-            .collect()
+        all.filter(|(at, (_, n))| *n == 0 && kind.has(*at)).map(|(_, (name, _))| *name).collect()
+    }
+}
+
+/// What a run is a cluster of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    /// Replicas with their logs.
+    Replicas,
+    /// Whole brokers.
+    Brokers,
+}
+
+impl Kind {
+    fn has(self, counter: usize) -> bool {
+        let of_sessions = [Counter::Takeover, Counter::CarriedOver];
+        let of_both = [
+            Counter::Acknowledged,
+            Counter::Faults,
+            Counter::LeaderChange,
+            Counter::Truncation,
+            Counter::Crash,
+            Counter::Cut,
+            Counter::Pause,
+            Counter::BeganAgain,
+        ];
+        let is_in = |counters: &[Counter]| counters.iter().any(|c| *c as usize == counter);
+        match self {
+            Self::Replicas => !is_in(&of_sessions) && counter != Counter::Excused as usize,
+            Self::Brokers => is_in(&of_sessions) || is_in(&of_both),
+        }
     }
 }
 

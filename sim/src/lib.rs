@@ -4,9 +4,12 @@
 //! [`run::run`] runs one seed: [`faults`] draws what goes wrong, [`cluster`] has it happen, and
 //! [`ledger`] holds the rules at every step: nothing acknowledged is lost, one leader per epoch, and
 //! logs agree below the high watermark. [`trace`] makes one number of all that happened, so that two
-//! runs can be told to be the same.
+//! runs can be told to be the same. With the feature `brokers`, `brokers` runs clusters of whole brokers with
+//! clients, which have their own faults and rules.
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "brokers")]
+pub mod brokers;
 pub mod cluster;
 pub mod core;
 pub mod counters;
@@ -17,3 +20,4 @@ pub mod node;
 pub mod random;
 pub mod run;
 pub mod trace;
+pub mod wires;

@@ -3,7 +3,7 @@
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
-use ringlane_sim::counters::{Counter, Counters};
+use ringlane_sim::counters::{Counter, Counters, Kind};
 use ringlane_sim::run::{ACKNOWLEDGED_MIN, FAULTS_MIN, Options, Outcome, SECONDS, run};
 use std::io::Write;
 use std::num::NonZero;
@@ -25,6 +25,9 @@ struct Cli {
     /// Also: after the faults, a cluster works again within a bound.
     #[arg(long)]
     liveness: bool,
+    /// Clusters of whole brokers with clients (only with the feature `brokers`).
+    #[arg(long)]
+    brokers: bool,
     /// Fail if something that a run can have did not happen in any, or if a seed has had too little.
     #[arg(long)]
     complete: bool,
@@ -87,6 +90,11 @@ fn try_main(cli: &Cli) -> Result<()> {
     if !matches!(cli.nodes, 0 | 2..=7) {
         bail!("a cluster has two to seven nodes");
     }
+    if cli.brokers && (cli.nodes != 0 || cli.liveness || cfg!(not(feature = "brokers"))) {
+        bail!(
+            "--brokers takes the feature of that name, has three nodes, and is always held to liveness"
+        );
+    }
     // A panic is told with its seed.
     std::panic::set_hook(Box::new(|_| {}));
     let (next, sums) = (AtomicU64::new(cli.seeds.0), Mutex::new(Sums::default()));
@@ -96,7 +104,7 @@ fn try_main(cli: &Cli) -> Result<()> {
             if cli.seeds.1 <= seed {
                 return;
             }
-            let outcome = run(seed, &options);
+            let outcome = if cli.brokers { run_brokers(seed) } else { run(seed, &options) };
             tell(cli, seed, &outcome);
             if let Ok(mut sums) = sums.lock() {
                 sums.add(&outcome);
@@ -108,6 +116,16 @@ fn try_main(cli: &Cli) -> Result<()> {
     end(cli, &sums.into_inner().ok().context("a thread has ended")?)
 }
 
+#[cfg(feature = "brokers")]
+fn run_brokers(seed: u64) -> Outcome {
+    ringlane_sim::brokers::run(seed, ringlane_sim::brokers::WHOLE)
+}
+
+#[cfg(not(feature = "brokers"))]
+fn run_brokers(_: u64) -> Outcome {
+    Outcome::default()
+}
+
 fn tell(cli: &Cli, seed: u64, outcome: &Outcome) {
     if cli.traces {
         let (acknowledged, faults) =
@@ -116,9 +134,11 @@ fn tell(cli: &Cli, seed: u64, outcome: &Outcome) {
     }
     if let Some(failure) = &outcome.failure {
         let liveness = if cli.liveness { " --liveness" } else { "" };
+        let (feature, brokers) =
+            if cli.brokers { (" --features brokers", " --brokers") } else { ("", "") };
         let nodes = if cli.nodes == 0 { String::new() } else { format!(" --nodes {}", cli.nodes) };
         say(&format!(
-            "seed {seed} fails: {failure}again: cargo run --profile sim -p ringlane-sim -- --seeds {seed}{nodes}{liveness}"
+            "seed {seed} fails: {failure}again: cargo run --profile sim -p ringlane-sim{feature} -- --seeds {seed}{nodes}{liveness}{brokers}"
         ));
     }
 }
@@ -136,7 +156,7 @@ fn end(cli: &Cli, sums: &Sums) -> Result<()> {
     if cli.complete && *whole < seeds {
         bail!("{} seeds had too little", seeds - whole);
     }
-    let missing = counters.missing();
+    let missing = counters.missing(if cli.brokers { Kind::Brokers } else { Kind::Replicas });
     if cli.complete && !missing.is_empty() {
         bail!("never took place: {}", missing.join(", "));
     }

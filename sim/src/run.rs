@@ -72,7 +72,7 @@ pub fn run(seed: u64, options: &Options) -> Outcome {
         Err(Violation(what)) => return Outcome { failure: Some(what), ..outcome },
     };
     let ended = catch_unwind(AssertUnwindSafe(|| go(&mut cluster, options)));
-    outcome.counters = cluster.counters;
+    outcome.counters = cluster.counters();
     (outcome.trace, outcome.steps) = (cluster.trace.value(), cluster.steps());
     let what = match ended {
         Ok(Ok(())) => return outcome,
@@ -86,7 +86,8 @@ pub fn run(seed: u64, options: &Options) -> Outcome {
     outcome
 }
 
-fn panic_text(panic: &(dyn core::any::Any + Send)) -> String {
+/// What a panic says.
+pub(crate) fn panic_text(panic: &(dyn core::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().map(String::as_str);
     let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
     format!("panic: {}", text.unwrap_or("without a text"))

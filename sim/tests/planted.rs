@@ -65,3 +65,8 @@ fn an_acknowledgement_that_counts_twice() {
 fn memory_that_a_crash_has_emptied_taken_for_full() {
     is_found(Bug::MemoryKept, &SAFETY);
 }
+
+#[test]
+fn a_write_beyond_the_end_of_a_ring() {
+    is_found(Bug::RingWrap, &SAFETY);
+}
