@@ -32,7 +32,8 @@ pub struct LinkConfig {
     /// Bytes of a link's receive buffer, 4 KiB to 64 MiB. A longer message makes it grow for as long as it
     /// takes to deliver it.
     pub receive_bytes: u32,
-    /// Peers that have been accepted and have not said hello, at most; further ones are turned away.
+    /// Peers that have been accepted and have not said hello, at most; a further one takes the place of the one that has
+    /// been silent for longest.
     pub greetings_max: u16,
 }
 

@@ -29,11 +29,16 @@ impl TcpLinks {
         address: SocketAddr,
     ) {
         let Some(config) = &self.config else { return };
-        let is_crowded = self.greeting_count() >= usize::from(config.greetings_max);
-        if is_crowded || !self.has_room() {
+        let deadline = self.now + config.hello_timeout;
+        if self.greeting_count() >= usize::from(config.greetings_max)
+            && let Some(silent) = self.longest_greeting()
+        {
+            // A node says who it is at once: who has said nothing for longest makes room.
+            self.finish(engine, silent, LinkDown::Crowded);
+        }
+        if !self.has_room() {
             return self.turned_away(address, LinkDown::Crowded);
         }
-        let deadline = self.now + config.hello_timeout;
         if let Some(id) = self.take_in(engine, socket, address, Phase::Greeting) {
             self.set_deadline(id, deadline);
             self.receive(engine, id);

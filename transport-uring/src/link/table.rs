@@ -136,10 +136,21 @@ impl TcpLinks {
         self.peer(id).filter(|peer| peer.link == Some(link))
     }
 
-    /// How many were accepted and have not said who they are.
+    /// Those that were accepted and have not said who they are.
+    fn greeting(&self) -> impl Iterator<Item = &Peer> {
+        let peers = self.slots.iter().filter_map(|slot| slot.peer.as_deref());
+        let is_greeting = |peer: &&Peer| peer.phase == Phase::Greeting && peer.dial.is_none();
+        peers.filter(is_greeting).filter(|peer| peer.closing.is_none())
+    }
+
+    /// How many they are.
     pub(super) fn greeting_count(&self) -> usize {
-        let peers = self.slots.iter().filter_map(|slot| slot.peer.as_ref());
-        peers.filter(|peer| peer.phase == Phase::Greeting && peer.dial.is_none()).count()
+        self.greeting().count()
+    }
+
+    /// Who of them has been silent for longest.
+    pub(super) fn longest_greeting(&self) -> Option<ConnectionId> {
+        self.greeting().min_by_key(|peer| peer.deadline).map(|peer| peer.id)
     }
 
     pub(super) fn has_room(&self) -> bool {
