@@ -19,6 +19,8 @@ pub(crate) struct PublishFacts<'a> {
 /// The filters of a partition, to match what lies behind its cursors.
 #[derive(Debug, Default)]
 pub(crate) struct Matcher {
+    /// Those with wildcards; one without is found by its name, so that a takeover need not put all filters
+    /// of a large state into a tree.
     filters: FilterTree<u32>,
     matched: Vec<u32>,
 }
@@ -26,7 +28,7 @@ pub(crate) struct Matcher {
 impl Matcher {
     pub(crate) fn new(state: &PartitionState) -> Self {
         let mut filters = FilterTree::new();
-        for (number, name) in state.posted_filters() {
+        for (number, name) in state.posted_filters().filter(|(_, name)| name.contains(['+', '#'])) {
             filters.entry(name, || number);
         }
         Self { filters, matched: Vec::new() }
@@ -86,6 +88,7 @@ impl PartitionState {
         matched.clear();
         if facts.qos > 0 {
             filters.for_each_match(facts.topic, &mut |number| matched.push(*number));
+            matched.extend(self.posted_number(facts.topic));
         }
         if matched.is_empty() {
             self.advance(Cursor { partition, memory, epoch, next: offset + 1 });

@@ -234,7 +234,7 @@ pub(crate) struct CoreState {
     pub(crate) partitions: Vec<PartitionState>,
     /// Their checkpoints, in the same order.
     pub(crate) checkpoints: Vec<Checkpoints>,
-    /// The filters of every core: each core knows those of the others before anybody connects.
+    /// The filters of every core, if there are several: each knows those of the others before anybody connects.
     pub(crate) filters: Arc<Vec<Vec<Box<str>>>>,
     /// What the sessions of all cores have to do with shared groups.
     pub(crate) groups: Arc<GroupsAtStart>,
@@ -253,7 +253,8 @@ impl NodeState {
             state.note_epoch(epoch, end.0);
             partitions[placement.owner(PartitionId(number)).index()].push(state);
         }
-        let filters = partitions.iter().map(|owned| {
+        // A core that is alone tells nobody.
+        let filters = partitions.iter().filter(|_| cores > 1).map(|owned| {
             let mut filters: Vec<Box<str>> =
                 owned.iter().flat_map(PartitionState::plain_filters).map(Into::into).collect();
             filters.sort_unstable();
