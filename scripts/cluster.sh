@@ -7,7 +7,9 @@
 #
 # MQTT is on 127.0.0.1:1883, 1884 and 1885; RINGLANE_CLUSTER_PORT is another first port, and those up to 31 above it are
 # used as well. Data are in $XDG_DATA_HOME/ringlane-cluster, or in RINGLANE_CLUSTER_DIR. RINGLANE_PROGRAM is a broker to
-# start instead of the one that is built. A killed node comes back after RINGLANE_CLUSTER_AWAY seconds (5).
+# start instead of the one that is built. A killed node comes back after RINGLANE_CLUSTER_AWAY seconds (5), etcd after
+# RINGLANE_CLUSTER_ETCD_AWAY (0). With RINGLANE_CLUSTER_NETWORK=1, inside scripts/faults/network.sh, each node has a
+# network namespace and an address of its own.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -17,6 +19,8 @@ DIR="${RINGLANE_CLUSTER_DIR:-${XDG_DATA_HOME:-$HOME/.local/share}/ringlane-clust
 PORT="${RINGLANE_CLUSTER_PORT:-1883}"
 PROGRAM="${RINGLANE_PROGRAM:-$TARGET/release/ringlane}"
 AWAY="${RINGLANE_CLUSTER_AWAY:-5}"
+ETCD_AWAY="${RINGLANE_CLUSTER_ETCD_AWAY:-0}"
+NETWORK="${RINGLANE_CLUSTER_NETWORK:-}"
 # Seconds that what ends in order has.
 END=20
 
@@ -25,6 +29,11 @@ control_port() { echo $((PORT + 9 + $1)); }
 replication_port() { echo $((PORT + 19 + $1)); }
 etcd_port() { echo $((PORT + 30)); }
 etcd_peer_port() { echo $((PORT + 31)); }
+
+# Where a node is, where etcd is, and what starts a program where a node is.
+host() { [ -n "$NETWORK" ] && echo "10.77.0.$1" || echo 127.0.0.1; }
+etcd_host() { [ -n "$NETWORK" ] && echo 10.77.0.254 || echo 127.0.0.1; }
+place() { [ -z "$NETWORK" ] || echo "ip netns exec n$1"; }
 
 configuration() { echo "$DIR/n$1/ringlane.toml"; }
 
@@ -49,13 +58,13 @@ partitions = 4
 idle = "park"
 
 [listeners.tcp]
-bind = "127.0.0.1:$(mqtt_port "$node")"
+bind = "$(host "$node"):$(mqtt_port "$node")"
 
 [listeners.websocket]
 enabled = false
 
 [control]
-bind = "127.0.0.1:$(control_port "$node")"
+bind = "$(host "$node"):$(control_port "$node")"
 
 [commit_log]
 segment_size = "8MiB"
@@ -65,12 +74,12 @@ name = "try"
 node = $node
 
 [cluster.etcd]
-endpoints = ["http://127.0.0.1:$(etcd_port)"]
+endpoints = ["http://$(etcd_host):$(etcd_port)"]
 TOML
         for other in $NODES; do
-            printf '\n[[cluster.members]]\nnode = %s\nname = "n%s"\naddress = "127.0.0.1:%s"\n' \
-                "$other" "$other" "$(replication_port "$other")"
-            printf 'advertised_address = "127.0.0.1:%s"\n' "$(mqtt_port "$other")"
+            printf '\n[[cluster.members]]\nnode = %s\nname = "n%s"\naddress = "%s:%s"\n' \
+                "$other" "$other" "$(host "$other")" "$(replication_port "$other")"
+            printf 'advertised_address = "%s:%s"\n' "$(host "$other")" "$(mqtt_port "$other")"
         done
     } >"$(configuration "$node")"
 }
@@ -88,13 +97,13 @@ start() {
 
 start_etcd() {
     local client peer
-    client="http://127.0.0.1:$(etcd_port)" peer="http://127.0.0.1:$(etcd_peer_port)"
+    client="http://$(etcd_host):$(etcd_port)" peer="http://127.0.0.1:$(etcd_peer_port)"
     start etcd etcd --data-dir "$DIR/etcd/data" \
         --listen-client-urls "$client" --advertise-client-urls "$client" \
         --listen-peer-urls "$peer" --initial-advertise-peer-urls "$peer" \
         --initial-cluster "default=$peer"
     for _ in $(seq 100); do
-        answers "$(etcd_port)" health && return
+        answers "$(etcd_host):$(etcd_port)" health && return
         runs etcd || break
         sleep 0.1
     done
@@ -102,10 +111,11 @@ start_etcd() {
     die "etcd does not start; see $DIR/etcd/log"
 }
 
-start_node() { start "n$1" "$PROGRAM" serve -c "$(configuration "$1")"; }
+# shellcheck disable=SC2046 # the place is several words, or none
+start_node() { start "n$1" $(place "$1") "$PROGRAM" serve -c "$(configuration "$1")"; }
 
-# answers PORT PATH: whether a GET there gets status 200.
-answers() { curl -sf --max-time 1 -o /dev/null "http://127.0.0.1:$1/$2"; }
+# answers ADDRESS PATH: whether a GET there gets status 200.
+answers() { curl -sf --max-time 1 -o /dev/null "http://$1/$2"; }
 
 pid() { cat "$DIR/$1/pid" 2>/dev/null; }
 
@@ -115,7 +125,7 @@ runs() { [ -n "$(pid "$1")" ] && kill -0 "$(pid "$1")" 2>/dev/null; }
 leader() {
     local node
     for node in $NODES; do
-        if runs "n$node" && curl -sf --max-time 1 "http://127.0.0.1:$(control_port "$node")/readyz" 2>/dev/null |
+        if runs "n$node" && curl -sf --max-time 1 "http://$(host "$node"):$(control_port "$node")/readyz" 2>/dev/null |
             grep -q 'this node.* leads'; then
             echo "$node"
             return
@@ -169,6 +179,12 @@ Ctrl-C ends everything. What the nodes have is kept in $DIR.
 TEXT
 }
 
+start_etcd_later() {
+    (sleep "$ETCD_AWAY") &
+    wait "$!" || true
+    start_etcd
+}
+
 # Says what becomes of the nodes, and starts again what has ended.
 watch_over() {
     local node before now
@@ -182,7 +198,7 @@ watch_over() {
             start_node "$node"
             say "node $node is started again"
         done
-        runs etcd || { say "etcd has ended; it is started again" && start_etcd; }
+        runs etcd || { say "etcd has ended; it is started again in $ETCD_AWAY s" && start_etcd_later; }
         now="$(leader)"
         [ -z "$now" ] || [ "$now" = "$before" ] || say "node $now leads now"
         before="${now:-$before}"

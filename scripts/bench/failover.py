@@ -1,147 +1,52 @@
 #!/usr/bin/env python3
-"""How long publishers are without an acknowledgement when the node that leads is killed or stands still.
+"""How long publishers are without an acknowledgement when the node that leads fails, and whether anything is lost.
 
-    scripts/bench/failover.py [--kills 20] [--fault kill|pause] [--publishers 3] [--dir DIR] [--port 22400] [--binary PROGRAM]
+    scripts/bench/failover.py [--faults kill,pause,cut,cut-in,cut-out] [--times 20] [--network] [--sessions N]
+                              [--subscriptions N] [--log-gb N] [--etcd SECONDS] [--publishers 3] [--dir DIR]
+                              [--port 22400] [--binary PROGRAM] [--no-bounds]
 
-Three nodes and an etcd by scripts/cluster.sh. Each publisher publishes with QoS 1, one message at a time, and connects to
-the next node after 300 ms without an answer. The leader is killed (kill -9), or stopped (SIGSTOP) for three seconds, once
-all nodes are in step; the gap of a fault is the longest time between two acknowledgements of one publisher around it. All
-gaps are printed, in ms. Exit status 1 if more than 1 in 100 is above 500 ms (1,500 ms with `pause`), or one never ended.
+Three nodes and an etcd by scripts/cluster.sh; with --network each node in a network namespace of its own (scripts/faults/
+network.sh), whose line can be cut. Each publisher publishes with QoS 1, one message at a time, and connects to the next
+node after 300 ms without an answer. A fault comes once all nodes are in step, `--times` of each kind in turn:
+
+    kill      the leader is killed (kill -9), and started again a second later
+    pause     it stands still (SIGSTOP) for 4 s, longer than its lease
+    cut       its line is cut without a word for 4 s; cut-out: only what it sends is lost, cut-in: only what it is sent
+
+The gap of a fault is the longest time between two acknowledgements of one publisher around it. All are printed, in ms. At
+the end etcd is killed for --etcd seconds under load, which the leader must survive, and a session that was subscribed all the time
+must have got every message that was acknowledged. --sessions with --subscriptions each (of --filters different ones) and --log-gb of log
+are put in place first; a directory that has them is used again. Exit status 1 if a message was lost, a gap never ended, or more than
+1 in 100 are above 500 ms (kill) or 1,500 ms (the others), unless --no-bounds is said; 77 if there can be no network.
 """
 import argparse
-import json
 import os
-import pathlib
 import signal
-import socket
-import struct
-import subprocess
 import sys
-import threading
 import time
-import urllib.request
 
-from log_lab import packet, say, text
+from failover_lab import PATIENCE, ROOT, Cluster, Publisher, Witness
+from failover_state import fill
+from log_lab import say
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-ANSWER, PATIENCE = 0.3, 30.0
-BOUND = {"kill": 500, "pause": 1500}
-
-
-class Cluster:
-    def __init__(self, options):
-        self.port, self.dir = options.port, pathlib.Path(options.dir)
-        environment = {
-            **os.environ,
-            "RINGLANE_CLUSTER_PORT": str(options.port),
-            "RINGLANE_CLUSTER_DIR": str(self.dir),
-            "RINGLANE_CLUSTER_AWAY": "1",
-            **({"RINGLANE_PROGRAM": options.binary} if options.binary else {}),
-        }
-        command = [ROOT / "scripts/cluster.sh"]
-        self.process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, start_new_session=True)
-
-    def ask(self, node, path):
-        try:
-            return urllib.request.urlopen(f"http://127.0.0.1:{self.port + 10 + node}/{path}", timeout=1).read().decode()
-        except OSError:
-            return ""
-
-    def leader(self):
-        for node in range(3):
-            answer = self.ask(node, "readyz")
-            if "this node" in answer and "leads" in answer:
-                return node
-        return None
-
-    def is_whole(self, leader):
-        """Whether both followers are in step in all partitions."""
-        prefix = "ringlane_follower_partitions_in_step{"
-        lines = [line for line in self.ask(leader, "metrics").splitlines() if line.startswith(prefix)]
-        return len(lines) == 2 and all(float(line.split()[-1]) == 4 for line in lines)
-
-    def wait(self):
-        """The leader of a cluster in which all nodes are in step."""
-        end = time.monotonic() + PATIENCE
-        while time.monotonic() < end:
-            leader = self.leader()
-            if leader is not None and self.is_whole(leader):
-                return leader
-            if self.process.poll() is not None:
-                sys.exit("the cluster has ended")
-            time.sleep(0.1)
-        sys.exit("the nodes do not come into step")
-
-    def signal(self, node, number):
-        os.kill(int((self.dir / f"n{node + 1}" / "pid").read_text()), number)
-
-    def stop(self):
-        self.process.send_signal(signal.SIGTERM)
-        self.process.wait()
-
-
-class Publisher(threading.Thread):
-    """Publishes until it is told to stop; notes when it was answered."""
-
-    def __init__(self, port, number):
-        super().__init__(daemon=True)
-        self.port, self.number, self.node = port, number, number
-        self.answered, self.is_over = [], False
-        self.start()
-
-    def run(self):
-        sequence, connection = 0, None
-        while not self.is_over:
-            try:
-                connection = connection or self.connect()
-                sequence += 1
-                identifier = struct.pack(">H", sequence % 60000 + 1)
-                topic = text(f"failover/{self.number}")
-                connection.sendall(packet(0x32, topic + identifier + str(sequence).encode()))
-                self.receive(connection, b"\x40\x02" + identifier)
-                self.answered.append(time.monotonic())
-            except OSError:
-                # Not acknowledged, or nobody is there: the next node.
-                if connection:
-                    connection.close()
-                connection, self.node = None, self.node + 1
-                time.sleep(0.005)
-
-    def connect(self):
-        connection = socket.create_connection(("127.0.0.1", self.port + self.node % 3), ANSWER)
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        client = text(f"failover-{self.number}")
-        connection.sendall(packet(0x10, text("MQTT") + b"\x04\x02\x00\x3c" + client))
-        self.receive(connection, b"\x20\x02\x00\x00")
-        return connection
-
-    @staticmethod
-    def receive(connection, expected):
-        data = b""
-        while len(data) < len(expected):
-            more = connection.recv(len(expected) - len(data))
-            if not more:
-                raise ConnectionResetError
-            data += more
-        if data != expected:
-            raise ConnectionResetError
-
-    def gap(self, fault_at):
-        """The longest time between two answers from shortly before a fault on, in ms; none if there was no answer since."""
-        times = [at for at in list(self.answered) if at > fault_at - 1]
-        if not times or times[-1] < fault_at + 1:
-            return None
-        return round(1000 * max(later - one for one, later in zip(times, times[1:])))
+BOUND = {"kill": 500, "pause": 1500, "cut": 1500, "cut-in": 1500, "cut-out": 1500}
+WAYS = {"cut": "in out", "cut-in": "in", "cut-out": "out"}
+CUT = 4
 
 
 def strike(cluster, fault):
     leader = cluster.wait()
     time.sleep(1)
     at = time.monotonic()
-    cluster.signal(leader, signal.SIGKILL if fault == "kill" else signal.SIGSTOP)
-    if fault == "pause":
-        time.sleep(3)
-        cluster.signal(leader, signal.SIGCONT)
+    if fault in WAYS:
+        cluster.line(leader, WAYS[fault], True)
+        time.sleep(CUT)
+        cluster.line(leader, WAYS[fault], False)
+    else:
+        cluster.signal(leader, signal.SIGKILL if fault == "kill" else signal.SIGSTOP)
+        if fault == "pause":
+            time.sleep(CUT)
+            cluster.signal(leader, signal.SIGCONT)
     return leader, at
 
 
@@ -155,35 +60,84 @@ def gaps(publishers, at):
     return found
 
 
+def judge(fault, found):
+    """Whether few enough gaps are above the bound."""
+    ended = sorted(gap for gap in found if gap is not None)
+    late = len(found) - len(ended) + sum(gap > BOUND[fault] for gap in ended)
+    middle, longest = (ended[len(ended) // 2], ended[-1]) if ended else (None, None)
+    say("all", fault=fault, gaps=len(found), p50=middle, longest=longest, above_bound=late)
+    return late * 100 <= len(found)
+
+
+def without_etcd(cluster, publishers, seconds):
+    """Whether the leader goes on while there is no etcd."""
+    leader, at = cluster.wait(), time.monotonic()
+    cluster.kill_etcd()
+    time.sleep(seconds)
+    found = gaps(publishers, at)
+    stayed = cluster.leader() == leader
+    say("etcd", seconds=seconds, leader_stayed=stayed, gaps_ms=found)
+    return stayed and None not in found
+
+
+def measure(cluster, options):
+    witness, found = Witness(cluster), {fault: [] for fault in options.faults}
+    if not witness.is_there.wait(PATIENCE):
+        sys.exit("nobody is served")
+    publishers = [Publisher(cluster, number) for number in range(options.publishers)]
+    for number in range(options.times):
+        for fault in options.faults:
+            leader, at = strike(cluster, fault)
+            here = gaps(publishers, at)
+            found[fault] += here
+            say(fault, number=number + 1, leader=leader + 1, gaps_ms=here)
+    is_well = all([judge(fault, gaps) or options.no_bounds and None not in gaps for fault, gaps in found.items()])
+    if options.etcd:
+        is_well &= without_etcd(cluster, publishers, options.etcd)
+        cluster.wait()
+    for publisher in publishers:
+        publisher.is_over = True
+        publisher.join()
+    missing = witness.missing(publishers)
+    acknowledged = sum(len(publisher.answered) for publisher in publishers)
+    say("ledger", acknowledged=acknowledged, taken=len(witness.taken), lost=len(missing), first=[one.decode() for one in missing[:5]])
+    return is_well and not missing
+
+
 def main():
     flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    flags.add_argument("--kills", type=int, default=20)
-    flags.add_argument("--fault", choices=sorted(BOUND), default="kill")
+    flags.add_argument("--faults", default="kill", type=lambda value: value.split(","))
+    flags.add_argument("--times", type=int, default=20)
+    flags.add_argument("--network", action="store_true")
+    flags.add_argument("--no-bounds", action="store_true")
+    flags.add_argument("--sessions", type=int, default=0)
+    flags.add_argument("--subscriptions", type=int, default=10)
+    flags.add_argument("--filters", type=int, default=1_000_000)
+    flags.add_argument("--log-gb", type=float, default=0)
+    flags.add_argument("--etcd", type=int, default=0)
     flags.add_argument("--publishers", type=int, default=3)
     flags.add_argument("--dir", default="/var/tmp/ringlane-failover")
     flags.add_argument("--port", type=int, default=22400)
     flags.add_argument("--binary", help="a broker to start instead of the one that is built")
     options = flags.parse_args()
+    options.away = options.etcd
+    unknown = set(options.faults) - set(BOUND)
+    if unknown or (set(options.faults) & set(WAYS) and not options.network):
+        flags.error(f"no such fault: {unknown}" if unknown else "a line is cut with --network alone")
+    if options.network and "RINGLANE_FAILOVER_INSIDE" not in os.environ:
+        os.environ["RINGLANE_FAILOVER_INSIDE"] = "1"
+        network = ROOT / "scripts/faults/network.sh"
+        os.execv(network, [network, sys.executable, *sys.argv])
+    # Whoever stops it gets no nodes left behind.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     cluster = Cluster(options)
     try:
         cluster.wait()
-        publishers = [Publisher(options.port, number) for number in range(options.publishers)]
-        found = []
-        for number in range(options.kills):
-            leader, at = strike(cluster, options.fault)
-            here = gaps(publishers, at)
-            found += here
-            say(options.fault, number=number + 1, leader=leader + 1, gaps_ms=here)
-        for publisher in publishers:
-            publisher.is_over = True
-        acknowledged = sum(len(publisher.answered) for publisher in publishers)
+        fill(cluster, options)
+        is_well = measure(cluster, options)
     finally:
         cluster.stop()
-    ended = sorted(gap for gap in found if gap is not None)
-    late = len(found) - len(ended) + sum(gap > BOUND[options.fault] for gap in ended)
-    middle, longest = ended[len(ended) // 2], ended[-1]
-    say("all", gaps=len(found), p50=middle, longest=longest, above_bound=late, acknowledged=acknowledged)
-    sys.exit(1 if late * 100 > len(found) else 0)
+    sys.exit(0 if is_well else 1)
 
 
 main()
