@@ -652,6 +652,16 @@ impl Reader {
         }
     }
 
+    /// Takes [`Reader::close`] back: what is wanted next is opened again.
+    pub fn reopen(&mut self) {
+        if core::mem::take(&mut self.is_closing) {
+            self.forget_window();
+            (self.is_placed, self.batch, self.want) = (false, None, None);
+            // Where it was says nothing of a file that is opened again.
+            self.expected = Offset(u64::MAX);
+        }
+    }
+
     /// Whether nothing is open any more, after [`Reader::close`].
     #[must_use]
     pub fn is_closed(&self) -> bool {

@@ -1,6 +1,6 @@
 //! The log of a host: its end of turn, and how it is closed and opened again.
 
-use super::reads::Apply;
+use super::apply::Apply;
 use super::{Ask, Host, Outside, Turn};
 use crate::ids::Offset;
 use crate::log::writer::Writer;
@@ -31,6 +31,7 @@ impl Host {
 
     pub(super) fn begin_closing<A>(&mut self, to: Option<Offset>, turn: &mut Turn<'_, A>) {
         self.state = LogState::Closing(to);
+        self.apply.forget();
         self.close_readers(turn.disk);
         if let Some(log) = turn.partition.log_mut() {
             log.close_soon();

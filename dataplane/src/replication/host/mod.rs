@@ -15,6 +15,7 @@
 //! A log is truncated, or replaced by a checkpoint, by plain calls on files that nobody has open: the
 //! host lets go of all of them first, and is given the log again when that was done.
 
+mod apply;
 mod log;
 mod outside;
 mod reads;
@@ -33,8 +34,9 @@ use crate::log::record::RecordSeed;
 use crate::log::writer::{Flushed, QuorumMarks, Writer};
 use crate::partition::Partition;
 use crate::time::Nanos;
+use apply::Apply;
 use log::LogState;
-use reads::{Apply, PeerRead};
+use reads::PeerRead;
 use std::collections::VecDeque;
 
 /// Tags of a host: that of its log, and those behind it, for what it reads.
@@ -242,6 +244,7 @@ impl Host {
                 let next = turn.partition.next_offset();
                 assert_eq!(first, next, "the replica counts what the log holds");
                 turn.partition.append_records(batch.clone(), epoch);
+                self.apply.keep(first, batch.clone());
                 turn.pool.give_out(batch);
             }
             Command::Truncate { to } => self.begin_closing(Some(to), turn),
@@ -294,6 +297,7 @@ impl Host {
         let applied = self.apply.next;
         if let Some((epoch, start)) = self.leads_at.take_if(|(_, start)| *start <= applied) {
             self.is_leading = true;
+            self.apply.forget();
             outside.ask(Ask::Lead { epoch, start });
         }
     }

@@ -1,29 +1,12 @@
-//! What a host reads of its log: records that are committed, to be applied, and what other nodes
-//! lack.
+//! What a host reads of its log for other nodes that lack it, and how what it reads ends.
 
-use super::{Ask, Host, Outside, Turn};
+use super::{Host, Outside, Turn};
 use crate::disk::{Disk, DiskEvent};
 use crate::ids::{NodeId, Offset};
 use crate::log::reader::{Next, Reader};
 use crate::log::record::{self, RecordSeed};
 use crate::log::writer::BATCH_BYTES_MAX;
 use crate::partition::Partition;
-
-/// Records applied in one turn, at most: others wait for theirs.
-const APPLY_MAX: usize = 4096;
-
-/// How far the state is, and what it reads by.
-#[derive(Debug)]
-pub(super) struct Apply {
-    pub(super) next: Offset,
-    reader: Option<Reader>,
-}
-
-impl Apply {
-    pub(super) fn new(next: Offset) -> Self {
-        Self { next, reader: None }
-    }
-}
 
 /// The reads for one node, one after the other.
 #[derive(Debug)]
@@ -145,42 +128,6 @@ impl Host {
         let batch = turn.pool.copy_records(&body, records);
         self.replica.on_read(peer, from, Some(&batch));
         turn.pool.give_out(batch);
-    }
-
-    /// Hands out what is below the high watermark.
-    fn apply_on<A>(&mut self, turn: &mut Turn<'_, A>, outside: &mut impl Outside) {
-        let Some(log) = turn.partition.log() else { return };
-        let end = self.apply_end(log.marks().high_watermark);
-        if end <= self.apply.next {
-            return;
-        }
-        let (tag, next) = (self.tag + 1, self.apply.next);
-        let reader = self.apply.reader.get_or_insert_with(|| Reader::new(log, tag, next));
-        let mut left = APPLY_MAX;
-        while left > 0 && self.apply.next < end {
-            left -= 1;
-            match reader.next_record() {
-                Next::Record(record) => {
-                    self.apply.next = Offset(record.head.offset.0 + 1);
-                    outside.apply(&record);
-                }
-                Next::Lost(error) => {
-                    self.apply.next = error.lost.end;
-                    outside.ask(Ask::Lost(error));
-                }
-                Next::Wait => break,
-            }
-        }
-        reader.ask(log, turn.disk);
-    }
-
-    /// Where handing out ends: in front of an own epoch, whose records make the live state.
-    fn apply_end(&self, high_watermark: Offset) -> Offset {
-        match self.leads_at {
-            _ if self.is_leading => self.apply.next,
-            Some((_, start)) => high_watermark.min(start),
-            None => high_watermark,
-        }
     }
 
     /// Something that was asked for to be read has ended: of the state (0), or for a node.

@@ -46,11 +46,14 @@ struct Around {
     sent: VecDeque<(u16, u16, Vec<u8>)>,
     asks: VecDeque<Ask>,
     applied: Vec<(u64, u64, Vec<u8>)>,
+    /// To whom, and where the records lie that were sent.
+    bodies: Vec<(u16, *const u8)>,
     log: Vec<String>,
 }
 
 impl Outside for Around {
     fn send(&mut self, to: NodeId, head: &[u8], body: Option<Body>) -> Result<(), Unsent> {
+        self.bodies.extend(body.as_ref().map(|body| (to.0, body.bytes().as_ptr())));
         let mut message = head.to_vec();
         message.extend_from_slice(body.as_ref().map_or(&[], Body::bytes));
         self.sent.push_back((self.node, to.0, message));
@@ -313,6 +316,51 @@ fn what_a_leader_takes_is_acknowledged_and_applied_everywhere() {
     assert_eq!(cluster.applied(3), cluster.applied(1));
     let log = cluster.nodes[0].partition.log().unwrap();
     assert!(log.segments().count() > 1, "it goes on over segments");
+}
+
+#[test]
+fn all_followers_are_sent_the_same_memory() {
+    let mut cluster = Cluster::new(3);
+    cluster.campaign(2, 7);
+    cluster.publish(2, 0..50, 256);
+    let sent = |to: u16| {
+        let bodies = cluster.nodes[1].around.bodies.iter();
+        bodies.filter(|(node, _)| *node == to).map(|(_, at)| *at).collect::<Vec<_>>()
+    };
+    assert!(sent(1).len() > 10 && sent(1) == sent(3), "records are not copied for a follower");
+    assert_eq!(cluster.nodes[1].host.pieces_read(), 0);
+}
+
+#[test]
+fn in_step_nothing_is_read_again() {
+    let mut cluster = Cluster::new(3);
+    cluster.campaign(2, 7);
+    cluster.publish(2, 0..200, 700);
+    assert_eq!(cluster.applied(1).len(), 201);
+    assert!(cluster.nodes[0].host.apply.reader.is_none(), "nobody has asked for the log");
+}
+
+#[test]
+fn what_is_not_kept_in_memory_is_applied_out_of_the_log() {
+    let mut cluster = Cluster::new(3);
+    cluster.campaign(2, 7);
+    for round in 0..60 {
+        // What came is on its way to the disk: at times it is forgotten, at times a part of it.
+        let now = cluster.now;
+        (0..5).for_each(|n| cluster.nodes[1].publish(round * 5 + n, 900));
+        cluster.nodes[1].turn(now);
+        cluster.deliver();
+        if round % 3 == 0 {
+            cluster.nodes[0].host.apply.forget();
+        }
+        if round % 4 == 0 {
+            cluster.run();
+        }
+    }
+    cluster.run();
+    assert!(cluster.nodes[0].host.apply.reader.is_some(), "the log was read");
+    assert_eq!(cluster.applied(1).len(), 301);
+    assert_eq!(cluster.applied(1), cluster.applied(3));
 }
 
 #[test]
