@@ -100,6 +100,10 @@ impl Room {
         self.window_bytes.saturating_sub(self.bytes)
     }
 
+    fn is_half_full(&self) -> bool {
+        self.credit() <= self.window_bytes / 2
+    }
+
     fn takes(&self, bytes: u64) -> bool {
         self.is_empty() || bytes <= self.credit()
     }
@@ -225,13 +229,24 @@ impl Replica {
                 return self.refuse(from, why);
             }
         }
+        let is_due = self.owes_before_flush(&append.run);
         let Some(follower) = self.follower() else { return };
-        (follower.is_matched, follower.ack_due, follower.is_gap_said) = (true, true, false);
+        (follower.is_matched, follower.is_gap_said) = (true, false);
+        follower.ack_due |= is_due;
         follower.leader_high_watermark = append.high_watermark;
         follower.leader_quorum_accepted = append.quorum_accepted;
         self.raise_marks(append.quorum_accepted, append.high_watermark);
         self.try_clear_memory_lost();
         self.try_clear_damage();
+    }
+
+    /// Whether a run is acknowledged although none of it is durable. Where memory does not count, nobody waits for
+    /// that, unless the leader asks or may be short of credit.
+    fn owes_before_flush(&self, run: &Run) -> bool {
+        let Role::Follower(follower) = &self.role else { return false };
+        let counts_memory = self.reign.memory_epoch == self.reign.epoch;
+        let is_asked = run.records == 0 || !follower.is_matched;
+        counts_memory || is_asked || self.room.is_half_full()
     }
 
     /// Copies records that follow the end of the log, checks the copy, and hands it to the log.
@@ -308,8 +323,10 @@ impl Replica {
         }
     }
 
-    pub(super) fn on_follower_progress(&mut self) {
-        self.owe_ack();
+    pub(super) fn on_follower_progress(&mut self, has_risen: bool) {
+        if has_risen {
+            self.owe_ack();
+        }
         self.try_clear_damage();
         self.answer_fetch();
     }

@@ -525,14 +525,14 @@ impl Replica {
     pub fn on_progress(&mut self, start: Offset, flushed: Offset) {
         assert!(self.log.flushed <= flushed, "what is durable stays so");
         assert!(flushed <= self.log.next, "only what is there can be durable");
-        self.log.flushed = flushed;
+        let has_risen = core::mem::replace(&mut self.log.flushed, flushed) < flushed;
         if self.log.start < start {
             self.log.start = start;
             self.log.epochs.trim(start);
         }
         self.room.on_flushed(flushed);
         match &self.role {
-            Role::Follower(_) => self.on_follower_progress(),
+            Role::Follower(_) => self.on_follower_progress(has_risen),
             Role::Candidate(_) => self.fetch_more(),
             Role::Leader(_) => self.on_leader_progress(),
         }
