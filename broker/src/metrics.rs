@@ -142,6 +142,11 @@ core_metrics! {
     completions, Counter, "completions_total", "Completions (io_uring) or readiness events (epoll) taken.";
     zero_copy_sends, Counter, "zero_copy_sends_total", "Sends that the kernel took without a copy.";
     buffer_shortages, Counter, "receive_buffer_shortages_total", "Times the kernel found no receive buffer.";
+    link_received_messages, Counter, "link_received_messages_total", "Messages that came from other nodes of the cluster.";
+    link_received_bytes, Counter, "link_received_bytes_total", "Their bytes.";
+    link_moved_bytes, Counter, "link_moved_bytes_total", "Bytes of them that were moved once more because they did not fit where they had begun.";
+    link_sends, Counter, "link_sends_total", "Sends to other nodes, each of all that waited for one.";
+    link_sent_bytes, Counter, "link_sent_bytes_total", "Bytes sent to other nodes.";
     accepts_refused, Counter, "accepts_refused_total", "Connections turned away because a table or the descriptors were exhausted.";
     links_tcp, Gauge, "replication_links_tcp", "Links to cores of other nodes over TCP that are up.";
     links_rdma, Gauge, "replication_links_rdma", "Links to cores of other nodes over RDMA that are up.";

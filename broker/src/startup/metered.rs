@@ -126,6 +126,12 @@ impl LinkDriver for MeteredDriver {
         self.driver.carry_out(links);
         self.metrics.links_tcp.set(links.up_count(Carrier::Tcp) as u64);
         self.metrics.links_rdma.set(links.up_count(Carrier::Rdma) as u64);
+        let counters = self.driver.link_counters();
+        self.metrics.link_received_messages.set(counters.received_messages);
+        self.metrics.link_received_bytes.set(counters.received_bytes);
+        self.metrics.link_moved_bytes.set(counters.moved_bytes);
+        self.metrics.link_sends.set(counters.sends);
+        self.metrics.link_sent_bytes.set(counters.sent_bytes);
     }
 
     fn deliver(
