@@ -46,7 +46,7 @@ struct Storm<'a> {
 /// If a limit of this host is in the way, or the broker's process cannot be read.
 pub fn run(target: &Target, options: &StormOptions) -> Result<StormOutcome> {
     ensure!(options.clients > 0, "a storm needs at least one client");
-    limits::prepare(options.clients, &target.sources, options.meter.process)?;
+    limits::prepare(options.clients, &target.sources, options.meter.first())?;
     let mut swarm = Swarm::new()?;
     let arrivals = Arrivals::new(target, &options.arrival)?;
     let mut storm = Storm { arrivals, links: Vec::new(), ended: 0 };

@@ -19,6 +19,8 @@ pub const RATE: &str = "messages_per_second";
 pub const P50_US: &str = "latency_us.p50";
 /// 99th percentile of the latency in microseconds.
 pub const P99_US: &str = "latency_us.p99";
+/// What stands in for the latency where nobody subscribes.
+const TO_PUBACK: &str = "puback_latency_us";
 
 /// A comparison, or several single runs side by side.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -266,6 +268,14 @@ impl Cell {
         self.spread(figure).map(|spread| spread.median)
     }
 
+    /// The median of a quantile of the latency (`p50`, `p99`, `p99.9`): to the subscriber, or to PUBACK if
+    /// there is none.
+    #[must_use]
+    pub fn delay(&self, quantile: &str) -> Option<f64> {
+        let of = |name: &str| self.median(&format!("{name}.{quantile}"));
+        of("latency_us").or_else(|| of(TO_PUBACK))
+    }
+
     /// The names of all figures that any round has.
     #[must_use]
     pub fn figure_names(&self) -> Vec<&str> {
@@ -380,7 +390,7 @@ pub(crate) mod tests {
         let arguments = vec!["throughput".into(), "pairs".into(), "-W".into(), "8".into()];
         let workload = Workload { name: "pairs, W=8".into(), arguments, cells };
         Document {
-            environments: vec![crate::environment::Recorder::start(None).finish(None)],
+            environments: vec![crate::environment::Recorder::start(Vec::new()).finish(None)],
             brokers: brokers.into(),
             workloads: vec![workload],
         }

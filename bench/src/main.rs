@@ -38,7 +38,8 @@ fn run(cli: &Cli) -> Result<bool> {
     if let Some(cpu) = command.cpu() {
         pin(cpu)?;
     }
-    let recorder = Recorder::start(command.common().and_then(CommonArgs::process));
+    let broker = command.common().map(CommonArgs::processes).unwrap_or_default();
+    let recorder = Recorder::start(broker.into_iter().map(|watched| watched.process).collect());
     let progress = Timed::start("measuring", command.length());
     let outcome = suites::run(command)?;
     drop(progress);

@@ -88,7 +88,7 @@ impl Switches {
     }
 }
 
-/// Reads the CPU time of a process often and cheaply: the files of its threads stay open. Threads
+/// Reads the CPU time of processes often and cheaply: the files of their threads stay open. Threads
 /// that begin later are not seen.
 #[derive(Debug)]
 pub struct CpuSampler {
@@ -100,11 +100,15 @@ impl CpuSampler {
     /// Opens the files of the threads that live now.
     ///
     /// # Errors
-    /// If the process is gone, or the kernel has no scheduler statistics.
-    pub fn open(process: Process) -> io::Result<Self> {
-        let tasks = fs::read_dir(format!("/proc/{}/task", process.0))?;
-        let files = tasks.map(|entry| File::open(entry?.path().join("schedstat")));
-        Ok(Self { files: files.collect::<io::Result<_>>()?, seconds: 0.0 })
+    /// If a process is gone, or the kernel has no scheduler statistics.
+    pub fn open(processes: &[Process]) -> io::Result<Self> {
+        let mut files = Vec::new();
+        for process in processes {
+            for entry in fs::read_dir(format!("/proc/{}/task", process.0))? {
+                files.push(File::open(entry?.path().join("schedstat"))?);
+            }
+        }
+        Ok(Self { files, seconds: 0.0 })
     }
 
     /// CPU seconds of these threads so far; those that ended count no more, but the sum never
@@ -166,7 +170,7 @@ mod tests {
     #[test]
     fn a_sampler_agrees_with_the_whole() {
         let me = Process(std::process::id());
-        let mut sampler = CpuSampler::open(me).unwrap();
+        let mut sampler = CpuSampler::open(&[me]).unwrap();
         let before = me.cpu_time().unwrap().as_secs_f64();
         let sampled = sampler.seconds();
         let after = me.cpu_time().unwrap().as_secs_f64();
@@ -188,7 +192,7 @@ mod tests {
         let gone = Process(u32::MAX);
         assert!(gone.resident_bytes().is_err());
         assert!(gone.switches().is_err());
-        assert!(CpuSampler::open(gone).is_err());
+        assert!(CpuSampler::open(&[gone]).is_err());
         assert!(!gone.is_alive());
     }
 }

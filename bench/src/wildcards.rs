@@ -96,7 +96,7 @@ pub fn run(target: &Target, options: &WildcardOptions) -> Result<WildcardOutcome
     let mut swarm = Swarm::new()?;
     let mut crowd = Crowd::connect(&mut swarm, target, options)?;
     let resident = || {
-        let process = options.probe.meter.process;
+        let process = options.probe.meter.first();
         process.map(Process::resident_bytes).transpose().context("memory of the broker")
     };
     let before = resident()?;

@@ -63,7 +63,7 @@ fn open(rate: f64, seconds: f64) -> FlowOptions {
             warm_up: Duration::from_millis(100),
             run: Duration::from_secs_f64(seconds),
         },
-        meter: Meter { process: Some(Process(std::process::id())), metrics_url: None },
+        meter: Meter::of(Process(std::process::id())),
         ..closed()
     }
 }

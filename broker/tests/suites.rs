@@ -37,7 +37,7 @@ fn storm(clients: u64, arrival: ArrivalOptions) -> StormOptions {
 
 fn a_storm_connects_everybody(transport: Transport) {
     let broker = Broker::on(transport);
-    let meter = Meter { process: Some(Process(broker.pid())), metrics_url: None };
+    let meter = Meter::of(Process(broker.pid()));
     let arrival = ArrivalOptions { subscribe: Some("storm".to_owned()), ..arrival() };
     let options = StormOptions { meter, ..storm(500, arrival) };
     for version in [Version::V311, Version::V5] {

@@ -20,7 +20,7 @@ on_both_transports!(
 );
 
 fn meter(broker: &Broker) -> Meter {
-    Meter { process: Some(Process(broker.pid())), metrics_url: None }
+    Meter::of(Process(broker.pid()))
 }
 
 fn retained(broker: &Broker, qos: QoS) -> RetainedOptions {

@@ -4,7 +4,7 @@ use super::output::OutputArgs;
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use ringlane_bench::fleet::Target;
-use ringlane_bench::meter::Meter;
+use ringlane_bench::meter::{Meter, Watched};
 use ringlane_bench::payload::PAYLOAD_BYTES_MIN;
 use ringlane_bench::process::Process;
 use ringlane_mqtt::{QoS, Version};
@@ -36,9 +36,11 @@ pub(crate) struct CommonArgs {
     /// and networks (127.0.1.0/24). One is enough for some 28,000 connections.
     #[arg(long, alias = "source", value_name = "LIST", value_parser = sources)]
     sources: Vec<Sources>,
-    /// Process of the broker: its CPU time, memory and descriptors are reported.
-    #[arg(long)]
-    pid: Option<u32>,
+    /// Process of the broker: its CPU time, memory and descriptors are reported. Of a cluster give all nodes,
+    /// each with its role, first the one that is loaded: leader=PID,follower=PID,follower=PID; CPU time is then
+    /// that of all of them, and told by role.
+    #[arg(long, value_name = "[ROLE=]PID,...", value_delimiter = ',', value_parser = watched)]
+    pid: Vec<Watched>,
     /// The broker's Prometheus page: system calls per message are reported.
     #[arg(long, value_name = "URL")]
     metrics: Option<String>,
@@ -67,11 +69,16 @@ impl CommonArgs {
     }
 
     pub(crate) fn meter(&self) -> Meter {
-        Meter { process: self.process(), metrics_url: self.metrics.clone() }
+        Meter { processes: self.processes(), metrics_url: self.metrics.clone() }
     }
 
+    /// The one process that is looked at where there can be but one.
     pub(crate) fn process(&self) -> Option<Process> {
-        self.pid.map(Process)
+        self.pid.first().map(|watched| watched.process)
+    }
+
+    pub(crate) fn processes(&self) -> Vec<Watched> {
+        self.pid.clone()
     }
 
     pub(crate) fn patience(&self) -> Result<Duration> {
@@ -86,6 +93,13 @@ pub(crate) fn check_size(size: usize) -> Result<()> {
 
 fn sources(text: &str) -> Result<Sources> {
     ringlane_bench::sources::parse(text).map(Sources)
+}
+
+/// `PID` or `ROLE=PID`.
+pub(super) fn watched(text: &str) -> Result<Watched> {
+    let (role, pid) = text.split_once('=').unwrap_or(("", text));
+    let pid = pid.parse().with_context(|| format!("{pid:?} is not the number of a process"))?;
+    Ok(Watched { role: role.to_owned(), process: Process(pid) })
 }
 
 pub(super) fn version(text: &str) -> Result<Version> {

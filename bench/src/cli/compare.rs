@@ -1,7 +1,8 @@
 //! The flags of `compare` and `report`.
 
+use super::common::watched;
 use super::output::OutputArgs;
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use clap::Args;
 use ringlane_bench::compare::{BrokerPlan, Options, Origin, Recipe, WorkloadSet};
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -14,7 +15,7 @@ pub(crate) struct CompareArgs {
     /// or more; the others are compared with the first.
     #[arg(long = "broker", value_name = "NAME[=COMMAND]")]
     brokers: Vec<String>,
-    /// A broker that runs already; its process gives its CPU time.
+    /// A broker that runs already; its process gives its CPU time, of a cluster leader=PID,follower=PID,...
     #[arg(long = "address", value_name = "NAME=HOST:PORT[,pid=N]")]
     addresses: Vec<String>,
     /// A built-in set of workloads: quick (a minute), per-core (cost of each shape of traffic) or
@@ -42,7 +43,7 @@ pub(crate) struct CompareArgs {
     /// CPU of the load.
     #[arg(long, default_value_t = 1)]
     cpu: usize,
-    /// The first of four ports for each broker.
+    /// The first of four ports for each broker, and for each node of a cluster.
     #[arg(long, default_value_t = 28_830)]
     first_port: u16,
     #[command(flatten)]
@@ -67,15 +68,12 @@ impl CompareArgs {
         let mut brokers = Vec::new();
         for text in &self.brokers {
             let (name, recipe) = Recipe::from_flag(text)?;
-            brokers.push(BrokerPlan { name, origin: Origin::Recipe(recipe) });
+            brokers.push(BrokerPlan { name, origin: Origin::Recipe(recipe.into()) });
         }
         for text in &self.addresses {
             brokers.push(address(text).with_context(|| format!("--address {text:?}"))?);
         }
-        for (index, broker) in brokers.iter().enumerate() {
-            let twice = brokers[..index].iter().any(|other| other.name == broker.name);
-            ensure!(!twice, "two brokers are called {}: NAME=COMMAND gives another", broker.name);
-        }
+        distinct(&brokers)?;
         let mut set = self.chosen_set()?.only(&self.only)?;
         set.rounds = self.rounds.unwrap_or(set.rounds);
         set.seconds = self.duration.unwrap_or(set.seconds);
@@ -86,6 +84,7 @@ impl CompareArgs {
             broker_cpu: self.broker_cpu,
             cpu: self.cpu,
             first_port: self.first_port,
+            directory: None,
         })
     }
 
@@ -103,17 +102,24 @@ impl CompareArgs {
     }
 }
 
-fn address(text: &str) -> Result<BrokerPlan> {
+/// Each has a name of its own.
+pub(super) fn distinct(brokers: &[BrokerPlan]) -> Result<()> {
+    for (index, broker) in brokers.iter().enumerate() {
+        let twice = brokers[..index].iter().any(|other| other.name == broker.name);
+        ensure!(!twice, "two brokers are called {}: NAME=COMMAND gives another", broker.name);
+    }
+    Ok(())
+}
+
+/// `NAME=HOST:PORT`, and behind it the broker's processes as `--pid` takes them, or `pid=N`.
+pub(super) fn address(text: &str) -> Result<BrokerPlan> {
     let (name, place) = text.split_once('=').context("no NAME=")?;
-    let (place, pid) = match place.split_once(',') {
-        Some((place, rest)) => {
-            let Some(pid) = rest.strip_prefix("pid=") else { bail!("{rest:?} is not pid=N") };
-            (place, Some(pid.parse().context("pid is not a number")?))
-        }
-        None => (place, None),
-    };
+    let mut parts = place.split(',');
+    let place = parts.next().unwrap_or_default();
+    let process = |part: &str| watched(part.strip_prefix("pid=").unwrap_or(part));
+    let processes = parts.map(process).collect::<Result<_>>()?;
     let address: SocketAddr = place.to_socket_addrs()?.next().context("the host has no address")?;
-    Ok(BrokerPlan { name: name.to_owned(), origin: Origin::Address { address, pid } })
+    Ok(BrokerPlan { name: name.to_owned(), origin: Origin::Address { address, processes } })
 }
 
 #[cfg(test)]
@@ -137,7 +143,9 @@ mod tests {
         let options = options(&[&flags[..], &["there=127.0.0.1:1883,pid=7"]].concat()).unwrap();
         let names: Vec<&str> = options.brokers.iter().map(|broker| broker.name.as_str()).collect();
         assert_eq!(names, ["mosquitto", "mine", "there"]);
-        assert!(matches!(options.brokers[2].origin, Origin::Address { pid: Some(7), .. }));
+        assert!(
+            matches!(&options.brokers[2].origin, Origin::Address { processes, .. } if processes[0].process.0 == 7)
+        );
         assert_eq!((options.set.rounds, options.cpu, options.broker_cpu), (2, 1, 0));
     }
 
@@ -155,7 +163,7 @@ mod tests {
         for line in [
             &["--broker", "floor", "--broker", "floor"][..],
             &["--address", "x"],
-            &["--address", "x=127.0.0.1:1,pod=3"],
+            &["--address", "x=127.0.0.1:1,pid=x"],
             &["--broker", "floor", "--set", "x"],
             &["--broker", "floor", "--set", "quick", "--", "churn"],
         ] {

@@ -15,6 +15,7 @@ pub(crate) mod log_append;
 pub(crate) mod output;
 pub(crate) mod probe;
 pub(crate) mod publishers;
+pub(crate) mod replicate;
 pub(crate) mod retained_storm;
 pub(crate) mod search;
 pub(crate) mod shared;
@@ -35,6 +36,7 @@ use ledger::LedgerArgs;
 use log_append::LogAppendArgs;
 use output::OutputArgs;
 use publishers::PublishersArgs;
+use replicate::ReplicateArgs;
 use retained_storm::RetainedStormArgs;
 use std::time::Duration;
 use takeover::TakeoverArgs;
@@ -91,6 +93,9 @@ pub(crate) enum Command {
     LogAppend(LogAppendArgs),
     /// Two or more brokers under the same workloads, in interleaved rounds.
     Compare(CompareArgs),
+    /// Clusters of three nodes on this host, at each level and beside replicated peers, in interleaved rounds: time
+    /// to PUBACK, and what a message costs the leader, a follower, and all nodes together.
+    Replicate(ReplicateArgs),
     /// Draws what `compare` or a suite wrote with --json.
     Report(ReportArgs),
 }
@@ -113,6 +118,7 @@ impl Command {
             | Self::LogAppend(_)
             | Self::Floor(_)
             | Self::Compare(_)
+            | Self::Replicate(_)
             | Self::Report(_) => None,
         }
     }
@@ -142,6 +148,7 @@ impl Command {
             Self::Floor(args) => args.cpu,
             Self::LogAppend(args) => args.cpu,
             Self::Compare(args) => Some(args.cpu()),
+            Self::Replicate(args) => Some(args.cpu),
             _ => self.common().and_then(|common| common.cpu),
         }
     }

@@ -265,7 +265,7 @@ mod tests {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let directory = format!("ringlane-launch-{name}-{}", std::process::id());
         let directory = std::env::temp_dir().join(directory);
-        Values { program: PathBuf::new(), directory, port, cpu: "0".into(), unbatched: false }
+        Values { directory, port, cpu: "0".into(), ..Values::default() }
     }
 
     #[test]

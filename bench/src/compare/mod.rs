@@ -4,15 +4,19 @@
 //! behind, and all stay for its rounds. Within a round they are measured one after the other, in an
 //! order that moves on by one with each round. Whoever is not being measured is frozen (SIGSTOP):
 //! its idle work would be in the way on the broker's CPU. Brokers that are given by address are left
-//! as they are.
+//! as they are. A recipe may be that of a cluster, whose nodes share the CPU; the load goes to the node that
+//! leads, which is asked for before each run.
 
+mod cluster;
 mod launch;
 mod listener;
 mod recipe;
 mod run;
+mod started;
 mod table;
 mod workloads;
 
+pub(crate) use cluster::{CONFIGURATION, Cluster};
 pub(crate) use launch::{Running, accepts_connect};
 pub use recipe::{Recipe, Values};
 pub use table::table;
@@ -21,15 +25,18 @@ pub use workloads::{WorkloadPlan, WorkloadSet};
 use crate::broker_version;
 use crate::document::{BrokerInfo, Cell, Document, Workload};
 use crate::environment::Recorder;
+use crate::meter::Watched;
 use crate::progress::Bar;
-use anyhow::{Context, Result, bail, ensure};
-use run::{Endpoint, RunPlan};
+use anyhow::{Context, Result, ensure};
+use cluster::ports_of;
+use recipe::Seat;
+use run::RunPlan;
+use serde_json::Value;
+use started::Started;
 use std::env;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-/// Ports that a broker may use: the one of its recipe and three more.
-const PORTS_PER_BROKER: u16 = 4;
 /// The name of the recipe that is a relay and no broker.
 pub(crate) const FLOOR: &str = "floor";
 
@@ -46,13 +53,13 @@ pub struct BrokerPlan {
 #[derive(Clone, Debug)]
 pub enum Origin {
     /// Started here.
-    Recipe(Recipe),
+    Recipe(Box<Recipe>),
     /// Runs already.
     Address {
         /// Where it listens.
         address: SocketAddr,
-        /// Its process, if it is on this machine: without it there is no CPU time.
-        pid: Option<u32>,
+        /// Its processes, if they are on this machine: without them there is no CPU time.
+        processes: Vec<Watched>,
     },
 }
 
@@ -71,6 +78,8 @@ pub struct Options {
     pub cpu: usize,
     /// The first port that may be used.
     pub first_port: u16,
+    /// Where brokers keep what they store; in memory if nothing is said, so that none waits for a disk.
+    pub directory: Option<PathBuf>,
 }
 
 /// Runs a comparison. `on_workload` is called with all there is after each workload, the last of
@@ -84,14 +93,15 @@ pub fn run(
 ) -> Result<Document> {
     ensure!(!options.brokers.is_empty(), "no broker to measure: --broker or --address");
     ensure!(options.set.rounds > 0, "--rounds must be at least 1");
-    let room = Scratch::new()?;
-    let fields = options.brokers.iter().enumerate();
-    let fields: Vec<Field<'_>> = fields
-        .map(|(index, plan)| Field::new(index, plan, options, &room))
-        .collect::<Result<_>>()?;
+    let room = Scratch::new(options.directory.as_deref())?;
+    let mut port = options.first_port;
+    let mut fields: Vec<Field<'_>> = Vec::new();
+    for plan in &options.brokers {
+        fields.push(Field::new(&mut port, plan, options, &room)?);
+    }
     let brokers = fields.iter().map(|field| field.info.clone()).collect();
     let mut document = Document { brokers, ..Document::default() };
-    let recorder = Recorder::start(None);
+    let recorder = Recorder::start(Vec::new());
     let runs = options.set.rounds * fields.len() * options.set.workloads.len();
     let mut bar = Bar::new(runs);
     for workload in &options.set.workloads {
@@ -112,29 +122,33 @@ struct Field<'a> {
 }
 
 impl<'a> Field<'a> {
-    fn new(index: usize, plan: &'a BrokerPlan, options: &Options, room: &Scratch) -> Result<Self> {
-        let port = u16::try_from(index)
-            .ok()
-            .and_then(|index| options.first_port.checked_add(index * PORTS_PER_BROKER))
-            .context("--first-port leaves too few ports")?;
+    /// A broker on the next free ports.
+    fn new(
+        port: &mut u16,
+        plan: &'a BrokerPlan,
+        options: &Options,
+        room: &Scratch,
+    ) -> Result<Self> {
         let mut values = Values {
-            program: PathBuf::new(),
             directory: room.0.join(&plan.name),
-            port,
+            port: *port,
             cpu: options.broker_cpu.to_string(),
-            unbatched: false,
+            ..Values::default()
         };
         let info = match &plan.origin {
             Origin::Recipe(recipe) => {
+                *port = port.checked_add(ports_of(recipe)).context("--first-port is too high")?;
                 values.program = recipe.find_program(&plan.name)?;
+                let (node, nodes, first_port) = (1, recipe.nodes, values.port);
+                values.seat = (nodes > 1).then_some(Seat { node, nodes, first_port });
                 recipe.info(&plan.name, recipe.version_line(&values), &values)
             }
-            Origin::Address { address, pid } => BrokerInfo {
+            Origin::Address { address, processes } => BrokerInfo {
                 name: plan.name.clone(),
                 version: broker_version::ask(*address).unwrap_or_default(),
                 command: format!("at {address}"),
-                notes: pid
-                    .is_none()
+                notes: processes
+                    .is_empty()
                     .then(|| "No pid: no CPU time.".to_owned())
                     .into_iter()
                     .collect(),
@@ -144,10 +158,16 @@ impl<'a> Field<'a> {
         Ok(Self { plan, values, info })
     }
 
-    fn start(&self, unbatched: bool) -> Result<Option<Running>> {
-        let Origin::Recipe(recipe) = &self.plan.origin else { return Ok(None) };
-        let values = Values { unbatched, ..self.values.clone() };
-        Running::start(&self.plan.name, recipe, &values).map(Some)
+    fn start(&self, unbatched: bool) -> Result<Started> {
+        match &self.plan.origin {
+            Origin::Recipe(recipe) => {
+                let values = Values { unbatched, ..self.values.clone() };
+                Started::start(&self.plan.name, recipe, &values)
+            }
+            Origin::Address { address, processes } => {
+                Ok(Started::there(*address, processes.clone()))
+            }
+        }
     }
 
     /// Why a workload makes no sense with this broker.
@@ -181,18 +201,19 @@ fn compare_one(
         let skipped = field.refusal(workload);
         if skipped.is_none() {
             bar.show(&format!("starting {}", field.plan.name));
-            let running = field.start(workload.unbatched_floor && field.plan.name == FLOOR)?;
-            running.as_ref().map_or(Ok(()), Running::freeze)?;
-            entrants.push((index, running));
+            let started = field.start(workload.unbatched_floor && field.plan.name == FLOOR)?;
+            started.freeze()?;
+            entrants.push((index, started));
         }
         cells.push(Cell { broker: field.plan.name.clone(), skipped, ..Cell::default() });
     }
     for round in 0..options.set.rounds {
         for turn in 0..entrants.len() {
-            let (index, running) = &entrants[(round + turn) % entrants.len()];
+            let place = (round + turn) % entrants.len();
+            let (index, started) = &mut entrants[place];
             let (field, cell) = (&fields[*index], &mut cells[*index]);
             bar.show(&format!("{}, {}, round {}", workload.name, field.plan.name, round + 1));
-            measure(options, field, running.as_ref(), workload, room, cell)?;
+            measure(options, field, started, workload, room, cell)?;
             bar.step();
         }
     }
@@ -204,23 +225,31 @@ fn compare_one(
 fn measure(
     options: &Options,
     field: &Field<'_>,
-    running: Option<&Running>,
+    started: &mut Started,
     workload: &WorkloadPlan,
     room: &Scratch,
     cell: &mut Cell,
 ) -> Result<()> {
-    let endpoint = match (&field.plan.origin, running) {
-        (Origin::Recipe(recipe), Some(running)) => Endpoint {
-            address: running.address,
-            pid: Some(running.process.0),
-            metrics: recipe.metrics.as_ref().map(|url| field.values.fill(url)),
-        },
-        (Origin::Address { address, pid }, _) => {
-            Endpoint { address: *address, pid: *pid, metrics: None }
+    match run_once(options, field, started, workload, room) {
+        Ok(json) => cell.add_run(json)?,
+        Err(error) => {
+            let output = started.output();
+            cell.add_failure(format!("the run ended: {error:#} {output}").trim().to_owned());
         }
-        (Origin::Recipe(_), None) => bail!("{} was not started", field.plan.name),
-    };
-    let plan = RunPlan {
+    }
+    started.freeze()
+}
+
+fn run_once(
+    options: &Options,
+    field: &Field<'_>,
+    started: &mut Started,
+    workload: &WorkloadPlan,
+    room: &Scratch,
+) -> Result<Value> {
+    started.thaw()?;
+    let endpoint = started.endpoint()?;
+    run::run(&RunPlan {
         workload,
         endpoint: &endpoint,
         cpu: options.cpu,
@@ -228,25 +257,18 @@ fn measure(
         warm_up_seconds: field.warm_up_seconds(options),
         broker: if field.info.version.is_empty() { &field.info.name } else { &field.info.version },
         output: &room.0.join("run.json"),
-    };
-    running.map_or(Ok(()), Running::thaw)?;
-    match run::run(&plan) {
-        Ok(json) => cell.add_run(json)?,
-        Err(error) => {
-            let output = running.map(Running::output).unwrap_or_default();
-            cell.add_failure(format!("the run ended: {error:#} {output}").trim().to_owned());
-        }
-    }
-    running.map_or(Ok(()), Running::freeze)
+    })
 }
 
-/// A directory in memory where there is one, so that no broker waits for a disk. Gone at the end.
+/// A directory, in memory if nothing else is said and there is one, so that no broker waits for a disk. Gone
+/// at the end.
 struct Scratch(PathBuf);
 
 impl Scratch {
-    fn new() -> Result<Self> {
+    fn new(parent: Option<&Path>) -> Result<Self> {
         let memory = Path::new("/dev/shm");
-        let parent = if memory.is_dir() { memory.to_owned() } else { env::temp_dir() };
+        let usual = || if memory.is_dir() { memory.to_owned() } else { env::temp_dir() };
+        let parent = parent.map_or_else(usual, Path::to_owned);
         let path = parent.join(format!("ringlane-bench-{}", std::process::id()));
         std::fs::create_dir_all(&path).with_context(|| path.display().to_string())?;
         Ok(Self(path))

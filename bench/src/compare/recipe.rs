@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// The built-in recipes by name.
-const BUILT_IN: [(&str, &str); 12] = [
+const BUILT_IN: [(&str, &str); 16] = [
     ("ringlane", include_str!("recipes/ringlane.toml")),
     ("floor", include_str!("recipes/floor.toml")),
     ("mosquitto", include_str!("recipes/mosquitto.toml")),
@@ -23,13 +23,21 @@ const BUILT_IN: [(&str, &str); 12] = [
     ("nats-disk", include_str!("recipes/nats-disk.toml")),
     ("nats-sync", include_str!("recipes/nats-sync.toml")),
     ("rabbitmq-disk", include_str!("recipes/rabbitmq-disk.toml")),
+    ("ringlane-cluster", include_str!("recipes/ringlane-cluster.toml")),
+    ("nats-r3", include_str!("recipes/nats-r3.toml")),
+    ("nats-r3-sync", include_str!("recipes/nats-r3-sync.toml")),
+    ("rabbitmq-quorum", include_str!("recipes/rabbitmq-quorum.toml")),
 ];
+
+/// The level in the recipe `ringlane-cluster`.
+const DEFAULT_LEVEL: &str = "quorum_disk";
 
 /// Where system packages put daemons, beside `PATH`.
 const DAEMON_DIRECTORIES: [&str; 3] = ["/usr/local/sbin", "/usr/sbin", "/sbin"];
 
 /// How to start a broker. In every text `{program}`, `{program_dir}`, `{dir}`, `{port}` to `{port3}`,
-/// `{cpu}` and `{unbatched}` are replaced.
+/// `{cpu}` and `{unbatched}` are replaced; for a node of a cluster also `{node}`, its number from 1 on, and
+/// `{n1.port}`, `{n1.port1}`, ..., which are ports of node 1, and so on.
 #[derive(Clone, PartialEq, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Recipe {
@@ -55,6 +63,16 @@ pub struct Recipe {
     /// figures do.
     #[serde(default)]
     pub warm_up_seconds: f64,
+    /// How many of it make one broker: a cluster, each with its own directory and ports.
+    #[serde(default = "one")]
+    pub nodes: u16,
+    /// For a cluster: a shell command to run once when all nodes take clients, with the environment of the
+    /// first.
+    #[serde(default)]
+    pub prepare: Option<String>,
+    /// For a cluster: a shell command that prints the number of the node that clients are best connected to.
+    #[serde(default)]
+    pub leader: Option<String>,
     /// The highest quality of service that it forwards.
     #[serde(default = "qos_2")]
     pub qos_max: u8,
@@ -67,6 +85,15 @@ pub struct Recipe {
     /// Environment variables.
     #[serde(default)]
     pub environment: BTreeMap<String, String>,
+}
+
+/// As the recipe `ringlane-cluster` has it.
+fn partitions_line(count: u32) -> String {
+    format!("partitions = {count}")
+}
+
+fn one() -> u16 {
+    1
 }
 
 fn qos_2() -> u8 {
@@ -108,11 +135,29 @@ impl Recipe {
             version: None,
             metrics: None,
             warm_up_seconds: 0.0,
+            nodes: 1,
+            prepare: None,
+            leader: None,
             qos_max: qos_2(),
             notes: Vec::new(),
             files: BTreeMap::new(),
             environment: BTreeMap::new(),
         }
+    }
+
+    /// Three nodes of Ringlane whose acknowledgements are at a level (`memory`, `local_disk`,
+    /// `quorum_memory` or `quorum_disk`), with so many partitions.
+    ///
+    /// # Errors
+    /// If the recipe is not well formed, which a test excludes.
+    pub fn ringlane_cluster(level: &str, partitions: u32) -> Result<Self> {
+        let mut recipe = Self::built_in("ringlane-cluster")?.context("it is built in")?;
+        let wanted = partitions_line(partitions);
+        for text in recipe.files.values_mut() {
+            *text = text.replace(DEFAULT_LEVEL, level).replace(&partitions_line(1), &wanted);
+        }
+        recipe.notes.push(format!("Level `{level}`, {wanted}."));
+        Ok(recipe)
     }
 
     /// Reads what follows `--broker`: the name of a recipe, `NAME=FILE.toml` or `NAME=COMMAND`.
@@ -175,6 +220,20 @@ impl Recipe {
         String::from_utf8_lossy(&text).lines().next().unwrap_or_default().to_owned()
     }
 
+    /// What a shell command of this recipe prints, run with its environment.
+    ///
+    /// # Errors
+    /// If it cannot be run or fails; what it says of that.
+    pub(super) fn output_of(&self, command: &str, values: &Values) -> Result<String> {
+        let variables = self.environment.iter().map(|(name, value)| (name, values.fill(value)));
+        let mut shell = Command::new("sh");
+        let output = shell.args(["-c", &values.fill(command)]).envs(variables).output()?;
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        let error = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "{command}: {} {said}", error.trim());
+        Ok(said)
+    }
+
     /// What the report says of it, with its texts as they will be used.
     #[must_use]
     pub fn info(&self, name: &str, version: String, values: &Values) -> BrokerInfo {
@@ -206,7 +265,7 @@ fn peers_directory() -> Option<PathBuf> {
 }
 
 /// What the placeholders of a recipe stand for.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Values {
     /// The executable.
     pub program: PathBuf,
@@ -218,6 +277,43 @@ pub struct Values {
     pub cpu: String,
     /// Whether a relay is to write every packet on its own.
     pub unbatched: bool,
+    /// Which node of a cluster it is.
+    pub seat: Option<Seat>,
+}
+
+/// A place in a cluster.
+#[derive(Clone, Copy, Debug)]
+pub struct Seat {
+    /// Its number, from 1 on.
+    pub node: u16,
+    /// How many there are.
+    pub nodes: u16,
+    /// The first port of node 1; each node has four.
+    pub first_port: u16,
+}
+
+/// Ports of a broker, or of a node of a cluster: the one of its recipe and three more.
+pub(super) const PORTS_PER_NODE: u16 = 4;
+
+impl Seat {
+    /// The first port of a node.
+    #[must_use]
+    pub fn port_of(&self, node: u16) -> u16 {
+        self.first_port + (node - 1) * PORTS_PER_NODE
+    }
+
+    fn fill(&self, mut text: String) -> String {
+        text = text.replace("{node}", &self.node.to_string());
+        for node in 1..=self.nodes {
+            let port = self.port_of(node);
+            text = text.replace(&format!("{{n{node}.port}}"), &port.to_string());
+            for step in 1..PORTS_PER_NODE {
+                let name = format!("{{n{node}.port{step}}}");
+                text = text.replace(&name, &(port + step).to_string());
+            }
+        }
+        text
+    }
 }
 
 impl Values {
@@ -235,7 +331,7 @@ impl Values {
         for step in 1..=3 {
             filled = filled.replace(&format!("{{port{step}}}"), &(self.port + step).to_string());
         }
-        filled
+        self.seat.map_or(filled.clone(), |seat| seat.fill(filled))
     }
 
     /// A command with its placeholders replaced, pinned to the broker's CPU.
@@ -255,16 +351,19 @@ mod tests {
             directory: "/tmp/d".into(),
             port: 2000,
             cpu: "3".into(),
-            unbatched: false,
+            ..Values::default()
         }
     }
 
     #[test]
     fn every_recipe_is_well_formed_and_leaves_no_placeholder() {
-        let of_ours = ["program", "program_dir", "dir", "port", "cpu", "unbatched"];
+        let of_ours = ["program", "program_dir", "dir", "port", "cpu", "unbatched", "n1.", "n3."];
         for name in Recipe::names() {
             let recipe = Recipe::built_in(name).unwrap().unwrap();
-            let info = recipe.info(name, String::new(), &values());
+            let is_cluster = recipe.nodes > 1;
+            let seat = Seat { node: 2, nodes: recipe.nodes, first_port: 2000 };
+            let values = Values { seat: is_cluster.then_some(seat), ..values() };
+            let info = recipe.info(name, String::new(), &values);
             let mut texts = vec![info.command];
             texts.extend(info.files.into_iter().map(|(_, text)| text));
             for text in texts {
@@ -281,6 +380,22 @@ mod tests {
         let text = values().fill("{program_dir} {program} {dir} {port} {port2} {cpu}{unbatched}.");
         assert_eq!(text, "/opt/x /opt/x/broker /tmp/d 2000 2002 3.");
         assert_eq!(values().command("x -p {port} "), "taskset -c 3 x -p 2000");
+    }
+
+    #[test]
+    fn nodes_know_the_ports_of_each_other() {
+        let seat = Seat { node: 2, nodes: 3, first_port: 2000 };
+        let values = Values { seat: Some(seat), port: 2004, ..values() };
+        assert_eq!(values.fill("{node} {port} {n1.port} {n3.port2}"), "2 2004 2000 2010");
+    }
+
+    #[test]
+    fn a_cluster_of_ringlane_is_at_the_level_that_is_asked_for() {
+        let recipe = Recipe::ringlane_cluster("memory", 4).unwrap();
+        assert_eq!(recipe.nodes, 3);
+        let text = &recipe.files["ringlane.toml"];
+        assert!(text.contains("level = \"memory\"") && !text.contains(DEFAULT_LEVEL), "{text}");
+        assert!(text.contains("partitions = 4\n"), "{text}");
     }
 
     #[test]

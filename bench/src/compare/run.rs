@@ -1,6 +1,7 @@
 //! One run of a suite: this program again, pinned, with the broker's address and process.
 
 use super::workloads::WorkloadPlan;
+use crate::meter::Watched;
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 use std::fs;
@@ -19,7 +20,8 @@ const GLANCE: Duration = Duration::from_millis(50);
 /// Where the load goes.
 pub(super) struct Endpoint {
     pub(super) address: SocketAddr,
-    pub(super) pid: Option<u32>,
+    /// What is measured.
+    pub(super) processes: Vec<Watched>,
     pub(super) metrics: Option<String>,
 }
 
@@ -45,8 +47,9 @@ impl RunPlan<'_> {
         add("--cpu", self.cpu.to_string());
         add("--broker-name", self.broker.to_owned());
         add("--json", self.output.display().to_string());
-        if let Some(pid) = self.endpoint.pid {
-            add("--pid", pid.to_string());
+        let pids: Vec<String> = self.endpoint.processes.iter().map(Watched::to_string).collect();
+        if !pids.is_empty() {
+            add("--pid", pids.join(","));
         }
         if let Some(metrics) = &self.endpoint.metrics {
             add("--metrics", metrics.clone());
@@ -105,11 +108,15 @@ fn await_end(child: &mut Child, limit: Duration) -> Result<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::process::Process;
 
     #[test]
     fn a_workloads_own_flags_win() {
+        let processes =
+            ["leader", ""].map(|role| Watched { role: role.into(), process: Process(7) });
+        let processes = processes.to_vec();
         let endpoint =
-            Endpoint { address: "127.0.0.1:1999".parse().unwrap(), pid: Some(7), metrics: None };
+            Endpoint { address: "127.0.0.1:1999".parse().unwrap(), processes, metrics: None };
         let mut workload = WorkloadPlan {
             name: "x".into(),
             suite: "throughput pairs".into(),
@@ -131,7 +138,7 @@ mod tests {
         assert_eq!(
             arguments(&workload),
             "throughput pairs -d 9 --host 127.0.0.1 --port 1999 --cpu 1 --broker-name mosquitto 2 \
-             --json /x.json --pid 7 --warm-up 1"
+             --json /x.json --pid leader=7,7 --warm-up 1"
         );
         workload.suite = "connect-storm".into();
         workload.flags.clear();

@@ -1,6 +1,6 @@
 //! A workload as a table for a terminal.
 
-use crate::document::{CPU_US, Cell, P50_US, P99_US, RATE, Workload};
+use crate::document::{CPU_US, Cell, RATE, Workload};
 use crate::html::format::{grouped, short};
 use crate::statistics::Spread;
 use std::collections::BTreeSet;
@@ -14,11 +14,14 @@ pub fn table(workload: &Workload) -> String {
     // Writing into a string does not fail.
     let _ = writeln!(
         text,
-        "  {:<12} {:>11} {:>10} {:>10} {:>9} {:>9} {:>9}  {first}'s CPU / its CPU",
+        "  {:<16} {:>11} {:>10} {:>10} {:>9} {:>9} {:>9}  {first}'s CPU / its CPU",
         "broker", "msg/s", "CPU us/msg", "msg/CPU s", "p50 us", "p99 us", "p99.9 us"
     );
     for cell in &workload.cells {
         text.push_str(&row(workload, cell, first));
+    }
+    for cell in &workload.cells {
+        text.push_str(&by_role(cell));
     }
     for (broker, remark) in remarks(workload) {
         let _ = writeln!(text, "  {broker}: {remark}");
@@ -28,9 +31,10 @@ pub fn table(workload: &Workload) -> String {
 
 fn row(workload: &Workload, cell: &Cell, first: &str) -> String {
     if let Some(why) = &cell.skipped {
-        return format!("  {:<12} not run: {why}\n", cell.broker);
+        return format!("  {:<16} not run: {why}\n", cell.broker);
     }
     let figure = |name: &str| cell.median(name).map_or("-".to_owned(), short);
+    let delay = |quantile| cell.delay(quantile).map_or("-".to_owned(), short);
     let whole = |name: &str| cell.median(name).map_or("-".to_owned(), grouped);
     let ratio = match workload.ratio(first, &cell.broker, CPU_US) {
         _ if cell.broker == first => String::new(),
@@ -39,15 +43,31 @@ fn row(workload: &Workload, cell: &Cell, first: &str) -> String {
     };
     let mark = if cell.counts() { "" } else { "  DOES NOT COUNT" };
     format!(
-        "  {:<12} {:>11} {:>10} {:>10} {:>9} {:>9} {:>9}  {ratio}{mark}\n",
+        "  {:<16} {:>11} {:>10} {:>10} {:>9} {:>9} {:>9}  {ratio}{mark}\n",
         cell.broker,
         whole(RATE),
         figure(CPU_US),
         whole("messages_per_broker_cpu_second"),
-        figure(P50_US),
-        figure(P99_US),
-        figure("latency_us.p99.9"),
+        delay("p50"),
+        delay("p99"),
+        delay("p99.9"),
     )
+}
+
+/// What the nodes of a cluster spent on a message, each; nothing if it is none.
+fn by_role(cell: &Cell) -> String {
+    const EACH: &str = "cpu_us_per_message_of_each.";
+    let each = |name: &str| Some((name.strip_prefix(EACH)?.to_owned(), cell.median(name)?));
+    let names = cell.figure_names();
+    let each = names.into_iter().filter_map(each);
+    let parts: Vec<String> = each.map(|(role, us)| format!("{role} {}", short(us))).collect();
+    if parts.is_empty() {
+        return String::new();
+    }
+    let share = cell.spread("follower_cpu_over_leader");
+    let share = share.map(|share| format!("; a follower over the leader {}", spread(&share)));
+    let (broker, parts) = (&cell.broker, parts.join(", "));
+    format!("  {broker}: CPU us/msg of each: {parts}{}\n", share.unwrap_or_default())
 }
 
 /// A median with the least and the greatest.

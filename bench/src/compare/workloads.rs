@@ -72,6 +72,13 @@ const LATENCY: [(&str, &str); 4] = [
     ("50,000/s, QoS 1", "end-to-end pairs -c 64 -s 64 --rate 50000 -q 1"),
 ];
 
+/// What a replicated message costs, and how long its publisher waits.
+const REPLICATE: [(&str, &str); 3] = [
+    ("64 publishers, W=8, QoS 1", "publish-ack -c 64 -s 256 -W 8 -q 1"),
+    ("64 publishers, W=64, QoS 1", "publish-ack -c 64 -s 256 -W 64 -q 1"),
+    ("1,000/s, QoS 1", "publish-ack -c 64 -s 256 --rate 1000 -q 1"),
+];
+
 /// A first impression within a minute.
 const QUICK: [(&str, &str); 3] = [
     ("pairs, W=8", "throughput pairs -c 64 -s 64 -W 8"),
@@ -133,7 +140,7 @@ impl WorkloadPlan {
 
 impl WorkloadSet {
     /// The names of the built-in sets.
-    pub const NAMES: [&str; 3] = ["per-core", "latency", "quick"];
+    pub const NAMES: [&str; 4] = ["per-core", "latency", "quick", "replicate"];
 
     /// A built-in set.
     ///
@@ -144,6 +151,7 @@ impl WorkloadSet {
             "per-core" => (&PER_CORE, 5, 3.0),
             "latency" => (&LATENCY, 5, 5.0),
             "quick" => (&QUICK, 2, 2.0),
+            "replicate" => (&REPLICATE, 3, 4.0),
             _ => bail!("no set {name:?}: there are {}", Self::NAMES.join(", ")),
         };
         let mut workloads: Vec<WorkloadPlan> =

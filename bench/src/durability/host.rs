@@ -123,7 +123,7 @@ impl RecipeHost {
         fs::create_dir_all(&directory).with_context(|| directory.display().to_string())?;
         // The broker answers for what it makes in its directory, not for the directory itself.
         fs::File::open(&parent)?.sync_all().context("the broker's directory")?;
-        let values = Values { program, directory, port, cpu: cpus.to_owned(), unbatched: false };
+        let values = Values { program, directory, port, cpu: cpus.to_owned(), ..Values::default() };
         Ok(Self {
             name: name.to_owned(),
             recipe,

@@ -38,9 +38,9 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    /// Starts to watch, with the broker's process if it is known.
+    /// Starts to watch, with the broker's processes if they are known.
     #[must_use]
-    pub fn start(broker: Option<Process>) -> Self {
+    pub fn start(broker: Vec<Process>) -> Self {
         Self { began: SystemTime::now(), meter: NoiseMeter::start(broker) }
     }
 
@@ -74,7 +74,7 @@ mod tests {
 
     #[test]
     fn a_run_is_recorded_with_its_machine() {
-        let recorder = Recorder::start(Some(Process(std::process::id())));
+        let recorder = Recorder::start(vec![Process(std::process::id())]);
         let environment = recorder.finish(Some("floor".into()));
         assert!(environment.tool.starts_with("ringlane-bench 0."), "{}", environment.tool);
         assert!(!environment.command.is_empty());

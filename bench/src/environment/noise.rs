@@ -85,7 +85,7 @@ impl Noise {
 /// Readings at the start of a run.
 #[derive(Debug)]
 pub struct NoiseMeter {
-    broker: Option<Process>,
+    broker: Vec<Process>,
     at: Instant,
     before: Reading,
 }
@@ -93,15 +93,15 @@ pub struct NoiseMeter {
 impl NoiseMeter {
     /// Takes the first reading.
     #[must_use]
-    pub fn start(broker: Option<Process>) -> Self {
-        Self { broker, at: Instant::now(), before: Reading::take(broker) }
+    pub fn start(broker: Vec<Process>) -> Self {
+        Self { at: Instant::now(), before: Reading::take(&broker), broker }
     }
 
     /// The difference to now.
     #[must_use]
     pub fn finish(&self) -> Noise {
         let seconds = self.at.elapsed().as_secs_f64();
-        let after = Reading::take(self.broker);
+        let after = Reading::take(&self.broker);
         let ticks = after.machine.since(self.before.machine);
         let total = (ticks.busy + ticks.idle + ticks.steal).max(1) as f64;
         let own = after.own.since(self.before.own);
@@ -116,9 +116,17 @@ impl NoiseMeter {
             others: broker.map(others),
             broker_switches: broker.map(|usage| usage.switches as f64 / seconds),
             generator_switches: own.switches as f64 / seconds,
-            broker_cpus: self.broker.map(|process| allowed_cpus(process.0)).unwrap_or_default(),
+            broker_cpus: self.broker_cpus(),
             generator_cpus: allowed_cpus(std::process::id()),
         }
+    }
+}
+
+impl NoiseMeter {
+    fn broker_cpus(&self) -> Vec<usize> {
+        let all = self.broker.iter().flat_map(|process| allowed_cpus(process.0));
+        let all: BTreeSet<usize> = all.collect();
+        all.into_iter().collect()
     }
 }
 
@@ -130,11 +138,11 @@ struct Reading {
 }
 
 impl Reading {
-    fn take(broker: Option<Process>) -> Self {
+    fn take(broker: &[Process]) -> Self {
         let own = Process(std::process::id());
         Self {
             machine: MachineTicks::parse(&fs::read_to_string("/proc/stat").unwrap_or_default()),
-            broker: broker.and_then(Usage::of),
+            broker: broker.iter().map(|process| Usage::of(*process)).reduce(Usage::both).flatten(),
             own: Usage::of(own).unwrap_or_default(),
         }
     }
@@ -152,6 +160,12 @@ impl Usage {
         let cpu_seconds = process.cpu_time().ok()?.as_secs_f64();
         let switches = involuntary_switches(process.0);
         Some(Self { cpu_seconds, switches })
+    }
+
+    fn both(one: Option<Self>, other: Option<Self>) -> Option<Self> {
+        let ((one, other), sum) = (one.zip(other)?, |one: u64, other: u64| one + other);
+        let cpu_seconds = one.cpu_seconds + other.cpu_seconds;
+        Some(Self { cpu_seconds, switches: sum(one.switches, other.switches) })
     }
 
     fn since(self, earlier: Self) -> Self {
@@ -224,7 +238,7 @@ mod tests {
     #[test]
     fn this_process_is_seen_and_shares_a_cpu_with_itself() {
         let me = Process(std::process::id());
-        let noise = NoiseMeter::start(Some(me)).finish();
+        let noise = NoiseMeter::start(vec![me]).finish();
         assert!(!noise.broker_cpus.is_empty());
         assert_eq!(noise.broker_cpus, noise.generator_cpus);
         let warnings = noise.warnings();

@@ -70,7 +70,7 @@ impl Flow<'_> {
             rescues: self.rescues,
             silence_seconds_max: self.silence_ns_max as f64 / 1e9,
             measured: self.measured,
-            spent: self.spent,
+            spent: self.spent.clone(),
             latency: self.latency.histogram().clone(),
             acknowledged_latency: self.acknowledged.histogram().clone(),
             received_latency: self.received.histogram().clone(),

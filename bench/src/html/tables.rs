@@ -13,13 +13,18 @@ const LATENCY_FACTOR_MAX: f64 = 1.25;
 /// A figure of the table of a workload: name, head, form.
 type Column = (&'static str, &'static str, fn(f64) -> String);
 
-const COLUMNS: [Column; 9] = [
+const COLUMNS: [Column; 14] = [
     (RATE, "messages/s", grouped),
     (CPU_US, "broker CPU per message, µs", short),
     ("messages_per_broker_cpu_second", "messages per broker CPU second", grouped),
     (P50_US, "p50", time_us),
     (P99_US, "p99", time_us),
     ("latency_us.p99.9", "p99.9", time_us),
+    ("puback_latency_us.p50", "p50 to PUBACK", time_us),
+    ("puback_latency_us.p99", "p99 to PUBACK", time_us),
+    ("cpu_us_per_message_of_each.leader", "leader's CPU per message, µs", short),
+    ("cpu_us_per_message_of_each.follower", "a follower's, µs", short),
+    ("follower_cpu_over_leader", "follower ÷ leader", short),
     ("broker_resident_bytes.end", "memory", bytes),
     ("messages_per_receive", "messages per receive", short),
     ("messages_per_send", "messages per send", short),
@@ -94,8 +99,9 @@ fn verdict(workload: &Workload, first: &str) -> (&'static str, String) {
     {
         behind.push(format!("messages/s {} of the best", short(ours / best)));
     }
-    for (figure, name) in [(P50_US, "p50"), (P99_US, "p99")] {
-        if let Some((ours, best)) = ours.median(figure).zip(best(figure, f64::min))
+    for name in ["p50", "p99"] {
+        let best = others.iter().filter_map(|cell| cell.delay(name)).reduce(f64::min);
+        if let Some((ours, best)) = ours.delay(name).zip(best)
             && ours > best * LATENCY_FACTOR_MAX
         {
             behind.push(format!("{name} {} times the best", short(ours / best)));

@@ -1,25 +1,25 @@
-//! `compare` and `report`: tables while it runs, files at the end.
+//! `compare`, `replicate` and `report`: tables while it runs, files at the end.
 
-use crate::cli::compare::{CompareArgs, ReportArgs};
+use crate::cli::compare::ReportArgs;
+use crate::cli::output::OutputArgs;
 use crate::output;
 use anyhow::{Context, Result};
-use ringlane_bench::compare::{self, table};
+use ringlane_bench::compare::{self, Options, table};
 use ringlane_bench::document::Document;
 use std::fs;
 use std::io::{self, Write};
 
 /// Compares brokers; says whether every cell counts. Files are written after each workload, so that
 /// what has been measured is not lost if the rest is not run.
-pub(crate) fn compare(args: &CompareArgs) -> Result<bool> {
-    let options = args.options()?;
-    let is_quiet = args.output.is_json_on_stdout();
-    let document = compare::run(&options, &mut |document| {
+pub(crate) fn compare(options: &Options, args: &OutputArgs) -> Result<bool> {
+    let is_quiet = args.is_json_on_stdout();
+    let document = compare::run(options, &mut |document| {
         if let Some(workload) = document.workloads.last().filter(|_| !is_quiet) {
             io::stdout().write_all(table(workload).as_bytes())?;
         }
-        output::write_files(document, &args.output)
+        output::write_files(document, args)
     })?;
-    output::write_stdout(&document, &args.output)?;
+    output::write_stdout(&document, args)?;
     Ok(document.held())
 }
 

@@ -7,9 +7,10 @@ use anyhow::Result;
 use ringlane_bench::flow::{
     self, FlowOptions, FlowOutcome, FlowPlan, ListenerPlan, OpenLoop, Pace, PublisherPlan,
 };
+use ringlane_bench::meter::RoleCpu;
 use ringlane_bench::report::Report;
 use ringlane_mqtt::QoS;
-use serde_json::json;
+use serde_json::{Map, Value, json};
 use std::ops::Range;
 
 /// Who talks to whom.
@@ -136,6 +137,7 @@ fn broker_figures(report: &mut Report, outcome: &FlowOutcome) {
         report.figure("broker_cpu_us_per_message", round(cpu * 1e6 / measured, 4));
         report.figure("messages_per_broker_cpu_second", (measured / cpu).round());
     }
+    role_figures(report, &spent.roles, measured);
     if let Some((start, end)) = spent.resident_bytes {
         report.figure("broker_resident_bytes", json!({"start": start, "end": end}));
     }
@@ -146,6 +148,20 @@ fn broker_figures(report: &mut Report, outcome: &FlowOutcome) {
     }
     if let Some(calls) = spent.system_calls {
         report.figure("system_calls_per_message", round(calls / measured, 5));
+    }
+}
+
+/// What a process of each role spent on a message, and a follower as a share of the leader.
+fn role_figures(report: &mut Report, roles: &[RoleCpu], measured: f64) {
+    let each = |role: &RoleCpu| role.seconds * 1e6 / measured / f64::from(role.processes.max(1));
+    let by_role: Map<String, Value> =
+        roles.iter().map(|role| (role.role.clone(), round(each(role), 4).into())).collect();
+    let of = |name: &str| roles.iter().find(|role| role.role == name).map(each);
+    if !by_role.is_empty() {
+        report.figure("cpu_us_per_message_of_each", by_role);
+    }
+    if let Some((leader, follower)) = of("leader").zip(of("follower")) {
+        report.figure("follower_cpu_over_leader", round(follower / leader, 4));
     }
 }
 

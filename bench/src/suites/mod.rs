@@ -50,7 +50,12 @@ pub(crate) fn run(command: &Command) -> Result<Outcome> {
             floor::run(args)?;
             return Ok(Outcome::Done(true));
         }
-        Command::Compare(args) => return compare::compare(args).map(Outcome::Done),
+        Command::Compare(args) => {
+            return compare::compare(&args.options()?, &args.output).map(Outcome::Done);
+        }
+        Command::Replicate(args) => {
+            return compare::compare(&args.options()?, &args.output).map(Outcome::Done);
+        }
         Command::Report(args) => return compare::report(args).map(Outcome::Done),
     };
     Ok(Outcome::Measured(Box::new(report)))
