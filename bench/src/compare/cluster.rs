@@ -19,6 +19,8 @@ const START_MAX: Duration = Duration::from_secs(120);
 const GLANCE: Duration = Duration::from_millis(5);
 /// How often a recipe's command is asked who leads.
 const LEADER_GLANCE: Duration = Duration::from_millis(250);
+/// How long nodes that stood still are left alone.
+const SETTLE: Duration = Duration::from_secs(1);
 /// The file of Ringlane's recipes that the cluster is written into.
 pub(crate) const CONFIGURATION: &str = "ringlane.toml";
 /// Ports of an etcd.
@@ -214,12 +216,15 @@ impl Cluster {
         self.running().try_for_each(Running::freeze)
     }
 
-    /// Lets all go on.
+    /// Lets all go on, and gives them the time to find out that they stood still: a leader may have lost its
+    /// lease meanwhile.
     ///
     /// # Errors
     /// If one is gone.
     pub(super) fn thaw(&self) -> Result<()> {
-        self.running().try_for_each(Running::thaw)
+        self.running().try_for_each(Running::thaw)?;
+        sleep(SETTLE);
+        Ok(())
     }
 
     /// Whether a node has ended by itself.
