@@ -70,7 +70,12 @@ fn messages() -> Vec<(&'static str, Message)> {
         ("fetched", Message::Fetched(Fetched { run, next: Offset(60) })),
         (
             "checkpoint_start",
-            Message::CheckpointStart(CheckpointStart { next: Offset(40), epoch: 1, bytes: 517 }),
+            Message::CheckpointStart(CheckpointStart {
+                start: Offset(30),
+                epoch: 1,
+                next: Offset(40),
+                bytes: 517,
+            }),
         ),
         (
             "checkpoint_part",

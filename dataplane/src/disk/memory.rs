@@ -353,6 +353,11 @@ impl StartFiles for MemoryDisk {
         Ok(())
     }
 
+    fn rename(&mut self, from: &Path, to: &Path) -> io::Result<()> {
+        self.world().start_fault(Operation::Replace, from)?;
+        self.world().files.rename(from, to)
+    }
+
     fn make_directory(&mut self, path: &Path) -> io::Result<()> {
         self.world().files.make_directory(path);
         Ok(())

@@ -43,6 +43,13 @@ pub trait StartFiles {
     /// the sync of its directory.
     fn replace(&mut self, path: &Path, content: &[u8]) -> io::Result<()>;
 
+    /// Gives a file another name in the same directory, in place of one that has it: after a crash it has one of
+    /// both.
+    ///
+    /// # Errors
+    /// `NotFound`, or what the system says.
+    fn rename(&mut self, from: &Path, to: &Path) -> io::Result<()>;
+
     /// Makes a directory whose parent exists, for its owner alone. One that is there is no error: its
     /// name is synced all the same, for whoever made it may have been killed before that.
     ///

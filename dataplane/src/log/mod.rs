@@ -6,7 +6,7 @@
 //! them may go. [`reader`] reads beside it, and [`stored`] makes messages of what it finds. [`scan`]
 //! reads segments batch by batch, and [`recovery`] opens a log with it after any end of the process;
 //! [`index`] says where to begin reading. [`mod@truncate`] gives up the end of a
-//! log whose leader has another one, and [`epoch_table`] finds what both are compared by. Nothing here does I/O of its own: files come in through
+//! log whose leader has another one, [`mod@reset`] begins one anew behind a leader's checkpoint, and [`epoch_table`] finds what both are compared by. Nothing here does I/O of its own: files come in through
 //! [`crate::disk`].
 
 pub mod epoch_table;
@@ -21,6 +21,9 @@ pub mod reader;
 pub mod record;
 mod recover_error;
 pub mod recovery;
+pub mod reset;
+#[cfg(test)]
+mod reset_tests;
 pub mod retention;
 #[cfg(test)]
 mod rig;

@@ -61,12 +61,12 @@ impl LogSetup {
         format::batch_bytes(u32::try_from(body_bytes).unwrap_or(u32::MAX))
     }
 
-    fn bytes_after(&self, last: Option<u64>) -> u64 {
+    pub(super) fn bytes_after(&self, last: Option<u64>) -> u64 {
         let grown = last.map_or(0, |bytes| bytes.saturating_mul(2));
         format::align(grown.min(self.segment_bytes).max(self.bytes_min()))
     }
 
-    fn segment_id(&self, number: u64) -> SegmentId {
+    pub(super) fn segment_id(&self, number: u64) -> SegmentId {
         let mut hasher = SipHasher13::new_with_key(&self.secret);
         hasher.write(&self.directory_id.0);
         hasher.write(&self.partition.0.to_le_bytes());

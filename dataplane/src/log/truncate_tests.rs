@@ -17,12 +17,12 @@ use core::time::Duration;
 use std::io;
 use std::path::{Path, PathBuf};
 
-type Records = Vec<(u64, u64, Vec<u8>)>;
+pub(super) type Records = Vec<(u64, u64, Vec<u8>)>;
 
 const NEW: SegmentId = SegmentId([0x5A; 16]);
 
 /// Segments do not grow.
-fn rig(memory: MemoryDisk, end: LogEnd, epoch: u64) -> Rig {
+pub(super) fn rig(memory: MemoryDisk, end: LogEnd, epoch: u64) -> Rig {
     let mut rig = Rig::with_setup(memory, end, LogSetup { segment_bytes: 1 << 20, ..setup(epoch) });
     rig.turn();
     rig.turn();
@@ -30,7 +30,7 @@ fn rig(memory: MemoryDisk, end: LogEnd, epoch: u64) -> Rig {
 }
 
 /// Three segments, batches of three small records and of a large one, and three epochs.
-fn log() -> (MemoryDisk, Records) {
+pub(super) fn log() -> (MemoryDisk, Records) {
     let mut rig = rig(MemoryDisk::new(), LogEnd::default(), 5);
     for turn in 0..9_u8 {
         if turn % 3 == 2 {
@@ -53,7 +53,7 @@ fn log() -> (MemoryDisk, Records) {
     (rig.memory, records)
 }
 
-fn copy(memory: &MemoryDisk) -> MemoryDisk {
+pub(super) fn copy(memory: &MemoryDisk) -> MemoryDisk {
     let copied = MemoryDisk::new();
     for path in memory.paths() {
         copied.put(&path, &memory.content(&path).expect("it is listed"));
@@ -67,16 +67,16 @@ fn directory() -> PathBuf {
 
 /// What happens of the change in which the power is lost.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Fate {
+pub(super) enum Fate {
     Nothing,
     All,
 }
 
 /// Files that are changed so often, and then the power is lost.
-struct Interrupted {
-    files: MemoryDisk,
-    left: Cell<u32>,
-    fate: Fate,
+pub(super) struct Interrupted {
+    pub(super) files: MemoryDisk,
+    pub(super) left: Cell<u32>,
+    pub(super) fate: Fate,
 }
 
 impl Interrupted {
@@ -134,6 +134,10 @@ impl StartFiles for Interrupted {
 
     fn replace(&mut self, path: &Path, content: &[u8]) -> io::Result<()> {
         self.changed(|files| files.replace(path, content))
+    }
+
+    fn rename(&mut self, from: &Path, to: &Path) -> io::Result<()> {
+        self.changed(|files| files.rename(from, to))
     }
 
     fn make_directory(&mut self, path: &Path) -> io::Result<()> {

@@ -1,6 +1,6 @@
 //! What a [`Replica`](super::replica::Replica) asks for.
 
-use super::message::{CheckpointPart, CheckpointStart, Envelope};
+use super::message::{CheckpointStart, Envelope};
 use super::reign::Reign;
 use crate::batch::Batch;
 use crate::ids::{NodeId, Offset};
@@ -71,8 +71,40 @@ pub enum Command {
         /// Up to here a majority has them durably.
         high_watermark: Offset,
     },
+    /// What has to do with a checkpoint on its way between nodes.
+    Transfer(Transfer),
     /// What neither the log nor a link is asked for.
     Errand(Errand),
+}
+
+/// A checkpoint on its way: what its sender and its receiver do.
+#[derive(Clone, Debug)]
+pub enum Transfer {
+    /// A node has put so much of the checkpoint that it gets onto its disk.
+    Taken {
+        /// The node.
+        peer: NodeId,
+        /// Bytes.
+        position: u64,
+    },
+    /// A checkpoint comes, in place of everything that is here. It is kept beside that until it is whole; an earlier one that is
+    /// not whole is of no use any more.
+    Begin {
+        /// What it will be.
+        start: CheckpointStart,
+    },
+    /// A piece of it: it is written, and then [`on_checkpoint_written`](super::replica::Replica::on_checkpoint_written) called.
+    Part {
+        /// The bytes, which follow those before; their checksum fits.
+        bytes: Vec<u8>,
+    },
+    /// All pieces are written. The state takes, durably, the place of what was here, with an empty log that begins
+    /// at [`CheckpointStart::start`], and then [`on_reset`](super::replica::Replica::on_reset) is called. There is no way back: a
+    /// crash goes on with it.
+    Replace {
+        /// What it is.
+        start: CheckpointStart,
+    },
 }
 
 /// Something to do, in the order in which it was asked for, that whoever runs the replica does in its own way.
@@ -88,35 +120,12 @@ pub enum Errand {
         peers: Vec<NodeId>,
     },
     /// A node needs a checkpoint: it lacks what this log does not keep any more. Whoever carries this
-    /// out ends an earlier one to that node and sends the messages itself ([`CheckpointStart`], [`CheckpointPart`]), at the pace of
-    /// [`Errand::CheckpointTaken`].
+    /// out ends an earlier one to that node and sends the messages ([`CheckpointStart`], of
+    /// [`checkpoint_start`](super::replica::Replica::checkpoint_start), and [`CheckpointPart`](super::message::CheckpointPart)), at the pace of
+    /// [`Transfer::Taken`]: a [host](super::host) does, once it was told of a file. Without one it is asked again.
     SendCheckpoint {
         /// The node.
         peer: NodeId,
-    },
-    /// A node has taken so much of the checkpoint that it gets.
-    CheckpointTaken {
-        /// The node.
-        peer: NodeId,
-        /// Bytes.
-        position: u64,
-    },
-    /// A checkpoint comes, in place of everything that is here.
-    TakeCheckpoint {
-        /// From this node.
-        from: NodeId,
-        /// What it will be.
-        start: CheckpointStart,
-    },
-    /// A piece of it. With the last one the state and an empty log that begins behind it take the
-    /// place of what was here, durably, and then `on_reset` is called.
-    TakeCheckpointPart {
-        /// From this node.
-        from: NodeId,
-        /// Where it belongs.
-        part: CheckpointPart,
-        /// The bytes; their checksum fits.
-        bytes: Vec<u8>,
     },
     /// Removes the durable note that this replica is damaged, and then calls `on_damage_cleared`.
     ClearDamage,

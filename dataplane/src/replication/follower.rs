@@ -1,6 +1,6 @@
 //! What a follower does: it reports, takes what its leader sends, and says how far it is.
 
-use super::command::{Command, Errand, Refusal};
+use super::command::{Command, Errand, Refusal, Transfer};
 use super::epochs::EpochStart;
 use super::message::{Ack, Append, CheckpointPart, CheckpointStart, Fetch, Fetched, Message, Run};
 use super::replica::{READ_BYTES_MAX, Replica, Role};
@@ -11,6 +11,10 @@ use crate::log::writer::batch_bytes_max;
 use crate::planted::{self, Bug};
 use std::collections::VecDeque;
 use triomphe::Arc;
+
+/// Bytes of a checkpoint that its sender sends before they are known to be written, at most: several of what a
+/// [host](super::host) sends at a time.
+pub const CHECKPOINT_WINDOW_BYTES: u64 = 1 << 20;
 
 /// A follower of one epoch.
 #[derive(Debug)]
@@ -25,6 +29,8 @@ pub(super) struct Follower {
     /// The last ones of the leader.
     leader_high_watermark: Offset,
     leader_quorum_accepted: Offset,
+    /// The first offset that it keeps, as it said last.
+    leader_start: Offset,
     /// Records that a candidate waits for.
     fetch: Option<(NodeId, Fetch)>,
     checkpoint: Option<Incoming>,
@@ -40,6 +46,8 @@ pub(super) struct Follower {
 struct Incoming {
     start: CheckpointStart,
     taken: u64,
+    /// Up to here it is written.
+    written: u64,
 }
 
 impl Follower {
@@ -52,6 +60,7 @@ impl Follower {
             ack_due: false,
             leader_high_watermark: Offset(0),
             leader_quorum_accepted: Offset(0),
+            leader_start: Offset(0),
             fetch: None,
             checkpoint: None,
             is_resetting: false,
@@ -235,6 +244,7 @@ impl Replica {
         follower.ack_due |= is_due;
         follower.leader_high_watermark = append.high_watermark;
         follower.leader_quorum_accepted = append.quorum_accepted;
+        follower.leader_start = append.log_start;
         self.raise_marks(append.quorum_accepted, append.high_watermark);
         self.try_clear_memory_lost();
         self.try_clear_damage();
@@ -371,6 +381,9 @@ impl Replica {
         assert!(self.high_watermark <= to, "what a quorum holds is not given up");
         assert!(to < self.log.next, "there is something to give up");
         self.truncating = Some(to);
+        if let Some(follower) = self.follower() {
+            follower.checkpoint = None;
+        }
         self.commands.push(Command::Truncate { to });
     }
 
@@ -429,22 +442,39 @@ impl Replica {
         Some(Run { base, records, body_bytes: batch.body_bytes(), epoch, previous_epoch })
     }
 
+    /// Up to where a follower's log is of no use to anybody: its leader has given up as much. 0 if it is not known
+    /// to have what its leader has.
+    #[must_use]
+    pub fn trimmed_by_leader(&self) -> Offset {
+        match &self.role {
+            Role::Follower(follower) if follower.is_matched => follower.leader_start,
+            Role::Follower(_) | Role::Candidate(_) | Role::Leader(_) => Offset(0),
+        }
+    }
+
+    /// Whether a checkpoint is on its way here, or is taking the place of the log.
+    #[must_use]
+    pub fn takes_checkpoint(&self) -> bool {
+        let takes = |f: &Follower| f.checkpoint.is_some() || f.is_resetting;
+        matches!(&self.role, Role::Follower(follower) if takes(follower))
+    }
+
     pub(super) fn on_checkpoint_start(&mut self, from: NodeId, start: CheckpointStart) {
         if !self.obeys(from) || self.truncating.is_some() {
             return;
         }
         let (high_watermark, epoch, next) = (self.high_watermark, self.reign.epoch, self.log.next);
         let Some(follower) = self.follower() else { return };
-        let is_old = follower.is_matched && start.next <= next;
+        let is_old = follower.is_matched && start.start <= next;
         if is_old || follower.is_resetting {
             return;
         }
-        if start.next < high_watermark || epoch < start.epoch {
+        if start.start < high_watermark || epoch < start.epoch {
             return self
                 .refuse(from, Refusal::Protocol("a checkpoint of less than a quorum holds"));
         }
-        follower.checkpoint = Some(Incoming { start, taken: 0 });
-        self.commands.push(Command::Errand(Errand::TakeCheckpoint { from, start }));
+        follower.checkpoint = Some(Incoming { start, taken: 0, written: 0 });
+        self.commands.push(Command::Transfer(Transfer::Begin { start }));
     }
 
     pub(super) fn on_checkpoint_part(&mut self, from: NodeId, part: CheckpointPart, body: &[u8]) {
@@ -457,32 +487,56 @@ impl Replica {
         if part.position != incoming.taken || incoming.start.bytes < end {
             return self.refuse(from, Refusal::Protocol("a piece of a checkpoint is missing"));
         }
+        if CHECKPOINT_WINDOW_BYTES < end - incoming.written {
+            return self.refuse(from, Refusal::Credit);
+        }
         let bytes = body.to_vec();
         if checksum(&bytes) != part.crc {
             return self.refuse(from, Refusal::Records);
         }
         incoming.taken = end;
-        if end == incoming.start.bytes {
-            (follower.checkpoint, follower.is_resetting) = (None, true);
-        }
-        self.commands.push(Command::Errand(Errand::TakeCheckpointPart { from, part, bytes }));
-        self.send(from, Message::CheckpointTaken { position: end });
+        self.commands.push(Command::Transfer(Transfer::Part { bytes }));
     }
 
-    /// A checkpoint has taken the place of the log: it is empty, and its next record gets the offset
-    /// `next`, behind one of `epoch`.
+    /// The pieces of the checkpoint that comes are written up to here, in bytes. With the last one
+    /// [`Transfer::Replace`] follows.
+    pub fn on_checkpoint_written(&mut self, position: u64) {
+        let Some(follower) = self.follower() else { return };
+        let Some(incoming) = &mut follower.checkpoint else { return };
+        assert!(position <= incoming.taken, "only what came is written");
+        incoming.written = position;
+        let (start, leader) = (incoming.start, follower.leader);
+        if position == start.bytes {
+            (follower.checkpoint, follower.is_resetting) = (None, true);
+            self.commands.push(Command::Transfer(Transfer::Replace { start }));
+        }
+        if let Some(leader) = leader {
+            self.send(leader, Message::CheckpointTaken { position });
+        }
+    }
+
+    /// The checkpoint that comes cannot be written. Its leader asks again after a while.
+    pub fn on_checkpoint_failed(&mut self) {
+        if let Some(follower) = self.follower() {
+            follower.checkpoint = None;
+        }
+    }
+
+    /// A checkpoint has taken the place of the log, which is empty: its next record gets the offset `start`, behind one of
+    /// `epoch`.
     ///
     /// # Panics
     /// If none was taken.
-    pub fn on_reset(&mut self, next: Offset, epoch: u64) {
+    pub fn on_reset(&mut self, start: Offset, epoch: u64) {
         assert!(self.is_resetting(), "only a checkpoint takes the place of a log");
         self.log.epochs = super::epochs::EpochTable::new();
-        if next.0 > 0 {
-            self.log.epochs.push(epoch, Offset(next.0 - 1));
+        if start.0 > 0 {
+            self.log.epochs.push(epoch, Offset(start.0 - 1));
         }
-        (self.log.start, self.log.next, self.log.flushed) = (next, next, next);
+        (self.log.start, self.log.next, self.log.flushed) = (start, start, start);
         self.room.clear();
-        self.raise_marks(next, next);
+        // A leader gives up only what is committed.
+        self.raise_marks(start, start);
         if let Some(follower) = self.follower() {
             (follower.is_resetting, follower.is_matched) = (false, false);
             follower.report_to = follower.report_to.or(follower.leader);

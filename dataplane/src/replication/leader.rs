@@ -1,9 +1,9 @@
 //! What a leader does: it compares each follower's log with its own, sends what is missing, counts
 //! who has what, and so moves the marks of the cluster.
 
-use super::command::{Command, Errand, Refusal};
+use super::command::{Command, Errand, Refusal, Transfer};
 use super::epochs::Common;
-use super::message::{Ack, Append, Message, Report, Run};
+use super::message::{Ack, Append, CheckpointStart, Message, Report, Run};
 use super::quorum;
 use super::replica::{READ_BYTES_MAX, Replica, Role};
 use super::tail::Tail;
@@ -47,6 +47,8 @@ struct Peer {
     /// What it acknowledged in this epoch.
     accepted: Offset,
     flushed: Offset,
+    /// From here on it lacks records, as far as was ever known: 0 if it never said.
+    lacks: Offset,
     state: State,
     /// Its link has no room.
     is_blocked: bool,
@@ -65,6 +67,14 @@ enum State {
     InStep(Flow),
 }
 
+/// The marks that followers are told: high watermark, quorum-accepted mark, log start offset.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub(super) struct Told {
+    high_watermark: Offset,
+    quorum_accepted: Offset,
+    log_start: Offset,
+}
+
 /// What goes to a follower in step.
 #[derive(Debug)]
 struct Flow {
@@ -78,7 +88,7 @@ struct Flow {
     /// Records that are being read for it.
     reading: Option<Offset>,
     /// The marks that it has been told.
-    told: (Offset, Offset),
+    told: Told,
     /// Whether it has answered since it was asked again.
     is_heard: bool,
 }
@@ -91,7 +101,7 @@ impl Flow {
             in_flight_bytes: 0,
             credit: None,
             reading: None,
-            told: (Offset(0), Offset(0)),
+            told: Told::default(),
             is_heard: false,
         }
     }
@@ -127,7 +137,7 @@ impl Flow {
             self.in_flight_bytes -= bytes;
         }
         self.sent = self.sent.min(base);
-        self.told = (Offset(0), Offset(0));
+        self.told = Told::default();
     }
 
     /// What was sent behind `accepted` did not come: it is sent again.
@@ -140,10 +150,11 @@ impl Flow {
 impl Peer {
     fn new(node: NodeId) -> Self {
         let none = Offset(0);
-        Self { node, accepted: none, flushed: none, state: State::Unknown, is_blocked: false }
+        let state = State::Unknown;
+        Self { node, accepted: none, flushed: none, lacks: none, state, is_blocked: false }
     }
 
-    fn awaits(&self, marks: (Offset, Offset), next: Offset) -> Awaits {
+    fn awaits(&self, marks: Told, next: Offset) -> Awaits {
         match &self.state {
             State::InStep(flow) if flow.told != marks => Awaits::Marks,
             State::InStep(_) if next <= self.flushed => Awaits::Nothing,
@@ -180,6 +191,7 @@ impl Leader {
     pub(super) fn forget_link(&mut self, node: NodeId) {
         if let Some(peer) = self.peer(node) {
             (peer.state, peer.is_blocked, peer.accepted) = (State::Unknown, false, peer.flushed);
+            peer.lacks = peer.lacks.max(peer.flushed);
         }
     }
 
@@ -199,7 +211,7 @@ impl Leader {
     }
 
     /// What some node up waits for without an event.
-    pub(super) fn awaits(&self, up: &[NodeId], marks: (Offset, Offset), next: Offset) -> Awaits {
+    pub(super) fn awaits(&self, up: &[NodeId], marks: Told, next: Offset) -> Awaits {
         let up = self.peers.iter().filter(|peer| !peer.is_blocked && up.contains(&peer.node));
         up.map(|peer| peer.awaits(marks, next)).max().unwrap_or(Awaits::Nothing)
     }
@@ -264,8 +276,13 @@ impl Replica {
             let high_watermark = report.high_watermark;
             return self.refuse(node, Refusal::BelowHighWatermark { to, high_watermark });
         }
+        let lacks = match common {
+            Common::Below(to) => to.max(self.log.start),
+            Common::Before(_) | Common::Unknown => self.log.start,
+        };
         let is_behind = matches!(state, State::Behind(_));
         let Some(peer) = self.peer_mut(node) else { return };
+        peer.lacks = lacks;
         // What it had before it reported counts only when it says so again.
         (peer.accepted, peer.flushed, peer.state) = (Offset(0), Offset(0), state);
         if is_behind {
@@ -346,7 +363,7 @@ impl Replica {
     fn send_run(&mut self, node: NodeId, from: Offset, batch: &Arc<Batch>) -> bool {
         let Some(run) = self.run_of(from, batch) else { return false };
         let append = self.append(run);
-        let told = (self.quorum_accepted, self.high_watermark);
+        let told = self.told();
         let Some(flow) = self.flow_mut(node) else { return false };
         flow.push(&run);
         flow.told = told;
@@ -365,7 +382,7 @@ impl Replica {
 
     /// Tells a follower the marks, and asks how far it is.
     fn send_marks(&mut self, node: NodeId) {
-        let told = (self.quorum_accepted, self.high_watermark);
+        let told = self.told();
         let Some(flow) = self.flow_mut(node) else { return };
         let base = flow.sent;
         (flow.told, flow.is_heard) = (told, false);
@@ -431,7 +448,48 @@ impl Replica {
     pub(super) fn on_checkpoint_taken(&mut self, peer: NodeId, position: u64) {
         if let Some(State::Behind(silence)) = self.peer_mut(peer).map(|peer| &mut peer.state) {
             *silence = 0;
-            self.commands.push(Command::Errand(Errand::CheckpointTaken { peer, position }));
+            self.commands.push(Command::Transfer(Transfer::Taken { peer, position }));
+        }
+    }
+
+    /// Whether a node needs a checkpoint, and can be reached.
+    #[must_use]
+    pub fn sends_checkpoint(&self, peer: NodeId) -> bool {
+        let Role::Leader(leader) = &self.role else { return false };
+        let is_behind =
+            |other: &Peer| other.node == peer && matches!(other.state, State::Behind(_));
+        self.up.contains(&peer) && leader.peers.iter().any(is_behind)
+    }
+
+    /// What a checkpoint of so many bytes will be that a node gets, which replay goes on behind at `next`. From here on the
+    /// node needs this log from its start. `None`: this is no leader, or nobody knows what comes before the log's start.
+    pub fn checkpoint_start(
+        &mut self,
+        peer: NodeId,
+        next: Offset,
+        bytes: u64,
+    ) -> Option<CheckpointStart> {
+        let start = self.log.start;
+        let epoch = self.log.epoch_before(start)?;
+        self.peer_mut(peer)?.lacks = start;
+        (start <= next).then_some(CheckpointStart { start, epoch, next, bytes })
+    }
+
+    /// From where on a follower lacks records of this leader's log, as far as is known, and whether it is in touch: it
+    /// gets them now, or the checkpoint that they go with. `None`: this is no leader.
+    #[must_use]
+    pub fn lacks(&self, peer: NodeId) -> Option<(Offset, bool)> {
+        let Role::Leader(leader) = &self.role else { return None };
+        let peer = leader.peers.iter().find(|other| other.node == peer)?;
+        let is_known = !matches!(peer.state, State::Unknown);
+        Some((peer.lacks.max(peer.flushed), is_known && self.up.contains(&peer.node)))
+    }
+
+    pub(super) fn told(&self) -> Told {
+        Told {
+            high_watermark: self.high_watermark,
+            quorum_accepted: self.quorum_accepted,
+            log_start: self.log.start,
         }
     }
 
@@ -461,7 +519,7 @@ impl Replica {
         if !marks && !retry {
             return;
         }
-        let (now, next) = ((self.quorum_accepted, self.high_watermark), self.log.next);
+        let (now, next) = (self.told(), self.log.next);
         for index in 0..self.up.len() {
             let node = self.up[index];
             let Some(peer) = self.peer_mut(node).filter(|peer| !peer.is_blocked) else { continue };

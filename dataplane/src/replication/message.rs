@@ -44,7 +44,7 @@ pub enum Message {
     Fetch(Fetch),
     /// The answer, with the bytes of the records as body.
     Fetched(Fetched),
-    /// A checkpoint comes: the follower's log begins anew behind it.
+    /// A checkpoint comes: the follower's log begins anew with it.
     CheckpointStart(CheckpointStart),
     /// A piece of it, as body.
     CheckpointPart(CheckpointPart),
@@ -183,13 +183,18 @@ pub struct Fetched {
     pub next: Offset,
 }
 
-/// What a checkpoint will be.
+/// What a checkpoint will be, and where the log begins that goes with it.
+///
+/// The log does not begin behind the checkpoint: what sessions are owed lies in records that are older than
+/// their state. So whoever takes one gets the leader's log from its start on, and applies of it what is not in the checkpoint.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct CheckpointStart {
-    /// Its replay offset: that of the first record that is not in it.
-    pub next: Offset,
-    /// The epoch of the record before; 0 if there has never been one.
+    /// First offset that the leader keeps: the follower's log begins there.
+    pub start: Offset,
+    /// The epoch of the record before that; 0 if there has never been one.
     pub epoch: u64,
+    /// The checkpoint's replay offset: that of the first record that is not in it, `start` or a later one.
+    pub next: Offset,
     /// Its bytes.
     pub bytes: u64,
 }

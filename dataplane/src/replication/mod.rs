@@ -30,3 +30,5 @@ pub mod replica;
 mod tail;
 mod takeover;
 pub mod wire;
+
+pub use follower::CHECKPOINT_WINDOW_BYTES;

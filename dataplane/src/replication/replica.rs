@@ -614,14 +614,11 @@ impl Replica {
         match &self.role {
             Role::Follower(_) => Nanos::NEVER,
             Role::Candidate(_) => self.retry_at,
-            Role::Leader(leader) => {
-                let marks = (self.quorum_accepted, self.high_watermark);
-                match leader.awaits(&self.up, marks, self.log.next) {
-                    Awaits::Nothing => Nanos::NEVER,
-                    Awaits::Retry => self.retry_at,
-                    Awaits::Marks => self.marks_at.min(self.retry_at),
-                }
-            }
+            Role::Leader(leader) => match leader.awaits(&self.up, self.told(), self.log.next) {
+                Awaits::Nothing => Nanos::NEVER,
+                Awaits::Retry => self.retry_at,
+                Awaits::Marks => self.marks_at.min(self.retry_at),
+            },
         }
     }
 

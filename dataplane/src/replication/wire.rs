@@ -121,8 +121,9 @@ impl Message {
                 out.put_u64(fetched.next.0);
             }
             Self::CheckpointStart(start) => {
-                out.put_u64(start.next.0);
+                out.put_u64(start.start.0);
                 out.put_u64(start.epoch);
+                out.put_u64(start.next.0);
                 out.put_u64(start.bytes);
             }
             Self::CheckpointPart(part) => {
@@ -164,7 +165,8 @@ impl Message {
             FENCED => 64 + REPORTED_MAX * 16,
             TRUNCATE | CHECKPOINT_TAKEN | HEARTBEAT => 8,
             APPEND => 56,
-            ACK | CHECKPOINT_START => 24,
+            ACK => 24,
+            CHECKPOINT_START => 32,
             FETCH | CHECKPOINT_PART => 16,
             FETCHED => 40,
             _ => 0,
@@ -385,7 +387,10 @@ impl Fetched {
 
 impl CheckpointStart {
     fn read(reader: &mut Reader<'_>) -> Option<Self> {
-        Some(Self { next: offset(reader)?, epoch: count(reader)?, bytes: reader.u64()? })
+        let (start, epoch) = (offset(reader)?, count(reader)?);
+        let checkpoint = Self { start, epoch, next: offset(reader)?, bytes: reader.u64()? };
+        let is_possible = start <= checkpoint.next && (start.0 > 0 || epoch == 0);
+        (is_possible && checkpoint.bytes > 0).then_some(checkpoint)
     }
 }
 

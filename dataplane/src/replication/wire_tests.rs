@@ -45,13 +45,17 @@ fn messages() -> Vec<Message> {
         Message::Ack(Ack { accepted: Offset(52), flushed: Offset(50), credit: 99, is_gap: true }),
         Message::Fetch(Fetch { from: Offset(44), bytes_max: 1 << 20 }),
         Message::Fetched(Fetched { run: run(), next: Offset(60) }),
-        Message::CheckpointStart(CheckpointStart { next: Offset(40), epoch: 1, bytes: 1000 }),
+        Message::CheckpointStart(checkpoint()),
         Message::CheckpointPart(CheckpointPart { position: 512, bytes: 488, crc: 7 }),
         Message::CheckpointTaken { position: 1000 },
         Message::Heartbeat(Heartbeat { leader: Some(NodeId(2)), hears_leader: true }),
         Message::Heartbeat(Heartbeat { leader: None, hears_leader: false }),
         Message::TakeOver,
     ]
+}
+
+fn checkpoint() -> CheckpointStart {
+    CheckpointStart { start: Offset(30), epoch: 1, next: Offset(40), bytes: 1000 }
 }
 
 fn encoded(message: Message) -> Vec<u8> {
@@ -157,6 +161,9 @@ fn impossible_numbers_are_refused() {
         Message::Fenced(Box::new(unknown)),
         Message::Fetched(Fetched { run: run(), next: Offset(51) }),
         Message::CheckpointPart(CheckpointPart { position: u64::MAX, bytes: 8, crc: 0 }),
+        Message::CheckpointStart(CheckpointStart { next: Offset(29), ..checkpoint() }),
+        Message::CheckpointStart(CheckpointStart { start: Offset(0), ..checkpoint() }),
+        Message::CheckpointStart(CheckpointStart { bytes: 0, ..checkpoint() }),
         Message::Heartbeat(Heartbeat { leader: Some(NodeId(9)), hears_leader: false }),
     ];
     for message in refused {

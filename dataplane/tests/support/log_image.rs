@@ -78,6 +78,12 @@ impl StartFiles for Image {
         Ok(())
     }
 
+    fn rename(&mut self, from: &Path, to: &Path) -> io::Result<()> {
+        let bytes = self.files.remove(from).ok_or(io::ErrorKind::NotFound)?;
+        self.files.insert(to.to_owned(), bytes);
+        Ok(())
+    }
+
     fn make_directory(&mut self, _: &Path) -> io::Result<()> {
         Ok(())
     }

@@ -39,7 +39,7 @@ impl Core {
             Ask::Lost(error) => self.fail(format!("records cannot be read: {error}")),
             Ask::Follow { .. } if self.has_led => self.outputs.push(Output::BeginsAgain),
             Ask::Follow { .. } => {}
-            Ask::Replace => self.fail(NO_CHECKPOINT.to_owned()),
+            Ask::Replace { .. } => self.fail(NO_CHECKPOINT.to_owned()),
         }
     }
 
@@ -61,10 +61,7 @@ impl Core {
             Errand::ClearDamage => self.give(OwnJob::ClearDamage(partition)),
             Errand::Refuse { peer: Some(peer), why } => self.on_peer_refused(links, peer, why),
             Errand::Refuse { peer: None, why } => self.on_refused(links, why, time),
-            Errand::SendCheckpoint { .. }
-            | Errand::CheckpointTaken { .. }
-            | Errand::TakeCheckpoint { .. }
-            | Errand::TakeCheckpointPart { .. } => self.fail(NO_CHECKPOINT.to_owned()),
+            Errand::SendCheckpoint { .. } => self.fail(NO_CHECKPOINT.to_owned()),
         }
     }
 

@@ -172,6 +172,13 @@ pub(super) fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     sync_parent(path)
 }
 
+/// Gives a file another name in its directory, in place of one that has it.
+pub(super) fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    fs::rename(from, to)?;
+    hit("file.after-rename");
+    sync_parent(to)
+}
+
 /// Removes files, and syncs their directories. One that is not there is no error.
 pub(super) fn remove(paths: &[PathBuf]) -> io::Result<()> {
     if paths.is_empty() {

@@ -53,6 +53,10 @@ impl StartFiles for StdFiles {
         paths::replace(path, content)
     }
 
+    fn rename(&mut self, from: &Path, to: &Path) -> io::Result<()> {
+        paths::rename(from, to)
+    }
+
     fn make_directory(&mut self, path: &Path) -> io::Result<()> {
         paths::make_directory(path)
     }

@@ -162,6 +162,15 @@ impl Files {
         self.inodes.remove(path.as_os_str());
     }
 
+    pub(super) fn rename(&mut self, from: &Path, to: &Path) -> io::Result<()> {
+        let inode = self
+            .inodes
+            .remove(from.as_os_str())
+            .ok_or_else(|| io::Error::from_raw_os_error(ENOENT))?;
+        self.inodes.insert(to.into(), inode);
+        Ok(())
+    }
+
     pub(super) fn make_directory(&mut self, path: &Path) {
         self.directories.insert(path.to_owned());
     }

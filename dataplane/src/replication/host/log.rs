@@ -5,6 +5,7 @@ use super::{Ask, Host, Outside, Turn};
 use crate::ids::Offset;
 use crate::log::writer::Writer;
 use crate::partition::Partition;
+use crate::replication::message::CheckpointStart;
 
 /// Whether the log can be used.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -24,11 +25,6 @@ impl LogState {
 }
 
 impl Host {
-    /// Lets go of the log for a checkpoint that takes its place; [`Ask::Replace`] follows.
-    pub fn close_log<A>(&mut self, turn: &mut Turn<'_, A>) {
-        self.begin_closing(None, turn);
-    }
-
     pub(super) fn begin_closing<A>(&mut self, to: Option<Offset>, turn: &mut Turn<'_, A>) {
         self.state = LogState::Closing(to);
         self.apply.forget();
@@ -62,7 +58,10 @@ impl Host {
         let Some(log) = turn.partition.log_mut() else { return };
         if log.close(turn.disk) && are_read && !self.has_failed {
             self.state = LogState::Closed(to);
-            outside.ask(to.map_or(Ask::Replace, |to| Ask::Truncate { to }));
+            outside.ask(match to {
+                Some(to) => Ask::Truncate { to },
+                None => Ask::Replace { start: self.transfers.replaced_by() },
+            });
         }
     }
 
@@ -83,22 +82,17 @@ impl Host {
         self.carry_out(turn, outside);
     }
 
-    /// The log begins anew behind a checkpoint, whose last record is of `epoch` and whose state the
-    /// caller has.
+    /// The log begins anew as [`Ask::Replace`] said, and the caller has the state of the checkpoint.
     ///
     /// # Panics
-    /// If it was not asked for.
-    pub fn on_reset<A>(
-        &mut self,
-        log: Writer,
-        epoch: u64,
-        turn: &mut Turn<'_, A>,
-        outside: &mut impl Outside,
-    ) {
+    /// If it was not asked for, or the log does not begin, empty, where the leader's did.
+    pub fn on_reset<A>(&mut self, log: Writer, turn: &mut Turn<'_, A>, outside: &mut impl Outside) {
         assert_eq!(self.state, LogState::Closed(None), "the log was closed for a checkpoint");
-        let next = log.marks().accepted;
+        let CheckpointStart { start, epoch, next, .. } = self.transfers.end_replacing();
+        let marks = log.marks();
+        assert_eq!((marks.start, marks.accepted), (start, start), "it begins where it was to");
         self.open_again(turn.partition, log, next);
-        self.replica.on_reset(next, epoch);
+        self.replica.on_reset(start, epoch);
         self.carry_out(turn, outside);
     }
 

@@ -14,6 +14,14 @@
 //!
 //! A log is truncated, or replaced by a checkpoint, by plain calls on files that nobody has open: the
 //! host lets go of all of them first, and is given the log again when that was done.
+//!
+//! # Checkpoints
+//!
+//! A leader's host is asked for one by [`Errand::SendCheckpoint`](super::command::Errand::SendCheckpoint): it is told of the newest file by [`Host::send_checkpoint`],
+//! or, if there is none, not at all, and asks again after some seconds. It reads the file through the disk seam and sends it, a window at a time.
+//! A follower's host writes what comes into the directory of the log; once it is whole it has the name
+//! [`received_name`](crate::log::reset::received_name) there. Then [`Ask::Replace`] says that nobody has a file of the log open: [`reset`](crate::log::reset::reset())
+//! and [`Host::on_reset`] follow. A start that finds a file of that name goes on at the same place.
 
 mod apply;
 mod log;
@@ -21,8 +29,10 @@ mod outside;
 mod reads;
 #[cfg(test)]
 mod tests;
+mod transfer;
 
 pub use outside::{Ask, Outside, Turn};
+pub use transfer::Source;
 
 use super::command::Command;
 use super::message::Envelope;
@@ -38,9 +48,12 @@ use apply::Apply;
 use log::LogState;
 use reads::PeerRead;
 use std::collections::VecDeque;
+use transfer::Transfers;
 
-/// Tags of a host: that of its log, and those behind it, for what it reads.
-pub const HOST_TAGS: u32 = 2 + NODES_MAX as u32;
+/// Tags of a host: that of its log, and those behind it, for what it reads and for checkpoints.
+pub const HOST_TAGS: u32 = 3 + NODES_MAX as u32;
+/// The last of them is that of checkpoints.
+const TRANSFER_TAG: u32 = HOST_TAGS - 1;
 
 /// A replica of a partition, joined with its log.
 #[derive(Debug)]
@@ -52,6 +65,7 @@ pub struct Host {
     apply: Apply,
     /// For other nodes, one each.
     reads: Vec<PeerRead>,
+    transfers: Transfers,
     commands: VecDeque<Command>,
     taken: Vec<Command>,
     /// A leadership whose state is not applied yet up to where it begins.
@@ -75,6 +89,7 @@ impl Host {
             state: LogState::Open,
             apply: Apply::new(applied),
             reads: Vec::new(),
+            transfers: Transfers::new(tag + TRANSFER_TAG),
             commands: VecDeque::new(),
             taken: Vec::new(),
             leads_at: None,
@@ -155,6 +170,9 @@ impl Host {
             let flushed = turn.partition.on_disk(turn.now, &event, turn.disk);
             self.tell_progress(turn.partition);
             flushed
+        } else if tag == TRANSFER_TAG {
+            self.on_transfer_event(event, turn);
+            None
         } else {
             self.on_read_event(tag - 1, event, turn);
             None
@@ -172,6 +190,7 @@ impl Host {
         self.end_log_turn(turn, outside);
         self.tell_sealed(turn.partition);
         self.carry_out(turn, outside);
+        self.go_on_with_transfers(turn, outside);
         self.lead_when_applied(outside);
     }
 
@@ -254,7 +273,10 @@ impl Host {
             Command::StartEpoch { epoch } => {
                 turn.partition.begin_epoch(turn.pool, epoch, turn.unix_ms);
             }
-            Command::Lead { epoch, start } => self.leads_at = Some((epoch, start)),
+            Command::Lead { epoch, start } => {
+                assert!(self.apply.next <= start, "the state is that of records that are there");
+                self.leads_at = Some((epoch, start));
+            }
             Command::Follow { leader } => {
                 self.stop_leading(turn.partition);
                 outside.ask(Ask::Follow { leader });
@@ -263,6 +285,7 @@ impl Host {
                 self.note_marks(turn.partition);
                 outside.ask(Ask::Marks { quorum_accepted, high_watermark });
             }
+            Command::Transfer(transfer) => self.transfer(transfer, turn),
             Command::Errand(errand) => outside.ask(Ask::Errand(errand)),
         }
     }

@@ -8,6 +8,7 @@ use crate::log::reader::ReadError;
 use crate::log::record::Record;
 use crate::partition::Partition;
 use crate::replication::command::Errand;
+use crate::replication::message::CheckpointStart;
 use crate::time::Nanos;
 
 /// What a call has to work with. `A` is what somebody waits with for a record.
@@ -45,8 +46,7 @@ pub trait Outside {
 /// What a host asks for, and what it says.
 #[derive(Debug)]
 pub enum Ask {
-    /// What the replica asks for and a host cannot do. Behind the last piece of a checkpoint:
-    /// [`Host::close_log`](super::Host::close_log).
+    /// What the replica asks for and a host cannot do.
     Errand(Errand),
     /// The log is closed. It is to lose its records from here on
     /// ([`truncate`](crate::log::truncate::truncate)), then
@@ -55,9 +55,12 @@ pub enum Ask {
         /// Offset of the first to go.
         to: Offset,
     },
-    /// The log is closed, after [`Host::close_log`](super::Host::close_log). It is to be replaced,
-    /// then [`Host::on_reset`](super::Host::on_reset).
-    Replace,
+    /// The log is closed, and a checkpoint is whole in its directory. They are to take the place of what was here
+    /// ([`reset`](crate::log::reset::reset())), then [`Host::on_reset`](super::Host::on_reset).
+    Replace {
+        /// What it is.
+        start: CheckpointStart,
+    },
     /// Clients may be answered. All below `start` was applied.
     Lead {
         /// The epoch.

@@ -1,6 +1,8 @@
 //! Hosts in one process, whose messages are handed over by hand.
 
-use super::{Ask, HOST_TAGS, Host, Outside, Turn};
+mod transfer;
+
+use super::{Ask, HOST_TAGS, Host, Outside, Source, Turn};
 use crate::batch::{BatchPool, Level, Parts, Promise};
 use crate::disk::memory::MemoryDisk;
 use crate::disk::{Disk, FileDriver};
@@ -9,6 +11,7 @@ use crate::link::{Body, Unsent};
 use crate::log::format::{DirectoryId, SegmentId};
 use crate::log::record::Record;
 use crate::log::recovery::{Recovered, recover};
+use crate::log::reset::reset;
 use crate::log::scan::LogOwner;
 use crate::log::segments::LogSetup;
 use crate::log::truncate::truncate;
@@ -80,10 +83,16 @@ struct Node {
     around: Around,
     acks: Vec<u64>,
     reopened: u8,
+    /// What it sends to who lacks records.
+    checkpoint: Option<Source>,
 }
 
 impl Node {
     fn new(id: u16, members: u16) -> Self {
+        Self::opened(id, members, Opened::default())
+    }
+
+    fn opened(id: u16, members: u16, opened: Opened) -> Self {
         let mut files = MemoryDisk::new();
         let setup = log_setup(0, id as u8);
         let recovered: Recovered =
@@ -100,7 +109,7 @@ impl Node {
         let writer = Writer::new(setup, recovered.log_end());
         Self {
             id: NodeId(id),
-            host: Host::new(replica, Opened::default(), Offset(0), HOST_TAGS),
+            host: Host::new(replica, opened, Offset(0), HOST_TAGS),
             partition: Partition::with_log(OWNER.partition, writer),
             files,
             disk: Disk::new(),
@@ -108,6 +117,7 @@ impl Node {
             around: Around { node: id, ..Around::default() },
             acks: Vec::new(),
             reopened: 0,
+            checkpoint: None,
         }
     }
 
@@ -153,6 +163,26 @@ impl Node {
                 let writer = Writer::new(setup, found.log_end());
                 self.around.log.push(format!("truncated to {}", to.0));
                 self.call(now, |host, turn, around| host.on_truncated(writer, turn, around));
+            }
+            Ask::Errand(Errand::SendCheckpoint { peer }) => {
+                let Some(source) = self.checkpoint.clone() else { return };
+                self.call(now, |host, turn, _| host.send_checkpoint(peer, &source, turn));
+            }
+            Ask::Errand(Errand::Refuse { peer: Some(_), why }) => {
+                self.around.log.push(format!("refuses: {why}"));
+            }
+            Ask::Errand(Errand::ClearDamage) => self.call(now, |host, turn, around| {
+                host.with_replica(turn, around, |replica| replica.on_damage_cleared());
+            }),
+            Ask::Replace { start } => {
+                self.reopened += 1;
+                let setup = log_setup(0, 100 + self.reopened);
+                reset(&mut self.files, &setup, start.start, 1, &|_| false).unwrap();
+                let found = recover(&mut self.files, &setup.directory, &OWNER, None, &mut |_| {});
+                let writer = Writer::new(setup, found.unwrap().log_end());
+                self.around.log.push(format!("begins at {}", start.start.0));
+                self.around.applied = (0..start.next.0).map(|offset| (offset, 0, vec![])).collect();
+                self.call(now, |host, turn, around| host.on_reset(writer, turn, around));
             }
             Ask::Lead { epoch, start } => {
                 assert_eq!(self.around.applied.len() as u64, start.0, "the state is whole");

@@ -10,10 +10,8 @@ use crate::log::format::DirectoryId;
 use crate::log::record::{
     self, EXPIRY_NONE, Record, RecordFlags, RecordHead, RecordKind, RecordSeed, checksum,
 };
-use crate::replication::command::{Command, Errand};
-use crate::replication::message::{
-    CheckpointPart, CheckpointStart, Claim, Envelope, Message, WHOLE_NODE,
-};
+use crate::replication::command::{Command, Errand, Transfer};
+use crate::replication::message::{CheckpointPart, Claim, Envelope, Message, WHOLE_NODE};
 use crate::replication::reign::Reign;
 use crate::replication::replica::Replica;
 use crate::replication::wire;
@@ -203,9 +201,17 @@ impl World {
         for other in self.members() {
             self.link_down(id, other);
         }
+        let goes_on = self.random(2) == 0;
         let node = &mut self.nodes[index];
         node.records.truncate((node.flushed - node.start) as usize);
         node.replica = None;
+        // A checkpoint that is whole may have its name: then its start goes on with it.
+        let is_reset = |job: &Job| if let Job::Reset(start) = job { Some(*start) } else { None };
+        if let Some(start) = node.jobs.iter().find_map(is_reset).filter(|_| goes_on) {
+            self.counters.count("checkpoint at start");
+            node.reset(start);
+        }
+        self.nodes[index].jobs.clear();
     }
 
     fn is_any_damaged(&self) -> bool {
@@ -501,12 +507,11 @@ impl World {
                 node.damage = None;
                 replica.on_damage_cleared();
             }
+            Job::Write(position) => replica.on_checkpoint_written(position),
             Job::Reset(start) => {
                 self.counters.count("checkpoint");
-                node.records.clear();
-                (node.start, node.flushed) = (start.next.0, start.next.0);
-                (node.epoch_before, node.checked) = (Some(start.epoch), start.next.0);
-                replica.on_reset(start.next, start.epoch);
+                replica.on_reset(start.start, start.epoch);
+                node.reset(start);
             }
         }
     }
@@ -554,18 +559,14 @@ impl World {
             Command::Lead { epoch, .. } => {
                 assert_eq!(node.appends_in, Some(epoch));
                 self.counters.count("lead");
+                let next = node.next();
+                assert!(node.state <= next, "its state is that of a record that it has");
                 self.holds_all(index);
             }
             Command::Follow { .. } => node.appends_in = None,
-            Command::Marks { .. } | Command::Errand(Errand::CheckpointTaken { .. }) => {}
+            Command::Marks { .. } => {}
+            Command::Transfer(transfer) => Self::transfer(node, transfer),
             Command::Errand(Errand::SendCheckpoint { peer }) => self.send_checkpoint(index, peer),
-            Command::Errand(Errand::TakeCheckpoint { start, .. }) => node.checkpoint = Some(start),
-            Command::Errand(Errand::TakeCheckpointPart { part, .. }) => {
-                let start = node.checkpoint.expect("a checkpoint was announced");
-                if part.position + u64::from(part.bytes) == start.bytes {
-                    node.jobs.push_back(Job::Reset(start));
-                }
-            }
             Command::Errand(Errand::ClearDamage) => node.jobs.push_back(Job::Clear),
             Command::Errand(Errand::Refuse { peer: Some(peer), .. }) => {
                 self.counters.count("refused");
@@ -593,14 +594,31 @@ impl World {
         self.network.queues.entry((from, to)).or_default().push_back(bytes);
     }
 
+    /// What comes is written, and put in place once it is whole. What an earlier one wrote does not count.
+    fn transfer(node: &mut Node, transfer: Transfer) {
+        match transfer {
+            Transfer::Taken { .. } => {}
+            Transfer::Begin { start } => {
+                node.jobs.retain(|job| !matches!(job, Job::Write(_)));
+                node.checkpoint = Some((start, 0));
+            }
+            Transfer::Part { bytes } => {
+                let (_, taken) = node.checkpoint.as_mut().expect("a checkpoint was announced");
+                *taken += bytes.len() as u64;
+                node.jobs.push_back(Job::Write(*taken));
+            }
+            Transfer::Replace { start } => node.jobs.push_back(Job::Reset(start)),
+        }
+    }
+
     /// All that is committed, in two pieces.
     fn send_checkpoint(&mut self, index: usize, peer: NodeId) {
-        let node = &self.nodes[index];
-        let Some(replica) = &node.replica else { return };
+        let node = &mut self.nodes[index];
+        let Some(replica) = &mut node.replica else { return };
         let next = replica.high_watermark();
-        let epoch = replica.epochs().epoch_before(next).unwrap_or_default();
         let (id, epoch_of_node) = (node.id, replica.epoch());
-        let start = CheckpointStart { next, epoch, bytes: CHECKPOINT_BYTES };
+        let start = replica.checkpoint_start(peer, next, CHECKPOINT_BYTES);
+        let start = start.expect("the epoch before the start of a log is known");
         let envelope = |message| Envelope { partition: PARTITION, epoch: epoch_of_node, message };
         self.send(id, peer, &envelope(Message::CheckpointStart(start)), None);
         for position in [0, CHECKPOINT_BYTES / 2] {

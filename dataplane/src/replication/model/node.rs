@@ -26,6 +26,7 @@ pub(super) enum Job {
     Truncate(Offset),
     Read(NodeId, Offset, u32),
     Clear,
+    Write(u64),
     Reset(CheckpointStart),
 }
 
@@ -41,9 +42,12 @@ pub(super) struct Node {
     pub(super) epoch_before: Option<u64>,
     pub(super) records: Vec<Stored>,
     pub(super) flushed: u64,
+    /// The state of its last checkpoint has all below it.
+    pub(super) state: u64,
     // In memory.
     pub(super) jobs: VecDeque<Job>,
-    pub(super) checkpoint: Option<CheckpointStart>,
+    /// What comes, and its bytes so far.
+    pub(super) checkpoint: Option<(CheckpointStart, u64)>,
     pub(super) appends_in: Option<u64>,
     pub(super) high_watermark: u64,
     pub(super) checked: u64,
@@ -61,6 +65,7 @@ impl Node {
             epoch_before: None,
             records: Vec::new(),
             flushed: 0,
+            state: 0,
             jobs: VecDeque::new(),
             checkpoint: None,
             appends_in: None,
@@ -117,6 +122,14 @@ impl Node {
         let kept = (self.flushed - self.start) as usize;
         let epoch = self.records[..kept].last().map_or(0, |record| record.epoch);
         Claim { epoch, watermark: Offset(self.flushed) }
+    }
+
+    /// A checkpoint takes the place of everything.
+    pub(super) fn reset(&mut self, start: CheckpointStart) {
+        self.records.clear();
+        (self.start, self.flushed) = (start.start.0, start.start.0);
+        (self.epoch_before, self.checked) = (Some(start.epoch), start.start.0);
+        self.state = start.next.0;
     }
 
     /// Encoded records of one epoch, from `from` on.
