@@ -38,6 +38,11 @@ impl WallClock {
     }
 }
 
+/// The time of day where no core is asked, in milliseconds since 1970.
+pub(crate) fn unix_ms_now() -> u64 {
+    u64::try_from(millis(ClockId::Realtime)).unwrap_or(0)
+}
+
 fn millis(clock: ClockId) -> i64 {
     let time = clock_gettime(clock);
     time.tv_sec * 1000 + time.tv_nsec / 1_000_000

@@ -1,9 +1,9 @@
 //! A cluster of three processes and a real etcd: nodes are killed, stopped and paused under load.
 
 #[path = "cluster/sender.rs"]
-mod sender;
+pub(crate) mod sender;
 #[path = "cluster/taker.rs"]
-mod taker;
+pub(crate) mod taker;
 
 use crate::support;
 use crate::support::broker::{self, Place, ringlane};

@@ -17,6 +17,7 @@ mod churn;
 mod cli;
 mod cluster;
 mod cluster_control;
+mod cluster_learners;
 mod cluster_levels;
 mod commit_log;
 mod config;

@@ -1,19 +1,23 @@
 //! What the control thread of a node of a cluster does with files: epochs, ends that logs give up, and the
 //! state of a node that is to lead. All of it waits for the disk, and so happens on threads of its own.
 
+use crate::clock::unix_ms_now;
 use crate::config::Config;
 use crate::durable::{CoreState, PartitionState};
-use crate::replicated::control_mail::ToCore;
+use crate::replicated::control_mail::{Learned, ToCore};
+use crate::startup::learn::{self, InPlace, LearnError};
 use crate::startup::logs::LogFacts;
 use crate::startup::manifest::{DataDirectory, ManifestError};
 use crate::startup::{StartError, state};
 use crate::system_random::random_bytes;
+use ringlane_dataplane::disk::StartFiles;
 use ringlane_dataplane::ids::{CoreId, Offset, PartitionId};
 use ringlane_dataplane::log::format::{DirectoryId, SegmentId};
 use ringlane_dataplane::log::recovery::{ReplayFrom, recover};
 use ringlane_dataplane::log::scan::LogOwner;
 use ringlane_dataplane::log::truncate::truncate;
 use ringlane_dataplane::log::writer::Writer;
+use ringlane_dataplane::replication::message::CheckpointStart;
 use ringlane_dataplane::replication::reign::Reign;
 use ringlane_dataplane::routing::Placement;
 use ringlane_transport_uring::StdFiles;
@@ -26,8 +30,6 @@ use std::sync::Arc;
 pub(crate) struct LogPlace {
     /// Its directory.
     pub(crate) directory: PathBuf,
-    /// Where its newest checkpoint says that replay begins.
-    pub(crate) from: Option<ReplayFrom>,
     /// What the tokens of its writer carry.
     pub(crate) tag: u32,
 }
@@ -55,7 +57,7 @@ impl LogPlaces {
         LogOwner { directory: self.id, partition }
     }
 
-    /// Gives up the end of a log that nobody has open, and opens it again.
+    /// Gives up the end of a log that nobody has open, and opens it again: behind its newest checkpoint, `from`.
     ///
     /// # Errors
     /// The log cannot be opened, or its files cannot be changed.
@@ -63,11 +65,12 @@ impl LogPlaces {
         &self,
         partition: PartitionId,
         to: Offset,
+        from: Option<&ReplayFrom>,
     ) -> Result<Box<Writer>, StartError> {
         let place = &self.logs[partition.0 as usize];
         let (directory, owner) = (&place.directory, self.owner(partition));
         let failed = |error| StartError::Log { partition: partition.0, error: Box::new(error) };
-        let (files, from, id) = (&mut StdFiles, place.from.as_ref(), segment_id()?);
+        let (files, id) = (&mut StdFiles, segment_id()?);
         truncate(files, directory, &owner, from, to, id).map_err(failed)?;
         let log = recover(files, directory, &owner, from, &mut |_| ()).map_err(failed)?;
         if log.next_offset != to {
@@ -79,6 +82,47 @@ impl LogPlaces {
         let facts = self.facts.with_new_secret()?;
         let writer = facts.writer(partition, directory.clone(), &log, log.epoch, place.tag);
         Ok(Box::new(writer))
+    }
+
+    /// Puts a checkpoint that came whole in place of a log that nobody has open and of its state.
+    ///
+    /// # Errors
+    /// What came is of no use, and is removed; or files cannot be changed.
+    pub(crate) fn replace(
+        &self,
+        partition: PartitionId,
+        start: CheckpointStart,
+    ) -> Result<Box<Learned>, StartError> {
+        let place = &self.logs[partition.0 as usize];
+        let (directory, owner, files) = (&place.directory, self.owner(partition), &mut StdFiles);
+        let facts = self.facts.with_new_secret()?;
+        let setup = facts.setup(partition, directory.clone(), 0, place.tag);
+        let put = learn::put_in_place(files, &setup, self.placement.partitions(), unix_ms_now());
+        let failed =
+            |error: LearnError| StartError::Learn { partition: partition.0, error: error.into() };
+        let put = put.or_else(|error| {
+            if let LearnError::Unusable { path, .. } = &error {
+                let removed = files.remove(core::slice::from_ref(path));
+                removed.map_err(|error| StartError::system("remove a checkpoint", error))?;
+            }
+            Err(failed(error))
+        })?;
+        let wrong = |message| {
+            let path = directory.clone();
+            StartError::Reread { partition: partition.0, path, message }
+        };
+        let put = put.ok_or_else(|| wrong("the checkpoint that came is not there".to_owned()))?;
+        let log = recover(files, directory, &owner, None, &mut |_| ())
+            .map_err(|error| StartError::Log { partition: partition.0, error: Box::new(error) })?;
+        if (put.start, put.epoch) != (start.start, start.epoch) || log.next_offset != put.start {
+            return Err(wrong(format!(
+                "it does not begin at offset {} as it was to",
+                start.start.0
+            )));
+        }
+        let writer = facts.writer(partition, directory.clone(), &log, log.epoch, place.tag);
+        let InPlace { recovery, checkpoints, .. } = put;
+        Ok(Box::new(Learned { writer, recovery, checkpoints }))
     }
 
     /// What each core takes over in `epoch`, of the states of all partitions in rising order.

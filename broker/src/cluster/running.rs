@@ -16,15 +16,17 @@ use super::keeper::{Keeper, Known};
 use super::membership::ClusterError;
 use super::metadata::Metadata;
 use super::reporting::Reporting;
-use crate::durable::CoreState;
+use crate::durable::{CoreState, Recovery};
 use crate::mail::ControlMail;
-use crate::replicated::control_mail::{ToControl, ToCore};
+use crate::replicated::control_mail::{Learned, ToControl, ToCore};
 use crate::replicated::setup::AcceptedClient;
 use crate::service::RestoredState;
 use crate::startup::StartError;
 use crate::startup::manifest::DataDirectory;
 use ringlane_dataplane::ids::{CoreId, NodeId, Offset, PartitionId};
+use ringlane_dataplane::log::recovery::ReplayFrom;
 use ringlane_dataplane::log::writer::Writer;
+use ringlane_dataplane::replication::message::CheckpointStart;
 use ringlane_dataplane::time::Nanos;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -87,6 +89,7 @@ pub(crate) enum Done {
     Asked(Result<u64, ClusterError>),
     Written(Written),
     Truncated(CoreId, PartitionId, Result<Box<Writer>, StartError>),
+    Replaced(CoreId, PartitionId, Result<Box<Learned>, StartError>),
     TookOver(u64, Result<Vec<CoreState>, StartError>),
 }
 
@@ -220,7 +223,12 @@ impl<M: Metadata> Running<M> {
                 self.notes.want_filled(core, partition);
                 self.write_notes();
             }
-            ToControl::Truncate { core, partition, to } => self.truncate(core, partition, to),
+            ToControl::Truncate { core, partition, to, from } => {
+                self.truncate(core, partition, (to, from));
+            }
+            ToControl::Replace { core, partition, start, before } => {
+                self.replace(core, partition, start, before);
+            }
             ToControl::State { partition, epoch, start, state } => {
                 self.on_state(partition, epoch, (start, state));
             }
@@ -245,7 +253,12 @@ impl<M: Metadata> Running<M> {
         self.asking = Some(job);
     }
 
-    fn truncate(&mut self, core: CoreId, partition: PartitionId, to: Offset) {
+    fn truncate(
+        &mut self,
+        core: CoreId,
+        partition: PartitionId,
+        (to, from): (Offset, Option<ReplayFrom>),
+    ) {
         warn!(
             partition = partition.0,
             offset = to.0,
@@ -253,8 +266,30 @@ impl<M: Metadata> Running<M> {
              these"
         );
         let logs = Arc::clone(&self.logs);
-        self.jobs
-            .spawn_blocking(move || Done::Truncated(core, partition, logs.truncate(partition, to)));
+        self.jobs.spawn_blocking(move || {
+            Done::Truncated(core, partition, logs.truncate(partition, to, from.as_ref()))
+        });
+    }
+
+    fn replace(
+        &mut self,
+        core: CoreId,
+        partition: PartitionId,
+        start: CheckpointStart,
+        before: Option<Box<Recovery>>,
+    ) {
+        info!(
+            partition = partition.0,
+            begins = start.start.0,
+            offset = start.next.0,
+            bytes = start.bytes,
+            "a checkpoint of the leader takes the place of a partition's log and state"
+        );
+        let logs = Arc::clone(&self.logs);
+        self.jobs.spawn_blocking(move || {
+            drop(before);
+            Done::Replaced(core, partition, logs.replace(partition, start))
+        });
     }
 
     fn write_notes(&mut self) {
@@ -295,8 +330,13 @@ impl<M: Metadata> Running<M> {
             Done::Truncated(core, partition, Ok(writer)) => {
                 self.tell(core, ToCore::Truncated { partition, writer });
             }
+            Done::Replaced(core, partition, Ok(learned)) => {
+                self.tell(core, ToCore::Replaced { partition, learned });
+            }
             Done::TookOver(epoch, Ok(states)) => self.begin(epoch, states),
-            Done::Truncated(.., Err(error)) | Done::TookOver(_, Err(error)) => {
+            Done::Truncated(.., Err(error))
+            | Done::Replaced(.., Err(error))
+            | Done::TookOver(_, Err(error)) => {
                 self.begin_again(error.to_string());
             }
         }

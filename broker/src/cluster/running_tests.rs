@@ -95,7 +95,6 @@ impl Rig {
             logs: (0..PARTITIONS)
                 .map(|partition| super::super::files::LogPlace {
                     directory: directory.0.join(partition.to_string()),
-                    from: None,
                     tag: partition,
                 })
                 .collect(),
@@ -401,7 +400,7 @@ fn a_log_that_cannot_be_truncated_has_the_node_begin_again() {
     test(async || {
         let mut rig = Rig::new(false).await;
         let (core, partition, to) = (CoreId(0), PartitionId(0), Offset(3));
-        rig.tell(ToControl::Truncate { core, partition, to }).await;
+        rig.tell(ToControl::Truncate { core, partition, to, from: None }).await;
         let mails = rig.until(|running, _| running.is_ending()).await;
         assert_eq!(moved_to(&mails).len(), 2);
         let again = rig.running.end().await.unwrap().again.unwrap();

@@ -1,7 +1,7 @@
 //! The cluster that a node belongs to, the etcd that says who leads, and replication.
 
 use super::optional::{address, auto};
-use super::units::{duration, optional_text};
+use super::units::{duration, optional_text, size};
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -124,6 +124,10 @@ pub struct ReplicationConfig {
     /// How long a leader that etcd does not answer goes on with what needs no quorum.
     #[serde(with = "duration")]
     pub lease: Duration,
+    /// Bytes of log of the node that are kept for nodes that are away, although nobody else needs them, shared out between the
+    /// partitions. Who lacks more gets a checkpoint.
+    #[serde(with = "size")]
+    pub keep_for_absent: u64,
     /// Clients that a node which follows passes on to the leader at once.
     pub proxy_connections: u32,
     /// RDMA.
@@ -138,6 +142,7 @@ impl Default for ReplicationConfig {
             heartbeat: Duration::from_millis(50),
             suspect_after: Duration::from_millis(300),
             lease: Duration::from_secs(3),
+            keep_for_absent: 10 << 30,
             proxy_connections: 10_000,
             rdma: RdmaConfig::default(),
         }

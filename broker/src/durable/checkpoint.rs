@@ -18,7 +18,7 @@ use ringlane_dataplane::log::scan::LogOwner;
 const MAGIC: [u8; 8] = *b"RLNGCKP\x01";
 const VERSION: u16 = 1;
 /// Bytes of the trailer, its checksum included.
-const TRAILER_BYTES: usize = 128;
+pub(super) const TRAILER_BYTES: usize = 128;
 /// Where in it the checksum is: of everything in it before.
 const CRC_AT: usize = TRAILER_BYTES - 4;
 /// What the names of checkpoints end in.

@@ -6,12 +6,17 @@
 //! piece was taken the file gets its trailer and its name. The two newest are kept. One that
 //! cannot be written is counted and reported, and tried again later: the log has it all.
 
+mod following;
+
+pub(crate) use following::Followed;
+
 use super::ballast::Ballast;
-use super::checkpoint::{Encoder, file_name};
+use super::checkpoint::{Encoder, TRAILER_BYTES, file_name};
 use super::postings::Place;
 use super::records::{RetainedBody, StateRecord};
 use super::snapshot::Piece;
 use crate::clock::WallClock;
+use crate::metrics::CoreMetrics;
 use crate::service::{Broker, DiskUser, Timer, Turn};
 use ringlane_dataplane::batch::Level;
 use ringlane_dataplane::disk::{
@@ -75,6 +80,14 @@ pub(crate) struct Checkpoints {
     pub(super) ballast: Ballast,
     /// The last one found no room.
     lacked_room: bool,
+    /// Where a follower's next one begins, once all below it is applied.
+    mark: Option<ReplayFrom>,
+    /// The checkpoint of a leader that the state is made of, while there is none that was made here.
+    learned: Option<PathBuf>,
+    /// The state is right only behind this offset: one that was learned says too early what the log says up to there.
+    right_from: Offset,
+    /// A follower goes on with the one in the making then.
+    step_at: Nanos,
 }
 
 /// How far a checkpoint is.
@@ -110,6 +123,37 @@ fn distance(bytes_max: u64, checkpoint: u64) -> (u64, u64) {
     (bytes_max.max(bytes), RECORDS_MAX.max(bytes / RECORD_BYTES))
 }
 
+/// What came of something that was asked of the disk.
+#[derive(Debug)]
+enum Ended {
+    /// Nothing that the checkpoint in the making waits for.
+    Nothing,
+    /// It can go on.
+    Step,
+    /// It has its name.
+    Made,
+    /// It cannot be written.
+    Failed(PathBuf, DiskError),
+}
+
+impl Ended {
+    /// Says and counts it.
+    fn tell(&self, partition: u32, metrics: &CoreMetrics) {
+        match self {
+            Self::Nothing | Self::Step => {}
+            Self::Made => metrics.checkpoints_written.add(1),
+            Self::Failed(path, error) => {
+                metrics.checkpoints_failed.add(1);
+                tracing::warn!(
+                    partition, file = %path.display(), %error,
+                    "a checkpoint cannot be written; it is tried again, and until then nothing of this \
+                     partition's log is trimmed"
+                );
+            }
+        }
+    }
+}
+
 /// Checkpoints that are kept.
 pub(crate) const KEPT: usize = 2;
 
@@ -119,6 +163,22 @@ impl Checkpoints {
     pub(crate) fn new(kept: Vec<Kept>, stale: Vec<PathBuf>, ballast: Option<u64>) -> Self {
         let ballast = Ballast::found(ballast);
         Self { kept, stale, ballast, wanted_at: Nanos::NEVER, ..Self::default() }
+    }
+
+    /// Those of a state that is a leader's checkpoint, which is in this file and right behind this offset.
+    pub(crate) fn learned(path: PathBuf, right_from: Offset, ballast: Option<u64>) -> Self {
+        let found = Self::new(Vec::new(), Vec::new(), ballast);
+        Self { learned: Some(path), right_from, ..found }
+    }
+
+    /// The newest one, which may be sent to a node that needs it.
+    pub(crate) fn newest_kept(&self) -> Option<&Kept> {
+        self.kept.last()
+    }
+
+    /// Another node needs one, and there is none: it is made as soon as may be.
+    fn is_asked_for(&mut self, now: Nanos) {
+        self.wanted_at = self.wanted_at.min(now);
     }
 
     pub(super) fn newest_bytes(&self) -> u64 {
@@ -185,10 +245,14 @@ impl Checkpoints {
 
     /// Begins with one that replay of this log goes on behind.
     fn begin(&mut self, index: usize, log: &Writer, disk: &mut Disk) {
+        self.begin_behind(index, log.replay_from(), log, disk);
+    }
+
+    fn begin_behind(&mut self, index: usize, from: ReplayFrom, log: &Writer, disk: &mut Disk) {
         if log.full().is_some() || core::mem::take(&mut self.lacked_room) {
             self.give_ballast(index, log, disk);
         }
-        let (from, file) = (log.replay_from(), disk.open_id());
+        let file = disk.open_id();
         let path = log.segments().directory().join(file_name(&from));
         let asked = self.job(index, disk, FileJob::Begin { file, path: path.clone() });
         self.making = Some(Making {
@@ -219,7 +283,7 @@ impl Checkpoints {
         hit("checkpoint.taken");
         let file = making.file;
         making.from.flushed = flushed;
-        making.bytes = making.encoder.bytes();
+        making.bytes = making.encoder.bytes() + TRAILER_BYTES as u64;
         let owner = making.encoder.owner();
         let encoder = core::mem::replace(&mut making.encoder, Encoder::new(owner));
         let bytes = encoder.finish(&making.from);
@@ -243,12 +307,39 @@ impl Checkpoints {
         self.stale.retain(|stale| *stale != path);
         self.kept.retain(|kept| kept.path != path);
         self.kept.push(Kept { from, path, bytes });
+        self.stale.extend(self.learned.take());
         let gone = self.kept.len().saturating_sub(KEPT);
         self.stale.extend(self.kept.drain(..gone).map(|kept| kept.path));
         if !self.stale.is_empty() && self.removing.is_none() {
             let paths = core::mem::take(&mut self.stale);
             let token = self.job(index, disk, FileJob::Remove { paths: paths.clone() });
             self.removing = Some((token, paths));
+        }
+    }
+
+    /// Something that was asked of the disk has ended.
+    fn on_event(&mut self, index: usize, event: &DiskEvent, now: Nanos, disk: &mut Disk) -> Ended {
+        self.on_removed(event);
+        self.on_ballast(index, event, disk);
+        let Some(making) = &mut self.making else { return Ended::Nothing };
+        if making.asked != Some(event.token) {
+            return Ended::Nothing;
+        }
+        making.asked = None;
+        let is_published = matches!(making.stage, Stage::Publishing);
+        match event.result {
+            Err(error) => {
+                let path = self.let_go(index, disk).map(|making| making.path).unwrap_or_default();
+                self.not_before = now + PAUSE;
+                self.lacked_room = error.errno == ENOSPC;
+                Ended::Failed(path, error)
+            }
+            Ok(_) if is_published => {
+                self.keep(index, disk);
+                self.made_at = now;
+                Ended::Made
+            }
+            Ok(_) => Ended::Step,
         }
     }
 
@@ -272,6 +363,15 @@ impl Broker {
                 own.checkpoints = found;
             }
         }
+    }
+
+    /// The newest checkpoint of the partition at this place; without one it is made as soon as may be.
+    pub(crate) fn newest_checkpoint(&mut self, now: Nanos, index: usize) -> Option<Kept> {
+        let own = self.durable.as_mut()?.partitions.get_mut(index)?;
+        if own.checkpoints.kept.is_empty() {
+            own.checkpoints.is_asked_for(now);
+        }
+        own.checkpoints.newest_kept().cloned()
     }
 
     /// Once a second: begins with a checkpoint if one is due. One at a time is made on a core.
@@ -454,41 +554,16 @@ impl Broker {
         index: usize,
         event: &DiskEvent,
     ) {
-        let Some(durable) = &mut self.durable else { return };
-        let checkpoints = &mut durable.partitions[index].checkpoints;
-        checkpoints.on_removed(event);
-        checkpoints.on_ballast(index, event, turn.disk);
-        let Some(making) = &mut checkpoints.making else { return };
-        if making.asked != Some(event.token) {
-            return;
-        }
-        making.asked = None;
-        let is_published = matches!(making.stage, Stage::Publishing);
-        match event.result {
-            Err(error) => self.on_checkpoint_failed(turn, index, error),
-            Ok(_) if is_published => {
-                checkpoints.keep(index, turn.disk);
-                checkpoints.made_at = turn.now;
-                durable.checkpointed_at = turn.now;
-                self.metrics.checkpoints_written.add(1);
-            }
-            Ok(_) => self.arm_checkpoints(turn, Duration::ZERO),
-        }
-    }
-
-    fn on_checkpoint_failed(&mut self, turn: &mut Turn<'_>, index: usize, error: DiskError) {
         let partition = self.partitions[index].id().0;
         let Some(durable) = &mut self.durable else { return };
         let checkpoints = &mut durable.partitions[index].checkpoints;
-        let Some(making) = checkpoints.let_go(index, turn.disk) else { return };
-        checkpoints.not_before = turn.now + PAUSE;
-        checkpoints.lacked_room = error.errno == ENOSPC;
-        self.metrics.checkpoints_failed.add(1);
-        tracing::warn!(
-            partition, file = %making.path.display(), %error,
-            "a checkpoint cannot be written; it is tried again, and until then nothing of this \
-             partition's log is trimmed"
-        );
+        let ended = checkpoints.on_event(index, event, turn.now, turn.disk);
+        ended.tell(partition, &self.metrics);
+        match ended {
+            Ended::Made => durable.checkpointed_at = turn.now,
+            Ended::Step => self.arm_checkpoints(turn, Duration::ZERO),
+            Ended::Nothing | Ended::Failed(..) => {}
+        }
     }
 
     /// At the end, when the logs are quiet: writes a checkpoint of each partition that has gone on

@@ -43,7 +43,7 @@ mod waits;
 
 pub(crate) use ballast::BALLAST_NAME;
 pub(crate) use catch_up::{QUEUE_BYTES_MAX, QUEUE_MESSAGES_MAX, What, Window};
-pub(crate) use checkpointing::{Checkpoints, KEPT, Kept};
+pub(crate) use checkpointing::{Checkpoints, Followed, KEPT, Kept};
 pub(crate) use live::Durable;
 pub(crate) use model::PartitionState;
 pub(crate) use overdue::DueWill;

@@ -559,6 +559,11 @@ impl PartitionState {
     }
 
     /// Parts that were left alone at the end of an epoch are none.
+    /// Whether parts of postings wait for the record that they count with.
+    pub(super) fn has_parts(&self) -> bool {
+        !self.parts.is_empty()
+    }
+
     pub(super) fn drop_parts(&mut self) {
         self.parts.clear();
     }

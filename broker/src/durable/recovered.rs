@@ -44,9 +44,10 @@ impl PartitionState {
         }
     }
 
-    /// Forgets the epochs that ended before the first offset that is kept.
+    /// Forgets the epochs that ended before the first offset that is kept, but for that of the record before it: logs are
+    /// compared by that.
     pub(crate) fn trim_epochs(&mut self, log_start: u64) {
-        let kept = self.epochs.partition_point(|(_, first)| *first <= log_start);
+        let kept = self.epochs.partition_point(|(_, first)| *first < log_start);
         self.epochs.drain(..kept.saturating_sub(1));
     }
 

@@ -28,6 +28,8 @@ pub(crate) struct Recovery {
     pub(crate) state: PartitionState,
     /// Where the first record is that is not in the state yet.
     from: Option<ReplayFrom>,
+    /// All below it is in the state, where that is known.
+    applied: Option<Offset>,
     error: Option<(u64, StateRecordError)>,
     sweep: Sweep,
 }
@@ -35,12 +37,28 @@ pub(crate) struct Recovery {
 impl Recovery {
     pub(crate) fn new(partitions: u32) -> Self {
         let state = PartitionState::new(partitions);
-        Self { state, from: None, error: None, sweep: Sweep::default() }
+        Self { state, from: None, applied: None, error: None, sweep: Sweep::default() }
     }
 
     /// The same, that goes on behind a checkpoint.
     pub(crate) fn behind(self, from: ReplayFrom) -> Self {
-        Self { from: Some(from), ..self }
+        Self { from: Some(from), applied: Some(from.offset), ..self }
+    }
+
+    /// The same, of the checkpoint of a leader: where it says that replay begins is a place in that one's log, so that
+    /// this node's is read from its beginning, and only what comes behind is applied.
+    pub(crate) fn learned(self, from: ReplayFrom) -> Self {
+        Self { from: None, applied: Some(from.offset), ..self }
+    }
+
+    /// Up to where records are in the state, if that is not where the log begins.
+    pub(crate) fn applied(&self) -> Option<Offset> {
+        self.applied
+    }
+
+    /// The log was trimmed.
+    pub(crate) fn trim_epochs(&mut self, log_start: Offset) {
+        self.state.trim_epochs(log_start.0);
     }
 
     /// Where replay begins, unless it is the beginning of the log.

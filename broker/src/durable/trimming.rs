@@ -171,7 +171,7 @@ impl Broker {
 
     fn trim_log(&mut self, turn: &Turn<'_>, index: usize) {
         let unix_ms = self.unix_ms(turn.now);
-        let held = self.held_by_all(index);
+        let held = self.kept_for_followers(index);
         let Self { durable: Some(durable), partitions, metrics, .. } = self else { return };
         let Some(needed) = durable.trimming.needed(index) else { return };
         let partition = &mut partitions[index];
@@ -200,7 +200,10 @@ impl Broker {
 
 /// The first offset that replay of a checkpoint needs. The segment that it begins in stays, also if
 /// it begins at the end of that one, behind all its records.
-fn replayed_from<'a>(from: &ReplayFrom, mut sealed: impl Iterator<Item = &'a Sealed>) -> Offset {
+pub(super) fn replayed_from<'a>(
+    from: &ReplayFrom,
+    mut sealed: impl Iterator<Item = &'a Sealed>,
+) -> Offset {
     let segment = sealed.find(|segment| segment.number == from.segment);
     segment.map_or(from.offset, |segment| segment.base.min(from.offset))
 }

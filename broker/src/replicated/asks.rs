@@ -2,11 +2,10 @@
 
 use super::control_mail::ToControl;
 use super::replicas::{Ground, Replicas};
-use ringlane_dataplane::ids::{NodeId, PartitionId};
+use ringlane_dataplane::ids::NodeId;
 use ringlane_dataplane::replication::command::{Errand, Refusal};
 use ringlane_dataplane::replication::host::Ask;
 use ringlane_dataplane::replication::reign::Reign;
-use std::fmt::Debug;
 
 impl Replicas {
     pub(super) fn do_asks(&mut self, ground: &mut Ground<'_>) {
@@ -20,7 +19,12 @@ impl Replicas {
         match ask {
             Ask::Errand(errand) => self.do_errand(ground, index, errand),
             Ask::Truncate { to } => {
-                self.tell(ToControl::Truncate { core, partition, to });
+                // One that begins behind the new end would name a place that is used again.
+                if let Some(checkpoints) = &mut self.own[index].checkpoints {
+                    checkpoints.give_up_as_follower(index, ground.disk);
+                }
+                let from = self.checkpoint_of(index).map(|kept| kept.from);
+                self.tell(ToControl::Truncate { core, partition, to, from });
             }
             Ask::Lead { epoch, start } => self.own[index].leads = Some((epoch, start)),
             Ask::Follow { leader } => self.on_follow(index, leader),
@@ -37,7 +41,7 @@ impl Replicas {
                      cannot lead; check the disk, then start it with an empty data_dir"
                 );
             }
-            Ask::Replace => took_checkpoint(partition, &ask),
+            Ask::Replace { start } => self.replace(index, start),
         }
     }
 
@@ -60,26 +64,7 @@ impl Replicas {
                 tracing::error!(partition = partition.0, %why, "this node cannot lead");
                 self.gave_up = true;
             }
-            Errand::SendCheckpoint { peer } => self.lacks_checkpoint(ground, partition, peer),
-            Errand::CheckpointTaken { .. }
-            | Errand::TakeCheckpoint { .. }
-            | Errand::TakeCheckpointPart { .. } => took_checkpoint(partition, &errand),
-        }
-    }
-
-    fn lacks_checkpoint(&mut self, ground: &Ground<'_>, partition: PartitionId, peer: NodeId) {
-        let start = self.place_of(partition).map(|index| ground.partitions[index].marks().start.0);
-        if let Some(suppressed) = self.lines.take(ground.now) {
-            tracing::error!(
-                partition = partition.0,
-                node = peer.0,
-                begins = start,
-                suppressed,
-                "a node lacks records that the log of this one does not keep any more, and cannot \
-                 follow: stop it, copy the data directory of another follower that is stopped to it \
-                 (without its identity of node), and start both; or start it with an empty \
-                 data_dir while the logs still begin at offset 0"
-            );
+            Errand::SendCheckpoint { peer } => self.lacking.push((index, peer)),
         }
     }
 
@@ -136,13 +121,4 @@ impl Replicas {
             (self.has_ended, self.is_cut_off) = (true, true);
         }
     }
-}
-
-/// Nobody sends a checkpoint yet, and none is asked for.
-fn took_checkpoint(partition: PartitionId, ask: &impl Debug) {
-    tracing::error!(
-        partition = partition.0, ask = ?ask,
-        "a checkpoint came, which this release takes from nobody: run the same release on \
-         all nodes"
-    );
 }

@@ -4,10 +4,12 @@
 //! itself goes into a bounded queue ([`ToControl`]) that has room for all that may be outstanding.
 
 use super::setup::AcceptedClient;
-use crate::durable::PartitionState;
+use crate::durable::{Checkpoints, PartitionState, Recovery};
 use crate::service::RestoredState;
 use ringlane_dataplane::ids::{CoreId, NodeId, Offset, PartitionId};
+use ringlane_dataplane::log::recovery::ReplayFrom;
 use ringlane_dataplane::log::writer::Writer;
+use ringlane_dataplane::replication::message::CheckpointStart;
 use ringlane_dataplane::replication::reign::Reign;
 use ringlane_dataplane::replication::replica::RoleKind;
 use ringlane_dataplane::time::Nanos;
@@ -46,6 +48,20 @@ pub(crate) enum ToControl {
         partition: PartitionId,
         /// Offset of the first record to go.
         to: Offset,
+        /// Where its newest checkpoint says that replay begins: what lies before is not read.
+        from: Option<ReplayFrom>,
+    },
+    /// A checkpoint came whole, and takes the place of a partition's log and state. No file of the log is open.
+    /// [`ToCore::Replaced`] follows.
+    Replace {
+        /// Who asks.
+        core: CoreId,
+        /// Whose.
+        partition: PartitionId,
+        /// What it is.
+        start: CheckpointStart,
+        /// The state so far: it may be large, and goes elsewhere than on a core.
+        before: Option<Box<Recovery>>,
     },
     /// A partition leads, and this is what its log says below `start`. When all partitions of the node have
     /// said so for the same epoch, [`ToCore::Begin`] goes to every core.
@@ -122,6 +138,13 @@ pub enum ToCore {
         /// The log, whose tag and setup are those of the one before.
         writer: Box<Writer>,
     },
+    /// A checkpoint took the place of a log and of its state as [`ToControl::Replace`] said.
+    Replaced {
+        /// Whose.
+        partition: PartitionId,
+        /// What it came to.
+        learned: Box<Learned>,
+    },
     /// The durable note that a replica lacks records is gone.
     DamageCleared {
         /// Whose.
@@ -147,6 +170,17 @@ pub enum ToCore {
         /// Where a client should go (`host:port`, MQTT 5 server reference), if that is known.
         moved_to: Option<String>,
     },
+}
+
+/// What a partition begins anew with.
+#[derive(Debug)]
+pub struct Learned {
+    /// Its log, which is empty.
+    pub(crate) writer: Writer,
+    /// Its state, that of the checkpoint.
+    pub(crate) recovery: Recovery,
+    /// The checkpoint itself.
+    pub(crate) checkpoints: Checkpoints,
 }
 
 /// How one replica is.

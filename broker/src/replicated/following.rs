@@ -8,7 +8,7 @@ use super::control_mail::{ToControl, ToCore};
 use super::replicas::{Ground, Replicas};
 use super::setup::AcceptedClient;
 use crate::mail::{ControlMail, Mail};
-use crate::service::{AckToken, Broker, CoreSetup, Handover, RestoredState, Timer, Turn};
+use crate::service::{AckToken, Broker, CoreSetup, DiskUser, Handover, RestoredState, Timer, Turn};
 use hashbrown::HashMap;
 use ringlane_dataplane::batch::BatchPool;
 use ringlane_dataplane::disk::DiskEvent;
@@ -20,6 +20,7 @@ use ringlane_dataplane::partition::Partition;
 use ringlane_dataplane::runtime::{After, TimerId};
 use ringlane_dataplane::time::Nanos;
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 /// Mails of cores that lead already, at most. They all begin within moments of each other.
 const WAITING_MAX: usize = 1 << 16;
@@ -118,11 +119,22 @@ impl Following {
         self.with_replicas(turn, |replicas, ground| replicas.on_link(ground, event));
     }
 
-    pub(crate) fn on_disk(&mut self, turn: &mut Turn<'_>, number: u32, event: DiskEvent) {
-        let (_, flushed) =
-            self.with_replicas(turn, |replicas, ground| replicas.on_disk(ground, number, event));
+    pub(crate) fn on_disk(&mut self, turn: &mut Turn<'_>, event: DiskEvent) {
+        let metrics = Arc::clone(&self.setup.metrics);
+        let flushed =
+            self.with_replicas(turn, |replicas, ground| match DiskUser::of(event.token) {
+                (DiskUser::Host, number) => replicas.on_disk(ground, number, event).1,
+                (DiskUser::Checkpoint, index) => {
+                    replicas.on_checkpoint_event(ground, index as usize, &event, &metrics);
+                    None
+                }
+                (user, _) => {
+                    debug_assert!(false, "{user:?} is none of a follower");
+                    None
+                }
+            });
         if let Some(flushed) = flushed {
-            self.setup.metrics.count_flushed(&flushed);
+            metrics.count_flushed(&flushed);
         }
     }
 
@@ -183,6 +195,7 @@ impl Following {
         if self.batches.read_count() > 0 {
             self.batches.look(LOOKS_PER_TURN);
         }
+        self.setup.metrics.log_segments_trimmed.add(self.replicas.take_trimmed());
         self.setup.metrics.sockets.set(turn.sockets.open_count() as u64);
         if self.may_stop(turn.now) {
             After::Stop

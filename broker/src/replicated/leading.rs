@@ -1,5 +1,6 @@
 //! What a broker does for the replicas of its partitions, where its node is one of a cluster.
 
+use super::checkpoints::kept_for_followers;
 use super::control_mail::ToCore;
 use super::mail::CoreMail;
 use super::replicas::{Ground, Replicas};
@@ -69,14 +70,39 @@ impl Broker {
     pub(crate) fn end_turn_of_replicas(&mut self, turn: &mut Turn<'_>) -> Option<Nanos> {
         self.with_replicas(turn, |replicas, ground| replicas.end_turn(ground))?;
         self.note_risen(turn);
+        self.send_checkpoints(turn);
         let Self { replicas, partitions, .. } = self;
         replicas.as_ref().map(|replicas| replicas.next_deadline(partitions))
     }
 
-    /// Up to where a log may be trimmed, as far as other nodes go: below that all have it.
-    pub(crate) fn held_by_all(&self, index: usize) -> Offset {
-        let everywhere = |replicas: &Replicas| replicas.flushed_everywhere(index);
-        self.replicas.as_deref().map_or(Offset(u64::MAX), everywhere)
+    /// Up to where a log may be trimmed, as far as other nodes go.
+    pub(crate) fn kept_for_followers(&self, index: usize) -> Offset {
+        let Some(replicas) = self.replicas.as_deref() else { return Offset(u64::MAX) };
+        let bytes_max =
+            self.config.replication.keep_for_absent / u64::from(self.placement.partitions().max(1));
+        kept_for_followers(replicas.held(index), &self.partitions[index], bytes_max)
+    }
+
+    /// Sends checkpoints to the nodes that need them; one that is not there yet is made, and asked for again.
+    fn send_checkpoints(&mut self, turn: &mut Turn<'_>) {
+        let mut lacking = Vec::new();
+        if let Some(replicas) = &mut self.replicas {
+            replicas.take_lacking(&mut lacking);
+        }
+        for (index, peer) in lacking {
+            match self.newest_checkpoint(turn.now, index) {
+                Some(kept) => {
+                    self.with_replicas(turn, |replicas, ground| {
+                        replicas.send_checkpoint(ground, (index, peer), &kept);
+                    });
+                }
+                None => tracing::info!(
+                    partition = self.partitions[index].id().0,
+                    node = peer.0,
+                    "a node needs a checkpoint of a partition, and there is none yet: it is made"
+                ),
+            }
+        }
     }
 
     /// The clients have left and the logs are quiet: whether this core may stop. In a cluster the control

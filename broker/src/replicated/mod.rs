@@ -5,6 +5,7 @@
 //! state goes to the control thread, and comes back as that of a broker, which the core becomes in place
 //! (`leading`). There is no way back: a node that leads no more says so, ends its cores, and begins again.
 //!
+//! What its followers lack a leader sends them, or a checkpoint; followers write their own (`checkpoints`).
 //! What no majority confirms is done under the lease of the node alone (`lease`).
 //!
 //! `setup` is what such a core is made of, `control_mail` what it and the control thread say to each
@@ -12,6 +13,7 @@
 
 mod around;
 mod asks;
+mod checkpoints;
 pub(crate) mod control_mail;
 mod elect;
 mod following;

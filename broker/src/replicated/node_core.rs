@@ -2,7 +2,7 @@
 
 use super::following::Following;
 use crate::mail::Mail;
-use crate::service::{Broker, CoreSetup, DiskUser, Timer, Turn};
+use crate::service::{Broker, CoreSetup, Timer, Turn};
 use ringlane_dataplane::disk::DiskEvent;
 use ringlane_dataplane::ids::CoreId;
 use ringlane_dataplane::link::LinkEvent;
@@ -78,11 +78,7 @@ impl Service for NodeCore {
     fn on_disk(&mut self, turn: &mut Turn<'_>, event: DiskEvent) {
         match self {
             Self::Leading(broker) => broker.on_disk(turn, event),
-            Self::Following(following) => {
-                let (user, number) = DiskUser::of(event.token);
-                debug_assert_eq!(user, DiskUser::Host, "only replicas use the disk of a follower");
-                following.on_disk(turn, number, event);
-            }
+            Self::Following(following) => following.on_disk(turn, event),
             Self::Turning => {}
         }
     }

@@ -3,7 +3,6 @@
 use super::control_mail::{PartitionProgress, ToControl};
 use super::replicas::{Ground, Own, Replicas};
 use crate::service::AckToken;
-use ringlane_dataplane::ids::Offset;
 use ringlane_dataplane::partition::Partition;
 
 impl Own {
@@ -27,13 +26,6 @@ impl Own {
             has_failed: partition.log().is_some_and(|log| log.fault().is_some()),
         }
     }
-
-    /// Up to here every node of the cluster has the records durably, as far as is known now.
-    fn flushed_everywhere(&self) -> Offset {
-        let replica = self.host.replica();
-        let flushed = |node| replica.acknowledged(node).map_or(Offset(0), |(_, flushed)| flushed);
-        self.peers.nodes().map(flushed).min().unwrap_or(Offset(u64::MAX))
-    }
 }
 
 impl Replicas {
@@ -46,12 +38,6 @@ impl Replicas {
         let partitions = all.map(|(own, partition)| own.progress(partition)).collect();
         // One that gets lost is not missed.
         let _sent = self.to_control.try_send(ToControl::Progress { partitions });
-    }
-
-    /// Up to here every node of the cluster has the log of the partition at this place durably: a node that lags
-    /// finds the rest of it here.
-    pub(crate) fn flushed_everywhere(&self, index: usize) -> Offset {
-        self.own[index].flushed_everywhere()
     }
 
     /// Whether everything that was accepted is where it was promised to be.

@@ -67,6 +67,10 @@ pub(crate) struct Replicas {
     /// On core 0.
     pub(super) elect: Option<Box<Elect>>,
     pub(super) to_control: mpsc::Sender<ToControl>,
+    /// Bytes of log behind which the next checkpoint of a follower comes.
+    pub(super) checkpoint_size: u64,
+    /// Segments that followers have trimmed.
+    pub(super) trimmed: usize,
     pub(super) asks: VecDeque<(usize, Ask)>,
     /// The last order to campaign, while it holds.
     pub(super) campaign: Option<u64>,
@@ -77,10 +81,14 @@ pub(crate) struct Replicas {
     pub(super) arrivals: Vec<(CoreId, Arrival)>,
     /// Places of partitions whose high watermark has risen since this was asked.
     pub(super) risen: Vec<usize>,
+    /// Places of partitions, and nodes that need a checkpoint of them.
+    pub(super) lacking: Vec<(usize, NodeId)>,
     pub(super) sends: Vec<(NodeId, Envelope)>,
     pub(super) tells: Vec<ToControl>,
     pub(super) head: Vec<u8>,
-    progress_at: Nanos,
+    pub(super) progress_at: Nanos,
+    /// A checkpoint of a follower is gone on with then.
+    pub(super) checkpoints_at: Nanos,
     /// The state of this core's partitions was given away: from now on it leads, or ends.
     pub(super) gave_state: bool,
     /// It takes part in nothing any more: what its logs have is all that goes on.
@@ -154,16 +162,20 @@ impl Replicas {
             lease: HeldLease::new(setup.boottime),
             elect,
             to_control: setup.to_control,
+            checkpoint_size: setup.checkpoint_size,
+            trimmed: 0,
             asks: VecDeque::new(),
             campaign: None,
             gave_up: false,
             told: None,
             arrivals: Vec::new(),
             risen: Vec::new(),
+            lacking: Vec::new(),
             sends: Vec::new(),
             tells: Vec::new(),
             head: Vec::new(),
             progress_at: now,
+            checkpoints_at: Nanos::NEVER,
             gave_state: false,
             has_ended: false,
             has_ceased: false,
@@ -180,7 +192,7 @@ impl Replicas {
         self.own.get(index).filter(|own| own.partition == partition).map(|_| index)
     }
 
-    fn with_host<R>(
+    pub(super) fn with_host<R>(
         &mut self,
         index: usize,
         ground: &mut Ground<'_>,
@@ -359,13 +371,13 @@ impl Replicas {
                     self.end("this node does not lead any more".to_owned());
                 }
             }
-            Order::GiveState(epoch) => self.give_state(epoch),
+            Order::GiveState(epoch) => self.give_state(ground, epoch),
         }
     }
 
     /// All replicas of the node lead: their state goes to the control thread, which makes the state of the
     /// node of it.
-    fn give_state(&mut self, epoch: u64) {
+    fn give_state(&mut self, ground: &mut Ground<'_>, epoch: u64) {
         if self.standing() != Standing::Leads(epoch) || self.gave_state {
             return;
         }
@@ -374,6 +386,9 @@ impl Replicas {
             let own = &mut self.own[index];
             let (partition, Some((_, start))) = (own.partition, own.leads) else { continue };
             let Some(recovery) = own.recovery.take() else { continue };
+            if let Some(checkpoints) = &mut own.checkpoints {
+                checkpoints.give_up_as_follower(index, ground.disk);
+            }
             match recovery.finish() {
                 Ok(state) => {
                     let state = Box::new(state);
@@ -405,6 +420,9 @@ impl Replicas {
             ToCore::EpochDurable { epoch } => self.on_epoch_durable(ground, epoch),
             ToCore::Truncated { partition, writer } => {
                 self.on_truncated(ground, partition, *writer)
+            }
+            ToCore::Replaced { partition, learned } => {
+                self.on_replaced(ground, partition, *learned)
             }
             ToCore::DamageCleared { partition } => {
                 if let Some(index) = self.place_of(partition) {
@@ -449,8 +467,10 @@ impl Replicas {
             self.with_host(index, ground, |host, turn, around| host.end_turn(turn, around));
         }
         self.do_asks(ground);
+        self.keep_checkpoints(ground);
         self.elect(ground);
         self.do_asks(ground);
+        self.send_known_checkpoints(ground);
         self.send_arrivals(ground);
         if self.progress_at <= ground.now {
             self.progress_at = ground.now + PROGRESS_EVERY;
@@ -465,7 +485,7 @@ impl Replicas {
         let hosts = hosts.map(|(own, partition)| own.host.next_deadline(partition));
         let elect = self.elect.iter().map(|elect| elect.election.next_deadline());
         let lanes = Some(self.lanes.next_tick()).filter(|_| !self.has_ended);
-        let all = hosts.chain(elect).chain(lanes).chain([self.progress_at]);
+        let all = hosts.chain(elect).chain(lanes).chain([self.progress_at, self.checkpoints_at]);
         all.min().unwrap_or(Nanos::NEVER)
     }
 }
@@ -492,7 +512,7 @@ impl Own {
             window_bytes: common.window_bytes,
         };
         let ReplicaSetup { opened, recovery, checkpoints } = replica;
-        let applied = recovery.replay_from().map_or(opened.start, |from| from.offset);
+        let applied = recovery.applied().unwrap_or(opened.start);
         Self {
             partition,
             host: Host::new(host_setup, opened, applied, tag),
@@ -510,6 +530,10 @@ impl Own {
     /// Whether it can lead.
     pub(super) fn is_sound(&self) -> bool {
         let has_state = self.recovery.as_ref().is_none_or(|recovery| !recovery.has_failed());
-        has_state && !self.has_lost && !self.has_failed && self.host.replica().damage().is_none()
+        has_state
+            && !self.host.is_replacing()
+            && !self.has_lost
+            && !self.has_failed
+            && self.host.replica().damage().is_none()
     }
 }

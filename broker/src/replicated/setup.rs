@@ -38,6 +38,8 @@ pub struct ClusterSetup {
     pub(crate) counts_memory: bool,
     /// The clock that leases are counted on.
     pub(crate) boottime: Boottime,
+    /// Bytes of log behind which the next checkpoint of a follower comes.
+    pub(crate) checkpoint_size: u64,
     /// The replicas of this core, in the order of its logs.
     pub(crate) replicas: Vec<ReplicaSetup>,
     /// Where to tell the control thread something.

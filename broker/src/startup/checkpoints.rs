@@ -1,10 +1,12 @@
 //! Checkpoints on the disk: written when a start has put its state together, so that the next one
 //! replays only what comes behind. The two newest are kept.
 
-use super::StartError;
+use super::{StartError, learn};
 use crate::durable::{BALLAST_NAME, Checkpoints, KEPT, Kept, PartitionState, Recovery, checkpoint};
 use ringlane_dataplane::disk::{StartFiles, temporary};
+use ringlane_dataplane::ids::Offset;
 use ringlane_dataplane::log::recovery::{Recovered, ReplayFrom};
+use ringlane_dataplane::log::reset::LEARNED_NAME;
 use ringlane_dataplane::log::scan::LogOwner;
 use ringlane_transport_uring::StdFiles;
 use ringlane_transport_uring::failpoint::hit;
@@ -26,13 +28,18 @@ pub(crate) struct Found {
     stale: Vec<PathBuf>,
     /// Bytes that are kept for the next one.
     ballast: Option<u64>,
+    /// One of a leader that the state is made of, and the offset behind which it is right.
+    learned: Option<(PathBuf, Offset)>,
 }
 
 impl Found {
     /// What the running broker goes on with.
     pub(crate) fn into_kept(mut self) -> Checkpoints {
         self.usable.reverse();
-        Checkpoints::new(self.usable, self.stale, self.ballast)
+        match self.learned {
+            Some((path, right_from)) => Checkpoints::learned(path, right_from, self.ballast),
+            None => Checkpoints::new(self.usable, self.stale, self.ballast),
+        }
     }
 }
 
@@ -85,7 +92,28 @@ pub(crate) fn newest(
             }
         }
     }
+    take_learned(&mut replay, directory, owner, partitions);
     Ok(replay)
+}
+
+/// A checkpoint that came from a leader stands for the state while there is no other one.
+fn take_learned(replay: &mut PartitionReplay, directory: &Path, owner: &LogOwner, partitions: u32) {
+    let path = directory.join(LEARNED_NAME);
+    if !path.exists() {
+        return;
+    }
+    if !replay.found.usable.is_empty() {
+        return replay.found.stale.push(path);
+    }
+    match learn::read(&StdFiles, &path, owner, partitions) {
+        Ok((from, recovery)) => {
+            replay.recovery = recovery;
+            replay.found.learned = Some((path, from.flushed));
+        }
+        Err(error) => {
+            warn!(partition = owner.partition.0, %error, "a leader's checkpoint cannot be used");
+        }
+    }
 }
 
 /// Writes the state of a partition, if much of its log was read for it. What cannot be written is

@@ -224,7 +224,18 @@ impl LogFacts {
         epoch: u64,
         tag: u32,
     ) -> Writer {
-        let setup = LogSetup {
+        Writer::new(self.setup(partition, directory, epoch, tag), log.log_end())
+    }
+
+    /// What a log needs to know of where it is.
+    pub(crate) fn setup(
+        &self,
+        partition: PartitionId,
+        directory: PathBuf,
+        epoch: u64,
+        tag: u32,
+    ) -> LogSetup {
+        LogSetup {
             partition,
             directory,
             directory_id: self.directory_id,
@@ -233,7 +244,6 @@ impl LogFacts {
             segment_bytes: self.segment_bytes,
             record_bytes_max: self.record_bytes_max,
             tag,
-        };
-        Writer::new(setup, log.log_end())
+        }
     }
 }

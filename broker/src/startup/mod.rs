@@ -9,6 +9,7 @@ mod carriers;
 pub(crate) mod checkpoints;
 mod cluster;
 mod core_driver;
+pub(crate) mod learn;
 mod life;
 pub mod limits;
 mod listeners;
@@ -94,6 +95,17 @@ pub enum StartError {
         /// The first offset that the log has.
         begins: u64,
     },
+    /// A checkpoint that came from a leader cannot be put in place.
+    #[error(
+        "partition {partition}: {error}; it was to take the place of what is in the directory, which is not whole any \
+         more: start this node with an empty data_dir, and it is filled from the others"
+    )]
+    Learn {
+        /// The partition.
+        partition: u32,
+        /// What is wrong.
+        error: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// A log that was recovered could not be read again.
     #[error("partition {partition}: {}: {message}; check the disk", path.display())]
     Reread {
@@ -175,6 +187,7 @@ impl StartError {
             Self::EpochLost { .. } | Self::NoRdma { .. } => false,
             Self::DataDirectory(_) | Self::Log { .. } | Self::Transport(_) => false,
             Self::State { .. } | Self::Reread { .. } | Self::NoCheckpoint { .. } => false,
+            Self::Learn { .. } => false,
             Self::Control(_) | Self::Core { .. } | Self::Interrupted => false,
             Self::Stuck { .. } | Self::System { .. } => false,
         }

@@ -5,9 +5,11 @@
 
 use super::StartError;
 use super::checkpoints::{self, PartitionReplay};
+use super::learn::{self, InPlace, LearnError};
 use super::logs::{LogFacts, RecoveredLog, Replay, recover_all};
 use super::manifest::DataDirectory;
 use super::plan::Plan;
+use crate::clock::unix_ms_now;
 use crate::cluster::boottime::boottime;
 use crate::cluster::files::LogPlace;
 use crate::config::{Config, MemberConfig, StreamConfig, StreamLevel};
@@ -33,7 +35,7 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::Path;
 use std::time::Duration;
 use tokio::sync::mpsc;
-use tracing::warn;
+use tracing::{info, warn};
 
 /// Bytes of records that a follower takes of a partition before they are flushed.
 const WINDOW_BYTES: u64 = 4 << 20;
@@ -66,11 +68,12 @@ pub(super) fn open(
     to_control: &mpsc::Sender<ToControl>,
 ) -> Result<(LogFacts, Vec<LogPlace>), StartError> {
     let partitions = data.manifest.partitions;
+    let facts = LogFacts::new(&plan.config, data)?;
     let recovered = recover_all(data, |partition, directory| {
         let owner = LogOwner { directory: DirectoryId(data.manifest.id), partition };
+        go_on_learning(&facts, partition, directory, partitions)?;
         checkpoints::newest(directory, &owner, partitions).map(Unapplied)
     })?;
-    let facts = LogFacts::new(&plan.config, data)?;
     let peers = peers(&plan.config);
     let mut places = Vec::new();
     let mut replicas: Vec<Vec<ReplicaSetup>> = setups.iter().map(|_| Vec::new()).collect();
@@ -97,6 +100,7 @@ pub(super) fn open(
             election: election(&plan.config, setup.seed),
             epoch: data.manifest.epoch,
             window_bytes: WINDOW_BYTES,
+            checkpoint_size: plan.config.commit_log.checkpoint_size,
             counts_memory,
             boottime,
             replicas,
@@ -104,6 +108,27 @@ pub(super) fn open(
         });
     }
     Ok((facts, places))
+}
+
+/// Puts a checkpoint in place that had come whole before the node ended.
+fn go_on_learning(
+    facts: &LogFacts,
+    partition: PartitionId,
+    directory: &Path,
+    partitions: u32,
+) -> Result<(), StartError> {
+    let setup = facts.with_new_secret()?.setup(partition, directory.to_owned(), 0, 0);
+    let found = learn::put_in_place(&mut StdFiles, &setup, partitions, unix_ms_now());
+    let failed =
+        |error: LearnError| StartError::Learn { partition: partition.0, error: error.into() };
+    if let Some(InPlace { start, .. }) = found.map_err(failed)? {
+        info!(
+            partition = partition.0,
+            offset = start.0,
+            "a leader's checkpoint was put in place, as it was begun before"
+        );
+    }
+    Ok(())
 }
 
 /// Gives a core a log, and says how the replica of it begins.
@@ -120,7 +145,7 @@ fn give(
         let (partition, found, known) = (partition.0, log.epoch, epoch);
         return Err(StartError::EpochLost { partition, found, known });
     }
-    if recovery.replay_from().is_none() && log.log_start.0 > 0 {
+    if recovery.applied().is_none() && log.log_start.0 > 0 {
         let begins = log.log_start.0;
         return Err(StartError::NoCheckpoint { partition: partition.0, directory, begins });
     }
@@ -135,7 +160,7 @@ fn give(
     setup.metrics.log_recovered_records.add(log.records);
     setup.metrics.log_torn_bytes.add(log.torn.as_ref().map_or(0, |torn| torn.bytes));
     let tag = host_tag(partition, setup.cores);
-    let place = LogPlace { directory: directory.clone(), from: recovery.replay_from(), tag };
+    let place = LogPlace { directory: directory.clone(), tag };
     setup.logs.push(facts.writer(partition, directory, &log, log.epoch, tag));
     Ok((place, ReplicaSetup { opened, recovery, checkpoints: found.into_kept() }))
 }

@@ -8,6 +8,8 @@ mod driver;
 #[cfg(test)]
 mod fail_over;
 #[cfg(test)]
+mod learners;
+#[cfg(test)]
 mod levels;
 mod node;
 pub(crate) mod seeds;
@@ -46,8 +48,11 @@ impl Cluster {
         disk: impl Fn(u64) -> MemoryDisk,
         levels: &[(&str, StreamLevel)],
     ) -> Self {
-        let outer = Outer::new();
-        let config = Arc::new(Config { stream: streams(levels), ..Config::default() });
+        Self::of(cores, Config { stream: streams(levels), ..Config::default() }, disk)
+    }
+
+    fn of(cores: [u16; 3], config: Config, disk: impl Fn(u64) -> MemoryDisk) -> Self {
+        let (outer, config) = (Outer::new(), Arc::new(config));
         let nodes = (1..).zip(cores).map(|(id, cores)| {
             let add = |core| outer.network.borrow_mut().add(address(id), CoreId(core));
             let hosts = (0..cores).map(add).collect();

@@ -1,15 +1,16 @@
 //! A node of a cluster in one thread: its cores, its disk, and a control thread in small.
 
-use super::super::control_mail::{PartitionProgress, ToControl, ToCore};
+use super::super::control_mail::{Learned, PartitionProgress, ToControl, ToCore};
 use super::super::node_core::NodeCore;
 use super::super::setup::{AcceptedClient, ClusterSetup, ReplicaSetup, host_tag, to_control_rooms};
 use super::driver::{Doors, Outer, TestDriver, boottime};
 use crate::clock::WallClock;
 use crate::config::{Config, StreamLevel};
-use crate::durable::{Checkpoints, NodeState, PartitionState, Recovery};
+use crate::durable::{Checkpoints, Kept, NodeState, PartitionState, Recovery, checkpoint};
 use crate::mail::{ControlMail, Mail};
 use crate::metrics::CoreMetrics;
 use crate::service::{CoreSetup, ListenerKind, RestoredState};
+use crate::startup::learn;
 use ringlane_dataplane::disk::StartFiles;
 use ringlane_dataplane::disk::memory::MemoryDisk;
 use ringlane_dataplane::ids::{CoreId, NodeId, Offset, PartitionId};
@@ -20,14 +21,17 @@ use ringlane_dataplane::log::format::{
     DirectoryId, SEGMENT_HEADER_BYTES, SEGMENT_SUFFIX, SegmentId, number_of,
 };
 use ringlane_dataplane::log::record::Record;
-use ringlane_dataplane::log::recovery::recover;
+use ringlane_dataplane::log::recovery::{ReplayFrom, recover};
+use ringlane_dataplane::log::reset::LEARNED_NAME;
 use ringlane_dataplane::log::scan::{Chain, LogOwner, Segment, SegmentScan, Step};
 use ringlane_dataplane::log::segments::LogSetup;
 use ringlane_dataplane::log::truncate::truncate;
 use ringlane_dataplane::log::writer::Writer;
 use ringlane_dataplane::net::Sockets;
 use ringlane_dataplane::replication::election;
+use ringlane_dataplane::replication::epochs::EpochTable;
 use ringlane_dataplane::replication::hello::{Hello, RdmaEnd, Transports};
+use ringlane_dataplane::replication::message::Claim;
 use ringlane_dataplane::replication::reign::Reign;
 use ringlane_dataplane::replication::replica::Opened;
 use ringlane_dataplane::routing::Placement;
@@ -36,7 +40,7 @@ use ringlane_dataplane::time::Nanos;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -46,6 +50,7 @@ pub(super) const PARTITIONS: u32 = 4;
 pub(super) const KEY: [u8; 16] = [7; 16];
 const CLUSTER: DirectoryId = DirectoryId([0x5A; 16]);
 const RECORD_BYTES_MAX: u64 = 300_000;
+const SEGMENT_BYTES: u64 = 1 << 20;
 
 /// How often a lease is kept within its time.
 const KEEPS_PER_LEASE: u32 = 3;
@@ -79,6 +84,7 @@ struct Running {
     from_cores: mpsc::Receiver<ToControl>,
     outbox: VecDeque<(CoreId, ToCore)>,
     states: BTreeMap<u32, (u64, Offset, PartitionState)>,
+    filled: BTreeMap<u32, CoreId>,
     is_ending: bool,
 }
 
@@ -107,6 +113,13 @@ pub(super) struct Node {
     pub(super) ends: Vec<String>,
     pub(super) drained: usize,
     pub(super) truncations: usize,
+    /// Partitions that began anew behind a checkpoint of a leader.
+    pub(super) learned: usize,
+    /// Whether the control thread carries that out.
+    pub(super) replaces: bool,
+    pub(super) is_learner: bool,
+    /// Records that starts have read.
+    pub(super) records_read: u64,
     /// Clients that came while it followed.
     pub(super) passed_on: Vec<AcceptedClient>,
     pub(super) progress: BTreeMap<u32, PartitionProgress>,
@@ -143,6 +156,10 @@ impl Node {
             ends: Vec::new(),
             drained: 0,
             truncations: 0,
+            learned: 0,
+            replaces: true,
+            is_learner: false,
+            records_read: 0,
             passed_on: Vec::new(),
             progress: BTreeMap::new(),
         }
@@ -159,7 +176,7 @@ impl Node {
             directory_id: CLUSTER,
             epoch,
             secret: u128::from(self.starts).to_le_bytes(),
-            segment_bytes: 1 << 20,
+            segment_bytes: SEGMENT_BYTES,
             record_bytes_max: RECORD_BYTES_MAX,
             tag: host_tag(PartitionId(partition), self.cores),
         }
@@ -169,23 +186,37 @@ impl Node {
         self.files[partition as usize % usize::from(self.cores)].clone()
     }
 
-    /// Opens a log after any end.
-    fn open(&mut self, partition: u32) -> (Writer, Opened) {
+    /// Opens a log after any end, with the state of its newest checkpoint.
+    fn open(&mut self, partition: u32) -> (Writer, ReplicaSetup) {
         let (path, owner) = (directory(partition), owner(partition));
         let mut files = self.files_of(partition);
         files.make_directory(&path).expect("a disk in memory");
-        let recovered = recover(&mut files, &path, &owner, None, &mut |_| {})
+        // Numbers of segments are used again.
+        self.starts += 1;
+        let setup = self.log_setup(partition, 0);
+        learn::put_in_place(&mut files, &setup, PARTITIONS, 0).expect("what came is whole");
+        let (recovery, checkpoints) = newest(&files, &path, &owner);
+        let from = recovery.replay_from();
+        let mut read = 0;
+        let recovered = recover(&mut files, &path, &owner, from.as_ref(), &mut |_| read += 1)
             .expect("a disk in memory is not damaged");
-        let epochs = epoch_table(&files, &path, &recovered).expect("it can be read");
+        self.records_read += read;
+        let found = epoch_table(&files, &path, &recovered).expect("it can be read");
+        let mut epochs = EpochTable::new();
+        if let Some((epoch, first)) = recovery.epoch_before(recovered.log_start) {
+            epochs.push(epoch, first);
+        }
+        found.starts().iter().for_each(|start| epochs.push(start.epoch, start.first));
         let opened = Opened {
             reign: self.manifest,
             start: recovered.log_start,
             next: recovered.next_offset,
             epochs,
-            damage: None,
+            damage: self.is_learner.then_some(Claim::ALL),
         };
         let setup = self.log_setup(partition, recovered.epoch);
-        (Writer::new(setup, recovered.log_end()), opened)
+        let writer = Writer::new(setup, recovered.log_end());
+        (writer, ReplicaSetup { opened, recovery, checkpoints })
     }
 
     fn cluster_setup(
@@ -197,10 +228,9 @@ impl Node {
         let members = vec![NodeId(1), NodeId(2), NodeId(3)];
         let (mut logs, mut replicas) = (Vec::new(), Vec::new());
         for PartitionId(partition) in self.placement().owned(CoreId(core)) {
-            let (log, opened) = self.open(partition);
+            let (log, replica) = self.open(partition);
             logs.push(log);
-            let (recovery, checkpoints) = (Recovery::new(PARTITIONS), Checkpoints::default());
-            replicas.push(ReplicaSetup { opened, recovery, checkpoints });
+            replicas.push(replica);
         }
         let others = members.iter().filter(|node| **node != self.id);
         let setup = ClusterSetup {
@@ -232,6 +262,7 @@ impl Node {
             window_bytes: 1 << 20,
             counts_memory: config.streams().iter().any(|s| s.level == StreamLevel::QuorumMemory),
             boottime,
+            checkpoint_size: config.commit_log.checkpoint_size,
             replicas,
             to_control,
         };
@@ -286,8 +317,15 @@ impl Node {
         let cores = cores.collect();
         let outbox = VecDeque::new();
         let states = BTreeMap::new();
-        self.running =
-            Some(Running { cores, control, from_cores, outbox, states, is_ending: false });
+        self.running = Some(Running {
+            cores,
+            control,
+            from_cores,
+            outbox,
+            states,
+            filled: BTreeMap::new(),
+            is_ending: false,
+        });
     }
 
     /// The process is killed, and what was not synced is lost.
@@ -393,11 +431,27 @@ impl Node {
                 let epoch = self.manifest.epoch;
                 running.outbox.push_back((core, ToCore::EpochDurable { epoch }));
             }
-            ToControl::Truncate { core, partition, to } => {
-                let writer = Box::new(self.truncate(partition.0, to));
+            ToControl::Truncate { core, partition, to, from } => {
+                let writer = Box::new(self.truncate(partition.0, to, from));
                 running.outbox.push_back((core, ToCore::Truncated { partition, writer }));
             }
-            ToControl::ClearDamage { partition, .. } => panic!("{partition:?} is not damaged"),
+            ToControl::Replace { core, partition, .. } if self.replaces => {
+                self.learned += 1;
+                let learned = Box::new(self.replace(partition.0));
+                running.outbox.push_back((core, ToCore::Replaced { partition, learned }));
+            }
+            // It does not come so far.
+            ToControl::Replace { .. } => {}
+            ToControl::ClearDamage { core, partition } => {
+                running.filled.insert(partition.0, core);
+                if running.filled.len() == PARTITIONS as usize {
+                    self.is_learner = false;
+                    let filled = core::mem::take(&mut running.filled).into_iter();
+                    running.outbox.extend(filled.map(|(partition, core)| {
+                        (core, ToCore::DamageCleared { partition: PartitionId(partition) })
+                    }));
+                }
+            }
             ToControl::State { partition, epoch, start, state } => {
                 running.states.insert(partition.0, (epoch, start, *state));
                 self.begin(running, epoch);
@@ -423,15 +477,45 @@ impl Node {
         }
     }
 
-    fn truncate(&mut self, partition: u32, to: Offset) -> Writer {
+    fn truncate(&mut self, partition: u32, to: Offset, from: Option<ReplayFrom>) -> Writer {
         self.truncations += 1;
         // Numbers of segments are used again.
         self.starts += 1;
         let id = SegmentId(u128::from(self.starts).to_le_bytes());
         let mut files = self.files_of(partition);
-        truncate(&mut files, &directory(partition), &owner(partition), None, to, id)
+        truncate(&mut files, &directory(partition), &owner(partition), from.as_ref(), to, id)
             .expect("a disk in memory is not damaged");
         self.open(partition).0
+    }
+
+    /// A checkpoint that came takes the place of a log.
+    fn replace(&mut self, partition: u32) -> Learned {
+        self.starts += 1;
+        let setup = self.log_setup(partition, 0);
+        let mut files = self.files_of(partition);
+        let put = learn::put_in_place(&mut files, &setup, PARTITIONS, 0);
+        let put = put.expect("what came is whole").expect("something has come");
+        let path = directory(partition);
+        let log = recover(&mut files, &path, &owner(partition), None, &mut |_| {});
+        let writer = Writer::new(setup, log.expect("it was just made").log_end());
+        Learned { writer, recovery: put.recovery, checkpoints: put.checkpoints }
+    }
+
+    /// Its disks are new ones, and it comes back under its number.
+    pub(super) fn wipe(&mut self, epoch: u64) {
+        assert!(self.running.is_none(), "it was stopped");
+        for files in &mut self.files {
+            *files = MemoryDisk::new();
+        }
+        self.manifest = Reign { epoch, ..Reign::default() };
+        self.is_learner = true;
+        self.progress.clear();
+    }
+
+    /// The paths of its files that contain this.
+    pub(super) fn files_with(&self, part: &str) -> Vec<PathBuf> {
+        let paths = self.files.iter().flat_map(MemoryDisk::paths);
+        paths.filter(|path| path.to_string_lossy().contains(part)).collect()
     }
 
     /// Begins to lead when all partitions have given their state.
@@ -460,6 +544,29 @@ impl Node {
     }
 }
 
+/// The state of the newest checkpoint, and what there is to go on with.
+fn newest(files: &MemoryDisk, path: &Path, owner: &LogOwner) -> (Recovery, Checkpoints) {
+    let mut names = files.list(path).expect("the directory is there");
+    names.sort_unstable();
+    let kept = names.iter().filter(|name| name.ends_with(checkpoint::SUFFIX)).map(|name| {
+        let path = path.join(name);
+        let file = files.content(&path).expect("it is listed");
+        let (from, recovery) = checkpoint::decode(owner, PARTITIONS, &file).expect("it is whole");
+        (Kept { from, path, bytes: file.len() as u64 }, recovery.behind(from))
+    });
+    let (mut kept, mut states): (Vec<_>, Vec<_>) = kept.unzip();
+    if let Some(state) = states.pop() {
+        kept.drain(..kept.len().saturating_sub(2));
+        return (state, Checkpoints::new(kept, Vec::new(), None));
+    }
+    let learned = path.join(LEARNED_NAME);
+    if files.content(&learned).is_none() {
+        return (Recovery::new(PARTITIONS), Checkpoints::default());
+    }
+    let (from, recovery) = learn::read(files, &learned, owner, PARTITIONS).expect("it is whole");
+    (recovery, Checkpoints::learned(learned, from.flushed, None))
+}
+
 /// Reads a log beside its writer.
 fn read_log(
     files: &MemoryDisk,
@@ -472,6 +579,7 @@ fn read_log(
     let mut numbers: Vec<_> =
         names.iter().filter_map(|name| number_of(name, SEGMENT_SUFFIX)).collect();
     numbers.sort_unstable();
+    // What was trimmed may vanish meanwhile.
     let mut next = None;
     for number in numbers {
         let segment = Segment::open(files, &path, number, &owner).expect("it is undamaged");
