@@ -19,6 +19,7 @@ mod cluster;
 mod cluster_control;
 mod cluster_learners;
 mod cluster_levels;
+mod cluster_operate;
 mod commit_log;
 mod config;
 mod cores_model;

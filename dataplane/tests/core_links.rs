@@ -7,7 +7,7 @@ use ringlane_dataplane::link::memory::{HostId, Network};
 use ringlane_dataplane::link::{LinkCounters, LinkDriver, LinkEvent, LinkId, Links};
 use ringlane_dataplane::log::format::DirectoryId;
 use ringlane_dataplane::net::{Driver, DriverCounters, NetEvent, Sockets, Wait};
-use ringlane_dataplane::replication::hello::{Hello, RdmaEnd, Transports};
+use ringlane_dataplane::replication::hello::{DirectoryTag, Hello, RdmaEnd, Transports};
 use ringlane_dataplane::runtime::{
     After, CoreLoop, CoreStats, Idle, Mesh, Service, Turn, TurnLimits,
 };
@@ -123,6 +123,7 @@ fn hello(from: u16, to: u16) -> Hello {
         partitions: 1,
         message_bytes_max: 1 << 20,
         transports: Transports::TCP,
+        directory: DirectoryTag::default(),
         rdma: RdmaEnd::default(),
     }
 }

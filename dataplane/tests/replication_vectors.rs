@@ -4,7 +4,7 @@ use ringlane_dataplane::ids::{CoreId, NodeId, Offset, PartitionId};
 use ringlane_dataplane::log::format::DirectoryId;
 use ringlane_dataplane::log::record::checksum;
 use ringlane_dataplane::replication::epochs::{EpochStart, EpochTable};
-use ringlane_dataplane::replication::hello::{Hello, RdmaEnd, Transports};
+use ringlane_dataplane::replication::hello::{DirectoryTag, Hello, RdmaEnd, Transports};
 use ringlane_dataplane::replication::message::{
     Ack, Append, CheckpointPart, CheckpointStart, Claim, Envelope, Fetch, Fetched, Heartbeat,
     Message, Report, Run,
@@ -28,6 +28,7 @@ fn hello() -> Hello {
         partitions: 16,
         message_bytes_max: 1 << 20,
         transports: Transports::TCP.with(Transports::RDMA),
+        directory: DirectoryTag([0x44; 6]),
         rdma: RdmaEnd {
             queue_pair: 0x00AB_CDEF,
             packet_sequence: 0x0012_3456,

@@ -10,7 +10,7 @@ use ringlane_dataplane::link::{
 };
 use ringlane_dataplane::log::format::DirectoryId;
 use ringlane_dataplane::replication::hello::{
-    Expected, HELLO_BYTES, Hello, RdmaEnd, Refused, Transports,
+    DirectoryTag, Expected, HELLO_BYTES, Hello, RdmaEnd, Refused, Transports,
 };
 use ringlane_transport_rdma::{
     Channel, Completion, Device, DownCause, Endpoint, Queue, QueuePair, RdmaLinkConfig, RdmaLinks,
@@ -316,6 +316,7 @@ impl Node {
             partitions: 4,
             message_bytes_max: 1 << 20,
             transports: Transports::RDMA,
+            directory: DirectoryTag::default(),
             rdma: RdmaEnd::default(),
         }
     }
@@ -421,6 +422,7 @@ fn answered(device: &Device, transports: Transports, cluster: u8) -> (Node, Link
         from: NodeId(2),
         to: NodeId(1),
         transports,
+        directory: DirectoryTag::default(),
         rdma: RdmaEnd::default(),
         ..theirs
     };

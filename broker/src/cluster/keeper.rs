@@ -78,7 +78,7 @@ impl Known {
 #[derive(Debug)]
 pub struct Keeper<M: Metadata> {
     membership: Arc<Membership<M>>,
-    known: watch::Receiver<Known>,
+    known: Arc<watch::Sender<Known>>,
     tasks: [AbortHandle; 2],
 }
 
@@ -91,14 +91,24 @@ impl<M: Metadata> Keeper<M> {
         let membership = Arc::new(membership);
         let lease = enter(&membership, ttl).await?;
         let view = membership.view().await?;
-        let first = Known { view, lease: Some(lease), trouble: None };
-        let (sender, known) = watch::channel(first);
-        let sender = Arc::new(sender);
-        let keep = Keep { membership: Arc::clone(&membership), known: Arc::clone(&sender), ttl };
-        let follow = Follow { membership: Arc::clone(&membership), known: sender, ttl };
+        Ok(Self::knowing(membership, ttl, Known { view, lease: Some(lease), trouble: None }))
+    }
+
+    /// The same for a node that has been in its cluster before, while the store does not answer: it has no
+    /// lease yet and knows of nobody, which suffices to follow.
+    #[must_use]
+    pub fn start_alone(membership: Membership<M>, ttl: Duration, trouble: String) -> Self {
+        let known = Known { trouble: Some(trouble), ..Known::default() };
+        Self::knowing(Arc::new(membership), ttl, known)
+    }
+
+    fn knowing(membership: Arc<Membership<M>>, ttl: Duration, first: Known) -> Self {
+        let known = Arc::new(watch::Sender::new(first));
+        let keep = Keep { membership: Arc::clone(&membership), known: Arc::clone(&known), ttl };
+        let follow = Follow { membership: Arc::clone(&membership), known: Arc::clone(&known), ttl };
         let tasks =
             [tokio::spawn(keep.run()).abort_handle(), tokio::spawn(follow.run()).abort_handle()];
-        Ok(Self { membership, known, tasks })
+        Self { membership, known, tasks }
     }
 
     /// What the node does with the metadata.
@@ -110,7 +120,7 @@ impl<M: Metadata> Keeper<M> {
     /// What is known, and when it changes.
     #[must_use]
     pub fn known(&self) -> watch::Receiver<Known> {
-        self.known.clone()
+        self.known.subscribe()
     }
 
     /// Becomes the leader, if nobody has since what is known now; gives the new epoch.
@@ -126,6 +136,7 @@ impl<M: Metadata> Keeper<M> {
         if view.revision < newest {
             // Nodes tell each other of an epoch sooner than etcd tells all of them.
             view = self.membership.view().await?;
+            self.known.send_if_modified(|known| take_view(known, view.clone()));
         }
         self.membership.acquire(&view, newest, lease.id).await
     }
@@ -172,7 +183,8 @@ async fn enter<M: Metadata>(
     Ok(Lease::of(id, granted))
 }
 
-fn new_lease() -> Result<LeaseId, ClusterError> {
+/// A lease's identifier, drawn.
+pub(super) fn new_lease() -> Result<LeaseId, ClusterError> {
     let bytes = random()?;
     let mut number = [0; 8];
     number.copy_from_slice(&bytes[..8]);

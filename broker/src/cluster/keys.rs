@@ -4,22 +4,34 @@
 //! | --- | --- | --- |
 //! | `cluster` | who the cluster is: never changed once it is there | |
 //! | `nodes/{number}` | a node that runs | the node's |
+//! | `directories/{number}` | the data directory that counts for a number | |
 //! | `leader` | who leads; the revision that wrote it is the epoch | |
+//! | `transfer`, `transferred` | what an operator wants of the leader, and what came of it ([`orders`](super::orders)) | the operator's |
 //!
 //! `leader` has no lease: it stays when its node has gone, so that whoever takes over does it against
-//! a revision that only grows, and so that an etcd that was put back in time shows.
+//! a revision that only grows, and so that an etcd that was put back in time shows. `directories/` stays, too: a
+//! directory that was replaced is refused for good, however long nobody runs under its number.
 
 use super::metadata::{KeyValue, LeaseId, Snapshot};
+use super::orders::{Transfer, Transferred};
 use ringlane_dataplane::ids::NodeId;
+use ringlane_dataplane::replication::hello::DirectoryTag;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
 pub(super) const CLUSTER: &str = "cluster";
 pub(super) const LEADER: &str = "leader";
+pub(super) const TRANSFER: &str = "transfer";
+pub(super) const TRANSFERRED: &str = "transferred";
 const NODES: &str = "nodes/";
+const DIRECTORIES: &str = "directories/";
 
 pub(super) fn node_key(node: NodeId) -> String {
     format!("{NODES}{node}")
+}
+
+pub(super) fn directory_key(node: NodeId) -> String {
+    format!("{DIRECTORIES}{node}")
 }
 
 /// The form of the values; a later one is refused.
@@ -28,6 +40,15 @@ const FORMAT: u32 = 1;
 /// Sixteen bytes, 32 hexadecimal digits in text.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Id16(pub [u8; 16]);
+
+impl Id16 {
+    /// What hellos carry of it.
+    #[must_use]
+    pub fn tag(self) -> DirectoryTag {
+        let [a, b, c, d, e, f, ..] = self.0;
+        DirectoryTag([a, b, c, d, e, f])
+    }
+}
 
 impl fmt::Display for Id16 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -111,6 +132,35 @@ pub struct Leader {
     pub(super) claim: Id16,
 }
 
+/// The data directory that counts for a number.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Directory {
+    /// The number.
+    pub node: NodeId,
+    /// Which one, by [`NodeRecord::instance`]; `None`: the one that was is replaced, and the next empty one will be it.
+    pub instance: Option<Id16>,
+    /// The revision that said so.
+    pub(super) modified: u64,
+}
+
+impl Directory {
+    /// What the hellos of this directory carry; zeros if there is none.
+    #[must_use]
+    pub fn tag(&self) -> DirectoryTag {
+        self.instance.map(Id16::tag).unwrap_or_default()
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct DirectoryValue {
+    instance: Option<Id16>,
+}
+
+/// The value of `directories/{number}`.
+pub(super) fn directory_value(instance: Option<Id16>) -> Vec<u8> {
+    text(&DirectoryValue { instance })
+}
+
 #[derive(Serialize, Deserialize)]
 struct LeaderValue {
     node: u16,
@@ -137,7 +187,7 @@ pub(super) fn node_value(record: &NodeRecord) -> Vec<u8> {
     text(record)
 }
 
-fn text(value: &impl Serialize) -> Vec<u8> {
+pub(super) fn text(value: &impl Serialize) -> Vec<u8> {
     // These types have nothing that JSON cannot say.
     serde_json::to_vec(value).unwrap_or_default()
 }
@@ -164,6 +214,12 @@ pub struct View {
     pub leader: Option<Leader>,
     /// Nodes that run, by number.
     pub nodes: Vec<Present>,
+    /// The directories that count; none of a number that no node has run under yet.
+    pub directories: Vec<Directory>,
+    /// What an operator wants of the leader.
+    pub transfer: Option<Transfer>,
+    /// What came of the last such wish.
+    pub transferred: Option<Transferred>,
 }
 
 impl View {
@@ -179,6 +235,12 @@ impl View {
         self.nodes.iter().find(|present| present.record.node == node.0)
     }
 
+    /// The directory that counts for this number, if a node has run under it.
+    #[must_use]
+    pub fn directory(&self, node: NodeId) -> Option<&Directory> {
+        self.directories.iter().find(|directory| directory.node == node)
+    }
+
     /// Understands what was read.
     ///
     /// # Errors
@@ -192,7 +254,19 @@ impl View {
                     view.identity_value = entry.value.clone();
                 }),
                 LEADER => leader(entry).map(|found| view.leader = Some(found)),
+                // What somebody wrote here by hand is no reason to stand still.
+                TRANSFER => {
+                    view.transfer = serde_json::from_slice(&entry.value).ok();
+                    Ok(())
+                }
+                TRANSFERRED => {
+                    view.transferred = serde_json::from_slice(&entry.value).ok();
+                    Ok(())
+                }
                 key if key.starts_with(NODES) => present(entry).map(|found| view.nodes.push(found)),
+                key if key.starts_with(DIRECTORIES) => {
+                    directory(entry).map(|found| view.directories.push(found))
+                }
                 _ => Ok(()),
             };
             understood.map_err(|error| format!("key {}: {error}", entry.key))?;
@@ -234,6 +308,14 @@ fn present(entry: &KeyValue) -> Result<Present, String> {
     Ok(Present { record, lease: entry.lease })
 }
 
+fn directory(entry: &KeyValue) -> Result<Directory, String> {
+    let number = entry.key.strip_prefix(DIRECTORIES).and_then(|number| number.parse().ok());
+    let node = NodeId(number.ok_or("it names no node")?);
+    let DirectoryValue { instance } =
+        serde_json::from_slice(&entry.value).map_err(|error| error.to_string())?;
+    Ok(Directory { node, instance, modified: entry.modified })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -269,6 +351,9 @@ mod tests {
                 entry(CLUSTER, &identity_value(&identity_of_three()), 3),
                 entry(LEADER, &leader_value(NodeId(2), Id16([7; 16])), 17),
                 entry(&node_key(NodeId(2)), &node_value(&record), 5),
+                entry("directories/2", &directory_value(Some(Id16([9; 16]))), 8),
+                entry("directories/3", &directory_value(None), 9),
+                entry(TRANSFER, b"by hand", 10),
                 entry("something/of/a/later/release", b"x", 6),
             ],
         };
@@ -277,6 +362,11 @@ mod tests {
         assert_eq!((view.epoch(), view.leader.unwrap().node), (17, NodeId(2)));
         assert_eq!(view.node(NodeId(2)).unwrap().record, record);
         assert_eq!(view.node(NodeId(1)), None);
+        let tag = |node| view.directory(NodeId(node)).map(Directory::tag);
+        assert_eq!(tag(1), None);
+        assert_eq!(tag(2), Some(DirectoryTag([9; 6])));
+        assert_eq!(tag(3), Some(DirectoryTag::default()), "that of none");
+        assert_eq!(view.transfer, None);
     }
 
     #[test]
@@ -287,6 +377,7 @@ mod tests {
             (CLUSTER, b"x".as_slice(), "key cluster"),
             (LEADER, b"{}".as_slice(), "key leader"),
             ("nodes/1", b"{\"node\":2}".as_slice(), "key nodes/1"),
+            ("directories/x", b"{}".as_slice(), "key directories/x"),
         ];
         for (key, value, expected) in cases {
             let snapshot = Snapshot { revision: 9, entries: vec![entry(key, value, 3)] };

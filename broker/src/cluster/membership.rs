@@ -2,14 +2,15 @@
 //! and becomes the leader.
 
 use super::keys::{
-    CLUSTER, ClusterIdentity, Id16, LEADER, NodeRecord, View, identity_value, leader_value,
-    node_key, node_value,
+    CLUSTER, ClusterIdentity, Id16, LEADER, NodeRecord, View, directory_key, directory_value,
+    identity_value, leader_value, node_key, node_value,
 };
 use super::metadata::{
     Condition, LeaseId, Metadata, MetadataError, Outcome, Put, Snapshot, Transaction,
 };
 use crate::system_random::random_bytes;
 use ringlane_dataplane::ids::NodeId;
+use std::sync::atomic::{AtomicBool, Ordering};
 use thiserror::Error;
 
 /// Why a node does not join, or does not lead.
@@ -92,13 +93,24 @@ pub enum ClusterError {
     /// Another node runs under this number.
     #[error(
         "node {node} runs already, with another data directory, at {address}; give this one its own \
-         cluster.node, or stop that one and wait for its lease to end (replication.lease)"
+         cluster.node, or stop that one and wait for its lease to end (replication.lease); if that \
+         one is lost, `ringlane cluster replace {node}` does not wait"
     )]
     InUse {
         /// The number.
         node: u16,
         /// Its replication address.
         address: String,
+    },
+    /// The directory of this node was replaced.
+    #[error(
+        "this data directory is not that of node {node} any more: it was replaced, by \
+         `ringlane cluster replace` or by an empty one. What it had acknowledged counts no more; start \
+         the node with an empty data_dir, which is filled from the others"
+    )]
+    Replaced {
+        /// The number.
+        node: u16,
     },
     /// etcd has gone back in time.
     #[error(
@@ -140,7 +152,8 @@ pub struct Joined {
     /// Who it is.
     pub identity: ClusterIdentity,
     /// Whether the node has to be filled from the others before it counts: its directory is empty,
-    /// and the cluster has had a leader, who may have counted on what this node had before.
+    /// and the cluster has had a leader, who may have counted on what this node had before, or another directory
+    /// of this number, which may run somewhere.
     pub is_learner: bool,
 }
 
@@ -149,12 +162,21 @@ pub struct Joined {
 pub struct Membership<M> {
     store: M,
     record: NodeRecord,
+    /// Whether its data directory has never been the one of its number, and may become that in place of another one.
+    may_claim: AtomicBool,
 }
 
 impl<M: Metadata> Membership<M> {
     /// The node that says this of itself.
     pub fn new(store: M, record: NodeRecord) -> Self {
-        Self { store, record }
+        Self { store, record, may_claim: AtomicBool::new(false) }
+    }
+
+    /// The same with a data directory that nobody has counted on: if another one was that of its number, and does
+    /// not run, this one takes its place for good.
+    #[must_use]
+    pub fn with_new_directory(self) -> Self {
+        Self { may_claim: AtomicBool::new(true), ..self }
     }
 
     /// The store.
@@ -166,6 +188,12 @@ impl<M: Metadata> Membership<M> {
     #[must_use]
     pub fn node(&self) -> NodeId {
         NodeId(self.record.node)
+    }
+
+    /// Which data directory it has.
+    #[must_use]
+    pub fn instance(&self) -> Id16 {
+        self.record.instance
     }
 
     /// What is so now.
@@ -186,14 +214,15 @@ impl<M: Metadata> Membership<M> {
         }
         let view = self.view().await?;
         let is_found = view.identity.is_some();
-        let has_led = view.leader.is_some();
+        // Before the first leader nothing was acknowledged; another directory may follow one that comes later.
+        let has_counted = view.leader.is_some() || view.directory(self.node()).is_some();
         let identity = match view.identity {
             Some(identity) => identity,
             None if own.is_member => return Err(ClusterError::Wiped { own: own.identity.id }),
             None => self.make(own).await?,
         };
         check(own, &identity)?;
-        let is_learner = is_found && has_led && !own.is_member;
+        let is_learner = is_found && has_counted && !own.is_member;
         Ok(Joined { identity, is_learner })
     }
 
@@ -214,12 +243,12 @@ impl<M: Metadata> Membership<M> {
         }
     }
 
-    /// Shows that this node runs, for as long as the lease lives.
+    /// Shows that this node runs, for as long as the lease lives, and that its data directory counts.
     ///
     /// # Errors
-    /// [`ClusterError::InUse`] if another one does under the same number.
+    /// [`ClusterError::InUse`] if another one runs under the same number, [`ClusterError::Replaced`] if
+    /// another directory counts.
     pub async fn register(&self, lease: LeaseId) -> Result<(), ClusterError> {
-        let key = node_key(self.node());
         let mut snapshot = self.store.read().await?;
         loop {
             let view = understand(&snapshot)?;
@@ -229,24 +258,50 @@ impl<M: Metadata> Membership<M> {
                 let address = other.record.address.clone();
                 return Err(ClusterError::InUse { node: self.record.node, address });
             }
-            let found = snapshot.entries.iter().find(|entry| entry.key == key);
-            if found.is_some_and(|entry| entry.lease == Some(lease)) {
+            let Some(transaction) = self.registration(&snapshot, &view, lease)? else {
+                self.may_claim.store(false, Ordering::Relaxed);
                 return Ok(());
-            }
-            let revision = found.map_or(0, |entry| entry.modified);
-            let transaction = Transaction {
-                conditions: vec![Condition::Modified { key: key.clone(), revision }],
-                puts: vec![self.presence(lease)],
             };
             match self.store.commit(&transaction).await? {
-                Outcome::Done(_) => return Ok(()),
+                // It is looked at again: nothing is to be done then.
+                Outcome::Done(_) => snapshot = self.store.read().await?,
                 Outcome::Refused(changed) if changed.revision <= snapshot.revision => {
-                    let message = format!("{key} does not have the revision that was read");
+                    let message = "a key does not have the revision that was read".to_owned();
                     return Err(ClusterError::Malformed { message });
                 }
                 Outcome::Refused(changed) => snapshot = changed,
             }
         }
+    }
+
+    /// What is still to be written until this node is registered; nothing if it is.
+    fn registration(
+        &self,
+        snapshot: &Snapshot,
+        view: &View,
+        lease: LeaseId,
+    ) -> Result<Option<Transaction>, ClusterError> {
+        let key = node_key(self.node());
+        let presence = snapshot.entries.iter().find(|entry| entry.key == key);
+        let own = Some(self.record.instance);
+        let counts = view.directory(self.node());
+        let is_own = counts.is_some_and(|directory| directory.instance == own);
+        if !is_own && counts.is_some() && !self.may_claim.load(Ordering::Relaxed) {
+            return Err(ClusterError::Replaced { node: self.record.node });
+        }
+        if is_own && presence.is_some_and(|entry| entry.lease == Some(lease)) {
+            return Ok(None);
+        }
+        let directory = directory_key(self.node());
+        let conditions = vec![
+            Condition::Modified { key, revision: presence.map_or(0, |entry| entry.modified) },
+            Condition::Modified { key: directory.clone(), revision: revision(view, self.node()) },
+        ];
+        let mut puts = vec![self.presence(lease)];
+        if !is_own {
+            puts.push(Put { key: directory, value: directory_value(own), lease: None });
+        }
+        Ok(Some(Transaction { conditions, puts }))
     }
 
     fn presence(&self, lease: LeaseId) -> Put {
@@ -277,19 +332,23 @@ impl<M: Metadata> Membership<M> {
             let message = "there is no cluster to lead; join it first".to_owned();
             return Err(ClusterError::Malformed { message });
         }
+        let counts = observed.directory(self.node());
+        if counts.is_some_and(|directory| directory.instance != Some(self.record.instance)) {
+            return Err(ClusterError::Replaced { node: self.record.node });
+        }
         let claim = Id16(random()?);
         let leader =
             Put { key: LEADER.to_owned(), value: leader_value(self.node(), claim), lease: None };
-        let transaction = Transaction {
-            conditions: vec![
-                Condition::Holds {
-                    key: CLUSTER.to_owned(),
-                    value: observed.identity_value.clone(),
-                },
-                Condition::Modified { key: LEADER.to_owned(), revision: observed.epoch() },
-            ],
-            puts: vec![leader, self.presence(lease)],
-        };
+        let mut conditions = vec![
+            Condition::Holds { key: CLUSTER.to_owned(), value: observed.identity_value.clone() },
+            Condition::Modified { key: LEADER.to_owned(), revision: observed.epoch() },
+        ];
+        // Who leads knows which directories count, and takes no other one's word.
+        conditions.extend(members(observed).map(|node| Condition::Modified {
+            key: directory_key(node),
+            revision: revision(observed, node),
+        }));
+        let transaction = Transaction { conditions, puts: vec![leader, self.presence(lease)] };
         let epoch = match self.store.commit(&transaction).await? {
             Outcome::Done(revision) => revision,
             Outcome::Refused(snapshot) => {
@@ -310,8 +369,18 @@ impl<M: Metadata> Membership<M> {
     }
 }
 
+/// The nodes of a cluster.
+pub(super) fn members(view: &View) -> impl Iterator<Item = NodeId> {
+    view.identity.iter().flat_map(|identity| &identity.nodes).map(|node| NodeId(*node))
+}
+
+/// The revision that last said which directory counts; 0 if nothing did.
+pub(super) fn revision(view: &View, node: NodeId) -> u64 {
+    view.directory(node).map_or(0, |directory| directory.modified)
+}
+
 /// Whether a data directory and a cluster go together.
-fn check(own: &Standing, cluster: &ClusterIdentity) -> Result<(), ClusterError> {
+pub(super) fn check(own: &Standing, cluster: &ClusterIdentity) -> Result<(), ClusterError> {
     let mine = &own.identity;
     if mine.nodes != cluster.nodes {
         let (cluster, own) = (cluster.nodes.clone(), mine.nodes.clone());

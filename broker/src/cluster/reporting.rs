@@ -4,7 +4,7 @@
 use super::keeper::Known;
 use super::keys::NodeRecord;
 use super::proxy::{self, Proxy, ProxyLimits, ProxyTarget};
-use super::status::{ClusterStatus, FollowerStatus, NodeRole, PartitionStatus};
+use super::status::{ClusterStatus, FollowerLag, FollowerStatus, NodeRole, PartitionStatus};
 use crate::config::{Config, Redirect};
 use crate::replicated::control_mail::PartitionProgress;
 use crate::replicated::setup::AcceptedClient;
@@ -17,6 +17,9 @@ use tokio::sync::watch;
 
 /// A client of a follower waits so many times the silence that is borne for somebody to lead.
 const WAIT_SILENCES: u32 = 10;
+
+/// A follower that lacks more than this would keep clients waiting when it is asked to lead.
+const LAG_MAX: u64 = 10_000;
 
 /// What is told.
 pub(crate) struct Reporting {
@@ -65,6 +68,20 @@ impl Reporting {
             status.begun_again += 1;
             status.partitions.clear();
         });
+    }
+
+    /// The node cannot lead as long as it runs. Whether that is news.
+    pub(crate) fn on_cannot_lead(&mut self, why: String) -> bool {
+        self.status.send_if_modified(|status| {
+            let is_first = status.cannot_lead.is_none();
+            status.cannot_lead.get_or_insert(why);
+            is_first
+        })
+    }
+
+    /// Whether the node can lead.
+    pub(crate) fn can_lead(&self) -> bool {
+        self.status.borrow().cannot_lead.is_none()
     }
 
     /// Whether the node has yet to be filled from the others.
@@ -143,6 +160,33 @@ impl Reporting {
             ListenerKind::WebSocket => listeners.websocket.proxy_protocol,
         };
         self.proxy.take(proxy::AcceptedClient { socket, kind, is_behind_balancer, peer, bytes });
+    }
+
+    /// Whether a node can lead in place of this one.
+    ///
+    /// # Errors
+    /// Why not, for people.
+    pub(crate) fn may_lead(&self, node: NodeId) -> Result<(), String> {
+        let status = self.status.borrow();
+        if node.0 == status.node {
+            return Err(format!("node {node} leads already"));
+        }
+        let all = status.partitions.len() as u64;
+        let followers = status.followers();
+        let found = followers.iter().find(|follower| follower.node == node.0);
+        let FollowerLag { in_step, lag, .. } =
+            found.ok_or_else(|| format!("node {node} is not known to the leader"))?;
+        if *in_step < all {
+            return Err(format!(
+                "node {node} is in step in {in_step} of {all} partitions and lacks {lag} records"
+            ));
+        }
+        if *lag > LAG_MAX {
+            return Err(format!(
+                "node {node} lacks {lag} records still: try again once it has them"
+            ));
+        }
+        Ok(())
     }
 
     /// The follower whose logs lack least, of those that are in step in most of them.

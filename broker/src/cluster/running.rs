@@ -6,15 +6,17 @@
 //! disk or for etcd is a job beside; nothing here waits.
 //!
 //! A node that cannot go on as it is (deposed, without its majority, its manifest not written) ends its cores in
-//! an orderly way and begins again ([`Running::end`] says so). One that is told to stop while it leads
-//! hands over first: clients leave, what was promised is where it was promised to be, and then the
-//! follower that has most is asked to take over.
+//! an orderly way and begins again ([`Running::end`] says so). How one that leads hands over is in
+//! [`handing_over`](super::handing_over).
 
 use super::etcd::Etcd;
 use super::files::{Given, LogPlaces, Notes, Written};
 use super::keeper::{Keeper, Known};
-use super::membership::ClusterError;
-use super::metadata::Metadata;
+use super::keys::View;
+use super::membership::{ClusterError, Standing, check};
+use super::metadata::{Metadata, MetadataError, Outcome};
+use super::orders::{Transfer, open_wish};
+use super::peers::{Addresses, Peers};
 use super::reporting::Reporting;
 use crate::durable::{CoreState, Recovery};
 use crate::mail::ControlMail;
@@ -37,7 +39,7 @@ use tokio::time::{Instant, sleep_until};
 use tracing::{debug, error, info, warn};
 
 /// The core that elects.
-const ELECTING: CoreId = CoreId(0);
+pub(super) const ELECTING: CoreId = CoreId(0);
 
 /// What a node of a cluster is made of, beside its cores.
 pub(crate) struct Parts<M: Metadata> {
@@ -55,11 +57,15 @@ pub(crate) struct Parts<M: Metadata> {
     pub(crate) reporting: Reporting,
     /// How long a hand-over may take.
     pub(crate) hand_over: Duration,
+    /// What its data directory said when it joined.
+    pub(crate) standing: Standing,
+    /// The other nodes.
+    pub(crate) peers: Peers,
 }
 
 /// Where the node is.
 #[derive(Debug)]
-enum Phase {
+pub(super) enum Phase {
     /// It follows, or its partitions campaign.
     Following,
     /// Its cores serve clients.
@@ -82,6 +88,8 @@ pub(crate) enum Step {
     Known,
     /// The hand-over takes too long.
     Late,
+    /// The addresses of the other nodes are to be looked up again.
+    LookUp,
 }
 
 /// A job that has ended.
@@ -91,6 +99,8 @@ pub(crate) enum Done {
     Truncated(CoreId, PartitionId, Result<Box<Writer>, StartError>),
     Replaced(CoreId, PartitionId, Result<Box<Learned>, StartError>),
     TookOver(u64, Result<Vec<CoreState>, StartError>),
+    Answered(Result<Outcome, MetadataError>),
+    LookedUp(Addresses),
 }
 
 /// How a node of a cluster ended.
@@ -101,20 +111,24 @@ pub(crate) struct Ended {
     pub(crate) reporting: Reporting,
     /// Why it is to begin again, if it is.
     pub(crate) again: Option<String>,
+    /// Why it cannot be a node of its cluster any more, if that is so.
+    pub(crate) failed: Option<ClusterError>,
 }
 
 /// A node of a cluster whose cores run.
 pub(crate) struct Running<M: Metadata = Etcd> {
-    node: NodeId,
-    cores: u16,
-    keeper: Arc<Keeper<M>>,
-    known: watch::Receiver<Known>,
+    pub(super) node: NodeId,
+    pub(super) cores: u16,
+    pub(super) keeper: Arc<Keeper<M>>,
+    pub(super) known: watch::Receiver<Known>,
     from_cores: mpsc::Receiver<ToControl>,
     logs: Arc<LogPlaces>,
     notes: Notes,
-    reporting: Reporting,
-    hand_over: Duration,
-    jobs: JoinSet<Done>,
+    pub(super) reporting: Reporting,
+    pub(super) hand_over: Duration,
+    standing: Standing,
+    peers: Peers,
+    pub(super) jobs: JoinSet<Done>,
     /// A question to etcd that is under way.
     asking: Option<AbortHandle>,
     /// Why the last one was refused: said once, however often it is asked.
@@ -123,18 +137,22 @@ pub(crate) struct Running<M: Metadata = Etcd> {
     seen: u64,
     /// States of the partitions that lead in an epoch.
     given: BTreeMap<PartitionId, Given>,
-    given_in: u64,
+    pub(super) given_in: u64,
     /// The epoch that clients are served in, and until when cores were told that the lease counts for it.
     leads: Option<(u64, Nanos)>,
-    phase: Phase,
-    again: Option<String>,
-    mails: Vec<(CoreId, ControlMail)>,
+    pub(super) phase: Phase,
+    /// What an operator has asked for that this node does, or has answered.
+    pub(super) wish: Option<Transfer>,
+    pub(super) again: Option<String>,
+    failed: Option<ClusterError>,
+    pub(super) mails: Vec<(CoreId, ControlMail)>,
 }
 
 impl<M: Metadata> Running<M> {
     /// A node whose cores follow.
     pub(crate) fn new(parts: Parts<M>) -> Self {
-        let Parts { cores, keeper, from_cores, data, logs, reporting, hand_over } = parts;
+        let Parts { cores, keeper, from_cores, data, logs, reporting, hand_over, standing, peers } =
+            parts;
         let mut running = Self {
             node: keeper.membership().node(),
             cores,
@@ -145,6 +163,8 @@ impl<M: Metadata> Running<M> {
             notes: Notes::new(data),
             reporting,
             hand_over,
+            standing,
+            peers,
             jobs: JoinSet::new(),
             asking: None,
             refusal: None,
@@ -153,7 +173,9 @@ impl<M: Metadata> Running<M> {
             given_in: 0,
             leads: None,
             phase: Phase::Following,
+            wish: None,
             again: None,
+            failed: None,
             mails: Vec::new(),
         };
         running.write_notes();
@@ -193,6 +215,7 @@ impl<M: Metadata> Running<M> {
             Some(done) = self.jobs.join_next() => Step::Done(done),
             Ok(()) = self.known.changed() => Step::Known,
             () = sleep_until(until.unwrap_or_else(Instant::now)), if until.is_some() => Step::Late,
+            () = self.peers.due() => Step::LookUp,
             else => std::future::pending().await,
         }
     }
@@ -208,6 +231,11 @@ impl<M: Metadata> Running<M> {
             Step::Late => {
                 warn!("the follower that was asked to lead has not done so in time; leaving");
                 self.end_cores();
+            }
+            Step::LookUp => {
+                if let Some(names) = self.peers.look_up() {
+                    self.jobs.spawn_blocking(move || Done::LookedUp(names.addresses()));
+                }
             }
         }
     }
@@ -237,6 +265,7 @@ impl<M: Metadata> Running<M> {
                 self.reporting.on_progress(partitions);
             }
             ToControl::Ended { core, epoch, why } => self.on_ended(core, epoch, why),
+            ToControl::CannotLead { why } => self.on_cannot_lead(why),
             ToControl::Drained { core } => self.on_drained(core),
             ToControl::Client(client) => self.on_client(client),
         }
@@ -244,7 +273,9 @@ impl<M: Metadata> Running<M> {
 
     /// Asks etcd for an epoch. A question that is under way is answered with that one's answer.
     fn ask(&mut self, observed: u64) {
-        if self.asking.is_some() {
+        // What is known by now is judged before it is used.
+        self.on_known();
+        if self.asking.is_some() || self.is_ending() {
             return;
         }
         let keeper = Arc::clone(&self.keeper);
@@ -334,6 +365,12 @@ impl<M: Metadata> Running<M> {
                 self.tell(core, ToCore::Replaced { partition, learned });
             }
             Done::TookOver(epoch, Ok(states)) => self.begin(epoch, states),
+            Done::Answered(Ok(_)) => {}
+            Done::Answered(Err(error)) => warn!("what an operator asked is not answered: {error}"),
+            Done::LookedUp(addresses) => {
+                self.peers.on_addresses(addresses);
+                self.tell_peers();
+            }
             Done::Truncated(.., Err(error))
             | Done::Replaced(.., Err(error))
             | Done::TookOver(_, Err(error)) => {
@@ -348,6 +385,8 @@ impl<M: Metadata> Running<M> {
             Ok(epoch) => {
                 info!(epoch, "etcd has given this node an epoch: it wants to lead");
                 self.refusal = None;
+                // Before anybody's word counts: which directories do.
+                self.on_known();
                 self.tell(ELECTING, ToCore::EpochGiven { epoch });
             }
             Err(refused) => {
@@ -382,6 +421,7 @@ impl<M: Metadata> Running<M> {
         }
         self.leads = Some((epoch, Nanos(0)));
         self.tell_lease();
+        self.answer_as_next(epoch);
     }
 
     /// Tells the cores until when the lease counts, if that has changed. Where another node has been given an
@@ -400,17 +440,54 @@ impl<M: Metadata> Running<M> {
 
     /// What etcd says, if that is new.
     fn on_known(&mut self) {
-        let leader = {
+        let (view, trouble) = {
             let known = self.known.borrow_and_update();
             self.reporting.on_known(&known);
-            known.view.leader
+            (known.view.clone(), known.trouble.is_some())
         };
         self.tell_lease();
-        let newer = leader.filter(|leader| self.seen < leader.epoch);
+        if let Err(error) = self.judge(&view) {
+            return self.fail(error);
+        }
+        self.peers.on_view(&view);
+        self.tell_peers();
+        let newer = view.leader.filter(|leader| self.seen < leader.epoch);
         if let Some(leader) = newer {
             self.seen = leader.epoch;
             let (epoch, leader) = (leader.epoch, Some(leader.node));
             self.tell(ELECTING, ToCore::EpochSeen { epoch, leader });
+        }
+        if let Some(wish) = open_wish(&view).filter(|_| !trouble) {
+            self.on_wish(wish);
+        }
+    }
+
+    /// Whether this node is still one of the cluster that etcd shows, which it may have begun without asking.
+    fn judge(&self, view: &View) -> Result<(), ClusterError> {
+        let own = self.keeper.membership().instance();
+        let counts = view.directory(self.node).map(|directory| directory.instance);
+        if counts.is_some_and(|counts| counts != Some(own)) {
+            return Err(ClusterError::Replaced { node: self.node.0 });
+        }
+        view.identity.as_ref().map_or(Ok(()), |identity| check(&self.standing, identity))
+    }
+
+    fn fail(&mut self, error: ClusterError) {
+        if self.failed.is_none() {
+            error!("this node ends: {error}");
+            self.failed = Some(error);
+        }
+        self.again = None;
+        self.end_cores();
+    }
+
+    fn tell_peers(&mut self) {
+        let news = self.peers.take_news();
+        if news.is_empty() {
+            return;
+        }
+        for core in (0..self.cores).map(CoreId) {
+            self.tell(core, ToCore::Peers(news.clone()));
         }
     }
 
@@ -427,6 +504,16 @@ impl<M: Metadata> Running<M> {
         // Whom another node has passed on is not passed on again: that one is wrong about who leads.
         if matches!(self.phase, Phase::Following | Phase::Leading) {
             self.reporting.pass_on(client);
+        }
+    }
+
+    /// It follows from now on, so that what the others acknowledge is here, too.
+    fn on_cannot_lead(&mut self, why: String) {
+        if self.reporting.on_cannot_lead(why.clone()) {
+            error!(
+                "this node has a record that it cannot read, and so cannot lead before it is started again: {why}; a \
+                 later release wrote it: upgrade this node"
+            );
         }
     }
 
@@ -450,36 +537,6 @@ impl<M: Metadata> Running<M> {
         self.end_cores();
     }
 
-    /// The node is to stop: a leader hands over first.
-    pub(crate) fn begin_stop(&mut self) {
-        match self.phase {
-            Phase::Leading => {
-                self.phase = Phase::Draining((0..self.cores).map(CoreId).collect());
-                for core in (0..self.cores).map(CoreId) {
-                    self.mails.push((core, ControlMail::Drain));
-                }
-            }
-            Phase::Following => self.end_cores(),
-            Phase::Draining(_) | Phase::HandingOver { .. } | Phase::Ending => {}
-        }
-        self.again = None;
-    }
-
-    fn on_drained(&mut self, core: CoreId) {
-        let Phase::Draining(left) = &mut self.phase else { return };
-        left.remove(&core);
-        if !left.is_empty() {
-            return;
-        }
-        let Some(target) = self.reporting.most_complete() else {
-            warn!("no follower is in step: the others elect a leader once this node has gone");
-            return self.end_cores();
-        };
-        info!(node = target.0, "handing over to the follower that has most");
-        self.phase = Phase::HandingOver { until: Instant::now() + self.hand_over };
-        self.tell(ELECTING, ToCore::TransferTo(target));
-    }
-
     /// Ends all cores.
     pub(crate) fn end_cores(&mut self) {
         if self.is_ending() {
@@ -493,7 +550,7 @@ impl<M: Metadata> Running<M> {
         }
     }
 
-    fn tell(&mut self, core: CoreId, what: ToCore) {
+    pub(super) fn tell(&mut self, core: CoreId, what: ToCore) {
         self.mails.push((core, ControlMail::Cluster(Box::new(what))));
     }
 
@@ -507,15 +564,19 @@ impl<M: Metadata> Running<M> {
         }
         while let Some(done) = self.jobs.join_next().await {
             if let Ok(Done::Written(written)) = done {
-                // Who waits for it is gone; the next start takes what is there.
-                let _ = self.notes.on_written(written);
+                // Who waits for it is gone; the next start takes what is there. What was promised since is
+                // written, too: it is known then who leads.
+                let is_written = self.notes.on_written(written).is_ok();
+                if let Some(write) = self.notes.write().filter(|_| is_written) {
+                    self.jobs.spawn_blocking(move || Done::Written(write()));
+                }
             }
         }
-        let Self { notes, reporting, again, .. } = self;
+        let Self { notes, reporting, again, failed, .. } = self;
         let lost = || std::io::Error::other("the thread that wrote to it panicked");
         let data = notes.into_data();
         let data = data.ok_or_else(|| StartError::system("write the manifest", lost()))?;
-        Ok(Ended { data, reporting, again })
+        Ok(Ended { data, reporting, again, failed })
     }
 }
 

@@ -36,6 +36,7 @@ struct Rig {
     running: Running<Memory>,
     to_control: mpsc::Sender<ToControl>,
     directory: Directory,
+    store: Memory,
 }
 
 fn config() -> Config {
@@ -79,14 +80,12 @@ impl Rig {
         };
         let mut data = DataDirectory::open_member(&directory.0, NodeId(1), PARTITIONS).unwrap();
         data.adopt(&Joined { identity, is_learner }, NodeId(1)).unwrap();
-        let membership = Membership::new(Memory::new(), record(1));
+        let store = Memory::new();
+        let membership = Membership::new(store.clone(), record(1));
         membership.join(&data.standing(&config)).await.expect_err("a member of nothing");
-        let standing = super::super::membership::Standing {
-            is_member: false,
-            is_empty: true,
-            ..data.standing(&config)
-        };
+        let standing = Standing { is_member: false, is_empty: true, ..data.standing(&config) };
         membership.join(&standing).await.unwrap();
+        let standing = data.standing(&config);
         let keeper = Keeper::start(membership, Duration::from_secs(3)).await.unwrap();
         let (to_control, from_cores) = mpsc::channel(64);
         let logs = LogPlaces {
@@ -107,10 +106,12 @@ impl Rig {
             from_cores,
             data,
             logs,
-            reporting: Reporting::new(config, Vec::new()),
+            reporting: Reporting::new(Arc::clone(&config), Vec::new()),
             hand_over: Duration::from_secs(5),
+            standing,
+            peers: Peers::new(&config.cluster),
         });
-        Self { running, to_control, directory }
+        Self { running, to_control, directory, store }
     }
 
     async fn tell(&mut self, told: ToControl) {
@@ -149,6 +150,19 @@ impl Rig {
         self.until(|_, _| to_control.capacity() == to_control.max_capacity()).await
     }
 
+    /// An operator wants somebody else to lead in place of the leader of `epoch`.
+    async fn wish(&self, epoch: u64, to: Option<u16>) -> Id16 {
+        let id = Id16([epoch as u8; 16]);
+        let lease = super::super::metadata::LeaseId(77);
+        self.store.grant(lease, Duration::from_secs(9)).await.unwrap();
+        self.store.commit(&Transfer { id, epoch, to }.put(lease)).await.unwrap();
+        id
+    }
+
+    async fn answer(&self) -> Option<super::super::orders::Transferred> {
+        self.running.keeper.membership().view().await.unwrap().transferred
+    }
+
     async fn give_states(&mut self, epoch: u64, partitions: impl IntoIterator<Item = u32>) {
         for partition in partitions {
             let state = Box::new(PartitionState::new(PARTITIONS));
@@ -171,10 +185,17 @@ impl Rig {
 
     /// A follower has so much of the log of this leader.
     async fn acknowledge(&mut self, follower: u16, flushed: Option<u64>) {
+        self.progress(follower, &[(follower, flushed)]).await;
+    }
+
+    /// A partition of this leader, as its followers have it.
+    async fn progress(&mut self, partition: u16, followers: &[(u16, Option<u64>)]) {
         let next = Offset(100);
-        let flushed = flushed.map(|flushed| (next, Offset(flushed)));
+        let followers = followers.iter().map(|(follower, flushed)| {
+            (NodeId(*follower), flushed.map(|flushed| (next, Offset(flushed))))
+        });
         let partition = PartitionProgress {
-            partition: PartitionId(u32::from(follower)),
+            partition: PartitionId(u32::from(partition)),
             role: RoleKind::Leader,
             is_leading: true,
             epoch: 9,
@@ -185,7 +206,7 @@ impl Rig {
             quorum_accepted: next,
             high_watermark: next,
             applied: next,
-            followers: vec![(NodeId(follower), flushed)],
+            followers: followers.collect(),
             is_damaged: false,
             has_failed: false,
         };
@@ -405,5 +426,122 @@ fn a_log_that_cannot_be_truncated_has_the_node_begin_again() {
         assert_eq!(moved_to(&mails).len(), 2);
         let again = rig.running.end().await.unwrap().again.unwrap();
         assert!(again.contains("partition 0"), "{again}");
+    });
+}
+
+#[test]
+fn an_operator_names_the_next_leader_and_this_one_goes_on_as_a_follower() {
+    test(async || {
+        let mut rig = Rig::new(false).await;
+        rig.lead(8).await;
+        rig.progress(0, &[(2, Some(90)), (3, Some(99))]).await;
+        rig.settle().await;
+        rig.wish(7, Some(2)).await;
+        rig.until(|running, _| running.known.borrow().view.transfer.is_some()).await;
+        assert!(rig.running.is_leading(), "another leader was meant");
+        rig.wish(8, Some(2)).await;
+        let mails = rig.until(|running, _| !running.is_leading()).await;
+        let drains = mails.iter().filter(|(_, mail)| matches!(mail, ControlMail::Drain)).count();
+        assert_eq!(drains, usize::from(CORES));
+        for core in 0..CORES {
+            rig.tell(ToControl::Drained { core: CoreId(core) }).await;
+        }
+        let mails = rig.settle().await;
+        let target = |mail: &ControlMail| match cluster(mail) {
+            Some(ToCore::TransferTo(node)) => Some(node.0),
+            _ => None,
+        };
+        let targets: Vec<_> = mails.iter().filter_map(|(_, mail)| target(mail)).collect();
+        assert_eq!(targets, [2], "not who has most");
+        rig.tell(ToControl::Leader { epoch: 9, leader: Some(NodeId(2)) }).await;
+        rig.settle().await;
+        assert!(rig.running.is_ending());
+        assert_eq!(rig.answer().await, None, "the next leader answers");
+        let again = rig.running.end().await.unwrap().again.unwrap();
+        assert!(again.contains("hand over to node 2"), "{again}");
+    });
+}
+
+#[test]
+fn a_leader_says_why_it_does_not_hand_over() {
+    test(async || {
+        let mut rig = Rig::new(false).await;
+        rig.lead(8).await;
+        rig.acknowledge(2, None).await;
+        rig.settle().await;
+        let id = rig.wish(8, Some(2)).await;
+        rig.until(|running, _| running.known.borrow().view.transferred.is_some()).await;
+        let answer = rig.answer().await.unwrap();
+        assert_eq!((answer.id, answer.leader, answer.epoch), (id, 1, 8));
+        assert!(answer.refused.unwrap().contains("node 2 is in step in 0 of"));
+        assert!(rig.running.is_leading());
+    });
+}
+
+#[test]
+fn the_next_leader_answers_what_the_last_one_was_asked() {
+    test(async || {
+        let mut rig = Rig::new(false).await;
+        let id = rig.wish(7, None).await;
+        rig.until(|running, _| running.known.borrow().view.transfer.is_some()).await;
+        rig.lead(8).await;
+        rig.until(|running, _| running.known.borrow().view.transferred.is_some()).await;
+        let answer = rig.answer().await.unwrap();
+        assert_eq!((answer.id, answer.leader, answer.epoch, answer.refused), (id, 1, 8, None));
+    });
+}
+
+#[test]
+fn a_node_whose_directory_was_replaced_ends_for_good() {
+    test(async || {
+        let mut rig = Rig::new(false).await;
+        rig.lead(8).await;
+        let put = super::super::metadata::Put {
+            key: super::super::keys::directory_key(NodeId(1)),
+            value: super::super::keys::directory_value(None),
+            lease: None,
+        };
+        let transaction =
+            super::super::metadata::Transaction { puts: vec![put], ..Default::default() };
+        rig.store.commit(&transaction).await.unwrap();
+        rig.until(|running, _| running.is_ending()).await;
+        let ended = rig.running.end().await.unwrap();
+        assert_eq!(ended.failed, Some(ClusterError::Replaced { node: 1 }));
+        assert_eq!(ended.again, None);
+    });
+}
+
+#[test]
+fn a_record_that_cannot_be_read_is_said_once_and_the_node_only_follows() {
+    test(async || {
+        let mut rig = Rig::new(false).await;
+        let status = rig.running.reporting.status();
+        for _ in 0..2 {
+            let why = "partition 0: offset 9: kind 77".to_owned();
+            rig.tell(ToControl::CannotLead { why }).await;
+            rig.settle().await;
+        }
+        assert!(status.borrow().cannot_lead.as_ref().is_some_and(|why| why.contains("offset 9")));
+        assert!(!rig.running.reporting.can_lead());
+    });
+}
+
+#[test]
+fn a_deposed_leader_begins_again_with_the_promise_that_deposed_it() {
+    test(async || {
+        let mut rig = Rig::new(false).await;
+        rig.lead(8).await;
+        let promises =
+            [9, 12].map(|epoch| Reign { epoch, leader: Some(NodeId(3)), memory_epoch: 0 });
+        let why = "node 3 leads".to_owned();
+        rig.tell(ToControl::Ended { core: CoreId(0), epoch: 12, why }).await;
+        for reign in promises {
+            rig.tell(ToControl::PersistEpoch { core: CoreId(0), reign }).await;
+        }
+        // All that the cores say before they end is taken in, and what it leads to is waited for.
+        rig.settle().await;
+        let ended = rig.running.end().await.unwrap();
+        assert!(ended.again.is_some());
+        assert_eq!(ended.data.reign(), promises[1]);
     });
 }

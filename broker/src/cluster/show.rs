@@ -1,11 +1,12 @@
 //! `ringlane cluster`: what etcd says of a cluster, asked for by a node's configuration, and what its
-//! nodes say of themselves.
+//! nodes say of themselves. What is asked of it is in [`operate`].
 
 use super::ask_nodes::{Answer, ask_nodes};
 use super::etcd::{Etcd, EtcdSettings};
 use super::keys::{Present, View};
 use super::membership::view;
 use super::metadata::Metadata;
+use super::operate::{self, Freed, Handed};
 use super::status::ClusterStatus;
 use crate::config::{ClusterConfig, MemberConfig};
 use crate::ctl::CtlError;
@@ -36,6 +37,17 @@ enum ClusterCommand {
     Members,
     /// Show the cluster: who leads, in which epoch, whether enough nodes run, and how far each is
     Status,
+    /// Have the leader hand over to NODE, or to the follower that has most, and wait until that one leads
+    TransferLeader {
+        /// Number of the node that is to lead
+        node: Option<u16>,
+    },
+    /// Free the number of a node that is lost: an empty one may take its place at once, and its old data
+    /// directory counts no more
+    Replace {
+        /// Number of the lost node
+        node: u16,
+    },
 }
 
 /// A node, as it is configured and as etcd knows it.
@@ -116,27 +128,37 @@ impl ClusterArgs {
         }
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| CtlError::Failed(error.to_string()))?;
-        let asks_nodes = matches!(self.command, ClusterCommand::Status);
-        let found = runtime.block_on(find(config, asks_nodes));
+        let done = runtime.block_on(self.ask(config));
         // A name that the system still looks up is waited for by nobody.
         runtime.shutdown_background();
-        let found = found.map_err(CtlError::Failed)?;
-        match (self.command, self.json) {
-            (ClusterCommand::Members, true) => members(config, &found).iter().try_for_each(line),
-            (ClusterCommand::Members, false) => print_members(&members(config, &found)),
-            (ClusterCommand::Status, true) => line(&status(config, &found)),
-            (ClusterCommand::Status, false) => {
-                let row = status(config, &found);
-                write(&status_text(&row))?;
-                if row.replicas.is_empty() { Ok(()) } else { print_replicas(&row.replicas) }
+        done
+    }
+
+    async fn ask(&self, config: &ClusterConfig) -> Result<(), CtlError> {
+        let etcd = Etcd::new(EtcdSettings::of(config));
+        match self.command {
+            ClusterCommand::Members => {
+                let rows = members(config, &find(&etcd, false).await.map_err(CtlError::Failed)?);
+                if self.json { rows.iter().try_for_each(line) } else { print_members(&rows) }
+            }
+            ClusterCommand::Status => {
+                let row = status(config, &find(&etcd, true).await.map_err(CtlError::Failed)?);
+                if self.json { line(&row) } else { print_status(&row) }
+            }
+            ClusterCommand::TransferLeader { node } => {
+                let handed = operate::transfer(&etcd, node).await.map_err(CtlError::Failed)?;
+                if self.json { line(&handed) } else { write(&handed_text(&handed)) }
+            }
+            ClusterCommand::Replace { node } => {
+                let freed = operate::replace(&etcd, node).await.map_err(CtlError::Failed)?;
+                if self.json { line(&freed) } else { write(&freed_text(&freed)) }
             }
         }
     }
 }
 
-async fn find(config: &ClusterConfig, asks_nodes: bool) -> Result<Found, String> {
-    let etcd = Etcd::new(EtcdSettings::of(config));
-    let view = view(&etcd).await.map_err(|error| error.to_string())?;
+async fn find(etcd: &Etcd, asks_nodes: bool) -> Result<Found, String> {
+    let view = view(etcd).await.map_err(|error| error.to_string())?;
     let mut left = Vec::new();
     for present in &view.nodes {
         left.push(match present.lease {
@@ -250,6 +272,25 @@ fn print_members(rows: &[MemberRow]) -> Result<(), CtlError> {
     table.end()
 }
 
+fn print_status(row: &StatusRow) -> Result<(), CtlError> {
+    write(&status_text(row))?;
+    if row.replicas.is_empty() { Ok(()) } else { print_replicas(&row.replicas) }
+}
+
+fn handed_text(handed: &Handed) -> String {
+    let Handed { from, leader, epoch, took_ms } = handed;
+    format!("node {leader} leads in epoch {epoch}, in place of node {from}: after {took_ms} ms\n")
+}
+
+fn freed_text(freed: &Freed) -> String {
+    let node = freed.node;
+    let was = freed
+        .directory
+        .as_ref()
+        .map_or(String::new(), |directory| format!("data directory {directory} counts no more; "));
+    format!("node {node} is free: {was}start it with an empty data_dir, and the others fill it\n")
+}
+
 fn print_replicas(rows: &[ReplicaRow]) -> Result<(), CtlError> {
     const HEADER: &[&str] = &["NODE", "NAME", "ROLE", "EPOCH", "IN STEP", "LAG", "HELD", "STATE"];
     write("\n")?;
@@ -287,6 +328,9 @@ fn state_text(row: &ReplicaRow) -> String {
     }
     if 0 < failed {
         state.push(format!("{failed} failed"));
+    }
+    if status.cannot_lead.is_some() {
+        state.push("cannot lead".to_owned());
     }
     if status.etcd_trouble.is_some() {
         state.push("etcd does not answer it".to_owned());

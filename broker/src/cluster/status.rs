@@ -42,6 +42,9 @@ pub struct ClusterStatus {
     pub is_learner: bool,
     /// Why etcd does not answer it, if it does not.
     pub etcd_trouble: Option<String>,
+    /// Why it cannot lead until it is started again, if that is so.
+    #[serde(default)]
+    pub cannot_lead: Option<String>,
     /// How often its cores have begun again since the process started.
     pub begun_again: u64,
     /// Its replicas, by partition; each a second old at most, empty before the first of them said how it is.

@@ -145,7 +145,7 @@ fn a_number_is_one_node_s_until_its_lease_ends() {
         let memory = Memory::new();
         let (one, lease) = with_lease(&memory, 1).await;
         let other = NodeRecord { instance: Id16([77; 16]), ..record(1) };
-        let other = Membership::new(memory.clone(), other);
+        let other = Membership::new(memory.clone(), other).with_new_directory();
         memory.grant(LeaseId(50), TTL).await.unwrap();
         let error = other.register(LeaseId(50)).await.unwrap_err();
         assert!(error.to_string().contains("node 1 runs already"), "{error}");
@@ -157,6 +157,80 @@ fn a_number_is_one_node_s_until_its_lease_ends() {
         memory.advance(TTL);
         memory.grant(LeaseId(52), TTL).await.unwrap();
         other.register(LeaseId(52)).await.unwrap();
+    });
+}
+
+#[test]
+fn a_directory_that_was_replaced_is_refused_for_good() {
+    block_on(async {
+        let memory = Memory::new();
+        let (old, lease) = with_lease(&memory, 1).await;
+        old.join(&standing(1)).await.unwrap();
+        let seen = old.view().await.unwrap();
+        memory.advance(TTL);
+        let newer = NodeRecord { instance: Id16([77; 16]), ..record(1) };
+        let newer = Membership::new(memory.clone(), newer);
+        let empty = standing(9);
+        assert!(
+            newer.join(&empty).await.unwrap().is_learner,
+            "the old one may still run somewhere"
+        );
+        memory.grant(LeaseId(60), TTL).await.unwrap();
+        let error = newer.register(LeaseId(60)).await.unwrap_err();
+        assert_eq!(error, ClusterError::Replaced { node: 1 }, "it was that of a node before");
+        let newer = newer.with_new_directory();
+        newer.register(LeaseId(60)).await.unwrap();
+        let counts = newer.view().await.unwrap().directory(NodeId(1)).unwrap().instance;
+        assert_eq!(counts, Some(Id16([77; 16])));
+        // The old one comes back, first at once, then after the other one has gone.
+        memory.grant(lease, TTL).await.unwrap();
+        let error = old.register(lease).await.unwrap_err();
+        assert!(matches!(error, ClusterError::InUse { .. }), "{error}");
+        assert!(old.acquire(&seen, 0, lease).await.is_err(), "it knew another directory");
+        let seen = old.view().await.unwrap();
+        let error = old.acquire(&seen, 0, lease).await.unwrap_err();
+        assert_eq!(error, ClusterError::Replaced { node: 1 });
+        newer.store().revoke(LeaseId(60)).await.unwrap();
+        let error = old.register(lease).await.unwrap_err();
+        assert_eq!(error, ClusterError::Replaced { node: 1 });
+        // Once it was the node's, it is no new one any more.
+        memory.grant(LeaseId(61), TTL).await.unwrap();
+        newer.register(LeaseId(61)).await.unwrap();
+    });
+}
+
+#[test]
+fn who_leads_knows_which_directories_count() {
+    block_on(async {
+        let memory = Memory::new();
+        let (one, lease) = with_lease(&memory, 1).await;
+        one.join(&standing(1)).await.unwrap();
+        let seen = one.view().await.unwrap();
+        with_lease(&memory, 3).await;
+        let error = one.acquire(&seen, 0, lease).await.unwrap_err();
+        let ClusterError::Superseded { view } = error else { panic!("{error}") };
+        assert!(view.directory(NodeId(3)).is_some());
+        one.acquire(&view, 0, lease).await.unwrap();
+    });
+}
+
+#[test]
+fn a_node_begins_without_the_store_and_is_there_once_it_answers() {
+    block_on(async {
+        let memory = Memory::new();
+        let first = member(&memory, 1);
+        first.join(&standing(1)).await.unwrap();
+        memory.set_down(true);
+        let ttl = Duration::from_millis(300);
+        let keeper = Keeper::start_alone(first, ttl, "no answer".to_owned());
+        let mut known = keeper.known();
+        let early = known.borrow().clone();
+        assert!(early.lease.is_none() && early.view.identity.is_none());
+        assert!(keeper.acquire(0).await.is_err(), "it cannot lead");
+        memory.set_down(false);
+        let told =
+            until(&mut known, |known| known.lease.is_some() && known.trouble.is_none()).await;
+        assert!(told.view.node(NodeId(1)).is_some() && told.view.identity.is_some());
     });
 }
 

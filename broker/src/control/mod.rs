@@ -137,6 +137,7 @@ impl Control {
     async fn serve(&mut self, desk: &mut Desk, cores: &mut CoreThreads) -> Result<(), StartError> {
         let mut sys_ticks = ticks(self.sys.as_ref().map(|(_, interval)| *interval));
         self.announce(desk);
+        self.take_mails();
         while 0 < self.running {
             self.exchange();
             let next = self.next_exchange();

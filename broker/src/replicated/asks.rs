@@ -71,7 +71,8 @@ impl Replicas {
     fn persist_epoch(&mut self, index: usize, reign: Reign) {
         let is_asked = self.own.iter().any(|own| own.asked_epoch == Some(reign.epoch));
         self.own[index].asked_epoch = Some(reign.epoch);
-        if !is_asked && !self.has_ended {
+        // Also of one that has ended for it: the node begins again with what it has promised.
+        if !is_asked && !self.is_cut_off {
             self.tell(ToControl::PersistEpoch { core: self.core, reign });
         }
     }

@@ -4,6 +4,7 @@
 //! itself goes into a bounded queue ([`ToControl`]) that has room for all that may be outstanding.
 
 use super::setup::AcceptedClient;
+use crate::cluster::peers::PeerFacts;
 use crate::durable::{Checkpoints, PartitionState, Recovery};
 use crate::service::RestoredState;
 use ringlane_dataplane::ids::{CoreId, NodeId, Offset, PartitionId};
@@ -98,6 +99,11 @@ pub(crate) enum ToControl {
         /// Why, for the log.
         why: String,
     },
+    /// This node cannot lead as long as it runs: it has a record that it cannot read.
+    CannotLead {
+        /// Which one, and why.
+        why: String,
+    },
     /// After a [`ControlMail::Drain`](crate::mail::ControlMail::Drain): the clients of this core have left, and what
     /// its logs have is where it was promised to be, or cannot get there. The core goes on
     /// replicating until [`ToCore::End`].
@@ -126,6 +132,8 @@ pub enum ToCore {
         /// Who has it.
         leader: Option<NodeId>,
     },
+    /// What is known of other nodes, where that has changed.
+    Peers(Vec<PeerFacts>),
     /// An epoch is durable in the manifest.
     EpochDurable {
         /// The epoch, which no replica of this node obeys an older one of.

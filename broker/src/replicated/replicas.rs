@@ -10,6 +10,7 @@ use super::elect::Elect;
 use super::lease::HeldLease;
 use super::mail::{CoreMail, Order, Standing, View};
 use super::setup::{ClusterSetup, ReplicaSetup};
+use crate::cluster::peers::PeerFacts;
 use crate::connection::LogBudget;
 use crate::durable::{Checkpoints, Recovery};
 use crate::mail::Mail;
@@ -66,6 +67,8 @@ pub(crate) struct Replicas {
     pub(super) lease: HeldLease,
     /// On core 0.
     pub(super) elect: Option<Box<Elect>>,
+    /// Whether the node may lead, as far as what it read before goes.
+    pub(super) may_lead: bool,
     pub(super) to_control: mpsc::Sender<ToControl>,
     /// Bytes of log behind which the next checkpoint of a follower comes.
     pub(super) checkpoint_size: u64,
@@ -161,6 +164,7 @@ impl Replicas {
             lanes,
             lease: HeldLease::new(setup.boottime),
             elect,
+            may_lead: setup.may_lead,
             to_control: setup.to_control,
             checkpoint_size: setup.checkpoint_size,
             trimmed: 0,
@@ -395,7 +399,9 @@ impl Replicas {
                     self.tell(ToControl::State { partition, epoch, start, state });
                 }
                 Err((offset, error)) => {
-                    self.end(format!("partition {}: offset {offset}: {error}", partition.0));
+                    let why = format!("partition {}: offset {offset}: {error}", partition.0);
+                    self.tell(ToControl::CannotLead { why: why.clone() });
+                    self.end(why);
                 }
             }
         }
@@ -416,6 +422,7 @@ impl Replicas {
                 self.elected(|elect| elect.election.on_epoch_seen(epoch, leader, ground.now));
             }
             ToCore::Lease { until } => self.lease.set(until),
+            ToCore::Peers(facts) => self.on_peers(ground, &facts),
             ToCore::TransferTo(node) => self.elected(|elect| elect.election.transfer(node)),
             ToCore::EpochDurable { epoch } => self.on_epoch_durable(ground, epoch),
             ToCore::Truncated { partition, writer } => {
@@ -433,6 +440,15 @@ impl Replicas {
             ToCore::Begin { .. } | ToCore::End { .. } => {}
         }
         self.do_asks(ground);
+    }
+
+    fn on_peers(&mut self, ground: &mut Ground<'_>, facts: &[PeerFacts]) {
+        for PeerFacts { node, address, directory } in facts.iter().copied() {
+            if let Some(address) = address {
+                self.lanes.set_address(node, address);
+            }
+            self.lanes.set_directory(node, directory, ground.links);
+        }
     }
 
     fn elected(&mut self, input: impl FnOnce(&mut Elect)) {

@@ -42,6 +42,8 @@ pub struct ClusterSetup {
     pub(crate) checkpoint_size: u64,
     /// The replicas of this core, in the order of its logs.
     pub(crate) replicas: Vec<ReplicaSetup>,
+    /// Whether this node may lead; one that could not read a record of its logs only follows.
+    pub(crate) may_lead: bool,
     /// Where to tell the control thread something.
     pub(crate) to_control: mpsc::Sender<ToControl>,
 }

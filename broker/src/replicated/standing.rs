@@ -74,7 +74,7 @@ impl Replicas {
             epoch,
             leader,
             standing,
-            is_eligible: !self.has_ended && self.own.iter().all(Own::is_sound),
+            is_eligible: self.may_lead && !self.has_ended && self.own.iter().all(Own::is_sound),
         }
     }
 

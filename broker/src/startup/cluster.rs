@@ -15,12 +15,14 @@ use crate::cluster::etcd::{Etcd, EtcdSettings};
 use crate::cluster::files::LogPlaces;
 use crate::cluster::keeper::Keeper;
 use crate::cluster::keys::{Id16, NodeRecord, ProxiedAt};
-use crate::cluster::membership::{ClusterError, Joined, Membership};
+use crate::cluster::membership::{ClusterError, Joined, Membership, Standing};
 use crate::cluster::metadata::MetadataError;
+use crate::cluster::peers::Peers;
 use crate::cluster::reporting::Reporting;
 use crate::cluster::running::{Ended, Parts, Running};
 use crate::config::Config;
 use crate::control::{self, Control, Desk, Doors, Node, Told};
+use crate::replicated::control_mail::ToControl;
 use crate::replicated::setup::to_control_rooms;
 use crate::service::ListenerKind;
 use ringlane_dataplane::ids::{ListenerId, NodeId};
@@ -82,7 +84,7 @@ async fn run(plan: Arc<Plan>) -> Result<(), StartError> {
     let doors = open_doors(&config, cores, None)?;
     let record = record(&config, &doors, control);
     let joining = join(&config, data, record);
-    let (data, keeper) = tokio::select! {
+    let (data, keeper, standing) = tokio::select! {
         joined = joining => joined?,
         () = stopped(&mut desk) => return Ok(()),
     };
@@ -90,7 +92,7 @@ async fn run(plan: Arc<Plan>) -> Result<(), StartError> {
     if let Some(ctl) = ctl {
         desk.open_ctl(ctl, placement(&data, cores))?;
     }
-    let place = Place { plan, keeper: Arc::new(keeper), control, bare };
+    let place = Place { plan, keeper: Arc::new(keeper), standing, control, bare };
     let lived = place.live(&mut desk, data, doors, reporting).await;
     place.leave().await;
     lived
@@ -110,6 +112,8 @@ async fn stopped(desk: &mut Desk) {
 struct Place {
     plan: Arc<Plan>,
     keeper: Arc<Keeper<Etcd>>,
+    /// What the data directory said when the node joined.
+    standing: Standing,
     /// Where the control plane listens.
     control: Option<SocketAddr>,
     /// The node as it is shown while it has no cores.
@@ -142,11 +146,12 @@ impl Place {
                 opened = opening => opened?,
                 () = stopped(desk) => return Ok(()),
             };
-            let Some(Ended { data, mut reporting, again: Some(why) }) =
-                self.run_cores(desk, opened).await?
-            else {
-                return Ok(());
-            };
+            let Some(ended) = self.run_cores(desk, opened).await? else { return Ok(()) };
+            let Ended { data, mut reporting, again, failed } = ended;
+            if let Some(error) = failed {
+                return Err(error.into());
+            }
+            let Some(why) = again else { return Ok(()) };
             let pause = AGAIN_AFTER.saturating_sub(begun.elapsed());
             tokio::select! {
                 () = sleep(pause) => {}
@@ -163,9 +168,23 @@ impl Place {
     /// Recovers the logs and starts the cores, on a thread of its own: the lease is kept meanwhile.
     async fn open(&self, begin: Begin) -> Result<(Life, Parts<Etcd>), StartError> {
         let (plan, control) = (Arc::clone(&self.plan), self.control);
-        let keeper = Arc::clone(&self.keeper);
-        let opened = spawn_blocking(move || open_blocking(&plan, control, keeper, begin)).await;
-        opened.map_err(|error| StartError::system("recover the logs", error.into()))?
+        let opened = spawn_blocking(move || open_blocking(&plan, control, begin)).await;
+        let opened =
+            opened.map_err(|error| StartError::system("recover the logs", error.into()))?;
+        let Opened { life, from_cores, data, logs, reporting } = opened?;
+        let replication = &self.plan.config.replication;
+        let parts = Parts {
+            cores: cores_u16(self.plan.host.cpus.len()),
+            keeper: Arc::clone(&self.keeper),
+            from_cores,
+            data,
+            logs,
+            reporting,
+            hand_over: replication.suspect_after * HAND_OVER_SILENCES + HAND_OVER_LEAST,
+            standing: self.standing.clone(),
+            peers: Peers::new(&self.plan.config.cluster),
+        };
+        Ok((life, parts))
     }
 
     async fn run_cores(
@@ -190,12 +209,20 @@ impl Place {
     }
 }
 
+/// Cores that run on logs that were recovered.
+struct Opened {
+    life: Life,
+    from_cores: mpsc::Receiver<ToControl>,
+    data: DataDirectory,
+    logs: LogPlaces,
+    reporting: Reporting,
+}
+
 fn open_blocking(
     plan: &Plan,
     control: Option<SocketAddr>,
-    keeper: Arc<Keeper<Etcd>>,
     begin: Begin,
-) -> Result<(Life, Parts<Etcd>), StartError> {
+) -> Result<Opened, StartError> {
     let Begin { mut data, doors, reporting } = begin;
     let (config, cores) = (&plan.config, cores_u16(plan.host.cpus.len()));
     let message_bytes_max = replicas::message_bytes_max(plan, &data)?;
@@ -210,6 +237,8 @@ fn open_blocking(
     let mut places = None;
     let life = launch(ground, &mut data, |data, setups| {
         places = Some(replicas::open(plan, data, setups, transports, &to_control)?);
+        let clusters = setups.iter_mut().filter_map(|setup| setup.cluster.as_mut());
+        clusters.for_each(|cluster| cluster.may_lead = reporting.can_lead());
         Ok(())
     })?;
     life.node.show_proxy(reporting.proxy().metrics());
@@ -221,27 +250,37 @@ fn open_blocking(
         placement: placement(&data, usize::from(cores)),
         config: Arc::clone(config),
     };
-    let hand_over = config.replication.suspect_after * HAND_OVER_SILENCES + HAND_OVER_LEAST;
-    Ok((life, Parts { cores, keeper, from_cores, data, logs, reporting, hand_over }))
+    Ok(Opened { life, from_cores, data, logs, reporting })
 }
 
 /// How long a hand-over may take: so many times the silence that is borne, and this.
 const HAND_OVER_SILENCES: u32 = 4;
 const HAND_OVER_LEAST: Duration = Duration::from_secs(2);
 
-/// Joins the cluster in etcd, once it answers, and keeps the node there.
+/// Joins the cluster in etcd, once it answers, and keeps the node there. A node that has been in its cluster
+/// before and has all it needs does not wait for etcd: it can follow, and what etcd says later is judged then.
 async fn join(
     config: &Config,
     mut data: DataDirectory,
     record: NodeRecord,
-) -> Result<(DataDirectory, Keeper<Etcd>), StartError> {
-    let node = NodeId(config.cluster.node);
-    let membership = |record: &NodeRecord| {
-        Membership::new(Etcd::new(EtcdSettings::of(&config.cluster)), record.clone())
-    };
-    let stranger = membership(&record);
+) -> Result<(DataDirectory, Keeper<Etcd>, Standing), StartError> {
+    let (node, lease) = (NodeId(config.cluster.node), config.replication.lease);
+    let stranger = membership(config, &record);
     let standing = data.standing(config);
-    let joined: Joined = until_answered(async || stranger.join(&standing).await).await?;
+    let may_follow = standing.is_member && !data.is_learner() && !data.is_new();
+    let joined = match stranger.join(&standing).await {
+        Err(ClusterError::Metadata(error @ MetadataError::Unreachable { .. })) if may_follow => {
+            warn!("{error}; this node follows whoever leads until then, and cannot lead");
+            let member = membership(config, &with_instance(record, &data));
+            let keeper = Keeper::start_alone(member, lease, error.to_string());
+            return Ok((data, keeper, standing));
+        }
+        Err(ClusterError::Metadata(MetadataError::Unreachable { .. })) => {
+            until_answered(async || stranger.join(&standing).await).await
+        }
+        joined => joined,
+    };
+    let joined: Joined = joined?;
     data.adopt(&joined, node)?;
     if data.is_learner() {
         // What this number has promised before is lost: it obeys nobody who led before now.
@@ -250,10 +289,13 @@ async fn join(
         data.take_epoch(epoch)?;
         info!(epoch, "this node has yet to be filled from the others");
     }
-    let instance = data.manifest.member.as_ref().map(|member| member.instance);
-    let record = NodeRecord { instance: instance.unwrap_or(record.instance), ..record };
-    let lease = config.replication.lease;
-    let keeper = until_answered(async || Keeper::start(membership(&record), lease).await).await?;
+    let record = with_instance(record, &data);
+    let member = || match (membership(config, &record), data.is_new()) {
+        (member, true) => member.with_new_directory(),
+        (member, false) => member,
+    };
+    let keeper = until_answered(async || Keeper::start(member(), lease).await).await?;
+    data.end_newness()?;
     info!(
         cluster = config.cluster.name,
         node = node.0,
@@ -262,7 +304,18 @@ async fn join(
         partitions = joined.identity.partitions,
         "joined the cluster"
     );
-    Ok((data, keeper))
+    let standing = data.standing(config);
+    Ok((data, keeper, standing))
+}
+
+fn membership(config: &Config, record: &NodeRecord) -> Membership<Etcd> {
+    Membership::new(Etcd::new(EtcdSettings::of(&config.cluster)), record.clone())
+}
+
+/// What the node says of itself, with the directory that it says it of.
+fn with_instance(record: NodeRecord, data: &DataDirectory) -> NodeRecord {
+    let instance = data.manifest.member.as_ref().map(|member| member.instance);
+    NodeRecord { instance: instance.unwrap_or(record.instance), ..record }
 }
 
 /// Tries again while etcd does not answer.

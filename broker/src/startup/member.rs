@@ -21,6 +21,10 @@ pub struct Member {
     /// Whether it has yet to be filled from the others before it counts for a majority: what it had
     /// acknowledged before it was emptied is gone.
     pub is_learner: bool,
+    /// Whether it has never been registered as the directory of its number: then it may become that in place of
+    /// another one.
+    #[serde(default)]
+    pub is_new: bool,
     /// Who leads in the epoch of the manifest; 0 if nobody knows.
     #[serde(default)]
     pub leader: u16,
@@ -101,8 +105,14 @@ impl DataDirectory {
         self.manifest.key = identity.hash_key.0;
         self.manifest.partitions = identity.partitions;
         let is_learner = joined.is_learner;
-        self.manifest.member =
-            Some(Member { node: node.0, instance, is_learner, leader: 0, memory_epoch: 0 });
+        self.manifest.member = Some(Member {
+            node: node.0,
+            instance,
+            is_learner,
+            is_new: true,
+            leader: 0,
+            memory_epoch: 0,
+        });
         self.save()
     }
 
@@ -148,6 +158,26 @@ impl DataDirectory {
     /// As there.
     pub fn take_epoch(&mut self, epoch: u64) -> Result<(), ManifestError> {
         self.take_promise(Reign { epoch, ..Reign::default() })
+    }
+
+    /// Whether it has never been registered as the directory of its number.
+    #[must_use]
+    pub fn is_new(&self) -> bool {
+        self.manifest.member.as_ref().is_some_and(|member| member.is_new)
+    }
+
+    /// Notes that it is registered as the directory of its number: durable when this returns. Once another one
+    /// takes its place it is refused for good.
+    ///
+    /// # Errors
+    /// If the manifest cannot be written.
+    pub fn end_newness(&mut self) -> Result<(), ManifestError> {
+        let before = self.manifest.member.clone();
+        match &mut self.manifest.member {
+            Some(member) if member.is_new => member.is_new = false,
+            Some(_) | None => return Ok(()),
+        }
+        self.save().inspect_err(|_| self.manifest.member = before)
     }
 
     /// Whether it has yet to be filled from the others before it counts for a majority.
@@ -207,8 +237,11 @@ mod tests {
         second.adopt(&joined(false), NodeId(2)).unwrap();
         assert_eq!(second.manifest, manifest, "who is a learner stays one until it is filled");
         second.end_learning().unwrap();
+        assert!(second.is_new());
+        second.end_newness().unwrap();
         drop(second);
-        assert!(!directory.open(2).unwrap().manifest.member.unwrap().is_learner);
+        let member = directory.open(2).unwrap().manifest.member.unwrap();
+        assert!(!member.is_learner && !member.is_new);
     }
 
     #[test]

@@ -26,7 +26,7 @@ use ringlane_dataplane::log::scan::LogOwner;
 use ringlane_dataplane::log::writer::BATCH_BYTES_MAX;
 use ringlane_dataplane::replication::election;
 use ringlane_dataplane::replication::epochs::EpochTable;
-use ringlane_dataplane::replication::hello::{Hello, RdmaEnd, Transports};
+use ringlane_dataplane::replication::hello::{DirectoryTag, Hello, RdmaEnd, Transports};
 use ringlane_dataplane::replication::message::Claim;
 use ringlane_dataplane::replication::replica::{Opened, READ_BYTES_MAX};
 use ringlane_dataplane::replication::wire::{HEAD_BYTES_MAX, MESSAGE_BYTES_MAX};
@@ -104,6 +104,7 @@ pub(super) fn open(
             counts_memory,
             boottime,
             replicas,
+            may_lead: true,
             to_control: to_control.clone(),
         });
     }
@@ -212,8 +213,13 @@ fn hello(config: &Config, data: &DataDirectory, facts: &LogFacts) -> Hello {
         partitions: data.manifest.partitions,
         message_bytes_max: longest(facts),
         transports: Transports::TCP,
+        directory: directory(data),
         rdma: RdmaEnd::default(),
     }
+}
+
+fn directory(data: &DataDirectory) -> DirectoryTag {
+    data.manifest.member.as_ref().map(|member| member.instance.tag()).unwrap_or_default()
 }
 
 fn election(config: &Config, seed: u64) -> election::Setup {
@@ -231,8 +237,8 @@ fn election(config: &Config, seed: u64) -> election::Setup {
     }
 }
 
-/// The other nodes, and where they are. One whose name is not known now is not reached before the
-/// cores begin again, unless it is the one that dials.
+/// The other nodes, and where they are. One whose name is not known now is reached once it is: names are
+/// looked up again while the cores run.
 fn peers(config: &Config) -> Vec<(NodeId, SocketAddr)> {
     let others = config.cluster.members.iter().filter(|member| member.node != config.cluster.node);
     let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
@@ -245,8 +251,7 @@ fn peers(config: &Config) -> Vec<(NodeId, SocketAddr)> {
                 node = member.node,
                 address = member.address,
                 error,
-                "the address of a node cannot be resolved: it is not dialed until the address is \
-                 known and this node is started again"
+                "the address of a node cannot be resolved: it is not dialed until it can"
             );
             (NodeId(member.node), nowhere)
         }

@@ -420,7 +420,10 @@ pub fn ringlane(options: &Options, place: &Place, command: &str) -> Command {
     .expect("TOML");
     merge(&mut table, options.config.parse().expect("TOML"));
     let file = directory.join("ringlane.toml");
-    std::fs::write(&file, table.to_string()).expect("a configuration file");
+    // In one step: a broker that is starting may be about to read it.
+    let next = file.with_extension("next");
+    std::fs::write(&next, table.to_string()).expect("a configuration file");
+    std::fs::rename(&next, &file).expect("a configuration file");
     let mut program = Command::new(env!("CARGO_BIN_EXE_ringlane"));
     program.args(command.split(' ')).arg("-c").arg(&file);
     program

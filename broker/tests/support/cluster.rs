@@ -131,6 +131,17 @@ impl Cluster {
         self.nodes[node].signal("CONT");
     }
 
+    /// Waits for the end of a node that ends.
+    pub fn wait_for_end(&mut self, node: usize) {
+        self.nodes[node].wait();
+    }
+
+    /// Waits for the end of a node that is refused: its exit code, and what it said.
+    pub fn end_of(&mut self, node: usize) -> (Option<i32>, String) {
+        let status = self.nodes[node].wait();
+        (status.code(), self.nodes[node].log())
+    }
+
     /// Starts a node again that ends, with what it had; does not wait until it is ready.
     pub fn restart(&mut self, node: usize) {
         self.nodes[node].wait();

@@ -7,10 +7,13 @@
 //!
 //! A peer that dials a lane which is up has begun anew, and this node has not noticed the end of
 //! the old link yet: the new one counts.
+//!
+//! Of a node whose directory was replaced the old one may still run somewhere. Once it is known which directory
+//! counts for a number ([`Lanes::set_directory`]), another one gets no lane, and loses those it has.
 
 use super::{LinkEvent, LinkId, Links};
 use crate::ids::{CoreId, Lane, NodeId, PartitionId};
-use crate::replication::hello::Hello;
+use crate::replication::hello::{DirectoryTag, Hello};
 use crate::time::Nanos;
 use core::net::SocketAddr;
 use core::time::Duration;
@@ -29,6 +32,8 @@ pub enum LaneEvent {
 struct Place {
     peer_core: CoreId,
     link: LinkId,
+    /// As the hello of the other end said, once it has come.
+    directory: Option<DirectoryTag>,
     is_up: bool,
 }
 
@@ -36,6 +41,8 @@ struct Place {
 struct Peer {
     node: NodeId,
     address: SocketAddr,
+    /// The directory that counts for its number; none is any, zeros are none.
+    directory: Option<DirectoryTag>,
     /// As its last hello said.
     cores: Option<u16>,
     /// While they are not known: try core 0 next instead of this core's number.
@@ -43,6 +50,12 @@ struct Peer {
     /// At most one per core of the peer.
     places: Vec<Place>,
     dial_at: Nanos,
+}
+
+impl Peer {
+    fn counts(&self, directory: DirectoryTag) -> bool {
+        self.directory.is_none_or(|counts| counts == directory)
+    }
 }
 
 /// The lanes of one core.
@@ -62,12 +75,37 @@ impl Lanes {
         let peer = |&(node, address): &(NodeId, SocketAddr)| Peer {
             node,
             address,
+            directory: None,
             cores: None,
             tries_first_core: false,
             places: Vec::new(),
             dial_at: Nanos(0),
         };
         Self { hello, retry, peers: peers.iter().map(peer).collect() }
+    }
+
+    /// Where a node is from now on; what is up stays.
+    pub fn set_address(&mut self, node: NodeId, address: SocketAddr) {
+        if let Some(peer) = self.peers.iter_mut().find(|peer| peer.node == node) {
+            peer.address = address;
+        }
+    }
+
+    /// Which data directory counts for a node from now on: links to another one end. `None`: it is
+    /// not known, and any will do. A tag of zeros is that of none.
+    pub fn set_directory(
+        &mut self,
+        node: NodeId,
+        directory: Option<DirectoryTag>,
+        links: &mut Links,
+    ) {
+        let Some(peer) = self.peers.iter_mut().find(|peer| peer.node == node) else { return };
+        peer.directory = directory;
+        for place in &peer.places {
+            if place.directory.is_some_and(|theirs| !peer.counts(theirs)) {
+                links.revoke(place.link);
+            }
+        }
     }
 
     /// When [`Lanes::tick`] has something to dial.
@@ -97,7 +135,7 @@ impl Lanes {
             }
             let hello = Hello { to: peer.node, to_core: core, ..self.hello };
             let Some(link) = links.connect(peer.address, hello) else { return };
-            peer.places.push(Place { peer_core: core, link, is_up: false });
+            peer.places.push(Place { peer_core: core, link, directory: None, is_up: false });
         }
     }
 
@@ -139,7 +177,8 @@ impl Lanes {
         let own = self.hello;
         let peer = self.peers.iter_mut().find(|peer| peer.node == hello.from);
         // A node with a lower number alone has a reason to dial, if it is one of this cluster.
-        let Some(peer) = peer.filter(|peer| peer.node < own.from) else {
+        let is_right = |peer: &&mut Peer| peer.node < own.from && peer.counts(hello.directory);
+        let Some(peer) = peer.filter(is_right) else {
             links.revoke(link);
             return None;
         };
@@ -148,13 +187,19 @@ impl Lanes {
         if let Some(old) = old {
             links.revoke(old.link);
         }
-        peer.places.push(Place { peer_core: hello.from_core, link, is_up: false });
+        let (peer_core, directory) = (hello.from_core, Some(hello.directory));
+        peer.places.push(Place { peer_core, link, directory, is_up: false });
         links.answer(link, Hello { to: hello.from, to_core: hello.from_core, ..own });
         old.filter(|old| old.is_up).map(|_| LaneEvent::Down(hello.lane()))
     }
 
     fn on_up(&mut self, links: &mut Links, link: LinkId, hello: &Hello) -> Option<LaneEvent> {
         let (index, at) = self.find(link)?;
+        if !self.peers[index].counts(hello.directory) {
+            links.revoke(link);
+            return None;
+        }
+        self.peers[index].places[at].directory = Some(hello.directory);
         self.peers[index].cores = Some(hello.cores);
         if self.hello.from < hello.from {
             // What its cores are may be news: the other lanes are dialed with the next tick.

@@ -4,7 +4,7 @@ use super::*;
 use crate::link::LinkDown;
 use crate::link::memory::{HostId, Network};
 use crate::log::format::DirectoryId;
-use crate::replication::hello::{RdmaEnd, Transports};
+use crate::replication::hello::{DirectoryTag, RdmaEnd, Transports};
 
 const PARTITIONS: u32 = 8;
 const RETRY: Duration = Duration::from_millis(100);
@@ -33,6 +33,7 @@ impl Core {
             partitions: PARTITIONS,
             message_bytes_max: 1 << 20,
             transports: Transports::TCP,
+            directory: DirectoryTag::default(),
             rdma: RdmaEnd::default(),
         };
         let others = (1..=nodes).filter(|other| *other != node);
@@ -211,4 +212,42 @@ fn strangers_and_those_who_should_be_dialed_are_not_answered() {
     assert!(!cluster.cores[1].links.is_up(dialed));
     assert_eq!(cluster.check(), 2);
     assert_eq!(cluster.cores[0].seen.len(), 1);
+}
+
+#[test]
+fn a_directory_that_was_replaced_loses_its_lanes_and_gets_no_new_ones() {
+    let [old, new] = [DirectoryTag([1; 6]), DirectoryTag([2; 6])];
+    // Node 1 dials node 2, and node 2 is dialed: each is the one that was replaced once.
+    for (replaced, other) in [(0, 1), (1, 0)] {
+        let mut cluster = Cluster::new(&[1, 1]);
+        cluster.cores[replaced].lanes.hello.directory = old;
+        cluster.settle();
+        assert_eq!(cluster.check(), 2);
+        let node = NodeId(cluster.cores[replaced].node);
+        let counts = |cluster: &mut Cluster, directory| {
+            let Core { lanes, links, .. } = &mut cluster.cores[other];
+            lanes.set_directory(node, Some(directory), links);
+            cluster.settle();
+            cluster.cores[other].lanes.link_of(node, PartitionId(0)).is_some()
+        };
+        assert!(counts(&mut cluster, old));
+        assert!(!counts(&mut cluster, new), "another one counts");
+        assert!(!counts(&mut cluster, DirectoryTag::default()), "none does");
+        let up = cluster.cores[other].seen.len();
+        cluster.settle();
+        assert_eq!(cluster.cores[other].seen.len(), up, "it is not let in again");
+        assert!(counts(&mut cluster, old));
+    }
+}
+
+#[test]
+fn a_node_that_has_moved_is_dialed_where_it_is() {
+    let mut cluster = Cluster::new(&[1, 1]);
+    let nowhere = SocketAddr::from(([10, 9, 9, 9], 1));
+    cluster.cores[0].lanes.set_address(NodeId(2), nowhere);
+    cluster.settle();
+    assert!(cluster.cores[0].lanes.link_of(NodeId(2), PartitionId(0)).is_none());
+    cluster.cores[0].lanes.set_address(NodeId(2), address(2));
+    cluster.settle();
+    assert_eq!(cluster.check(), 2);
 }

@@ -4,7 +4,7 @@ use super::*;
 use crate::ids::NodeId;
 use crate::link::Unsent;
 use crate::log::format::DirectoryId;
-use crate::replication::hello::{RdmaEnd, Transports};
+use crate::replication::hello::{DirectoryTag, RdmaEnd, Transports};
 
 /// An event without what it borrows.
 #[derive(Clone, PartialEq, Debug)]
@@ -44,6 +44,7 @@ fn hello(from: u16, to: u16) -> Hello {
         partitions: 4,
         message_bytes_max: 1 << 20,
         transports: Transports::TCP,
+        directory: DirectoryTag::default(),
         rdma: RdmaEnd::default(),
     }
 }

@@ -67,6 +67,11 @@ pub struct RdmaEnd {
     pub ring_bytes: u64,
 }
 
+/// The first bytes of the random identity that a node's data directory has for itself: they tell the directory that
+/// counts for a number from one that had the number before and was replaced.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct DirectoryTag(pub [u8; 6]);
+
 /// Who calls, whom, and how.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Hello {
@@ -88,6 +93,8 @@ pub struct Hello {
     pub message_bytes_max: u32,
     /// How it can talk.
     pub transports: Transports,
+    /// Which data directory the sender has, of those that its number may have had; zeros if that is not known.
+    pub directory: DirectoryTag,
     /// Its end for RDMA, which must be there if it offers that; zeros if it does not.
     pub rdma: RdmaEnd,
 }
@@ -143,7 +150,7 @@ impl Hello {
         bytes.put_u16(self.transports.0);
         bytes.put_u32(self.partitions);
         bytes.put_u32(self.message_bytes_max);
-        self.rdma.put(&mut bytes);
+        self.rdma.put(self.directory, &mut bytes);
         let mut array = [0; HELLO_BYTES];
         array.copy_from_slice(&bytes);
         let crc = checksum(&array);
@@ -181,17 +188,24 @@ impl Hello {
     }
 
     fn read(reader: &mut Reader<'_>) -> Option<Self> {
+        let cluster = DirectoryId(reader.array()?);
+        let (from, to) = (NodeId(reader.u16()?), NodeId(reader.u16()?));
+        let (from_core, to_core) = (CoreId(reader.u16()?), CoreId(reader.u16()?));
+        let (cores, transports) = (reader.u16()?, Transports(reader.u16()?));
+        let (partitions, message_bytes_max) = (reader.u32()?, reader.u32()?);
+        let (rdma, directory) = RdmaEnd::read(reader)?;
         Some(Self {
-            cluster: DirectoryId(reader.array()?),
-            from: NodeId(reader.u16()?),
-            to: NodeId(reader.u16()?),
-            from_core: CoreId(reader.u16()?),
-            to_core: CoreId(reader.u16()?),
-            cores: reader.u16()?,
-            transports: Transports(reader.u16()?),
-            partitions: reader.u32()?,
-            message_bytes_max: reader.u32()?,
-            rdma: RdmaEnd::read(reader)?,
+            cluster,
+            from,
+            to,
+            from_core,
+            to_core,
+            cores,
+            partitions,
+            message_bytes_max,
+            transports,
+            directory,
+            rdma,
         })
     }
 
@@ -215,34 +229,29 @@ impl Hello {
 }
 
 impl RdmaEnd {
-    fn put(&self, bytes: &mut Vec<u8>) {
+    /// The directory stands where the fields of the end leave room.
+    fn put(&self, directory: DirectoryTag, bytes: &mut Vec<u8>) {
         bytes.put_u32(self.queue_pair);
         bytes.put(&self.gid);
         bytes.put_u32(self.packet_sequence);
         bytes.put_u32(self.ring_key);
         bytes.put_u16(self.path_mtu);
-        bytes.put(&[0; 6]);
+        bytes.put(&directory.0);
         bytes.put_u64(self.ring_address);
         bytes.put_u64(self.ring_bytes);
     }
 
-    fn read(reader: &mut Reader<'_>) -> Option<Self> {
+    fn read(reader: &mut Reader<'_>) -> Option<(Self, DirectoryTag)> {
         let queue_pair = reader.u32()?;
         let gid = reader.array()?;
         let packet_sequence = reader.u32()?;
         let ring_key = reader.u32()?;
         let path_mtu = reader.u16()?;
-        reader.zeros(6)?;
+        let directory = DirectoryTag(reader.array()?);
         let (ring_address, ring_bytes) = (reader.u64()?, reader.u64()?);
-        Some(Self {
-            queue_pair,
-            packet_sequence,
-            gid,
-            path_mtu,
-            ring_key,
-            ring_address,
-            ring_bytes,
-        })
+        let end =
+            Self { queue_pair, packet_sequence, gid, path_mtu, ring_key, ring_address, ring_bytes };
+        Some((end, directory))
     }
 
     fn is_possible(&self, is_offered: bool) -> bool {

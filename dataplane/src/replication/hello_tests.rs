@@ -26,6 +26,7 @@ fn hello() -> Hello {
         partitions: 16,
         message_bytes_max: 1 << 20,
         transports: Transports::TCP.with(Transports::RDMA),
+        directory: DirectoryTag([1, 2, 3, 4, 5, 6]),
         rdma: rdma(),
     }
 }

@@ -5,7 +5,7 @@ use crate::counters::Counter;
 use crate::node::CLUSTER;
 use ringlane_dataplane::ids::{CoreId, NodeId};
 use ringlane_dataplane::link::{LinkEvent, LinkId, Links};
-use ringlane_dataplane::replication::hello::{Hello, RdmaEnd, Transports};
+use ringlane_dataplane::replication::hello::{DirectoryTag, Hello, RdmaEnd, Transports};
 use ringlane_dataplane::replication::message::{Envelope, Message};
 use ringlane_dataplane::replication::wire;
 
@@ -64,6 +64,7 @@ impl Core {
             partitions: PARTITIONS as u32,
             message_bytes_max: 1 << 24,
             transports: Transports::TCP,
+            directory: DirectoryTag::default(),
             rdma: RdmaEnd::default(),
         }
     }

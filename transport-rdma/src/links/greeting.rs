@@ -159,7 +159,7 @@ mod tests {
     use super::*;
     use ringlane_dataplane::ids::{CoreId, NodeId};
     use ringlane_dataplane::log::format::DirectoryId;
-    use ringlane_dataplane::replication::hello::{RdmaEnd, Transports};
+    use ringlane_dataplane::replication::hello::{DirectoryTag, RdmaEnd, Transports};
     use std::net::TcpListener;
 
     fn hello() -> Hello {
@@ -173,6 +173,7 @@ mod tests {
             partitions: 4,
             message_bytes_max: 1 << 20,
             transports: Transports::TCP,
+            directory: DirectoryTag::default(),
             rdma: RdmaEnd::default(),
         }
     }

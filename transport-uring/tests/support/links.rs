@@ -15,7 +15,7 @@ use ringlane_dataplane::log::writer::Writer;
 use ringlane_dataplane::message::{MessageHead, MessageMeter};
 use ringlane_dataplane::net::{Driver, Sockets, Wait};
 use ringlane_dataplane::partition::Partition;
-use ringlane_dataplane::replication::hello::{Expected, Hello, RdmaEnd, Transports};
+use ringlane_dataplane::replication::hello::{DirectoryTag, Expected, Hello, RdmaEnd, Transports};
 use ringlane_dataplane::routing::CoreSet;
 use ringlane_dataplane::time::Nanos;
 use ringlane_transport_uring::{
@@ -69,6 +69,7 @@ pub fn hello(from: u16, to: u16) -> Hello {
         partitions: 8,
         message_bytes_max: MESSAGE_BYTES_MAX,
         transports: Transports::TCP,
+        directory: DirectoryTag::default(),
         rdma: RdmaEnd::default(),
     }
 }

@@ -30,7 +30,7 @@ use ringlane_dataplane::log::writer::Writer;
 use ringlane_dataplane::net::Sockets;
 use ringlane_dataplane::replication::election;
 use ringlane_dataplane::replication::epochs::EpochTable;
-use ringlane_dataplane::replication::hello::{Hello, RdmaEnd, Transports};
+use ringlane_dataplane::replication::hello::{DirectoryTag, Hello, RdmaEnd, Transports};
 use ringlane_dataplane::replication::message::Claim;
 use ringlane_dataplane::replication::reign::Reign;
 use ringlane_dataplane::replication::replica::Opened;
@@ -245,6 +245,7 @@ impl Node {
                 message_bytes_max: 4 << 20,
                 // Who loses the right to write loses its link then.
                 transports: Transports::TCP.with(Transports::RDMA),
+                directory: DirectoryTag::default(),
                 rdma: RdmaEnd::default(),
             },
             peers: others.map(|node| (*node, address(node.0))).collect(),
@@ -264,6 +265,7 @@ impl Node {
             boottime,
             checkpoint_size: config.commit_log.checkpoint_size,
             replicas,
+            may_lead: true,
             to_control,
         };
         (logs, setup)
@@ -461,6 +463,7 @@ impl Node {
                 self.progress.extend(partitions.into_iter().map(|p| (p.partition.0, p)));
             }
             ToControl::Ended { why, .. } => self.end(running, why),
+            ToControl::CannotLead { why } => panic!("this release has written it: {why}"),
             ToControl::Drained { .. } => self.drained += 1,
             ToControl::Client(client) => self.passed_on.push(client),
         }
