@@ -45,7 +45,7 @@ impl Drop for StopAtEnd<'_> {
 }
 
 fn trimmed(cluster: &Cluster, node: usize) -> u64 {
-    cluster[node].metric("log_segments_trimmed")
+    cluster[node].metric("log_segments_trimmed_total")
 }
 
 /// Files of a node's partitions whose name is or ends so.

@@ -398,9 +398,13 @@ pub fn other_broker() -> Option<String> {
 /// Four addresses that no other process uses: each test process has a loopback address of its
 /// own, made from its identifier, and so needs no search for free ports.
 fn addresses(number: u16) -> [SocketAddr; 4] {
+    [0, 1, 2, 3].map(|offset| SocketAddr::new(own_address(), 10_000 + number * 4 + offset))
+}
+
+/// A loopback address that no other running test has: its ports are nobody else's, also while nobody listens.
+pub fn own_address() -> IpAddr {
     let [_, high, middle, low] = (std::process::id() + 0x0001_0000).to_be_bytes();
-    let address = IpAddr::V4(Ipv4Addr::new(127, high, middle, low));
-    [0, 1, 2, 3].map(|offset| SocketAddr::new(address, 10_000 + number * 4 + offset))
+    IpAddr::V4(Ipv4Addr::new(127, high, middle, low))
 }
 
 /// A command of the program, with the configuration of this broker.

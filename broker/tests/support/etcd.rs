@@ -1,53 +1,53 @@
 //! A real etcd of one member, to be killed, paused, put back in time.
 
 use super::PATIENCE;
+use super::broker::own_address;
 use ringlane::cluster::etcd::{Endpoint, Etcd, EtcdSettings};
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
-
-/// How often a free port may turn out to be taken.
-const TRIES: usize = 5;
 
 /// An etcd, ended and removed with this value.
 #[derive(Debug)]
 pub struct EtcdServer {
     child: Option<Child>,
     directory: PathBuf,
-    ports: [u16; 2],
+    /// For clients and for other members, of which there are none.
+    addresses: [SocketAddr; 2],
 }
 
 impl EtcdServer {
     /// Starts one with an empty directory.
     pub fn start() -> Self {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
+        static NEXT: AtomicU16 = AtomicU16::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let name = format!("ringlane-etcd-{}-{number}", std::process::id());
         let directory = std::env::temp_dir().join(name);
-        for _ in 0..TRIES {
-            let _ = fs::remove_dir_all(&directory);
-            let ports = [free_port(), free_port()];
-            let mut server = Self { child: None, directory: directory.clone(), ports };
-            if server.try_start() {
-                return server;
-            }
-        }
-        panic!("etcd does not start; see {}", directory.join("log").display());
+        let _ = fs::remove_dir_all(&directory);
+        let addresses =
+            [0, 1].map(|offset| SocketAddr::new(own_address(), 9_000 + number * 2 + offset));
+        let mut server = Self { child: None, directory, addresses };
+        server.restart();
+        server
     }
 
     /// Starts it again, with what it had.
     pub fn restart(&mut self) {
-        assert!(self.try_start(), "etcd does not start again on {:?}", self.ports);
+        assert!(
+            self.try_start(),
+            "etcd does not start; see {}",
+            self.directory.join("log").display()
+        );
     }
 
     fn try_start(&mut self) -> bool {
         fs::create_dir_all(&self.directory).expect("a directory");
         let log = fs::File::create(self.directory.join("log")).expect("a log");
-        let [client, peer] = self.ports.map(|port| format!("http://127.0.0.1:{port}"));
+        let [client, peer] = self.addresses.map(|address| format!("http://{address}"));
         let child = Command::new("etcd")
             .arg("--data-dir")
             .arg(self.data())
@@ -116,7 +116,7 @@ impl EtcdServer {
 
     /// Its client URL.
     pub fn url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.ports[0])
+        format!("http://{}", self.addresses[0])
     }
 
     /// A directory that goes with it.
@@ -145,7 +145,7 @@ impl EtcdServer {
     }
 
     fn try_post(&self, path: &str, body: &str) -> Option<String> {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.ports[0])).ok()?;
+        let mut stream = TcpStream::connect(self.addresses[0]).ok()?;
         stream.set_read_timeout(Some(PATIENCE)).ok()?;
         let length = body.len();
         write!(
@@ -166,12 +166,6 @@ impl Drop for EtcdServer {
             let _ = fs::remove_dir_all(&self.directory);
         }
     }
-}
-
-/// A port that nobody listened on a moment ago.
-fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    listener.local_addr().expect("an address").port()
 }
 
 fn copy(source: &Path, target: &Path) {

@@ -139,6 +139,8 @@ fn a_leader_that_is_cut_off_acknowledges_nothing_and_begins_again() {
 #[test]
 fn a_node_that_was_away_catches_up() {
     let (mut cluster, leader) = Cluster::serving([1, 2, 1]);
+    // With the third one, too: the leader needs it at once.
+    cluster.wait_for_followers();
     let away = (leader + 1) % 3;
     cluster.kill(away);
     let mut publisher = Client::new("p");

@@ -13,7 +13,7 @@ use crate::log::record::{
 use crate::replication::command::{Command, Errand, Transfer};
 use crate::replication::message::{CheckpointPart, Claim, Envelope, Message, WHOLE_NODE};
 use crate::replication::reign::Reign;
-use crate::replication::replica::Replica;
+use crate::replication::replica::{Replica, RoleKind};
 use crate::replication::wire;
 use crate::time::Nanos;
 use core::time::Duration;
@@ -617,6 +617,10 @@ impl World {
         let Some(replica) = &mut node.replica else { return };
         let next = replica.high_watermark();
         let (id, epoch_of_node) = (node.id, replica.epoch());
+        if replica.role() != RoleKind::Leader {
+            // It was deposed between the command and now.
+            return;
+        }
         let start = replica.checkpoint_start(peer, next, CHECKPOINT_BYTES);
         let start = start.expect("the epoch before the start of a log is known");
         let envelope = |message| Envelope { partition: PARTITION, epoch: epoch_of_node, message };
