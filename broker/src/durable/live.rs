@@ -310,11 +310,12 @@ impl Broker {
     }
 
     /// Up to where the partitions of this core are committed and told to another core; nothing of
-    /// those that the core lags behind in.
+    /// those that the core lags behind in, nor of those that this node does not lead any more: a partition that it
+    /// still leads must not say that their uncommitted ends were matched.
     pub(crate) fn log_marks(&self, to: CoreId) -> Vec<LogMark> {
         let Some(durable) = &self.durable else { return Vec::new() };
         let owned = self.partitions.iter().take(durable.partitions.len());
-        let told = owned.filter(|log| !log.cursors().is_lagging(to));
+        let told = owned.filter(|log| !log.is_abandoned() && !log.cursors().is_lagging(to));
         let mark = |log: &Partition<AckToken>| LogMark {
             partition: log.id(),
             memory: log.committed(Level::Memory),

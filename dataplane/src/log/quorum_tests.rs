@@ -118,6 +118,19 @@ fn a_record_of_state_waits_for_a_majority_where_there_are_replicas() {
 }
 
 #[test]
+fn a_partition_that_is_led_no_more_says_so_until_its_next_epoch() {
+    let mut rig = replicated();
+    rig.append(b"0", QUORUM_DISK);
+    rig.settle();
+    assert!(!rig.partition.is_abandoned());
+    assert_eq!(rig.partition.committed(Level::LocalDisk).0, 0, "no majority has it");
+    rig.partition.abandon();
+    assert!(rig.partition.is_abandoned());
+    rig.partition.begin_epoch(&mut rig.pool, 9, 0);
+    assert!(!rig.partition.is_abandoned());
+}
+
+#[test]
 fn what_a_majority_has_not_flushed_is_not_read() {
     let mut rig = replicated();
     rig.append(b"0", QUORUM_DISK);

@@ -161,6 +161,8 @@ pub struct Partition<A> {
     writer: Option<Box<Writer>>,
     /// Whether this node may commit what it alone has, although there are replicas.
     has_lease: bool,
+    /// This node led it and does not any more, or has not yet.
+    is_abandoned: bool,
 }
 
 impl<A> Partition<A> {
@@ -181,6 +183,7 @@ impl<A> Partition<A> {
             cursors: Cursors::default(),
             writer: None,
             has_lease: false,
+            is_abandoned: false,
         }
     }
 
@@ -403,6 +406,7 @@ impl<A> Partition<A> {
     /// If there is no log, or the epoch goes back.
     pub fn begin_epoch(&mut self, pool: &mut BatchPool, epoch: u64, unix_ms: u64) -> Offset {
         self.close_open();
+        self.is_abandoned = false;
         self.writer.as_mut().expect("only a log has epochs").begin_epoch(epoch);
         let kind = RecordKind::EPOCH_START;
         let (client_id, topic, body) = ("", "", &[EPOCH_START_VERSION][..]);

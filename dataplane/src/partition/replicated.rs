@@ -32,5 +32,13 @@ impl<A> Partition<A> {
         self.sealed.clear();
         self.waiting.clear();
         self.published = self.published.min(self.accepted);
+        self.is_abandoned = true;
+    }
+
+    /// Whether this node does not lead it, since [`Partition::abandon`] and before the next epoch of its own. What is in
+    /// the log then waits in no queue here and may not be committed: [`Partition::committed`] says nothing of it.
+    #[must_use]
+    pub fn is_abandoned(&self) -> bool {
+        self.is_abandoned
     }
 }
