@@ -18,6 +18,7 @@ pub mod net;
 pub mod partition;
 mod peer;
 pub mod planted;
+pub mod random;
 pub mod replication;
 pub mod routing;
 pub mod runtime;

@@ -5,7 +5,6 @@ use crate::counters::{Counter, Counters};
 use crate::etcd::{Answer, Etcd};
 use crate::ledger::{Ledger, Violation};
 use crate::node::Node;
-use crate::random::Random;
 use crate::trace::Trace;
 use crate::wires::Wires;
 use core::time::Duration;
@@ -13,6 +12,7 @@ use ringlane_dataplane::batch::Level;
 use ringlane_dataplane::ids::{CoreId, NodeId};
 use ringlane_dataplane::link::memory::{Network, Way, WayId};
 use ringlane_dataplane::link::{LinkDown, LinkEvent};
+use ringlane_dataplane::random::Random;
 use ringlane_dataplane::time::Nanos;
 use std::collections::{BTreeMap, BTreeSet};
 

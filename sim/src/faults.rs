@@ -5,10 +5,10 @@ use crate::core::Weather;
 use crate::counters::Counter;
 use crate::ledger::Violation;
 use crate::node::directory_of;
-use crate::random::Random;
 use core::time::Duration;
 use ringlane_dataplane::disk::StartFiles;
 use ringlane_dataplane::disk::memory::MemoryDisk;
+use ringlane_dataplane::random::Random;
 use ringlane_dataplane::time::Nanos;
 use std::path::PathBuf;
 

@@ -17,7 +17,6 @@ pub mod etcd;
 pub mod faults;
 pub mod ledger;
 pub mod node;
-pub mod random;
 pub mod run;
 pub mod trace;
 pub mod wires;

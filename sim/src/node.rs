@@ -1,7 +1,6 @@
 //! A node: what survives the loss of its power, and its clock.
 
 use crate::core::{Core, PARTITIONS};
-use crate::random::Random;
 use core::time::Duration;
 use ringlane_dataplane::disk::memory::MemoryDisk;
 use ringlane_dataplane::disk::{Disk, FileDriver, StartFiles};
@@ -15,6 +14,7 @@ use ringlane_dataplane::log::scan::LogOwner;
 use ringlane_dataplane::log::segments::LogSetup;
 use ringlane_dataplane::log::writer::Writer;
 use ringlane_dataplane::partition::Partition;
+use ringlane_dataplane::random::Random;
 use ringlane_dataplane::replication::epochs::EpochTable;
 use ringlane_dataplane::replication::host::{HOST_TAGS, Host};
 use ringlane_dataplane::replication::message::Claim;

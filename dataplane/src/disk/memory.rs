@@ -5,14 +5,13 @@
 //! page cache does when the power goes.
 
 mod files;
-mod random;
 
 use super::{
     COMMANDS_MAX, Disk, DiskCommand, DiskDone, DiskError, DiskEvent, EIO, FileDriver, FileId,
     FileJob,
 };
+use crate::random::Random;
 use files::Files;
-use random::Random;
 use std::collections::VecDeque;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -222,7 +221,7 @@ impl World {
         if random.one_in(4) {
             return None;
         }
-        let chosen = random.below(self.waiting.len());
+        let chosen = random.index(self.waiting.len());
         // Jobs keep their order: the first of them stands for all.
         let first_job = self.waiting.iter().position(Waiting::is_job);
         let is_job = self.waiting[chosen].is_job();

@@ -13,7 +13,6 @@ pub use publish::{Publish, publish_of};
 
 use crate::counters::Counter;
 use crate::ledger::Mark;
-use crate::random::Random;
 use crate::trace::hash;
 use core::net::{Ipv4Addr, SocketAddr};
 use core::time::Duration;
@@ -26,6 +25,7 @@ use ringlane_dataplane::link::{Body, LinkId, Links, Unsent};
 use ringlane_dataplane::log::record::Record;
 use ringlane_dataplane::message::MessageMeter;
 use ringlane_dataplane::partition::Partition;
+use ringlane_dataplane::random::Random;
 use ringlane_dataplane::replication::election::{self, Election};
 use ringlane_dataplane::replication::host::{Ask, Host, Outside, Turn};
 use ringlane_dataplane::time::Nanos;

@@ -2,10 +2,10 @@
 
 use super::{Core, Output, PARTITIONS, Time};
 use crate::node::RECORD_BYTES_MAX;
-use crate::random::Random;
 use ringlane_dataplane::batch::{Level, Parts, Promise};
 use ringlane_dataplane::log::writer::{Admission, Writer};
 use ringlane_dataplane::message::MessageHead;
+use ringlane_dataplane::random::Random;
 use ringlane_dataplane::routing::CoreSet;
 use ringlane_dataplane::time::Nanos;
 

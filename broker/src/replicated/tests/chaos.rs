@@ -10,6 +10,7 @@ use super::client::Client;
 use super::node::PARTITIONS;
 use crate::config::StreamLevel;
 use ringlane_dataplane::disk::memory::MemoryDisk;
+use ringlane_dataplane::random::Random;
 use ringlane_mqtt::QoS;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -17,23 +18,6 @@ use std::time::Duration;
 const SEEDS: std::ops::Range<u64> = 0..6;
 /// Faults and bursts of messages of a run.
 const STEPS: u64 = 60;
-
-struct Random(u64);
-
-impl Random {
-    /// splitmix64.
-    fn any(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        mixed ^ (mixed >> 31)
-    }
-
-    fn below(&mut self, bound: u64) -> u64 {
-        self.any() % bound
-    }
-}
 
 /// A client that goes on where it was, as one that keeps its session does.
 struct Publisher {
@@ -97,7 +81,7 @@ struct Run {
 
 impl Run {
     fn new(seed: u64) -> Self {
-        let mut random = Random(seed);
+        let mut random = Random::new(seed);
         let mut cores = || 1 + random.below(2) as u16;
         let cores = [cores(), cores(), cores()];
         let disk = |number: u64| MemoryDisk::shuffled(seed * 1000 + number);

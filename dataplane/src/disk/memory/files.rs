@@ -1,11 +1,11 @@
 //! The files of a disk in memory: what a reader finds, and what a crash leaves.
 
 use super::broken;
-use super::random::Random;
 use crate::disk::{
     BatchWrite, DiskCommand, DiskDone, DiskError, ENOSPC, FileId, FileJob, TEMPORARY_SUFFIX,
     temporary,
 };
+use crate::random::Random;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::io;
@@ -377,14 +377,14 @@ impl Files {
             DiskCommand::Write { file, position, batches, zeros, .. } => {
                 let Ok(inode) = self.writable(file) else { return };
                 let mut bytes = bytes_of(&batches, zeros);
-                bytes.truncate(random.below(bytes.len() + 1));
+                bytes.truncate(random.index(bytes.len() + 1));
                 inode.write(position, &bytes);
             }
             DiskCommand::Job { job: FileJob::Create { path, header, .. }, .. } => {
-                self.put(&temporary(&path), &header[..random.below(header.len() + 1)]);
+                self.put(&temporary(&path), &header[..random.index(header.len() + 1)]);
             }
             DiskCommand::Job { job: FileJob::Remove { paths }, .. } => {
-                let removed = random.below(paths.len() + 1);
+                let removed = random.index(paths.len() + 1);
                 paths[..removed].iter().for_each(|path| self.remove(path));
             }
             DiskCommand::Read { .. } | DiskCommand::Job { .. } => {}

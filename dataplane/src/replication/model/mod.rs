@@ -10,6 +10,7 @@ use crate::log::format::DirectoryId;
 use crate::log::record::{
     self, EXPIRY_NONE, Record, RecordFlags, RecordHead, RecordKind, RecordSeed, checksum,
 };
+use crate::random::Random;
 use crate::replication::command::{Command, Errand, Transfer};
 use crate::replication::message::{CheckpointPart, Claim, Envelope, Message, WHOLE_NODE};
 use crate::replication::reign::Reign;
@@ -93,7 +94,7 @@ impl Network {
 }
 
 pub(in crate::replication) struct World {
-    state: u64,
+    random: Random,
     now: Nanos,
     nodes: Vec<Node>,
     network: Network,
@@ -114,7 +115,7 @@ pub(in crate::replication) struct World {
 impl World {
     pub(in crate::replication) fn new(seed: u64, nodes: u16, faults: Faults) -> Self {
         let mut world = Self {
-            state: seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ 0x1234_5678_9ABC_DEF1,
+            random: Random::new(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ 0x1234_5678_9ABC_DEF1),
             now: Nanos(1),
             nodes: (1..=nodes).map(|node| Node::new(NodeId(node))).collect(),
             network: Network::default(),
@@ -135,12 +136,7 @@ impl World {
     }
 
     fn random(&mut self, below: u64) -> u64 {
-        // splitmix64: any seed gives numbers without a pattern.
-        self.state = self.state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.state;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        (z ^ (z >> 31)) % below
+        self.random.below(below)
     }
 
     fn any_node(&mut self) -> usize {

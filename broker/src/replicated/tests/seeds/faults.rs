@@ -1,7 +1,7 @@
 //! What goes wrong in a run, and when: drawn from its seed as it goes.
 
 use super::Run;
-use super::random::Random;
+use ringlane_dataplane::random::Random;
 use ringlane_dataplane::time::Nanos;
 use std::time::Duration;
 

@@ -7,14 +7,13 @@
 
 mod faults;
 mod people;
-mod random;
 
 use super::Cluster;
 use super::client::Client;
 use faults::Faults;
 use people::{Publisher, Subscriber};
-use random::Random;
 use ringlane_dataplane::disk::memory::MemoryDisk;
+use ringlane_dataplane::random::Random;
 use ringlane_dataplane::time::Nanos;
 use ringlane_mqtt::QoS;
 use std::collections::BTreeMap;
@@ -111,7 +110,7 @@ pub fn run(seed: u64, demand: Demand) -> (Figures, u64) {
 
 impl Run {
     fn new(seed: u64) -> Self {
-        let mut random = Random(seed);
+        let mut random = Random::new(seed);
         let mut cores = || 1 + random.below(2) as u16;
         let cores = [cores(), cores(), cores()];
         let secret = random.any();

@@ -1,4 +1,4 @@
-//! All choices of a run, from its seed.
+//! Choices that follow from a seed: of the disk in memory, the models and the simulator.
 
 use core::time::Duration;
 
@@ -30,6 +30,11 @@ impl Random {
     /// A number below `bound`, which is not zero.
     pub fn below(&mut self, bound: u64) -> u64 {
         self.any() % bound
+    }
+
+    /// A place among so many, which are not none.
+    pub fn index(&mut self, count: usize) -> usize {
+        self.below(count as u64) as usize
     }
 
     /// A number of a range that is not empty.
