@@ -31,31 +31,6 @@ pub(crate) enum FaultArg {
     None,
 }
 
-/// The level of all streams of a cluster.
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum, Debug)]
-#[value(rename_all = "snake_case")]
-pub(crate) enum LevelArg {
-    /// On the disks of a majority.
-    QuorumDisk,
-    /// In the memory of a majority: kills strike one node at a time, when all are in step.
-    QuorumMemory,
-    /// On the disk of the leader: --fault term or none.
-    LocalDisk,
-    /// In the memory of the leader: --fault term or none.
-    Memory,
-}
-
-impl LevelArg {
-    fn level(self) -> Level {
-        match self {
-            Self::QuorumDisk => Level::QuorumDisk,
-            Self::QuorumMemory => Level::QuorumMemory,
-            Self::LocalDisk => Level::LocalDisk,
-            Self::Memory => Level::Memory,
-        }
-    }
-}
-
 #[derive(Args, Debug)]
 pub(crate) struct LedgerArgs {
     /// The broker: the name of a recipe (ringlane-disk, mosquitto-disk, mosquitto-safest, nats-disk,
@@ -138,9 +113,9 @@ pub(crate) struct LedgerArgs {
     /// strike the leader, and each fourth kill all nodes.
     #[arg(long, value_name = "NODES", conflicts_with = "settle")]
     pub(crate) cluster: Option<u16>,
-    /// When a cluster acknowledges, which says what it is held to.
+    /// When a cluster acknowledges, which says what it is held to. What one node promises is held to --fault term or none.
     #[arg(long, value_enum, default_value = "quorum_disk", requires = "cluster")]
-    level: LevelArg,
+    level: Level,
     /// CPUs of the broker, such as 0,1; nodes of a cluster get one each, in turn.
     #[arg(long, default_value = "0")]
     broker_cpus: String,
@@ -206,7 +181,7 @@ impl LedgerArgs {
         nodes: u16,
     ) -> Result<ClusterHost> {
         anyhow::ensure!(self.failpoints.is_empty(), "--failpoints does not go with --cluster");
-        let size = (nodes, self.level.level());
+        let size = (nodes, self.level);
         ClusterHost::new(name, recipe, room, self.first_port, &self.broker_cpus, size)
     }
 

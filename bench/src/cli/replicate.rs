@@ -3,41 +3,17 @@
 use super::compare::{address, distinct};
 use super::output::OutputArgs;
 use anyhow::Result;
-use clap::{Args, ValueEnum};
+use clap::Args;
 use ringlane_bench::compare::{BrokerPlan, Options, Origin, Recipe, WorkloadSet};
+use ringlane_bench::durability::Level;
 use std::path::PathBuf;
-
-/// When Ringlane acknowledges.
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum, Debug)]
-#[value(rename_all = "snake_case")]
-pub(crate) enum LevelArg {
-    /// A majority has the message on its disks.
-    QuorumDisk,
-    /// A majority has it in memory.
-    QuorumMemory,
-    /// The leader has it on its disk.
-    LocalDisk,
-    /// The leader has it in memory.
-    Memory,
-}
-
-impl LevelArg {
-    const fn name(self) -> &'static str {
-        match self {
-            Self::QuorumDisk => "quorum_disk",
-            Self::QuorumMemory => "quorum_memory",
-            Self::LocalDisk => "local_disk",
-            Self::Memory => "memory",
-        }
-    }
-}
 
 #[derive(Args, Debug)]
 pub(crate) struct ReplicateArgs {
     /// Levels of Ringlane's clusters, one cluster each; the others are compared with the first.
     #[arg(long = "level", value_enum, value_delimiter = ',',
-          default_values_t = [LevelArg::QuorumDisk, LevelArg::QuorumMemory, LevelArg::LocalDisk, LevelArg::Memory])]
-    levels: Vec<LevelArg>,
+          default_values_t = [Level::QuorumDisk, Level::QuorumMemory, Level::LocalDisk, Level::Memory])]
+    levels: Vec<Level>,
     /// Partitions of Ringlane: one, as peers have one queue or stream; without a setting it would be four. Each
     /// is a log of its own, which is synced by itself.
     #[arg(long, default_value_t = 1)]

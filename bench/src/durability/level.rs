@@ -2,9 +2,11 @@
 
 use super::host::Fault;
 use anyhow::{Result, bail};
+use clap::ValueEnum;
 
 /// The level that all streams of a cluster are at.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum, Debug, Default)]
+#[value(rename_all = "snake_case")]
 pub enum Level {
     /// Acknowledged on the disks of a majority.
     #[default]
@@ -20,7 +22,8 @@ pub enum Level {
 
 impl Level {
     /// As it is configured.
-    pub(super) fn name(self) -> &'static str {
+    #[must_use]
+    pub const fn name(self) -> &'static str {
         match self {
             Self::QuorumDisk => "quorum_disk",
             Self::QuorumMemory => "quorum_memory",
