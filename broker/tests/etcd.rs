@@ -27,6 +27,7 @@ fn member(etcd: Etcd, node: u16) -> Membership<Etcd> {
         version: "0.1.0".to_owned(),
         proxied: ProxiedAt::default(),
         control: None,
+        streams: None,
     };
     Membership::new(etcd, record)
 }

@@ -14,6 +14,7 @@
 
 use super::metadata::{KeyValue, LeaseId, Snapshot};
 use super::orders::{Transfer, Transferred};
+use super::streams::StreamsRecord;
 use ringlane_dataplane::ids::NodeId;
 use ringlane_dataplane::replication::hello::DirectoryTag;
 use serde::{Deserialize, Serialize};
@@ -107,6 +108,9 @@ pub struct NodeRecord {
     /// Where its control plane answers HTTP: what a node knows of its partitions it says there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub control: Option<String>,
+    /// What it promises if it leads.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub streams: Option<StreamsRecord>,
 }
 
 /// Where a node takes clients that another one passes on, with the PROXY protocol before the client's
@@ -344,6 +348,7 @@ mod tests {
             version: "0.1.0".to_owned(),
             proxied: ProxiedAt { mqtt: Some("10.0.0.2:4711".to_owned()), websocket: None },
             control: None,
+            streams: None,
         };
         let snapshot = Snapshot {
             revision: 40,

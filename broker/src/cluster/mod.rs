@@ -23,6 +23,7 @@ pub(crate) mod reporting;
 pub(crate) mod running;
 pub(crate) mod show;
 pub mod status;
+pub mod streams;
 pub mod transport;
 
 #[cfg(test)]

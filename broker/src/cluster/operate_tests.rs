@@ -17,6 +17,7 @@ fn running(nodes: &[u16]) -> View {
             version: String::new(),
             proxied: ProxiedAt::default(),
             control: None,
+            streams: None,
         },
         lease: Some(LeaseId(u64::from(node))),
     };

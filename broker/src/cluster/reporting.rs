@@ -2,9 +2,10 @@
 //! plane, clients that are passed on to the leader, and those that are sent there.
 
 use super::keeper::Known;
-use super::keys::NodeRecord;
+use super::keys::{NodeRecord, View};
 use super::proxy::{self, Proxy, ProxyLimits, ProxyTarget};
 use super::status::{ClusterStatus, FollowerLag, FollowerStatus, NodeRole, PartitionStatus};
+use super::streams::{StreamsDiffer, StreamsRecord};
 use crate::config::{Config, Redirect};
 use crate::replicated::control_mail::PartitionProgress;
 use crate::replicated::setup::AcceptedClient;
@@ -14,6 +15,7 @@ use ringlane_dataplane::replication::replica::RoleKind;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::sync::watch;
+use tracing::warn;
 
 /// A client of a follower waits so many times the silence that is borne for somebody to lead.
 const WAIT_SILENCES: u32 = 10;
@@ -27,6 +29,7 @@ pub(crate) struct Reporting {
     status: watch::Sender<ClusterStatus>,
     target: watch::Sender<Option<ProxyTarget>>,
     proxy: Proxy,
+    streams: StreamsRecord,
     /// What the listeners speak, by number: those for clients alone.
     listeners: Vec<ListenerKind>,
     /// What each node has said of itself last; it may have gone.
@@ -49,7 +52,8 @@ impl Reporting {
             ..ClusterStatus::default()
         };
         let (status, _) = watch::channel(status);
-        Self { config, status, target, proxy, listeners, records: BTreeMap::new() }
+        let streams = StreamsRecord::of(&config);
+        Self { config, status, target, proxy, streams, listeners, records: BTreeMap::new() }
     }
 
     /// What operators see.
@@ -96,6 +100,7 @@ impl Reporting {
         for present in &known.view.nodes {
             self.records.insert(present.record.node, present.record.clone());
         }
+        self.compare_streams(&known.view);
         let trouble = &known.trouble;
         self.status.send_if_modified(|status| {
             let is_new = status.etcd_trouble != *trouble;
@@ -105,6 +110,26 @@ impl Reporting {
             is_new
         });
         self.aim();
+    }
+
+    /// Says which nodes that run promise something else than this one, when that is news.
+    fn compare_streams(&self, view: &View) {
+        let own = self.config.cluster.node;
+        let others = view.nodes.iter().map(|present| &present.record).filter(|r| r.node != own);
+        let differ = others.filter_map(|record| {
+            let what = self.streams.differ_from(record.streams.as_ref()?)?;
+            Some(StreamsDiffer { node: record.node, what })
+        });
+        let differ: Vec<StreamsDiffer> = differ.collect();
+        self.status.send_if_modified(|status| {
+            let is_new = status.streams_differ != differ;
+            if is_new {
+                let news = differ.iter().filter(|one| !status.streams_differ.contains(one));
+                news.for_each(warn_of_streams);
+                status.streams_differ = differ;
+            }
+            is_new
+        });
     }
 
     /// What the election knows.
@@ -247,6 +272,15 @@ impl Reporting {
     }
 }
 
+fn warn_of_streams(differ: &StreamsDiffer) {
+    let StreamsDiffer { node, what } = differ;
+    warn!(
+        node,
+        "another node has other streams, so that what is promised changes with the leader: {what}; \
+         make [[stream]] the same on all nodes"
+    );
+}
+
 fn partition_status(progress: PartitionProgress) -> PartitionStatus {
     let role = match progress.role {
         RoleKind::Follower => "follower",
@@ -272,5 +306,56 @@ fn partition_status(progress: PartitionProgress) -> PartitionStatus {
         followers: followers.collect(),
         is_damaged: progress.is_damaged,
         has_failed: progress.has_failed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::keys::{Id16, Present, ProxiedAt};
+    use super::*;
+    use crate::config::{MemberConfig, StreamConfig, StreamLevel};
+
+    fn config(level: StreamLevel) -> Config {
+        let member = |node| MemberConfig { node, ..MemberConfig::default() };
+        let stream = StreamConfig { name: "a".to_owned(), level, ..StreamConfig::default() };
+        let mut config = Config { stream: vec![stream], ..Config::default() };
+        config.cluster.node = 1;
+        config.cluster.members = (1..=3).map(member).collect();
+        config
+    }
+
+    fn present(node: u16, streams: Option<StreamsRecord>) -> Present {
+        let record = NodeRecord {
+            node,
+            name: format!("n{node}"),
+            instance: Id16([9; 16]),
+            address: String::new(),
+            advertised_address: None,
+            version: "0.1.0".to_owned(),
+            proxied: ProxiedAt::default(),
+            control: None,
+            streams,
+        };
+        Present { record, lease: None }
+    }
+
+    #[test]
+    fn nodes_that_run_with_other_streams_are_named() {
+        let own = config(StreamLevel::QuorumDisk);
+        let mut reporting = Reporting::new(Arc::new(own.clone()), Vec::new());
+        let status = reporting.status();
+        let of = |config: &Config| Some(StreamsRecord::of(config));
+        let other = of(&config(StreamLevel::Memory));
+        let nodes = vec![present(1, other.clone()), present(2, other), present(3, of(&own))];
+        let mut known = Known { view: View { nodes, ..View::default() }, ..Known::default() };
+        reporting.on_known(&known);
+        let differ = status.borrow().streams_differ.clone();
+        let [two] = &differ[..] else { panic!("the node itself and its like: {differ:?}") };
+        let told = "level of stream \"a\" is \"quorum_disk\" here and \"memory\" there";
+        assert_eq!((two.node, &*two.what), (2, told));
+        // One that says nothing of its streams is of an earlier release.
+        known.view.nodes = vec![present(2, None)];
+        reporting.on_known(&known);
+        assert_eq!(status.borrow().streams_differ, []);
     }
 }

@@ -332,6 +332,9 @@ fn state_text(row: &ReplicaRow) -> String {
     if status.cannot_lead.is_some() {
         state.push("cannot lead".to_owned());
     }
+    for differ in &status.streams_differ {
+        state.push(format!("has other streams than node {}", differ.node));
+    }
     if status.etcd_trouble.is_some() {
         state.push("etcd does not answer it".to_owned());
     }
@@ -407,6 +410,7 @@ mod tests {
             version: "0.1.0".to_owned(),
             proxied: ProxiedAt::default(),
             control: None,
+            streams: None,
         };
         let identity = ClusterIdentity {
             id: Id16([5; 16]),

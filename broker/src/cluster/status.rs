@@ -1,5 +1,6 @@
 //! How a node of a cluster is, as its control plane shows it and `ringlane cluster status` reads it.
 
+use super::streams::StreamsDiffer;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -45,6 +46,9 @@ pub struct ClusterStatus {
     /// Why it cannot lead until it is started again, if that is so.
     #[serde(default)]
     pub cannot_lead: Option<String>,
+    /// Nodes that run with other streams: what is promised changes with the leader.
+    #[serde(default)]
+    pub streams_differ: Vec<StreamsDiffer>,
     /// How often its cores have begun again since the process started.
     pub begun_again: u64,
     /// Its replicas, by partition; each a second old at most, empty before the first of them said how it is.

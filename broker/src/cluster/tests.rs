@@ -25,6 +25,7 @@ fn record(node: u16) -> NodeRecord {
         version: "0.1.0".to_owned(),
         proxied: ProxiedAt::default(),
         control: None,
+        streams: None,
     }
 }
 

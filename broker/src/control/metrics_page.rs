@@ -222,6 +222,12 @@ fn cluster_metrics(page: &mut Page, cluster: &ClusterStatus) {
             u64::from(cluster.etcd_trouble.is_some()),
         ),
         (
+            "cluster_streams_differ",
+            "gauge",
+            "Nodes that run with other streams than this one.",
+            cluster.streams_differ.len() as u64,
+        ),
+        (
             "cluster_begun_again_total",
             "counter",
             "Times that this node could not go on and began again as a follower.",
@@ -233,6 +239,11 @@ fn cluster_metrics(page: &mut Page, cluster: &ClusterStatus) {
     for (name, kind, help, value) in singles {
         page.single(name, kind, help, value);
     }
+    replica_metrics(page, cluster);
+}
+
+/// How far the replicas of a node are, and as a leader the others.
+fn replica_metrics(page: &mut Page, cluster: &ClusterStatus) {
     type Mark = (&'static str, &'static str, fn(&PartitionStatus) -> u64);
     let marks: [Mark; 4] = [
         ("replica_next_offset", "Offset that the next record gets.", |replica| replica.next),

@@ -20,6 +20,7 @@ use crate::cluster::metadata::MetadataError;
 use crate::cluster::peers::Peers;
 use crate::cluster::reporting::Reporting;
 use crate::cluster::running::{Ended, Parts, Running};
+use crate::cluster::streams::StreamsRecord;
 use crate::config::Config;
 use crate::control::{self, Control, Desk, Doors, Node, Told};
 use crate::replicated::control_mail::ToControl;
@@ -385,6 +386,7 @@ fn record(config: &Config, doors: &[OpenListener], control: Option<SocketAddr>) 
         address: own.address,
         advertised_address: own.advertised_address,
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        streams: Some(StreamsRecord::of(config)),
     }
 }
 
