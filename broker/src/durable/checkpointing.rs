@@ -383,7 +383,7 @@ impl Broker {
         let is_free = own.clone().all(|own| own.making.is_none());
         let due = own.zip(&self.partitions).enumerate().filter_map(|(index, (own, partition))| {
             let log = partition.log().filter(|log| own.is_due(turn.now, log, bytes_max))?;
-            if !self.takes_checkpoint(index) {
+            if partition.is_abandoned() || !self.takes_checkpoint(index) {
                 return None;
             }
             Some((log.segments().bytes_behind(&own.newest()), index))
@@ -449,8 +449,9 @@ impl Broker {
         let is_made = |own: &super::live::DurablePartition| own.checkpoints.making.is_some();
         let Some(index) = durable.partitions.iter().position(is_made) else { return };
         let checkpoints = &mut durable.partitions[index].checkpoints;
-        if self.partitions[index].log().is_none_or(|log| log.fault().is_some()) {
-            // What is taken of a log that has ended is never valid.
+        let partition = &self.partitions[index];
+        if partition.is_abandoned() || partition.log().is_none_or(|log| log.fault().is_some()) {
+            // What is taken of a log that has ended, or of a state that its log does not have, is never valid.
             checkpoints.let_go(index, turn.disk);
             return;
         }

@@ -131,6 +131,27 @@ fn a_partition_that_is_led_no_more_says_so_until_its_next_epoch() {
 }
 
 #[test]
+fn nothing_gets_into_the_log_behind_what_a_deposed_leader_let_go_of() {
+    let mut rig = replicated();
+    rig.append(b"0", QUORUM_DISK);
+    rig.settle();
+    rig.append(b"1", QUORUM_DISK);
+    rig.partition.abandon();
+    rig.append(b"2", QUORUM_DISK);
+    rig.append(b"3", Level::Memory);
+    let state =
+        StateParts { kind: RecordKind(16), client_id: "c", topic: "", body: &[1], unix_ms: 0 };
+    rig.partition.append_state(&mut rig.pool, &state, Some(4));
+    rig.settle();
+    let log = rig.partition.log().expect("it has one").marks();
+    assert_eq!(log.accepted, Offset(1), "the second was not sealed, and the others follow it");
+    note(&mut rig, 1, 1);
+    assert_eq!(rig.offsets(), [], "nobody is answered");
+    let (end, marks) = (rig.partition.next_offset(), rig.partition.marks());
+    assert!(marks.high_watermark < end, "who waits for what was appended waits for ever");
+}
+
+#[test]
 fn what_a_majority_has_not_flushed_is_not_read() {
     let mut rig = replicated();
     rig.append(b"0", QUORUM_DISK);

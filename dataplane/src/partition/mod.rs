@@ -303,7 +303,7 @@ impl<A> Partition<A> {
 
     /// Copies a message into the batch that is open, the only copy on its way in. Nobody hears of
     /// it before it is committed, which a partition without a log does as at [`Level::Memory`].
-    /// What a log that has ended could not flush is not kept.
+    /// What a log that has ended could not flush is not kept, nor what comes behind [`Partition::abandon`].
     ///
     /// # Panics
     /// If the record is larger than the writer was told that records become.
@@ -361,7 +361,7 @@ impl<A> Partition<A> {
     ) -> Offset {
         let offset = Offset(self.accepted);
         let Promise { level, quorum } = promise;
-        if level == Level::LocalDisk && self.has_failed() {
+        if self.is_abandoned || (level == Level::LocalDisk && self.has_failed()) {
             self.pass_over();
             return offset;
         }
@@ -417,8 +417,8 @@ impl<A> Partition<A> {
         self.writer.as_ref().is_some_and(|writer| writer.fault().is_some())
     }
 
-    /// Gives the next offset to a record that a log which has ended would never flush: nothing of
-    /// it is kept, and nobody is answered.
+    /// Gives the next offset to a record that a log which has ended would never flush, or that comes behind others
+    /// which a deposed leader has let go of: nothing of it is kept, and nobody is answered.
     fn pass_over(&mut self) {
         self.close_open();
         self.accepted += 1;

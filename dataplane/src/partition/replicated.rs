@@ -23,7 +23,8 @@ impl<A> Partition<A> {
     }
 
     /// This node does not lead any more: who waits for a record is not answered, what was not
-    /// sealed is not in the log, and what is in the log is not committed by this partition.
+    /// sealed is not in the log, and what is in the log is not committed by this partition. Nothing that is
+    /// appended from now on gets into the log: it would follow records that are not there.
     pub(crate) fn abandon(&mut self) {
         if let Some(open) = self.open.take() {
             self.accepted -= open.len() as u64;
