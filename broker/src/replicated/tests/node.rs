@@ -55,10 +55,11 @@ const SEGMENT_BYTES: u64 = 1 << 20;
 /// How often a lease is kept within its time.
 const KEEPS_PER_LEASE: u32 = 3;
 
-/// What etcd knows: the newest epoch.
+/// What etcd knows: the newest epoch, and whose it is.
 #[derive(Debug)]
 pub(super) struct Etcd {
     pub(super) epoch: u64,
+    leader: Option<NodeId>,
     /// How long a lease counts.
     pub(super) lease: Duration,
     /// It answers nobody.
@@ -67,7 +68,7 @@ pub(super) struct Etcd {
 
 impl Default for Etcd {
     fn default() -> Self {
-        Self { epoch: 0, lease: Duration::from_secs(3), is_away: false }
+        Self { epoch: 0, leader: None, lease: Duration::from_secs(3), is_away: false }
     }
 }
 
@@ -109,6 +110,8 @@ pub(super) struct Node {
     begins: Option<u64>,
     /// When its lease was kept last, while it leads.
     kept_at: Nanos,
+    /// The newest epoch that etcd has told it of.
+    seen: u64,
     /// Why it began again, each time.
     pub(super) ends: Vec<String>,
     pub(super) drained: usize,
@@ -153,6 +156,7 @@ impl Node {
             serves: None,
             begins: None,
             kept_at: Nanos(0),
+            seen: 0,
             ends: Vec::new(),
             drained: 0,
             truncations: 0,
@@ -275,6 +279,7 @@ impl Node {
     pub(super) fn start(&mut self, outer: &Rc<Outer>, config: &Arc<Config>) {
         self.starts += 1;
         (self.serves, self.begins, self.leader, self.drained) = (None, None, None, 0);
+        self.seen = 0;
         let rooms = to_control_rooms(PARTITIONS, self.cores);
         let (to_control, from_cores) = mpsc::channel(rooms);
         let mut endpoints = Mesh::build(usize::from(self.cores) + 1, 256);
@@ -386,6 +391,7 @@ impl Node {
             self.on_mail(&mut running, mail, etcd);
         }
         self.keep_lease(&mut running, etcd);
+        self.watch(&mut running, etcd);
         for _ in 0..running.outbox.len() {
             let Some((core, mail)) = running.outbox.pop_front() else { break };
             let mail = Mail::Control(Box::new(ControlMail::Cluster(Box::new(mail))));
@@ -400,6 +406,15 @@ impl Node {
         // What it had flushed is all that it finds.
         self.kill(outer);
         self.start(outer, config);
+    }
+
+    /// Etcd tells of each epoch that it gives.
+    fn watch(&mut self, running: &mut Running, etcd: &Etcd) {
+        if !etcd.is_away && self.seen < etcd.epoch {
+            self.seen = etcd.epoch;
+            let seen = ToCore::EpochSeen { epoch: etcd.epoch, leader: etcd.leader };
+            running.outbox.push_back((CoreId(0), seen));
+        }
     }
 
     /// What the keeper of a node that leads tells its cores.
@@ -420,8 +435,10 @@ impl Node {
     fn on_mail(&mut self, running: &mut Running, mail: ToControl, etcd: &mut Etcd) {
         match mail {
             ToControl::AskForEpoch { observed } => {
-                let answer = if etcd.epoch <= observed && !etcd.is_away {
+                // None is given to who has not heard of the newest one.
+                let answer = if etcd.epoch <= observed.max(self.seen) && !etcd.is_away {
                     etcd.epoch = observed.max(etcd.epoch) + 1;
+                    etcd.leader = Some(self.id);
                     ToCore::EpochGiven { epoch: etcd.epoch }
                 } else {
                     ToCore::EpochRefused
