@@ -55,6 +55,9 @@ pub enum Mail {
         /// The filter.
         filter: Box<str>,
     },
+    /// Of the sessions that the sender had before its start, all filters were told, and all memberships in
+    /// shared groups.
+    Settled,
     /// How far partitions of the sender are committed: what the receiver was to be told of them
     /// below that, it was.
     LogMarks {

@@ -3,8 +3,8 @@
 
 use crate::clock::unix_ms_now;
 use crate::config::Config;
-use crate::durable::{CoreState, PartitionState};
-use crate::replicated::control_mail::{Learned, ToCore};
+use crate::durable::CoreState;
+use crate::replicated::control_mail::{Given, Learned, ToCore};
 use crate::startup::learn::{self, InPlace, LearnError};
 use crate::startup::logs::LogFacts;
 use crate::startup::manifest::{DataDirectory, ManifestError};
@@ -48,9 +48,6 @@ pub(crate) struct LogPlaces {
     /// The configuration.
     pub(crate) config: Arc<Config>,
 }
-
-/// A state that a partition gave away, and the offset that it goes up to.
-pub(crate) type Given = (Offset, Box<PartitionState>);
 
 impl LogPlaces {
     fn owner(&self, partition: PartitionId) -> LogOwner {
@@ -137,7 +134,7 @@ impl LogPlaces {
         let directories: Vec<PathBuf> =
             self.logs.iter().map(|place| place.directory.clone()).collect();
         let node = state::take_over(self.id, &directories, &self.placement, states, &self.config)?;
-        Ok(node.split(&self.placement, self.placement.cores, epoch))
+        Ok(node.split(&self.placement, epoch))
     }
 }
 

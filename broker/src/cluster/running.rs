@@ -10,7 +10,7 @@
 //! [`handing_over`](super::handing_over).
 
 use super::etcd::Etcd;
-use super::files::{Given, LogPlaces, Notes, Written};
+use super::files::{LogPlaces, Notes, Written};
 use super::keeper::{Keeper, Known};
 use super::keys::View;
 use super::membership::{ClusterError, Standing, check};
@@ -18,9 +18,10 @@ use super::metadata::{Metadata, MetadataError, Outcome};
 use super::orders::{Transfer, open_wish};
 use super::peers::{Addresses, Peers};
 use super::reporting::Reporting;
+use crate::delivery::Routes;
 use crate::durable::{CoreState, Recovery};
 use crate::mail::ControlMail;
-use crate::replicated::control_mail::{Learned, ToControl, ToCore};
+use crate::replicated::control_mail::{Given, Learned, ToControl, ToCore};
 use crate::replicated::setup::AcceptedClient;
 use crate::service::RestoredState;
 use crate::startup::StartError;
@@ -257,9 +258,7 @@ impl<M: Metadata> Running<M> {
             ToControl::Replace { core, partition, start, before } => {
                 self.replace(core, partition, start, before);
             }
-            ToControl::State { partition, epoch, start, state } => {
-                self.on_state(partition, epoch, (start, state));
-            }
+            ToControl::State { partition, epoch, given } => self.on_state(partition, epoch, given),
             ToControl::Leader { epoch, leader } => self.on_leader(epoch, leader),
             ToControl::Progress { partitions } => {
                 self.reporting.on_progress(partitions);
@@ -307,7 +306,7 @@ impl<M: Metadata> Running<M> {
         core: CoreId,
         partition: PartitionId,
         start: CheckpointStart,
-        before: Option<Box<Recovery>>,
+        before: Box<(Option<Recovery>, Routes)>,
     ) {
         info!(
             partition = partition.0,

@@ -8,7 +8,7 @@ use super::super::status::NodeRole;
 use super::*;
 use crate::config::{Config, MemberConfig};
 use crate::durable::PartitionState;
-use crate::replicated::control_mail::PartitionProgress;
+use crate::replicated::control_mail::{Given, PartitionProgress};
 use crate::startup::logs::LogFacts;
 use ringlane_dataplane::log::format::DirectoryId;
 use ringlane_dataplane::replication::reign::Reign;
@@ -168,7 +168,8 @@ impl Rig {
         for partition in partitions {
             let state = Box::new(PartitionState::new(PARTITIONS));
             let (partition, start) = (PartitionId(partition), Offset(0));
-            self.tell(ToControl::State { partition, epoch, start, state }).await;
+            let given = Given { start, state, posted: None };
+            self.tell(ToControl::State { partition, epoch, given }).await;
         }
     }
 

@@ -7,6 +7,7 @@
 mod fan_out;
 mod owed;
 mod owed_forms;
+mod posted;
 mod pressure;
 mod qos0;
 mod routes;
@@ -17,9 +18,10 @@ mod view;
 
 pub(crate) use owed::{count_publish, write_pending};
 pub(crate) use owed_forms::OwedForms;
+pub(crate) use posted::{Posted, PostedFilters};
 pub(crate) use pressure::{OUTPUT_WAIT, has_room_again};
 pub(crate) use qos0::Forms;
-pub(crate) use routes::{Posted, Routes};
+pub(crate) use routes::{Routes, TakenOut};
 pub(crate) use run::{Forwarded, Matched, RunDelivery};
 pub(crate) use subscriber::{Subscriber, Subscribers, Target};
 pub(crate) use upkeep::UpkeepList;

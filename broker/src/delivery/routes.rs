@@ -4,7 +4,7 @@
 //! Every change goes through this type, so that no route outlives the subscriptions that it was
 //! made from.
 
-use super::{Subscriber, Subscribers, Target};
+use super::{Posted, PostedFilters, Subscriber, Subscribers, Target};
 use ringlane_dataplane::ids::CoreId;
 use ringlane_dataplane::routing::{CoreSet, FilterTree, RemoteFilters, TopicCache, TopicHash};
 
@@ -12,13 +12,15 @@ use ringlane_dataplane::routing::{CoreSet, FilterTree, RemoteFilters, TopicCache
 /// as far as one delivery is concerned, and would pin memory.
 const REMEMBERED_SUBSCRIBERS_MAX: usize = 16;
 
-/// A filter that records are posted for: some durable session of a partition subscribes to it.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(crate) struct Posted {
-    /// Where the partition stands in this core's table.
-    pub(crate) partition: u16,
-    /// The filter's number there.
-    pub(crate) filter: u32,
+/// What became of a filter's list when a subscriber was taken out.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum TakenOut {
+    /// The list is gone.
+    Last,
+    /// The others lie where they lay.
+    One,
+    /// This one lies in its place now.
+    Moved(Target),
 }
 
 /// Who gets the messages of one topic.
@@ -42,8 +44,10 @@ pub(crate) struct Route {
 pub(crate) struct Routes {
     core: CoreId,
     local: FilterTree<Subscribers>,
-    posted: FilterTree<Vec<Posted>>,
+    posted: PostedFilters,
     remote: RemoteFilters,
+    /// Cores whose filters are not known yet: they may want whatever there is.
+    untold: CoreSet,
     cache: TopicCache<Route>,
     /// The stamp of routes that are up to date; it rises with every change.
     version: u64,
@@ -56,12 +60,18 @@ impl Routes {
         Self {
             core,
             local: FilterTree::new(),
-            posted: FilterTree::new(),
+            posted: PostedFilters::default(),
             remote: RemoteFilters::new(),
+            untold: CoreSet::default(),
             cache: TopicCache::default(),
             version: 1,
             unremembered: Route::default(),
         }
+    }
+
+    /// Whose they are.
+    pub(crate) fn core(&self) -> CoreId {
+        self.core
     }
 
     /// The subscribers of a filter, to be added to; made if there are none.
@@ -81,22 +91,49 @@ impl Routes {
         self.local.get(filter)
     }
 
-    /// Takes out a filter that has no subscriber any more.
-    pub(crate) fn remove(&mut self, filter: &str) {
-        self.version += 1;
-        self.local.remove(filter);
+    /// Takes a subscriber out of a filter's list, whose last one takes its place.
+    ///
+    /// # Panics
+    /// If the list has none at this position.
+    pub(crate) fn take_out(&mut self, filter: &str, position: u32) -> TakenOut {
+        let Some(list) = self.get_mut(filter) else { return TakenOut::One };
+        list.swap_remove(position as usize);
+        if list.is_empty() {
+            self.local.remove(filter);
+            return TakenOut::Last;
+        }
+        list.get(position as usize).map_or(TakenOut::One, |moved| TakenOut::Moved(moved.target))
     }
 
     /// Records are posted for a filter of this partition from now on, under this number; or not any
     /// more.
     pub(crate) fn set_posted(&mut self, filter: &str, partition: u16, number: Option<u32>) {
         self.version += 1;
-        let list = self.posted.entry(filter, Vec::new);
-        list.retain(|posted| posted.partition != partition);
-        list.extend(number.map(|filter| Posted { partition, filter }));
-        if list.is_empty() {
-            self.posted.remove(filter);
-        }
+        self.posted.set(filter, partition, number);
+    }
+
+    /// Gives away the filters that records are posted for.
+    pub(crate) fn take_posted(&mut self) -> PostedFilters {
+        self.version += 1;
+        core::mem::take(&mut self.posted)
+    }
+
+    /// Takes back the filters that records are posted for.
+    pub(crate) fn put_posted(&mut self, posted: PostedFilters) {
+        self.version += 1;
+        self.posted = posted;
+    }
+
+    /// Nothing is known of what other cores want.
+    pub(crate) fn set_untold(&mut self, cores: CoreSet) {
+        self.version += 1;
+        self.untold = cores;
+    }
+
+    /// Another core has said all that it wants.
+    pub(crate) fn set_told(&mut self, core: CoreId) {
+        self.version += 1;
+        self.untold.remove(core);
     }
 
     /// Another core wants a filter.
@@ -113,7 +150,7 @@ impl Routes {
 
     /// Whether another core may want a topic.
     pub(crate) fn wants(&self, core: CoreId, topic: &str) -> bool {
-        self.remote.cores_for(topic).contains(core)
+        self.untold.contains(core) || self.remote.cores_for(topic).contains(core)
     }
 
     /// The route of a topic as it came, if it is remembered: then the topic has been checked. If it
@@ -134,11 +171,11 @@ impl Routes {
     /// The route of a topic that is not remembered. The broker's own topics never are: a client that
     /// publishes to a remembered topic is not checked again.
     pub(crate) fn find_out(&mut self, topic: &str, hash: TopicHash) -> &Route {
-        let Self { core, local, posted, remote, cache, version, unremembered } = self;
-        find(local, remote, *core, topic, unremembered);
-        unremembered.posted.clear();
-        posted.for_each_match(topic, &mut |list| unremembered.posted.extend_from_slice(list));
-        unremembered.posted.sort_unstable();
+        let Self { core, local, posted, remote, untold, cache, version, unremembered } = self;
+        find(local, topic, unremembered);
+        unremembered.cores = remote.cores_for(topic).union(*untold);
+        unremembered.cores.remove(*core);
+        posted.of_topic(topic, &mut unremembered.posted);
         let is_long = unremembered.subscribers.len() > REMEMBERED_SUBSCRIBERS_MAX;
         if is_long || topic.starts_with("$SYS") {
             return unremembered;
@@ -177,14 +214,8 @@ impl Route {
     }
 }
 
-/// Matches a topic against everything.
-fn find(
-    local: &FilterTree<Subscribers>,
-    remote: &RemoteFilters,
-    core: CoreId,
-    topic: &str,
-    route: &mut Route,
-) {
+/// Matches a topic against everything of this core.
+fn find(local: &FilterTree<Subscribers>, topic: &str, route: &mut Route) {
     route.subscribers.clear();
     let mut filters = 0;
     local.for_each_match(topic, &mut |list: &Subscribers| {
@@ -199,8 +230,6 @@ fn find(
     if route.plain && route.overlaps {
         route.merge_overlaps();
     }
-    route.cores = remote.cores_for(topic);
-    route.cores.remove(core);
 }
 
 fn is_plain(subscriber: &Subscriber) -> bool {
@@ -240,11 +269,16 @@ mod tests {
         assert!(routes.route("a").cores.contains(CoreId(3)));
         routes.remove_remote(CoreId(3), "a");
         assert!(routes.route("a").cores.is_empty());
+        routes.set_untold([CoreId(0), CoreId(2)].into_iter().collect());
+        assert!(routes.wants(CoreId(2), "b") && !routes.wants(CoreId(3), "b"));
+        assert_eq!(routes.route("a").cores.iter().collect::<Vec<_>>(), [CoreId(2)]);
+        routes.set_told(CoreId(2));
+        assert!(routes.route("a").cores.is_empty());
         if let Some(list) = routes.get_mut("+") {
             list[0].priming = true;
         }
         assert!(!routes.route("a").plain);
-        routes.remove("+");
+        assert_eq!(routes.take_out("+", 0), TakenOut::Last);
         assert!(routes.route("a").subscribers.is_empty());
     }
 

@@ -8,8 +8,8 @@
 //! While the broker runs, `live` appends and applies, `waits` are those who wait for the disk, `overdue` is what
 //! waits for room in the log, `room` says what has room there and `ballast` keeps some for checkpoints,
 //! `lifecycle`, `exchange` and `retained` say what is recorded when, and `upkeep` is what is done
-//! once a second: `checkpointing` writes checkpoints and `trimming` lets go of what is behind them. `start` makes the state of a node out of its logs, and `restore` a core's sessions
-//! out of that.
+//! once a second: `checkpointing` writes checkpoints and `trimming` lets go of what is behind them. `start` makes the state of a node out of its logs, `standby` a core's sessions
+//! and routes out of that, before it is needed where a core follows, and `restore` and `settle` what is left.
 
 mod ballast;
 mod bytes;
@@ -33,8 +33,10 @@ mod restore;
 mod retained;
 mod room;
 mod session;
+mod settle;
 mod slab;
 mod snapshot;
+mod standby;
 mod start;
 mod sweep;
 mod trimming;
@@ -52,8 +54,12 @@ pub(crate) use postings::Place;
 pub(crate) use ranges::Ranges;
 pub(crate) use records::{ReplayBody, StateRecord, SubscriptionOptions};
 pub(crate) use session::SessionState;
-pub(crate) use start::{CoreState, NodeState, Recovery, publisher_of};
+pub(crate) use settle::Settling;
+pub(crate) use standby::Standby;
+pub(crate) use start::{CoreState, NodeState, Recovery, posted_filters, publisher_of};
 pub(crate) use waits::Kept as KeptByMembers;
 
 #[cfg(test)]
 mod model_tests;
+#[cfg(test)]
+mod standby_tests;

@@ -143,12 +143,6 @@ impl PartitionState {
         both[0].max(both[1])
     }
 
-    /// The filters that sessions subscribe to by themselves, not in a group.
-    pub(crate) fn plain_filters(&self) -> impl Iterator<Item = &str> {
-        let names = self.filters.iter().map(|(_, filter)| &*filter.name);
-        names.filter(|name| !name.starts_with("$share/"))
-    }
-
     /// A session's number, by its client identifier.
     pub(crate) fn find(&self, client_id: &str) -> Option<u32> {
         self.sessions.find(client_id)

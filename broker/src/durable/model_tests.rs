@@ -4,9 +4,10 @@
 use super::model::{MatchedRecord, PartitionState};
 use super::postings::Place;
 use super::records::{Cursor, SentBody, StateRecord, SubscriptionOptions};
-use super::recovered::{Matcher, PublishFacts};
+use super::recovered::PublishFacts;
 use super::snapshot::Piece;
 use super::sweep::Sweep;
+use crate::delivery::PostedFilters;
 use std::collections::{BTreeMap, BTreeSet};
 
 const PARTITIONS: u32 = 3;
@@ -20,6 +21,16 @@ fn matches(filter: &str, topic: &str) -> bool {
 
 fn matched(place: Place, memory: bool) -> MatchedRecord {
     MatchedRecord { place, memory, bytes: 100, droppable: false }
+}
+
+/// Matches a record, with filters that are put together for it.
+fn match_again(state: &mut PartitionState, facts: &PublishFacts<'_>) {
+    let mut posted = PostedFilters::default();
+    let filters = state.posted_filters();
+    filters.for_each(|(number, filter)| posted.set(filter, 0, Some(number)));
+    let mut matched = Vec::new();
+    posted.of_topic(facts.topic, &mut matched);
+    state.match_again(matched.iter().map(|posted| posted.filter), facts);
 }
 
 /// Where the messages lie that some session is owed, or has not acknowledged with PUBREC.
@@ -238,8 +249,7 @@ impl Life {
 
     fn commit(&mut self, published: Published) {
         self.published.push(published);
-        let mut matcher = Matcher::new(&self.state);
-        self.state.match_again(&mut matcher, &published.facts());
+        match_again(&mut self.state, &published.facts());
         for model in self.models.values_mut() {
             if model.filters.iter().any(|filter| matches(filter, published.topic)) {
                 model.owed.insert(published.place);
@@ -354,13 +364,12 @@ impl Life {
 
     /// Matches again what lies behind the cursors, log by log and so in another order.
     fn match_rest(&self, state: &mut PartitionState) {
-        let mut matcher = Matcher::new(state);
         for partition in 0..PARTITIONS {
             let of_it = |published: &&Published| published.place.partition == partition;
             let mut log: Vec<_> = self.published.iter().filter(of_it).collect();
             log.sort_by_key(|published| published.place.offset);
             for published in log {
-                state.match_again(&mut matcher, &published.facts());
+                match_again(state, &published.facts());
             }
         }
     }
@@ -533,7 +542,7 @@ fn a_cursor_behind_a_lost_tail_is_set_back_to_the_next_epoch() {
     assert!(state.set_back(2, false, log.epoch_end(1, 120)));
     let place = Place { partition: 2, epoch: 3, offset: 90 };
     let facts = PublishFacts { record: matched(place, false), topic: "a", qos: 1, retained: None };
-    state.match_again(&mut Matcher::new(&state), &facts);
+    match_again(&mut state, &facts);
     assert_eq!((state.cursors()[4].epoch, state.cursors()[4].next), (3, 91));
     log.trim_epochs(95);
     assert_eq!(log.epoch_end(0, 120), 90);

@@ -4,7 +4,6 @@
 use super::model::{MatchedRecord, PartitionState, RetainedState, cursor_index};
 use super::postings::Place;
 use super::records::{Cursor, RetainedBody};
-use ringlane_dataplane::routing::FilterTree;
 
 /// What recovery needs to know of a publish to match it.
 #[derive(Clone, Copy, Debug)]
@@ -14,25 +13,6 @@ pub(crate) struct PublishFacts<'a> {
     pub(crate) qos: u8,
     /// The retained message that it is, if it is one and this partition owns its topic.
     pub(crate) retained: Option<&'a RetainedBody<'a>>,
-}
-
-/// The filters of a partition, to match what lies behind its cursors.
-#[derive(Debug, Default)]
-pub(crate) struct Matcher {
-    /// Those with wildcards; one without is found by its name, so that a takeover need not put all filters
-    /// of a large state into a tree.
-    filters: FilterTree<u32>,
-    matched: Vec<u32>,
-}
-
-impl Matcher {
-    pub(crate) fn new(state: &PartitionState) -> Self {
-        let mut filters = FilterTree::new();
-        for (number, name) in state.posted_filters().filter(|(_, name)| name.contains(['+', '#'])) {
-            filters.entry(name, || number);
-        }
-        Self { filters, matched: Vec::new() }
-    }
 }
 
 impl PartitionState {
@@ -72,12 +52,21 @@ impl PartitionState {
         true
     }
 
-    /// Matches a record that lies at or behind its log's cursor, once.
-    pub(crate) fn match_again(&mut self, matcher: &mut Matcher, facts: &PublishFacts<'_>) {
-        let memory = facts.record.memory;
-        let Place { partition, epoch, offset } = facts.record.place;
-        let cursor = self.cursors.get(cursor_index(partition, memory));
-        if cursor.is_none_or(|cursor| offset < cursor.next) {
+    /// Whether a record lies at or behind its log's cursor.
+    pub(crate) fn is_behind(&self, record: &MatchedRecord) -> bool {
+        let Place { partition, offset, .. } = record.place;
+        let cursor = self.cursors.get(cursor_index(partition, record.memory));
+        cursor.is_some_and(|cursor| cursor.next <= offset)
+    }
+
+    /// Matches a record that lies at or behind its log's cursor, once. `filters` are the numbers of those that
+    /// match it.
+    pub(crate) fn match_again(
+        &mut self,
+        filters: impl Iterator<Item = u32>,
+        facts: &PublishFacts<'_>,
+    ) {
+        if !self.is_behind(&facts.record) {
             return;
         }
         if let Some(retained) = facts.retained
@@ -85,16 +74,13 @@ impl PartitionState {
         {
             self.retained_again.push((facts.topic.into(), RetainedState::new(retained)));
         }
-        let Matcher { filters, matched } = matcher;
-        matched.clear();
-        if facts.qos > 0 {
-            filters.for_each_match(facts.topic, &mut |number| matched.push(*number));
-            matched.extend(self.posted_number(facts.topic));
-        }
-        if matched.is_empty() {
-            self.advance(Cursor { partition, memory, epoch, next: offset + 1 });
+        let mut filters = filters.filter(|_| facts.qos > 0).peekable();
+        if filters.peek().is_some() {
+            self.post(facts.record, filters);
         } else {
-            self.post(facts.record, matched.iter().copied());
+            let MatchedRecord { memory, place: Place { partition, epoch, offset }, .. } =
+                facts.record;
+            self.advance(Cursor { partition, memory, epoch, next: offset + 1 });
         }
     }
 

@@ -179,6 +179,11 @@ impl SessionState {
         }
     }
 
+    /// Whether it has more than subscriptions and a position: replays, or messages on their way.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.exchanges.is_some() || !self.replays.is_empty()
+    }
+
     /// The QoS 2 exchanges that are open, in the order of their first PUBLISH.
     pub(crate) fn sent(&self) -> impl Iterator<Item = &SentState> {
         self.exchanges.iter().flat_map(|exchanges| &exchanges.sent)

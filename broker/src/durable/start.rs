@@ -8,8 +8,9 @@ use super::checkpointing::Checkpoints;
 use super::model::{MatchedRecord, PartitionState};
 use super::postings::Place;
 use super::records::{RetainedBody, StateRecord, StateRecordError};
-use super::recovered::{Matcher, PublishFacts};
+use super::recovered::PublishFacts;
 use super::sweep::Sweep;
+use crate::delivery::{Posted, PostedFilters};
 use crate::groups::GroupsAtStart;
 use ringlane_dataplane::ids::{CoreId, Offset, PartitionId};
 use ringlane_dataplane::log::record::{RECORD_HEAD_BYTES, Record, RecordKind};
@@ -21,6 +22,9 @@ use std::sync::Arc;
 
 /// Steps that a follower goes on with a walk over its sessions and postings in one turn, once a second.
 const SWEEP_BUDGET: usize = 16 * 1024;
+
+/// Applies a record to the state of a partition.
+pub(crate) type Apply<'a> = dyn FnMut(&mut PartitionState, &StateRecord<'_>) + 'a;
 
 /// What the records of one partition's log add up to.
 #[derive(Debug)]
@@ -79,6 +83,11 @@ impl Recovery {
 
     /// The next record of the log.
     pub(crate) fn on_record(&mut self, record: &Record<'_>) {
+        self.on_record_by(record, &mut PartitionState::apply);
+    }
+
+    /// The same; `apply` applies what it says of state.
+    pub(crate) fn on_record_by(&mut self, record: &Record<'_>, apply: &mut Apply<'_>) {
         let Record { head, client_id, .. } = *record;
         self.state.note_epoch(head.epoch, head.offset.0);
         if head.kind == RecordKind::PUBLISH {
@@ -88,21 +97,25 @@ impl Recovery {
                 self.state.receive(client_id, head.packet_id);
             }
             if head.flags.will() {
-                self.state.apply(&StateRecord::WillGone { client_id });
+                apply(&mut self.state, &StateRecord::WillGone { client_id });
             }
             return;
         }
         // That an epoch begins is all that it says.
         if head.kind != RecordKind::EPOCH_START {
-            self.on_state(record);
+            self.on_state_by(record, apply);
         }
     }
 
-    /// The next record of state, of a log or a checkpoint.
+    /// The next record of a checkpoint.
     pub(super) fn on_state(&mut self, record: &Record<'_>) {
+        self.on_state_by(record, &mut PartitionState::apply);
+    }
+
+    fn on_state_by(&mut self, record: &Record<'_>, apply: &mut Apply<'_>) {
         let Record { head, client_id, topic, payload, .. } = *record;
         match StateRecord::decode(head.kind.0, client_id, topic, payload) {
-            Ok(record) => self.state.apply(&record),
+            Ok(record) => apply(&mut self.state, &record),
             Err(error) => self.error = self.error.or(Some((head.offset.0, error))),
         }
     }
@@ -129,6 +142,8 @@ impl Recovery {
 pub(crate) struct NodeState {
     /// By partition.
     pub(crate) partitions: Vec<PartitionState>,
+    /// By core.
+    posted: Vec<PostedFilters>,
     /// The ends of their logs.
     ends: Vec<Offset>,
 }
@@ -137,22 +152,41 @@ pub(crate) struct NodeState {
 pub(crate) type ReadLog<'a, E> =
     dyn FnMut(PartitionId, Offset, &mut dyn FnMut(&Record<'_>)) -> Result<(), E> + 'a;
 
+/// The filters of all partitions that records are posted for, by core.
+pub(crate) fn posted_filters(
+    partitions: &[PartitionState],
+    placement: &Placement,
+) -> Vec<PostedFilters> {
+    let mut posted: Vec<_> = (0..placement.cores).map(|_| PostedFilters::default()).collect();
+    for (partition, state) in (0..).map(PartitionId).zip(partitions) {
+        let index = placement.index_on_core(partition) as u16;
+        let posted = &mut posted[placement.owner(partition).index()];
+        for (number, filter) in state.posted_filters() {
+            posted.set(filter, index, Some(number));
+        }
+    }
+    posted
+}
+
 impl NodeState {
-    /// Matches what lies behind the cursors. `next_offsets` are the ends of the logs; `is_droppable`
-    /// says of a topic whether its stream lets go of the oldest where a backlog is full.
+    /// Matches what lies behind the cursors. `posted` are the filters of all partitions that records are posted for,
+    /// by core; `next_offsets` are the ends of the logs; `is_droppable` says of a topic whether its stream lets go
+    /// of the oldest where a backlog is full.
     ///
     /// # Errors
     /// Of `read`.
     pub(crate) fn build<E>(
-        mut partitions: Vec<PartitionState>,
+        (mut partitions, posted): (Vec<PartitionState>, Vec<PostedFilters>),
         next_offsets: &[Offset],
         placement: &Placement,
         is_droppable: &mut dyn FnMut(&str) -> bool,
         read: &mut ReadLog<'_, E>,
     ) -> Result<Self, E> {
         set_back(&mut partitions, next_offsets);
-        match_rest(&mut partitions, next_offsets, placement, is_droppable, read)?;
-        Ok(Self { partitions, ends: next_offsets.to_vec() })
+        let mut matching =
+            Matching { partitions: &mut partitions, posted: &posted, matched: Vec::new() };
+        matching.match_rest(next_offsets, placement, is_droppable, read)?;
+        Ok(Self { partitions, posted, ends: next_offsets.to_vec() })
     }
 }
 
@@ -168,29 +202,48 @@ fn set_back(partitions: &mut [PartitionState], next_offsets: &[Offset]) {
     }
 }
 
-fn match_rest<E>(
-    partitions: &mut [PartitionState],
-    next_offsets: &[Offset],
-    placement: &Placement,
-    is_droppable: &mut dyn FnMut(&str) -> bool,
-    read: &mut ReadLog<'_, E>,
-) -> Result<(), E> {
-    let mut matchers: Vec<Matcher> = partitions.iter().map(Matcher::new).collect();
-    for (log, next) in (0..).zip(next_offsets) {
-        let from = partitions.iter().map(|state| state.matched_from(log)).min();
-        let Some(from) = from.filter(|from| *from < next.0) else { continue };
-        read(PartitionId(log), Offset(from), &mut |record| {
-            if record.head.kind != RecordKind::PUBLISH {
-                return;
-            }
-            let droppable = is_droppable(record.topic);
-            let stored = StoredFacts::new(PartitionId(log), record, placement, droppable);
-            for (own, (state, matcher)) in (0..).zip(partitions.iter_mut().zip(&mut matchers)) {
-                state.match_again(matcher, &stored.facts(own));
-            }
-        })?;
+/// Matches what lies behind the cursors.
+struct Matching<'a> {
+    partitions: &'a mut [PartitionState],
+    /// By core.
+    posted: &'a [PostedFilters],
+    matched: Vec<Posted>,
+}
+
+impl Matching<'_> {
+    fn match_rest<E>(
+        &mut self,
+        next_offsets: &[Offset],
+        placement: &Placement,
+        is_droppable: &mut dyn FnMut(&str) -> bool,
+        read: &mut ReadLog<'_, E>,
+    ) -> Result<(), E> {
+        for (log, next) in (0..).zip(next_offsets) {
+            let from = self.partitions.iter().map(|state| state.matched_from(log)).min();
+            let Some(from) = from.filter(|from| *from < next.0) else { continue };
+            read(PartitionId(log), Offset(from), &mut |record| {
+                if record.head.kind == RecordKind::PUBLISH {
+                    let droppable = is_droppable(record.topic);
+                    let stored = StoredFacts::new(PartitionId(log), record, placement, droppable);
+                    self.match_again(&stored, placement);
+                }
+            })?;
+        }
+        Ok(())
     }
-    Ok(())
+
+    fn match_again(&mut self, stored: &StoredFacts<'_>, placement: &Placement) {
+        for (core, posted) in (0..).map(CoreId).zip(self.posted) {
+            posted.of_topic(stored.record.topic, &mut self.matched);
+            let mut of_core = self.matched.chunk_by(|a, b| a.partition == b.partition).peekable();
+            for own in placement.owned(core) {
+                let index = placement.index_on_core(own);
+                let of_it = of_core.next_if(|same| u32::from(same[0].partition) == index);
+                let filters = of_it.into_iter().flatten().map(|posted| posted.filter);
+                self.partitions[own.0 as usize].match_again(filters, &stored.facts(own.0));
+            }
+        }
+    }
 }
 
 /// A publish, as each partition sees it.
@@ -252,8 +305,8 @@ pub(crate) struct CoreState {
     pub(crate) partitions: Vec<PartitionState>,
     /// Their checkpoints, in the same order.
     pub(crate) checkpoints: Vec<Checkpoints>,
-    /// The filters of every core, if there are several: each knows those of the others before anybody connects.
-    pub(crate) filters: Arc<Vec<Vec<Box<str>>>>,
+    /// Their filters that records are posted for.
+    pub(crate) posted: PostedFilters,
     /// What the sessions of all cores have to do with shared groups.
     pub(crate) groups: Arc<GroupsAtStart>,
     /// The epoch of this run.
@@ -262,41 +315,24 @@ pub(crate) struct CoreState {
 
 impl NodeState {
     /// What each core takes over.
-    pub(crate) fn split(self, placement: &Placement, cores: u16, epoch: u64) -> Vec<CoreState> {
-        let mut partitions: Vec<Vec<PartitionState>> = (0..cores).map(|_| Vec::new()).collect();
+    pub(crate) fn split(self, placement: &Placement, epoch: u64) -> Vec<CoreState> {
+        let Self { partitions: states, posted, ends } = self;
         let mut groups = GroupsAtStart::default();
-        self.partitions.iter().for_each(|state| groups.add(state, placement));
+        states.iter().for_each(|state| groups.add(state));
         let groups = Arc::new(groups);
-        for ((number, mut state), end) in (0..).zip(self.partitions).zip(self.ends) {
-            state.note_epoch(epoch, end.0);
-            partitions[placement.owner(PartitionId(number)).index()].push(state);
-        }
-        // A core that is alone tells nobody.
-        let filters = partitions.iter().filter(|_| cores > 1).map(|owned| {
-            let mut filters: Vec<Box<str>> =
-                owned.iter().flat_map(PartitionState::plain_filters).map(Into::into).collect();
-            filters.sort_unstable();
-            filters.dedup();
-            filters
-        });
-        let filters = Arc::new(filters.collect::<Vec<_>>());
-        let split = partitions.into_iter().map(|partitions| CoreState {
-            partitions,
+        let core = |posted| CoreState {
+            partitions: Vec::new(),
+            posted,
             checkpoints: Vec::new(),
-            filters: Arc::clone(&filters),
             groups: Arc::clone(&groups),
             epoch,
-        });
-        split.collect()
-    }
-}
-
-impl CoreState {
-    /// The filters of the other cores.
-    pub(crate) fn remote_filters(&self, own: CoreId) -> impl Iterator<Item = (CoreId, &str)> {
-        let cores =
-            (0..).map(CoreId).zip(self.filters.iter()).filter(move |(core, _)| *core != own);
-        cores.flat_map(|(core, filters)| filters.iter().map(move |filter| (core, &**filter)))
+        };
+        let mut cores: Vec<CoreState> = posted.into_iter().map(core).collect();
+        for ((partition, mut state), end) in (0..).map(PartitionId).zip(states).zip(ends) {
+            state.note_epoch(epoch, end.0);
+            cores[placement.owner(partition).index()].partitions.push(state);
+        }
+        cores
     }
 }
 

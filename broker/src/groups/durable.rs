@@ -10,8 +10,6 @@ use crate::service::{Broker, Turn};
 use crate::session::{IN_STEP, NEVER_EXPIRES, SessionId};
 use hashbrown::{HashMap, HashSet};
 use ringlane_dataplane::ids::CoreId;
-use ringlane_dataplane::routing::Placement;
-use ringlane_mqtt::topic::TopicFilter;
 
 /// The first character of the name of a group among sessions, which no client identifier has
 /// [MQTT-1.5.4-2].
@@ -40,21 +38,15 @@ impl GroupKey {
 /// What the sessions of all partitions have to do with groups, before a start.
 #[derive(Debug, Default)]
 pub(crate) struct GroupsAtStart {
-    /// Groups with members, by keyed hash.
-    joined: HashSet<u64>,
     /// QoS 2 messages that members have, or had, and that their groups may not know of.
     held: HashMap<u64, HashSet<Place>>,
 }
 
 impl GroupsAtStart {
     /// Takes in the sessions of a partition.
-    pub(crate) fn add(&mut self, state: &PartitionState, placement: &Placement) {
+    pub(crate) fn add(&mut self, state: &PartitionState) {
         let sessions = state.sessions().map(|(_, session)| session);
-        for session in sessions.filter(|session| !is_group(&session.client_id)) {
-            let filters = session.subscriptions.iter().filter_map(|held| state.filter(held.filter));
-            let parsed = filters.filter_map(|filter| TopicFilter::parse(&filter.name).ok());
-            let groups = parsed.filter_map(|parsed| Some((parsed.share?, parsed.filter)));
-            self.joined.extend(groups.map(|(name, filter)| placement.group_hash(name, filter)));
+        for session in sessions.filter(|session| session.is_busy()) {
             for (group, place) in session.held() {
                 self.held.entry(group).or_default().insert(place);
             }
@@ -63,22 +55,21 @@ impl GroupsAtStart {
 }
 
 impl Broker {
-    /// A group of the log, without its members, which join as they are restored themselves. One that
-    /// has none any more ends.
+    /// A group of the log, without its members, which join as they are settled. Its name, if it cannot be one.
     pub(crate) fn restore_group(
         &mut self,
+        turn: &mut Turn<'_>,
         index: usize,
         (slot, session): (u32, &SessionState),
         state: &PartitionState,
         start: &GroupsAtStart,
     ) -> Option<Box<str>> {
-        let ended = || Some(session.client_id.clone());
-        let Some(key) = GroupKey::of_session(&session.client_id) else { return ended() };
+        let Some(key) = GroupKey::of_session(&session.client_id) else {
+            return Some(session.client_id.clone());
+        };
         let hash = self.placement.group_hash(&key.name, &key.filter);
-        if !start.joined.contains(&hash) {
-            return ended();
-        }
         let (id, _) = self.install_group(&key);
+        self.announce_filter(turn, &key.filter);
         let mut log = GroupLog::new(index, session.position, session.position);
         if let Some(held) = start.held.get(&hash) {
             state.numbers_of(slot, held).into_iter().for_each(|posting| log.pass_over(posting));
@@ -89,7 +80,7 @@ impl Broker {
         None
     }
 
-    /// Ends groups that were found without members.
+    /// Ends what has the name of a group and can be none.
     pub(crate) fn end_restored_groups(
         &mut self,
         turn: &Turn<'_>,

@@ -90,20 +90,24 @@ impl Broker {
         let Some(id) = self.groups.find(key) else { return };
         let Some(group) = self.groups.get_mut(id) else { return };
         group.leave(member);
-        if !group.is_empty() {
-            self.pump_group(turn, id);
-            return self.leave_group_to_log(turn, id);
+        if group.is_empty() && self.groups.is_settled() {
+            return self.end_group(turn, id);
         }
+        self.pump_group(turn, id);
+        self.leave_group_to_log(turn, id);
+    }
+
+    /// Ends a group without members.
+    pub(crate) fn end_group(&mut self, turn: &mut Turn<'_>, id: GroupId) {
         self.close_group_window(id);
         let Some(group) = self.groups.remove(id) else { return };
         self.record_group_end(turn, &group);
         self.metrics.shared_pending.sub(group.waiting_len() as u64);
         self.metrics.shared_groups.set(self.groups.len() as u64);
         if group.backlog_full {
-            self.announce_backlog(turn, &key.filter, false);
+            self.announce_backlog(turn, &group.key.filter, false);
         }
-        let position = group.position;
-        self.remove_from_tree(turn, &key.filter, position);
+        self.remove_from_tree(turn, &group.key.filter, group.position);
     }
 
     /// A message matched the group's filter.

@@ -11,11 +11,29 @@ pub(crate) struct GroupStore {
     by_key: HashMap<GroupKey, u32>,
     /// The same by the hash that the log knows them by.
     by_hash: HashMap<u64, u32>,
+    /// Cores that have not told of all members that they had before the start.
+    unsettled: u16,
 }
 
 impl GroupStore {
     pub(crate) fn len(&self) -> usize {
         self.by_key.len()
+    }
+
+    /// So many cores are about to tell of the members that they had before the start.
+    pub(crate) fn set_unsettled(&mut self, cores: u16) {
+        self.unsettled = cores;
+    }
+
+    /// One of them has told of all. Whether it was the last.
+    pub(crate) fn set_settled(&mut self) -> bool {
+        self.unsettled = self.unsettled.saturating_sub(1);
+        self.unsettled == 0
+    }
+
+    /// Whether all members are known: a group without any has none.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.unsettled == 0
     }
 
     pub(crate) fn find(&self, key: &GroupKey) -> Option<GroupId> {

@@ -135,7 +135,7 @@ impl Broker {
         clean_start: bool,
     ) -> Option<(SessionId, bool)> {
         let hash = self.placement.client_hash(client_id);
-        let known = self.sessions.find(client_id, hash);
+        let known = self.find_settled(turn, client_id, hash);
         let old = known.and_then(|id| self.sessions.get(id));
         let was_recorded = old.is_some_and(|session| session.recorded);
         if let Some(id) = known {

@@ -2,7 +2,7 @@
 
 use super::Flow;
 use crate::connection::write_packet;
-use crate::delivery::{Subscriber, Target};
+use crate::delivery::{Subscriber, TakenOut, Target};
 use crate::durable::SubscriptionOptions;
 use crate::groups::{GroupKey, Member};
 use crate::replay::is_replay;
@@ -299,26 +299,13 @@ impl Broker {
 
     /// The last entry of the list takes the place of the removed one.
     pub(crate) fn remove_from_tree(&mut self, turn: &mut Turn<'_>, filter: &str, position: u32) {
-        let Some(list) = self.routes.get_mut(filter) else { return };
-        list.swap_remove(position as usize);
-        if list.is_empty() {
-            self.routes.remove(filter);
-            self.withdraw_filter(turn, filter);
-            return;
-        }
-        let Some(moved) = list.get(position as usize) else { return };
-        match moved.target {
-            Target::Session(slot) => {
-                let moved = self.sessions.at_mut(slot);
-                let moved = moved.and_then(|session| session.subscriptions.get_mut(filter));
-                if let Some(Subscription {
-                    kind: SubscriptionKind::Plain { position: p }, ..
-                }) = moved
-                {
-                    *p = position;
-                }
+        match self.routes.take_out(filter, position) {
+            TakenOut::Last => self.withdraw_filter(turn, filter),
+            TakenOut::One => {}
+            TakenOut::Moved(Target::Session(slot)) => {
+                self.sessions.set_position(slot, filter, position);
             }
-            Target::Group(slot) => self.groups.set_position(slot, position),
+            TakenOut::Moved(Target::Group(slot)) => self.groups.set_position(slot, position),
         }
     }
 }

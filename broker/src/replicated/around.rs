@@ -1,6 +1,6 @@
 //! What a replica's host finds around it on a core of the broker.
 
-use crate::durable::Recovery;
+use crate::durable::{Recovery, Standby};
 use ringlane_dataplane::ids::{NodeId, PartitionId};
 use ringlane_dataplane::link::{Body, LinkId, Links, Unsent};
 use ringlane_dataplane::log::record::Record;
@@ -46,6 +46,8 @@ pub(super) struct Around<'a> {
     pub(super) partition: PartitionId,
     /// What its records add up to; none once the state was given away.
     pub(super) recovery: Option<&'a mut Recovery>,
+    /// What is made of that, to lead with.
+    pub(super) standby: &'a mut Standby,
 }
 
 impl Outside for Around<'_> {
@@ -60,9 +62,9 @@ impl Outside for Around<'_> {
 
     fn apply(&mut self, record: &Record<'_>) {
         // A state that was given away is the live one, or that of a node that ends.
-        let Some(recovery) = &mut self.recovery else { return };
+        let Self { recovery: Some(recovery), standby, index, .. } = self else { return };
         let had_failed = recovery.has_failed();
-        recovery.on_record(record);
+        recovery.on_record_by(record, &mut |state, record| standby.apply(*index, state, record));
         if !had_failed && recovery.has_failed() {
             tracing::error!(
                 partition = self.partition.0,

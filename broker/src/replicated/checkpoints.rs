@@ -3,7 +3,7 @@
 
 use super::control_mail::{Learned, ToControl};
 use super::replicas::{Ground, Own, Replicas};
-use crate::durable::{Followed, Kept};
+use crate::durable::{Followed, Kept, Standby};
 use crate::metrics::CoreMetrics;
 use crate::service::AckToken;
 use ringlane_dataplane::disk::DiskEvent;
@@ -161,8 +161,12 @@ impl Replicas {
     pub(super) fn replace(&mut self, index: usize, start: CheckpointStart) {
         let own = &mut self.own[index];
         let (core, partition) = (self.core, own.partition);
-        let before = own.recovery.take().map(Box::new);
+        let recovery = own.recovery.take();
         own.checkpoints = None;
+        // What is made of the states of all partitions of the core is made anew.
+        self.is_warm = false;
+        let Standby { routes, .. } = self.take_standby();
+        let before = Box::new((recovery, routes));
         self.tell(ToControl::Replace { core, partition, start, before });
     }
 

@@ -5,6 +5,7 @@
 
 use super::setup::AcceptedClient;
 use crate::cluster::peers::PeerFacts;
+use crate::delivery::{PostedFilters, Routes};
 use crate::durable::{Checkpoints, PartitionState, Recovery};
 use crate::service::RestoredState;
 use ringlane_dataplane::ids::{CoreId, NodeId, Offset, PartitionId};
@@ -14,6 +15,18 @@ use ringlane_dataplane::replication::message::CheckpointStart;
 use ringlane_dataplane::replication::reign::Reign;
 use ringlane_dataplane::replication::replica::RoleKind;
 use ringlane_dataplane::time::Nanos;
+
+/// The state of a partition that leads. Its checkpoints stay with the core.
+#[derive(Debug)]
+pub(crate) struct Given {
+    /// Offset of the record that begins the epoch: the log is flushed here up to it, and nothing
+    /// follows it before [`ToCore::Begin`].
+    pub(crate) start: Offset,
+    /// What all records below `start` add up to.
+    pub(crate) state: Box<PartitionState>,
+    /// The filters that records are posted for, with the first partition of each core.
+    pub(crate) posted: Option<Box<PostedFilters>>,
+}
 
 /// What a core tells the control thread, or asks of it.
 #[derive(Debug)]
@@ -61,8 +74,8 @@ pub(crate) enum ToControl {
         partition: PartitionId,
         /// What it is.
         start: CheckpointStart,
-        /// The state so far: it may be large, and goes elsewhere than on a core.
-        before: Option<Box<Recovery>>,
+        /// The state so far, and the routes of the core: they may be large, and go elsewhere than on a core.
+        before: Box<(Option<Recovery>, Routes)>,
     },
     /// A partition leads, and this is what its log says below `start`. When all partitions of the node have
     /// said so for the same epoch, [`ToCore::Begin`] goes to every core.
@@ -71,11 +84,8 @@ pub(crate) enum ToControl {
         partition: PartitionId,
         /// The epoch that it leads in.
         epoch: u64,
-        /// Offset of the record that begins the epoch: the log is flushed here up to it, and nothing
-        /// follows it before [`ToCore::Begin`].
-        start: Offset,
-        /// What all records below `start` add up to. Its checkpoints stay with the core.
-        state: Box<PartitionState>,
+        /// The state.
+        given: Given,
     },
     /// What the election knows of who leads (core 0), at each change.
     Leader {

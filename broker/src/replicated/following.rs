@@ -7,8 +7,11 @@
 use super::control_mail::{ToControl, ToCore};
 use super::replicas::{Ground, Replicas};
 use super::setup::AcceptedClient;
+use crate::durable::Standby;
 use crate::mail::{ControlMail, Mail};
-use crate::service::{AckToken, Broker, CoreSetup, DiskUser, Handover, RestoredState, Timer, Turn};
+use crate::service::{
+    AckToken, Broker, CoreSetup, DiskUser, Handover, RestoredState, Sizes, Timer, Turn,
+};
 use hashbrown::HashMap;
 use ringlane_dataplane::batch::BatchPool;
 use ringlane_dataplane::disk::DiskEvent;
@@ -52,7 +55,9 @@ impl Following {
         let Some(cluster) = setup.cluster.take() else { return Err(Box::new(setup)) };
         let logs = core::mem::take(&mut setup.logs);
         let (core, cores) = (setup.core, setup.cores);
-        let (replicas, partitions) = Replicas::new(core, cores, cluster, logs, now);
+        let sessions_max = Sizes::new(&setup.config, cores).sessions_max;
+        let standby = Standby::new(core, setup.placement, sessions_max);
+        let (replicas, partitions) = Replicas::new(core, cores, (cluster, standby), logs, now);
         let meter = MessageMeter::leaked();
         Ok(Self {
             setup,
@@ -199,7 +204,7 @@ impl Following {
         self.setup.metrics.sockets.set(turn.sockets.open_count() as u64);
         if self.may_stop(turn.now) {
             After::Stop
-        } else if self.replicas.applies_on(before) {
+        } else if self.replicas.is_filling() || self.replicas.applies_on(before) {
             After::MoreWork
         } else {
             After::Idle
@@ -244,9 +249,10 @@ impl Following {
         }
         state.checkpoints = self.replicas.take_checkpoints();
         self.setup.state = Some(RestoredState(state));
+        let standby = self.replicas.take_standby();
         let Self { setup, replicas, partitions, meter, batches, waiting, .. } = self;
         tracing::info!(core = setup.core.0, "this core leads");
-        let handover = Handover { partitions, meter, batches, replicas };
+        let handover = Handover { partitions, meter, batches, replicas, standby };
         (Broker::leading(setup, handover), waiting)
     }
 }

@@ -29,5 +29,6 @@ mod standing;
 #[cfg(any(test, feature = "simulation"))]
 #[cfg_attr(not(test), allow(dead_code, reason = "some of it is for tests alone"))]
 pub(crate) mod tests;
+mod warm;
 
 pub(crate) use replicas::Replicas;

@@ -5,14 +5,14 @@
 //! partition of the core's table.
 
 use super::around::{Around, PeerLinks};
-use super::control_mail::{ToControl, ToCore};
+use super::control_mail::{Given, ToControl, ToCore};
 use super::elect::Elect;
 use super::lease::HeldLease;
 use super::mail::{CoreMail, Order, Standing, View};
 use super::setup::{ClusterSetup, ReplicaSetup};
 use crate::cluster::peers::PeerFacts;
 use crate::connection::LogBudget;
-use crate::durable::{Checkpoints, Recovery};
+use crate::durable::{Checkpoints, Recovery, Standby};
 use crate::mail::Mail;
 use crate::service::{AckToken, Turn};
 use ringlane_dataplane::batch::BatchPool;
@@ -63,6 +63,11 @@ pub(crate) struct Replicas {
     pub(super) core: CoreId,
     pub(super) cores: u16,
     pub(super) own: Vec<Own>,
+    /// What the states of all of them are made into, to lead with at once.
+    pub(super) standby: Box<Standby>,
+    pub(super) is_filling: bool,
+    /// All of the states were in it once.
+    pub(super) is_warm: bool,
     lanes: Lanes,
     pub(super) lease: HeldLease,
     /// On core 0.
@@ -135,7 +140,7 @@ impl Replicas {
     pub(super) fn new(
         core: CoreId,
         cores: u16,
-        setup: ClusterSetup,
+        (setup, standby): (ClusterSetup, Standby),
         logs: Vec<Writer>,
         now: Nanos,
     ) -> (Self, Vec<Partition<AckToken>>) {
@@ -161,6 +166,9 @@ impl Replicas {
             core,
             cores,
             own,
+            standby: Box::new(standby),
+            is_filling: false,
+            is_warm: false,
             lanes,
             lease: HeldLease::new(setup.boottime),
             elect,
@@ -202,7 +210,7 @@ impl Replicas {
         ground: &mut Ground<'_>,
         act: impl FnOnce(&mut Host, &mut host::Turn<'_, AckToken>, &mut Around<'_>) -> R,
     ) -> R {
-        let Self { own, asks, .. } = self;
+        let Self { own, asks, standby, .. } = self;
         let Own { host, peers, recovery, partition, .. } = &mut own[index];
         let mut turn = host::Turn {
             now: ground.now,
@@ -212,7 +220,8 @@ impl Replicas {
             partition: &mut ground.partitions[index],
         };
         let (partition, recovery) = (*partition, recovery.as_mut());
-        let mut around = Around { links: ground.links, peers, asks, index, partition, recovery };
+        let links = &mut *ground.links;
+        let mut around = Around { links, peers, asks, index, partition, recovery, standby };
         act(host, &mut turn, &mut around)
     }
 
@@ -386,6 +395,7 @@ impl Replicas {
             return;
         }
         self.gave_state = true;
+        let mut posted = Some(Box::new(self.take_posted()));
         for index in 0..self.own.len() {
             let own = &mut self.own[index];
             let (partition, Some((_, start))) = (own.partition, own.leads) else { continue };
@@ -395,8 +405,8 @@ impl Replicas {
             }
             match recovery.finish() {
                 Ok(state) => {
-                    let state = Box::new(state);
-                    self.tell(ToControl::State { partition, epoch, start, state });
+                    let given = Given { start, state: Box::new(state), posted: posted.take() };
+                    self.tell(ToControl::State { partition, epoch, given });
                 }
                 Err((offset, error)) => {
                     let why = format!("partition {}: offset {offset}: {error}", partition.0);
@@ -483,6 +493,7 @@ impl Replicas {
             self.with_host(index, ground, |host, turn, around| host.end_turn(turn, around));
         }
         self.do_asks(ground);
+        self.fill_standby();
         self.keep_checkpoints(ground);
         self.elect(ground);
         self.do_asks(ground);

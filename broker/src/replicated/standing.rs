@@ -70,12 +70,8 @@ impl Replicas {
     fn view(&self) -> View {
         let (epoch, leader) = self.newest();
         let standing = self.standing();
-        View {
-            epoch,
-            leader,
-            standing,
-            is_eligible: self.may_lead && !self.has_ended && self.own.iter().all(Own::is_sound),
-        }
+        let is_sound = self.may_lead && self.own.iter().all(Own::is_sound);
+        View { epoch, leader, standing, is_eligible: is_sound && self.is_warm && !self.has_ended }
     }
 
     pub(super) fn standing(&self) -> Standing {

@@ -115,6 +115,11 @@ impl Announcer {
         self.joins.pop_front()
     }
 
+    /// Announcements that are not installed everywhere.
+    pub(crate) fn unanswered(&self) -> u64 {
+        self.next_seq.saturating_sub(self.installed_everywhere())
+    }
+
     fn installed_everywhere(&self) -> u64 {
         let others = self.installed.iter().enumerate();
         let others = others.filter(|(core, _)| *core != self.core.index());
@@ -123,8 +128,11 @@ impl Announcer {
 }
 
 impl Broker {
-    /// The first holder of a filter on this core has come.
+    /// A filter is held on this core, which the other cores were not told of.
     pub(crate) fn announce_filter(&mut self, turn: &mut Turn<'_>, filter: &str) {
+        if self.cores() == 1 || !self.note_told(filter) {
+            return;
+        }
         let seq = self.announcer.next_seq;
         self.announcer.next_seq += 1;
         self.broadcast(turn, || Mail::FilterAdd { seq, filter: filter.into() });
@@ -132,6 +140,9 @@ impl Broker {
 
     /// The last holder of a filter on this core has gone.
     pub(crate) fn withdraw_filter(&mut self, turn: &mut Turn<'_>, filter: &str) {
+        if !self.note_withdrawn(filter) {
+            return;
+        }
         self.broadcast(turn, || Mail::FilterRemove { filter: filter.into() });
     }
 

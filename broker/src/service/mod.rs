@@ -33,8 +33,8 @@ pub(crate) use streams::Streams;
 use crate::clock::WallClock;
 use crate::config::Config;
 use crate::connection::Connections;
-use crate::delivery::{MessageMaker, Routes, Scratch, UpkeepList};
-use crate::durable::{CoreState, Durable, PartitionState};
+use crate::delivery::{MessageMaker, PostedFilters, Routes, Scratch, UpkeepList};
+use crate::durable::{CoreState, Durable, PartitionState, Settling, Standby};
 use crate::groups::GroupStore;
 use crate::mail::{ControlMail, Mail};
 use crate::metrics::CoreMetrics;
@@ -113,6 +113,8 @@ pub(crate) struct Handover {
     pub(crate) batches: BatchPool,
     pub(crate) meter: &'static MessageMeter,
     pub(crate) replicas: Box<Replicas>,
+    /// The sessions of the partitions, and what they subscribe to.
+    pub(crate) standby: Standby,
 }
 
 /// What a core takes over from before the start.
@@ -124,12 +126,11 @@ impl RestoredState {
     #[must_use]
     pub fn of_empty_logs(partitions: u32, epoch: u64) -> Self {
         let states = (0..partitions).map(|_| PartitionState::new(partitions));
-        let filters = Arc::new(vec![Vec::new()]);
         let mut states: Vec<_> = states.collect();
         states.iter_mut().for_each(|state: &mut PartitionState| state.note_epoch(epoch, 0));
-        let checkpoints = Vec::new();
-        let groups = Arc::default();
-        Self(CoreState { partitions: states, checkpoints, filters, groups, epoch })
+        let (checkpoints, groups) = (Vec::new(), Arc::default());
+        let posted = PostedFilters::default();
+        Self(CoreState { partitions: states, posted, checkpoints, groups, epoch })
     }
 }
 
@@ -196,6 +197,8 @@ pub struct Broker {
     pub(crate) durable: Option<Durable>,
     /// What is taken over in the first turn.
     restoring: Option<Box<CoreState>>,
+    /// Sessions that were taken over, until all of them are settled.
+    pub(crate) settling: Option<Box<Settling>>,
     pub(crate) log_watch: LogWatch,
     pub(crate) waits_awake: bool,
     fetches: Fetches,
@@ -239,43 +242,45 @@ impl Broker {
     #[must_use]
     pub fn new(mut setup: CoreSetup, _now: Nanos) -> Self {
         let logs = core::mem::take(&mut setup.logs);
-        let has_logs = !logs.is_empty();
         let partitions = partitions(setup.placement.owned(setup.core), logs, setup.core);
         let meter = MessageMeter::leaked();
-        Self::with_partitions(setup, partitions, has_logs, BatchPool::new(meter), meter)
+        let sessions_max = Sizes::new(&setup.config, setup.cores).sessions_max;
+        let standby = Standby::new(setup.core, setup.placement, sessions_max);
+        Self::with_partitions(setup, partitions, standby, BatchPool::new(meter), meter)
     }
 
     /// The broker of a core that has followed and leads now, with the logs that it has.
     pub(crate) fn leading(setup: CoreSetup, handover: Handover) -> Self {
-        let Handover { mut partitions, meter, batches, replicas } = handover;
-        let has_logs = !partitions.is_empty();
+        let Handover { mut partitions, meter, batches, replicas, standby } = handover;
         partitions.push(Partition::new(own_partition(setup.core)));
-        let broker = Self::with_partitions(setup, partitions, has_logs, batches, meter);
+        let broker = Self::with_partitions(setup, partitions, standby, batches, meter);
         Self { replicas: Some(replicas), ..broker }
     }
 
     fn with_partitions(
-        setup: CoreSetup,
+        mut setup: CoreSetup,
         partitions: Vec<Partition<AckToken>>,
-        has_logs: bool,
+        mut standby: Standby,
         batches: BatchPool,
         meter: &'static MessageMeter,
     ) -> Self {
         let sizes = Sizes::new(&setup.config, setup.cores);
-        let mut routes = Routes::new(setup.core);
-        let durable = setup.state.as_ref().map(|RestoredState(state)| {
-            for (core, filter) in state.remote_filters(setup.core) {
-                routes.add_remote(core, filter);
-            }
+        let durable = setup.state.as_mut().map(|RestoredState(state)| {
+            standby.begin(state);
+            let others = (0..setup.cores).map(CoreId).filter(|core| *core != setup.core);
+            standby.routes.set_untold(others.collect());
             let own = setup.placement.owned(setup.core);
             let partitions = setup.placement.partitions();
             let states = own.map(|_| PartitionState::new(partitions));
             Durable::new(states.collect(), &setup.config, partitions, state.epoch, setup.cores)
         });
+        let Standby { sessions, routes, subscriptions, shared_subscriptions, .. } = standby;
+        setup.metrics.subscriptions.add(subscriptions);
+        setup.metrics.shared_subscriptions.add(shared_subscriptions);
         Self {
             core: setup.core,
             connections: Connections::default(),
-            sessions: SessionStore::new(sizes.sessions_max),
+            sessions,
             routes,
             announcer: Announcer::new(setup.core, setup.cores),
             log_watch: LogWatch::new(partitions.len()),
@@ -291,11 +296,12 @@ impl Broker {
             readings: Readings::new(partitions.len(), setup.readings_max),
             pace: Pace::default(),
             replay_seed: replay_seed(&partitions),
+            has_logs: partitions.iter().any(|partition| partition.log().is_some()),
             partitions,
-            has_logs,
             replicas: None,
             risen: Vec::new(),
             durable,
+            settling: None,
             restoring: setup.state.map(|state| Box::new(state.0)),
             clock: setup.clock,
             batches,
@@ -343,6 +349,7 @@ impl Broker {
                 self.on_retain_applied(partition, offset, stored);
             }
             Mail::FilterAdd { seq, filter } => self.on_filter_add(from, seq, &filter),
+            Mail::Settled => self.on_settled(turn, from),
             Mail::FilterRemove { filter } => self.routes.remove_remote(from, &filter),
             Mail::LogMarks { marks } => self.on_log_marks(&marks),
             Mail::LogNeeds { partition, needs } => self.on_log_needs(partition, &needs),
@@ -476,6 +483,7 @@ impl Service for Broker {
 
     fn end_turn(&mut self, turn: &mut Turn<'_>) -> After {
         self.restore_first(turn);
+        self.settle_sessions(turn);
         self.take_own_mail(turn);
         self.commit_all(turn);
         self.settle_waits(turn);
@@ -497,6 +505,7 @@ impl Service for Broker {
         if self.stopping || self.is_cut_off() {
             After::Stop
         } else if self.post.has_work()
+            || self.may_settle()
             || self.fetches.has_work()
             || !self.pump_ready.is_empty()
             || self.has_settled_waits()

@@ -9,6 +9,7 @@ impl Broker {
     /// Removes a session and all that it holds. A will that still waits goes out now
     /// [MQTT-3.1.2-8].
     pub(crate) fn end_session(&mut self, turn: &mut Turn<'_>, id: SessionId) {
+        self.settle_session(turn, id);
         self.publish_will(turn, id);
         self.set_backlog_full(turn, id, false);
         self.close_window(id);

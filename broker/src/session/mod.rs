@@ -58,6 +58,8 @@ pub(crate) enum SubscriptionKind {
 /// Whether a session is on its core's upkeep list.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Upkeep {
+    /// It is not: it was there before the broker, and nobody has come for it; see `durable::settle`.
+    Unsettled,
     /// It is not: it has nothing in flight, and no room for it.
     Off,
     /// It has sent or received with QoS 1 or 2 since the last look.
@@ -148,6 +150,11 @@ impl Session {
         let frontier = self.outbound.frontier();
         let away = self.link.is_none() && frontier == IN_STEP;
         posting != NOT_POSTED && (away || frontier <= posting)
+    }
+
+    /// Whether its absence does not count yet.
+    pub(crate) fn is_unsettled(&self) -> bool {
+        self.upkeep == Upkeep::Unsettled
     }
 
     /// Whether its QoS 2 exchanges are in the log.

@@ -1,6 +1,6 @@
 //! The sessions of one core, by client identifier and by slot.
 
-use super::{Session, SessionId};
+use super::{Session, SessionId, Subscription, SubscriptionKind};
 use hashbrown::HashTable;
 use ringlane_dataplane::ids::PartitionId;
 
@@ -40,6 +40,11 @@ impl Slot {
 impl SessionStore {
     pub(crate) fn new(sessions_max: usize) -> Self {
         Self { slots: Vec::new(), free: Vec::new(), by_client: HashTable::new(), sessions_max }
+    }
+
+    /// A table with room for as many.
+    pub(crate) fn emptied(&self) -> Self {
+        Self::new(self.sessions_max)
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -102,6 +107,15 @@ impl SessionStore {
     /// The session in a slot, whichever it is: for lists that are kept exactly in step.
     pub(crate) fn at_mut(&mut self, slot: u32) -> Option<&mut Session> {
         self.slots.get_mut(slot as usize)?.session_mut()
+    }
+
+    /// Where the subscription of the session in a slot lies in the list of its filter, which is kept exactly
+    /// in step.
+    pub(crate) fn set_position(&mut self, slot: u32, filter: &str, position: u32) {
+        let held = self.at_mut(slot).and_then(|session| session.subscriptions.get_mut(filter));
+        if let Some(Subscription { kind: SubscriptionKind::Plain { position: known }, .. }) = held {
+            *known = position;
+        }
     }
 
     pub(crate) fn remove(&mut self, id: SessionId) -> Option<Session> {

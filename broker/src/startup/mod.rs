@@ -282,11 +282,10 @@ fn open_logs(
     })?;
     let highest = recovered.iter().map(|log| log.log.epoch).max().unwrap_or(0);
     let placement = setups[0].placement;
-    let cores = cores_u16(setups.len());
     let (recovered, node) = state::build(data, &placement, recovered, config)?;
     let facts = LogFacts::new(config, data)?;
     let epoch = data.begin_epoch(highest)?;
-    let states = node.split(&placement, cores, epoch);
+    let states = node.split(&placement, epoch);
     for (setup, state) in setups.iter_mut().zip(states) {
         setup.state = Some(RestoredState(state));
     }

@@ -5,7 +5,9 @@ use super::logs::{RecoveredLog, Replay};
 use super::manifest::DataDirectory;
 use super::{StartError, checkpoints};
 use crate::config::{Config, WhenFull};
-use crate::durable::{NodeState, PartitionState};
+use crate::delivery::PostedFilters;
+use crate::durable::{NodeState, PartitionState, posted_filters};
+use crate::replicated::control_mail::Given;
 use crate::service::Streams;
 use ringlane_dataplane::disk::StartFiles;
 use ringlane_dataplane::ids::{Offset, PartitionId};
@@ -66,7 +68,8 @@ pub(super) fn build(
     };
     let mut streams = Streams::new(config);
     let mut is_droppable = |topic: &str| streams.of(topic).when_full == WhenFull::DropOldest;
-    let node = NodeState::build(states, &ends, placement, &mut is_droppable, &mut read)?;
+    let posted = posted_filters(&states, placement);
+    let node = NodeState::build((states, posted), &ends, placement, &mut is_droppable, &mut read)?;
     for (log, state) in logs.iter_mut().zip(&node.partitions) {
         let owner = LogOwner { directory: id, partition: log.partition };
         checkpoints::write(&log.directory, &owner, &log.log, state, &mut log.replay);
@@ -75,7 +78,7 @@ pub(super) fn build(
 }
 
 /// Puts the state of a node together that is to lead: of the states that its partitions have given, in
-/// rising order, each with the offset that it goes up to. Logs are on the disk up to there.
+/// rising order. Logs are on the disk up to where these go.
 ///
 /// # Errors
 /// A log cannot be read.
@@ -83,11 +86,11 @@ pub(crate) fn take_over(
     id: DirectoryId,
     directories: &[PathBuf],
     placement: &Placement,
-    given: Vec<(Offset, Box<PartitionState>)>,
+    given: Vec<Given>,
     config: &Config,
 ) -> Result<NodeState, StartError> {
-    let (ends, states): (Vec<Offset>, Vec<PartitionState>) =
-        given.into_iter().map(|(end, state)| (end, *state)).unzip();
+    let ends: Vec<Offset> = given.iter().map(|given| given.start).collect();
+    let given = put_together(given, placement);
     let mut read = |partition: PartitionId, from, each: &mut dyn FnMut(&Record<'_>)| {
         let index = partition.0 as usize;
         let log = LogFiles { id, partition, directory: &directories[index] };
@@ -95,7 +98,22 @@ pub(crate) fn take_over(
     };
     let mut streams = Streams::new(config);
     let mut is_droppable = |topic: &str| streams.of(topic).when_full == WhenFull::DropOldest;
-    NodeState::build(states, &ends, placement, &mut is_droppable, &mut read)
+    NodeState::build(given, &ends, placement, &mut is_droppable, &mut read)
+}
+
+/// The states of all partitions, and the filters of all cores that records are posted for.
+pub(crate) fn put_together(
+    given: Vec<Given>,
+    placement: &Placement,
+) -> (Vec<PartitionState>, Vec<PostedFilters>) {
+    let mut posted: Vec<_> = (0..placement.cores).map(|_| PostedFilters::default()).collect();
+    let states = (0..).map(PartitionId).zip(given).map(|(partition, given)| {
+        if let Some(of_core) = given.posted {
+            posted[placement.owner(partition).index()] = *of_core;
+        }
+        *given.state
+    });
+    (states.collect(), posted)
 }
 
 /// Reads a recovered log from an offset on.

@@ -18,6 +18,10 @@ pub(super) struct Client {
     /// Payloads, in the order in which they came.
     pub(super) received: Vec<Vec<u8>>,
     pub(super) subacks: usize,
+    /// UNSUBACKs that came.
+    pub(super) unsubacks: usize,
+    /// Subscription identifiers of what it received.
+    pub(super) subscription_ids: BTreeSet<u32>,
     /// Packet identifiers of its publishes that were acknowledged (PUBACK, or PUBREC).
     pub(super) acknowledged: BTreeSet<u16>,
     /// Those of QoS 2 that are complete.
@@ -27,6 +31,8 @@ pub(super) struct Client {
     pub(super) disconnect_reason: Option<ReasonCode>,
     next_packet_id: u16,
     is_new: bool,
+    /// Whether it connects with Clean Start.
+    pub(super) is_clean: bool,
     qos2_seen: BTreeSet<u16>,
 }
 
@@ -39,6 +45,9 @@ impl Client {
             session_present: false,
             received: Vec::new(),
             subacks: 0,
+            unsubacks: 0,
+            subscription_ids: BTreeSet::new(),
+            is_clean: false,
             acknowledged: BTreeSet::new(),
             completed: BTreeSet::new(),
             releases: true,
@@ -56,7 +65,7 @@ impl Client {
         let session_expiry_secs = Some(3600);
         let connect = Connect {
             version: VERSION,
-            clean_start: false,
+            clean_start: self.is_clean,
             keep_alive_secs: 0,
             client_id: &self.id,
             will: None,
@@ -73,15 +82,27 @@ impl Client {
     }
 
     pub(super) fn subscribe(&mut self, outer: &Outer, filter: &str, qos: QoS) {
-        let filters = [SubscribeFilter {
-            filter,
-            qos,
-            no_local: false,
-            retain_as_published: false,
-            retain_handling: 0,
-        }];
+        self.subscribe_as(outer, filter, qos, (false, None));
+    }
+
+    /// The same, with No Local and a subscription identifier.
+    pub(super) fn subscribe_as(
+        &mut self,
+        outer: &Outer,
+        filter: &str,
+        qos: QoS,
+        (no_local, id): (bool, Option<u32>),
+    ) {
+        let (retain_as_published, retain_handling) = (false, 0);
+        let filters =
+            [SubscribeFilter { filter, qos, no_local, retain_as_published, retain_handling }];
         let packet_id = self.fresh();
-        self.write(outer, |out| encode::subscribe(out, VERSION, packet_id, None, &filters));
+        self.write(outer, |out| encode::subscribe(out, VERSION, packet_id, id, &filters));
+    }
+
+    pub(super) fn unsubscribe(&mut self, outer: &Outer, filter: &str) {
+        let packet_id = self.fresh();
+        self.write(outer, |out| encode::unsubscribe(out, VERSION, packet_id, &[filter]));
     }
 
     /// Returns the packet identifier.
@@ -200,6 +221,7 @@ impl Client {
                 self.completed.insert(ack.packet_id);
             }
             Packet::Suback(_) => self.subacks += 1,
+            Packet::Unsuback(_) => self.unsubacks += 1,
             Packet::Disconnect(disconnect) => self.disconnect_reason = Some(disconnect.reason),
             other => panic!("a broker does not send {other:?}"),
         }
@@ -210,6 +232,7 @@ impl Client {
         let first = publish.qos != QoS::ExactlyOnce || self.qos2_seen.insert(publish.packet_id);
         if first {
             self.received.push(publish.payload.to_vec());
+            self.subscription_ids.extend(publish.properties.subscription_ids.iter());
         }
         match publish.qos {
             QoS::AtLeastOnce => encode::puback(answers, VERSION, publish.packet_id, ok, None),

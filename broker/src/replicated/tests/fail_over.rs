@@ -106,6 +106,99 @@ fn nodes_may_have_different_numbers_of_cores() {
     leader_vanishes([2, 1, 2]);
 }
 
+/// Clients with subscriptions of every kind, and what each of them gets of ten messages to `t/a`.
+const KINDS: [(&str, &[&str], usize); 7] = [
+    ("exact", &["t/a"], 10),
+    ("overlapping", &["t/+", "t/a", "#"], 10),
+    ("member-1", &["$share/g/t/+"], 0),
+    ("member-2", &["$share/g/t/+"], 0),
+    ("member-left", &["$share/h/t/a"], 0),
+    ("unsubscribed", &["t/a", "other/#"], 0),
+    ("cleaned", &["t/a", "t/#"], 0),
+];
+
+/// Subscribes all of them, and lets some subscriptions end again.
+fn subscribe_kinds(cluster: &mut Cluster, clients: &mut [Client], leader: usize) {
+    let outer = cluster.outer.clone();
+    for (client, (_, filters, _)) in clients.iter_mut().zip(KINDS) {
+        cluster.connect(client, leader, 0);
+        for filter in filters {
+            client.subscribe(&outer, filter, QoS::AtLeastOnce);
+        }
+        cluster.until("no SUBACK", &mut [client], |_, c| c[0].subacks == filters.len());
+    }
+    let [_, _, _, _, left, unsubscribed, cleaned] = clients else { unreachable!("one of each") };
+    left.unsubscribe(&outer, "$share/h/t/a");
+    unsubscribed.unsubscribe(&outer, "t/a");
+    cluster.until("no UNSUBACK", &mut [left, unsubscribed], |_, clients| {
+        clients.iter().all(|client| client.unsubacks == 1)
+    });
+    cleaned.hang_up(&outer);
+    cleaned.is_clean = true;
+    cluster.connect(cleaned, leader, 0);
+    cleaned.is_clean = false;
+    clients.iter_mut().for_each(|client| client.hang_up(&outer));
+}
+
+/// What is subscribed is kept by followers: each kind is served by the next leader, and by the one after
+/// it, which was one that had it as a checkpoint.
+fn subscriptions_go_on(cores: [u16; 3]) {
+    let (mut cluster, leader) = Cluster::serving(cores);
+    let outer = cluster.outer.clone();
+    let mut clients: Vec<Client> = KINDS.iter().map(|(id, ..)| Client::new(id)).collect();
+    subscribe_kinds(&mut cluster, &mut clients, leader);
+    let mut own = Client::new("own");
+    cluster.connect(&mut own, leader, 0);
+    own.subscribe_as(&outer, "t/#", QoS::AtLeastOnce, (true, Some(7)));
+    cluster.until("no SUBACK", &mut [&mut own], |_, clients| clients[0].subacks == 1);
+    cluster.pass(Duration::from_secs(2), &mut [&mut own]);
+
+    let mut before = leader;
+    for round in 1..3 {
+        cluster.kill(before);
+        let next = cluster.wait_for_leader();
+        let core = cores[next] - 1;
+        let mut publisher = client_of(core, cores[next]);
+        cluster.connect(&mut publisher, next, usize::from(core));
+        publish_many(&mut cluster, &mut publisher, 0..10);
+        // Nobody gets his own.
+        cluster.connect(&mut own, next, 0);
+        publish_many(&mut cluster, &mut own, 0..1);
+        clients.iter_mut().for_each(|client| cluster.connect(client, next, 0));
+        let all: Vec<&mut Client> = clients.iter_mut().chain([&mut own]).collect();
+        cluster.pass(Duration::from_secs(3), &mut { all });
+        for (client, (id, _, count)) in clients.iter().zip(KINDS) {
+            let expected = if count > 0 { (count + 1) * round } else { 0 };
+            let found = client.received.iter().filter(|payload| !payload.is_empty()).count();
+            assert!(id.starts_with("member-") || found == expected, "{id} has {found}");
+        }
+        let shared = clients[2].received.len() + clients[3].received.len();
+        assert_eq!((shared, clients[4].received.len()), (11 * round, 0));
+        assert_eq!((own.received.len(), own.subscription_ids.len()), (10 * round, 1));
+
+        // The cores know of each other what they want, and no more.
+        let mails = cluster.nodes[next].fanout_mails();
+        publisher.publish(&outer, ("nobody/wants/it", b""), QoS::AtLeastOnce, false);
+        clients.iter_mut().for_each(|client| client.hang_up(&outer));
+        cluster.pass(Duration::from_secs(2), &mut [&mut publisher, &mut own]);
+        // But for the one with a filter for all.
+        let expected = u64::from(placement(cores[next]).client_owner("overlapping").0 != core);
+        assert_eq!(cluster.nodes[next].fanout_mails() - mails, expected);
+        own.hang_up(&outer);
+        publisher.hang_up(&outer);
+        cluster.start(before);
+        cluster.wait_for_followers();
+        before = next;
+    }
+    assert_eq!(cluster.dropped_postings(), 0);
+}
+
+#[test]
+fn subscriptions_of_every_kind_go_on_with_the_next_leader() {
+    subscriptions_go_on([1, 1, 1]);
+    subscriptions_go_on([2, 2, 2]);
+}
+
 #[test]
 fn a_leader_that_is_cut_off_acknowledges_nothing_and_begins_again() {
     let (mut cluster, leader) = Cluster::serving([2, 2, 2]);

@@ -1,16 +1,17 @@
 //! A node of a cluster in one thread: its cores, its disk, and a control thread in small.
 
-use super::super::control_mail::{Learned, PartitionProgress, ToControl, ToCore};
+use super::super::control_mail::{Given, Learned, PartitionProgress, ToControl, ToCore};
 use super::super::node_core::NodeCore;
 use super::super::setup::{AcceptedClient, ClusterSetup, ReplicaSetup, host_tag, to_control_rooms};
 use super::driver::{Doors, Outer, TestDriver, boottime};
 use crate::clock::WallClock;
 use crate::config::{Config, StreamLevel};
-use crate::durable::{Checkpoints, Kept, NodeState, PartitionState, Recovery, checkpoint};
+use crate::durable::{Checkpoints, Kept, NodeState, Recovery, checkpoint};
 use crate::mail::{ControlMail, Mail};
 use crate::metrics::CoreMetrics;
 use crate::service::{CoreSetup, ListenerKind, RestoredState};
 use crate::startup::learn;
+use crate::startup::state::put_together;
 use ringlane_dataplane::disk::StartFiles;
 use ringlane_dataplane::disk::memory::MemoryDisk;
 use ringlane_dataplane::ids::{CoreId, NodeId, Offset, PartitionId};
@@ -84,7 +85,7 @@ struct Running {
     control: Endpoint<Mail>,
     from_cores: mpsc::Receiver<ToControl>,
     outbox: VecDeque<(CoreId, ToCore)>,
-    states: BTreeMap<u32, (u64, Offset, PartitionState)>,
+    states: BTreeMap<u32, (u64, Given)>,
     filled: BTreeMap<u32, CoreId>,
     is_ending: bool,
 }
@@ -350,6 +351,11 @@ impl Node {
         self.metrics.iter().map(|metrics| metrics.dropped_postings.get()).sum()
     }
 
+    /// Messages that its cores handed to each other.
+    pub(super) fn fanout_mails(&self) -> u64 {
+        self.metrics.iter().map(|metrics| metrics.fanout_mails.get()).sum()
+    }
+
     pub(super) fn is_running(&self) -> bool {
         self.running.is_some()
     }
@@ -471,8 +477,8 @@ impl Node {
                     }));
                 }
             }
-            ToControl::State { partition, epoch, start, state } => {
-                running.states.insert(partition.0, (epoch, start, *state));
+            ToControl::State { partition, epoch, given } => {
+                running.states.insert(partition.0, (epoch, given));
                 self.begin(running, epoch);
             }
             ToControl::Leader { leader, .. } => self.leader = leader,
@@ -540,22 +546,23 @@ impl Node {
 
     /// Begins to lead when all partitions have given their state.
     fn begin(&mut self, running: &mut Running, epoch: u64) {
-        let is_of_epoch = |(of, ..): &(u64, Offset, PartitionState)| *of == epoch;
+        let is_of_epoch = |(of, _): &(u64, Given)| *of == epoch;
         let states = &mut running.states;
         if states.len() < PARTITIONS as usize || !states.values().all(is_of_epoch) {
             return;
         }
-        let states = core::mem::take(states).into_values();
-        let (ends, states): (Vec<_>, Vec<_>) =
-            states.map(|(_, start, state)| (start, state)).unzip();
+        let given = core::mem::take(states).into_values().map(|(_, given)| given);
+        let given: Vec<Given> = given.collect();
+        let ends: Vec<_> = given.iter().map(|given| given.start).collect();
         let placement = self.placement();
         let mut read = |partition: PartitionId, from, each: &mut dyn FnMut(&Record<'_>)| {
             let end = ends[partition.0 as usize];
             read_log(&self.files_of(partition.0), partition.0, from..end, each);
             Ok::<_, std::convert::Infallible>(())
         };
-        let Ok(node) = NodeState::build(states, &ends, &placement, &mut |_| false, &mut read);
-        let states = node.split(&placement, self.cores, epoch);
+        let given = put_together(given, &placement);
+        let Ok(node) = NodeState::build(given, &ends, &placement, &mut |_| false, &mut read);
+        let states = node.split(&placement, epoch);
         for (core, state) in (0..).zip(states) {
             let state = Box::new(RestoredState(state));
             running.outbox.push_back((CoreId(core), ToCore::Begin { epoch, state }));
