@@ -5,6 +5,9 @@
 //! takes the place of the old one under its name. So at any moment the log is whole: it ends where it did, at the
 //! boundary, or at the end of a segment between them, and no record below the boundary is ever missing.
 //!
+//! Where the log begins may be said only behind the boundary: a log that was trimmed, and says no more that it was, looks
+//! like one that lacks segments. So before any is removed, the one that the boundary lies in is written anew as a whole, and says it.
+//!
 //! The boundary is at or above everything that a checkpoint names as flushed: whoever takes checkpoints of a
 //! replicated log names no more than its high watermark.
 
@@ -12,12 +15,12 @@ use super::format::{
     BatchHeader, SEGMENT_HEADER_BYTES, SegmentHeader, SegmentId, align, index_name, segment_name,
 };
 use super::record::bytes_of;
-use super::recovery::{FoundSegment, RecoverError, Recovered, ReplayFrom, recover};
+use super::recovery::{RecoverError, Recovered, ReplayFrom, recover};
 use super::scan::{Chain, GoodBatch, LogOwner, Segment, SegmentScan, Step};
 use crate::disk::StartFiles;
 use crate::ids::Offset;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Gives up the records from `to` on of the log of `owner` in `directory`, which nobody writes to. What is
 /// left is durable, and is opened as after any start, with a new [`secret`](super::segments::LogSetup::secret):
@@ -49,17 +52,66 @@ pub fn truncate<F: StartFiles + ?Sized>(
     // The last one with a record below the boundary, or the first.
     let before = found.segments.partition_point(|segment| segment.base < to);
     let boundary = &found.segments[before.saturating_sub(1)];
+    if boundary.number + 1 < found.next_number && found.log_start.0 > 0 {
+        say_start(files, directory, owner, boundary.number, found.log_start, id)?;
+    }
     remove_behind(files, directory, &found, boundary.number)?;
-    let failed =
-        |error| io_error("truncate", &directory.join(segment_name(boundary.number)), error);
     let end = found.segments.get(before).map_or(found.next_offset, |segment| segment.base);
     if before > 0 && end == to {
         // It is full, says so, and is what is kept.
         return Ok(());
     }
-    files.remove(&[directory.join(index_name(boundary.number))]).map_err(failed)?;
-    let bytes = rewritten(files, directory, owner, boundary, to, id)?;
-    files.replace(&directory.join(segment_name(boundary.number)), &bytes).map_err(failed)
+    let (segment, path) = open(files, directory, owner, boundary.number)?;
+    let bytes = rewritten(files, &segment, (to, found.log_start), id)
+        .map_err(|error| io_error("read", &path, error))?;
+    replace(files, directory, boundary.number, &bytes)
+}
+
+fn open<F: StartFiles + ?Sized>(
+    files: &F,
+    directory: &Path,
+    owner: &LogOwner,
+    number: u64,
+) -> Result<(Segment, PathBuf), RecoverError> {
+    let path = directory.join(segment_name(number));
+    match Segment::open(files, directory, number, owner) {
+        Ok(segment) => Ok((segment, path)),
+        Err(error) => Err(RecoverError::Segment { path, error }),
+    }
+}
+
+/// What a segment is from now on. Its index is none of it.
+fn replace<F: StartFiles + ?Sized>(
+    files: &mut F,
+    directory: &Path,
+    number: u64,
+    bytes: &[u8],
+) -> Result<(), RecoverError> {
+    let path = directory.join(segment_name(number));
+    let done = files.remove(&[directory.join(index_name(number))]);
+    let done = done.and_then(|()| files.replace(&path, bytes));
+    done.map_err(|error| io_error("truncate", &path, error))
+}
+
+/// Has a segment say where the log begins, unless it does: those behind it go.
+fn say_start<F: StartFiles + ?Sized>(
+    files: &mut F,
+    directory: &Path,
+    owner: &LogOwner,
+    number: u64,
+    start: Offset,
+    id: SegmentId,
+) -> Result<(), RecoverError> {
+    let (segment, path) = open(files, directory, owner, number)?;
+    let mut scan = SegmentScan::new(files, &segment, SEGMENT_HEADER_BYTES, Chain::default());
+    // The segment may be written anew once more, and is another one then.
+    let mut copy = Copied::new(&segment, SegmentId(id.0.map(|byte| !byte)), start);
+    let mut said = Offset(0);
+    while let Step::Batch(batch) = scan.step().map_err(|error| io_error("read", &path, error))? {
+        said = batch.header.log_start;
+        copy.put(batch.header, batch.body());
+    }
+    if said < start { replace(files, directory, number, &copy.whole(&segment)) } else { Ok(()) }
 }
 
 fn io_error(what: &'static str, path: &Path, error: io::Error) -> RecoverError {
@@ -84,39 +136,35 @@ fn remove_behind<F: StartFiles + ?Sized>(
 }
 
 /// The segment without the records from `to` on, and with a closing batch that says that what is left is
-/// durable.
+/// durable, and where the log begins.
 fn rewritten<F: StartFiles + ?Sized>(
     files: &F,
-    directory: &Path,
-    owner: &LogOwner,
-    found: &FoundSegment,
-    to: Offset,
+    segment: &Segment,
+    (to, start): (Offset, Offset),
     id: SegmentId,
-) -> Result<Vec<u8>, RecoverError> {
-    let path = directory.join(segment_name(found.number));
-    let segment = Segment::open(files, directory, found.number, owner)
-        .map_err(|error| RecoverError::Segment { path: path.clone(), error })?;
-    let failed = |error| io_error("read", &path, error);
-    let mut scan = SegmentScan::new(files, &segment, SEGMENT_HEADER_BYTES, Chain::default());
-    let mut copy = Copied::new(&segment, id);
-    while let Step::Batch(batch) = scan.step().map_err(failed)? {
+) -> io::Result<Vec<u8>> {
+    let mut scan = SegmentScan::new(files, segment, SEGMENT_HEADER_BYTES, Chain::default());
+    let mut copy = Copied::new(segment, id, start);
+    while let Step::Batch(batch) = scan.step()? {
+        let header = BatchHeader { is_last: false, ..batch.header };
         // Where nothing is kept, the records that come may be of an older epoch than those that go.
-        copy.last = Some(copy.last.unwrap_or(BatchHeader { epoch: 0, ..batch.header }));
-        if batch.header.next_offset() <= to {
-            copy.put(batch.header, batch.body());
+        copy.last = Some(copy.last.unwrap_or(BatchHeader { epoch: 0, ..header }));
+        if header.next_offset() <= to {
+            copy.put(header, batch.body());
         } else {
             copy.put_part(&batch, to);
             break;
         }
     }
     copy.close(to);
-    copy.bytes.resize(segment.header.file_bytes as usize, 0);
-    Ok(copy.bytes)
+    Ok(copy.whole(segment))
 }
 
 /// A segment that is made anew.
 struct Copied {
     id: SegmentId,
+    /// Where the log begins.
+    start: Offset,
     bytes: Vec<u8>,
     previous_crc: u32,
     /// The batch that was put last; before the first one, that itself without its epoch.
@@ -124,15 +172,29 @@ struct Copied {
 }
 
 impl Copied {
-    fn new(segment: &Segment, id: SegmentId) -> Self {
+    fn new(segment: &Segment, id: SegmentId, start: Offset) -> Self {
         let bytes = SegmentHeader { segment: id, ..segment.header.clone() }.encode();
-        Self { id, previous_crc: SegmentHeader::crc_of(&bytes), bytes, last: None }
+        Self { id, start, previous_crc: SegmentHeader::crc_of(&bytes), bytes, last: None }
+    }
+
+    /// With the zeros of what is not written yet.
+    fn whole(mut self, segment: &Segment) -> Vec<u8> {
+        self.bytes.resize(segment.header.file_bytes as usize, 0);
+        self.bytes
     }
 
     fn put(&mut self, header: BatchHeader, body: &[u8]) {
         let previous_crc = self.previous_crc;
         let body_bytes = body.len() as u32;
-        let header = BatchHeader { body_bytes, previous_crc, is_last: false, ..header };
+        // What lies below the beginning was durable when it was given up.
+        let watermark = header.watermark.max(self.start);
+        let header = BatchHeader {
+            body_bytes,
+            previous_crc,
+            watermark,
+            log_start: header.log_start.max(self.start),
+            ..header
+        };
         let encoded = header.encode(&self.id);
         self.previous_crc = BatchHeader::crc_of(&encoded);
         self.bytes.extend_from_slice(&encoded);
@@ -149,7 +211,8 @@ impl Copied {
             end += bytes_of(&batch.body()[end..]).expect("the records have been checked");
         }
         if records > 0 {
-            self.put(BatchHeader { records, ..batch.header }, &batch.body()[..end]);
+            let header = BatchHeader { records, is_last: false, ..batch.header };
+            self.put(header, &batch.body()[..end]);
         }
     }
 

@@ -254,6 +254,41 @@ fn power_that_is_lost_in_any_step_leaves_a_log_that_lacks_nothing_below_the_boun
     assert!(interrupted > 60, "{interrupted}");
 }
 
+/// Only the newest batch says where the log begins, and it goes.
+#[test]
+fn a_log_that_was_trimmed_still_says_so_when_it_has_lost_its_end() {
+    let (logged, records) = log();
+    let memory = copy(&logged);
+    let start = recovered(&memory).0.segments[1].base.0;
+    let mut rig = rig(memory.clone(), recovered(&memory).0.log_end(), 20);
+    rig.partition.log_mut().expect("it has one").trim(Offset(start));
+    rig.settle();
+    let (found, left) = recovered(&memory);
+    assert_eq!((found.log_start, found.segments.len()), (Offset(start), 2));
+    assert_eq!(left, records[start as usize..]);
+    let mut interrupted = 0;
+    for to in start..records.len() as u64 {
+        for (step, fate) in (1..20).flat_map(|step| [(step, Fate::Nothing), (step, Fate::All)]) {
+            let mut files = Interrupted { files: copy(&memory), left: Cell::new(step), fate };
+            let is_done = cut(&mut files, to);
+            files.files.crash(step.into());
+            let (found, left) = recovered(&files.files);
+            assert_eq!(found.log_start, Offset(start), "to {to}, step {step}");
+            assert!(to <= found.next_offset.0, "records below {to} are missing");
+            assert_eq!(left, records[start as usize..found.next_offset.0 as usize]);
+            assert!(cut(&mut files.files, to));
+            let (found, left) = recovered(&files.files);
+            assert_eq!((found.log_start, &found.torn), (Offset(start), &None));
+            assert_eq!(left, records[start as usize..to as usize], "to {to}, step {step}");
+            if is_done {
+                break;
+            }
+            interrupted += 1;
+        }
+    }
+    assert!(interrupted > 30, "{interrupted}");
+}
+
 #[test]
 fn a_follower_holds_what_it_is_sent_in_the_epochs_of_its_leaders() {
     let (memory, records) = log();
