@@ -18,6 +18,7 @@ use ringlane_dataplane::ids::{CoreId, PartitionId};
 use ringlane_dataplane::routing::Placement;
 use ringlane_mqtt::QoS;
 use ringlane_mqtt::topic::TopicFilter;
+use std::cmp::Ordering;
 use std::rc::Rc;
 
 /// The sessions of a core without their clients, and the filters that they hold.
@@ -191,7 +192,11 @@ impl Standby {
     }
 
     fn sync_posted(&mut self, index: usize, state: &PartitionState, filter: &str) {
-        self.routes.set_posted(filter, index as u16, state.posted_number(filter));
+        let number = state.posted_number(filter);
+        self.routes.set_posted(filter, index as u16, number);
+        // It is the next one, as a new filter is behind all that were taken in.
+        let filters = &mut self.parts[index].filters;
+        *filters += u32::from(number == Some(*filters));
     }
 
     fn find(&self, client_id: &str) -> Option<SessionId> {
@@ -200,9 +205,16 @@ impl Standby {
 
     /// Something of a session has changed beside its subscriptions; it may be new.
     fn sync(&mut self, index: usize, state: &PartitionState, client_id: &str) {
-        let slot = state.find(client_id).filter(|slot| *slot < self.parts[index].sessions);
-        if let Some(session) = slot.and_then(|slot| state.session(slot)) {
-            self.sync_session(index, session);
+        let Some(slot) = state.find(client_id) else { return };
+        match slot.cmp(&self.parts[index].sessions) {
+            Ordering::Less => {
+                if let Some(session) = state.session(slot) {
+                    self.sync_session(index, session);
+                }
+            }
+            // It is the next one, as a new session is behind all that were taken in.
+            Ordering::Equal => _ = self.take_in_session(index, state),
+            Ordering::Greater => {}
         }
     }
 

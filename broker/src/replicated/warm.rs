@@ -1,11 +1,23 @@
 //! What a core that follows has ready to lead with.
 
-use super::replicas::Replicas;
+use super::replicas::{Own, Replicas};
 use crate::delivery::PostedFilters;
 use crate::durable::Standby;
 
 /// Subscriptions and filters of a state that is there as a whole which are taken in in one turn.
 const FILLED_PER_TURN: usize = 256;
+
+/// Committed records that a node which campaigns may have to apply still.
+const LAG_MAX: u64 = 4096;
+
+impl Own {
+    /// Whether it has applied what it knows to be committed, but for a little.
+    pub(super) fn is_in_step(&self) -> bool {
+        let replica = self.host.replica();
+        let committed = replica.high_watermark().min(replica.next_offset());
+        self.recovery.is_none() || committed.0 <= self.host.applied().0 + LAG_MAX
+    }
+}
 
 impl Replicas {
     /// Takes in more of the states. A core that has not had all of them since it began, or got a checkpoint, does not
