@@ -7,14 +7,22 @@
 //! that has a batch of its own, which goes with its last handle.
 //!
 //! In a partition with a log the bytes of a batch are its body on disk ([`crate::log::record`]):
-//! the disk writes them from where the subscribers read them.
+//! the disk writes them from where the subscribers read them, and links send them from there. So that a device can,
+//! they lie in a few large pieces of memory ([`Arena`]).
 
+mod arena;
 mod raw;
+mod shelf;
+
+pub use arena::Arena;
+pub use raw::{Arrived, Foreign};
 
 use crate::ids::Offset;
-use crate::log::record::{self, RecordFlags, RecordHead, RecordKind, RecordSeed};
+use crate::log::record::{self, Out, RecordFlags, RecordHead, RecordKind, RecordSeed};
 use crate::message::{Charge, Message, MessageHead, MessageMeter};
 use crate::time::Nanos;
+use arena::Bytes;
+use shelf::Shelf;
 use triomphe::Arc;
 
 /// How much goes into a batch. The first batch of a turn is a small one, so that few messages do
@@ -68,8 +76,6 @@ impl Size {
 /// Messages above this size get a batch of their own: a slow reader would hold much more than it
 /// reads, and the copy costs more than the allocation.
 const RECORD_BYTES_MAX: usize = 8 * 1024;
-/// Empty batches of each size that a core keeps, 18 MiB at most.
-const FREE_MAX: usize = 256;
 /// Batches looked at for handles that have gone, for each one that is given out.
 const LOOKS: usize = 4;
 /// A body on disk is padded with zeros to a multiple of this.
@@ -185,7 +191,7 @@ pub struct Batch {
     records: Vec<Record>,
     /// Kept apart, so that a name need not be checked again when it is read.
     topics: String,
-    bytes: Vec<u8>,
+    bytes: Bytes,
     /// Bytes of the body without its padding; 0 until it is sealed.
     body_bytes: u32,
     memory_records: u32,
@@ -198,21 +204,21 @@ pub struct Batch {
 }
 
 impl Batch {
-    fn new(size: Size) -> Self {
-        Self::with_room(size, size.topic_bytes(), size.bytes(), None)
+    fn new(size: Size, bytes: Bytes) -> Self {
+        Self::with_room(size, size.topic_bytes(), bytes, None)
     }
 
     fn own(parts: &Parts<'_>, meter: &'static MessageMeter) -> Self {
         let (topic, bytes) = (parts.topic.len(), parts.record_bytes());
         let charge = Charge::new(meter, (topic + bytes + size_of::<Self>()) as u64);
-        Self::with_room(Size::Own, topic, bytes, Some(charge))
+        Self::with_room(Size::Own, topic, Arena::own(bytes + ALIGN), Some(charge))
     }
 
-    fn with_room(size: Size, topic: usize, bytes: usize, charge: Option<Charge>) -> Self {
+    fn with_room(size: Size, topic: usize, bytes: Bytes, charge: Option<Charge>) -> Self {
         Self {
             records: Vec::with_capacity(size.records()),
             topics: String::with_capacity(topic),
-            bytes: Vec::with_capacity(bytes + ALIGN),
+            bytes,
             body_bytes: 0,
             memory_records: 0,
             quorum: [false; 2],
@@ -251,6 +257,12 @@ impl Batch {
         &self.bytes
     }
 
+    /// The memory that its body lies in.
+    #[must_use]
+    pub fn arena(&self) -> &Arena {
+        self.bytes.arena()
+    }
+
     /// Bytes of the body without its padding.
     #[must_use]
     pub fn body_bytes(&self) -> u32 {
@@ -279,13 +291,13 @@ impl Batch {
     pub(crate) fn seal(&mut self, seed: RecordSeed) {
         record::put_checksums(seed, &mut self.bytes);
         self.body_bytes = self.bytes.len() as u32;
-        self.bytes.resize(self.bytes.len().next_multiple_of(ALIGN), 0);
+        self.bytes.pad(ALIGN);
     }
 
     fn has_room(&self, parts: &Parts<'_>) -> bool {
         self.records.len() < self.records.capacity()
             && self.topics.capacity() - self.topics.len() >= parts.topic.len()
-            && self.bytes.capacity() - self.bytes.len() >= parts.record_bytes() + ALIGN
+            && self.bytes.room() >= parts.record_bytes() + ALIGN
     }
 
     fn push(&mut self, parts: &Parts<'_>, entry: &Entry) {
@@ -432,8 +444,8 @@ impl<'a> MessageRef<'a> {
 /// What is filled or read counts against the core's meter, whole batches at a time.
 #[derive(Debug)]
 pub struct BatchPool {
-    free_small: Vec<Arc<Batch>>,
-    free_large: Vec<Arc<Batch>>,
+    small: Shelf,
+    large: Shelf,
     read: Vec<Arc<Batch>>,
     /// Where in `read` the next look begins.
     look_at: usize,
@@ -444,7 +456,8 @@ impl BatchPool {
     /// A pool with no batch yet.
     #[must_use]
     pub fn new(meter: &'static MessageMeter) -> Self {
-        Self { free_small: Vec::new(), free_large: Vec::new(), read: Vec::new(), look_at: 0, meter }
+        let (small, large) = (Shelf::new(Size::Small), Shelf::new(Size::Large));
+        Self { small, large, read: Vec::new(), look_at: 0, meter }
     }
 
     /// Batches that somebody may still read.
@@ -475,13 +488,18 @@ impl BatchPool {
 
     fn take(&mut self, is_first: bool, parts: &Parts<'_>) -> Arc<Batch> {
         let large = parts.record_bytes() > RECORD_BYTES_MAX || !Size::Large.fits(parts);
-        let (size, free) = match is_first && Size::Small.fits(parts) {
-            _ if large => return Arc::new(Batch::own(parts, self.meter)),
-            true => (Size::Small, &mut self.free_small),
-            false => (Size::Large, &mut self.free_large),
-        };
+        match is_first && Size::Small.fits(parts) {
+            _ if large => Arc::new(Batch::own(parts, self.meter)),
+            true => self.take_of(Size::Small),
+            false => self.take_of(Size::Large),
+        }
+    }
+
+    /// An empty batch of a size that the pool takes back.
+    fn take_of(&mut self, size: Size) -> Arc<Batch> {
         self.meter.add(size.memory_bytes() as u64);
-        free.pop().unwrap_or_else(|| Arc::new(Batch::new(size)))
+        let shelf = if size == Size::Small { &mut self.small } else { &mut self.large };
+        shelf.take()
     }
 
     /// A batch whose messages have been handed out: it comes back when nobody reads it any more.
@@ -518,13 +536,10 @@ impl BatchPool {
         if let Some(batch) = Arc::get_mut(&mut batch) {
             batch.clear();
         }
-        let free = match size {
-            Size::Small => &mut self.free_small,
-            Size::Large => &mut self.free_large,
-            Size::Own => return,
-        };
-        if free.len() < FREE_MAX {
-            free.push(batch);
+        match size {
+            Size::Small => self.small.put_back(batch),
+            Size::Large => self.large.put_back(batch),
+            Size::Own => {}
         }
     }
 }

@@ -3,9 +3,72 @@
 //! No list of their parts is kept: whoever applies them reads the body
 //! ([`crate::log::record::parse`]).
 
-use super::{ALIGN, Batch, BatchPool, Size};
+use super::{ALIGN, Arena, Batch, BatchPool, Size};
 use crate::message::{Charge, MessageMeter};
+use core::fmt;
 use triomphe::Arc;
+
+/// Bytes in memory that somebody else may write to at any time. They are copied, and only the copy is looked at.
+pub trait Foreign: fmt::Debug {
+    /// How many there are.
+    fn len(&self) -> usize;
+
+    /// Whether there are none.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Copies those that begin at `at`; they are within its length.
+    fn copy_to(&self, at: usize, into: &mut [u8]);
+}
+
+/// The body of a message that has come, where it lies.
+#[derive(Clone, Copy, Debug)]
+pub enum Arrived<'a> {
+    /// In memory of this process.
+    Own(&'a [u8]),
+    /// So many bytes, from the beginning of such as somebody else may write to.
+    Foreign(&'a dyn Foreign, usize),
+}
+
+impl<'a> From<&'a [u8]> for Arrived<'a> {
+    fn from(bytes: &'a [u8]) -> Self {
+        Self::Own(bytes)
+    }
+}
+
+impl<'a> Arrived<'a> {
+    /// How many bytes there are.
+    #[must_use]
+    pub fn len(self) -> usize {
+        match self {
+            Self::Own(bytes) => bytes.len(),
+            Self::Foreign(_, bytes) => bytes,
+        }
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(self) -> bool {
+        self.len() == 0
+    }
+
+    /// The bytes, unless somebody else may write to them.
+    #[must_use]
+    pub fn own(self) -> Option<&'a [u8]> {
+        match self {
+            Self::Own(bytes) => Some(bytes),
+            Self::Foreign(..) => None,
+        }
+    }
+
+    fn copy_to(self, into: &mut [u8]) {
+        match self {
+            Self::Own(bytes) => into.copy_from_slice(bytes),
+            Self::Foreign(bytes, _) => bytes.copy_to(0, into),
+        }
+    }
+}
 
 impl BatchPool {
     /// A sealed batch that holds a copy of `body`: this many records, one behind the other. They are
@@ -17,32 +80,39 @@ impl BatchPool {
     /// If the body is longer than 4 GiB.
     #[must_use]
     pub fn copy_records(&mut self, body: &[u8], records: u32) -> Arc<Batch> {
+        self.copy_arrived(body.into(), records)
+    }
+
+    /// As [`BatchPool::copy_records`], from where a message has come to.
+    ///
+    /// # Panics
+    /// As it.
+    #[must_use]
+    pub fn copy_arrived(&mut self, body: Arrived<'_>, records: u32) -> Arc<Batch> {
         let body_bytes = u32::try_from(body.len()).expect("a body is shorter than 4 GiB");
         let mut batch = self.take_raw(body.len());
         let filled = Arc::get_mut(&mut batch).expect("nobody reads a batch that was just taken");
-        filled.bytes.extend_from_slice(body);
-        filled.bytes.resize(body.len().next_multiple_of(ALIGN), 0);
+        body.copy_to(filled.bytes.grow(body.len()));
+        filled.bytes.pad(ALIGN);
         (filled.body_bytes, filled.raw_records) = (body_bytes, records);
         batch
     }
 
     fn take_raw(&mut self, bytes: usize) -> Arc<Batch> {
-        let (size, free) = if bytes <= Size::Small.bytes() {
-            (Size::Small, &mut self.free_small)
+        if bytes <= Size::Small.bytes() {
+            self.take_of(Size::Small)
         } else if bytes <= Size::Large.bytes() {
-            (Size::Large, &mut self.free_large)
+            self.take_of(Size::Large)
         } else {
-            return Arc::new(Batch::own_raw(bytes, self.meter));
-        };
-        self.meter.add(size.memory_bytes() as u64);
-        free.pop().unwrap_or_else(|| Arc::new(Batch::new(size)))
+            Arc::new(Batch::own_raw(bytes, self.meter))
+        }
     }
 }
 
 impl Batch {
     fn own_raw(bytes: usize, meter: &'static MessageMeter) -> Self {
         let charge = Charge::new(meter, (bytes + size_of::<Self>()) as u64);
-        Self::with_room(Size::Own, 0, bytes, Some(charge))
+        Self::with_room(Size::Own, 0, Arena::own(bytes + ALIGN), Some(charge))
     }
 }
 
@@ -69,6 +139,31 @@ mod tests {
             (again.len(), again.body()),
             (1, &[1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0][..])
         );
+    }
+
+    #[test]
+    fn what_lies_elsewhere_is_copied_as_far_as_it_counts() {
+        #[derive(Debug)]
+        struct Elsewhere;
+        impl Foreign for Elsewhere {
+            fn len(&self) -> usize {
+                16
+            }
+            fn copy_to(&self, at: usize, into: &mut [u8]) {
+                into.iter_mut().zip(at..).for_each(|(byte, at)| *byte = at as u8);
+            }
+        }
+        let mut pool = BatchPool::new(MessageMeter::leaked());
+        let filled = pool_filled(&mut pool);
+        pool.give_out(filled);
+        let batch = pool.copy_arrived(Arrived::Foreign(&Elsewhere, 10), 2);
+        assert_eq!((batch.body_bytes(), batch.len()), (10, 2));
+        assert_eq!(batch.body(), [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 0, 0, 0, 0, 0]);
+    }
+
+    /// A batch whose chunk is full of something else.
+    fn pool_filled(pool: &mut BatchPool) -> Arc<Batch> {
+        pool.copy_records(&[0xee; 2048], 1)
     }
 
     #[test]

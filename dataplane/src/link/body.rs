@@ -1,6 +1,6 @@
 //! The records of a message, sent from the batch that they lie in.
 
-use crate::batch::Batch;
+use crate::batch::{Arena, Batch};
 use core::ops::Range;
 use triomphe::Arc;
 
@@ -47,6 +47,13 @@ impl Body {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.start == self.end
+    }
+
+    /// The memory that they lie in. They stay there, unchanged, as long as this value or another one
+    /// keeps the batch.
+    #[must_use]
+    pub fn arena(&self) -> &Arena {
+        self.batch.arena()
     }
 
     /// The batch that it keeps.

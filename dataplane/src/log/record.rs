@@ -173,12 +173,24 @@ pub fn encode(seed: RecordSeed, record: &Record<'_>, out: &mut Vec<u8>) {
     put_checksums(seed, &mut out[at..]);
 }
 
+/// What records are appended to.
+pub trait Out {
+    /// Appends bytes.
+    fn extend_from_slice(&mut self, bytes: &[u8]);
+}
+
+impl Out for Vec<u8> {
+    fn extend_from_slice(&mut self, bytes: &[u8]) {
+        Self::extend_from_slice(self, bytes);
+    }
+}
+
 /// Appends a record to `out`, without its checksum: one copy.
 ///
 /// # Panics
 /// If a text is longer than 65,535 bytes or the record longer than 4 GiB: MQTT has neither, and
 /// what cannot be written must not be acknowledged.
-pub fn put(record: &Record<'_>, out: &mut Vec<u8>) {
+pub fn put(record: &Record<'_>, out: &mut impl Out) {
     let head = &record.head;
     let bytes = record.bytes();
     assert!(
