@@ -155,7 +155,8 @@ core_metrics! {
     rdma_completions, Counter, "rdma_completions_total", "Work completions taken.";
     rdma_sent_bytes, Counter, "rdma_sent_bytes_total", "Bytes written into rings of other nodes.";
     rdma_received_bytes, Counter, "rdma_received_bytes_total", "Bytes copied out of this node's rings.";
-    rdma_copied_heads_bytes, Counter, "rdma_copied_heads_bytes_total", "Bytes of heads of messages copied into registered memory.";
-    rdma_copied_bodies_bytes, Counter, "rdma_copied_bodies_bytes_total", "Bytes of records copied into registered memory: those of batches that are not registered.";
+    rdma_assembled_bytes, Counter, "rdma_assembled_bytes_total", "Bytes of bodies among them that were put together first, and are copied again by whoever keeps them.";
+    rdma_copied_heads_bytes, Counter, "rdma_copied_heads_bytes_total", "Bytes of heads of messages copied into registered memory, or into requests.";
+    rdma_copied_bodies_bytes, Counter, "rdma_copied_bodies_bytes_total", "Bytes of records copied into registered memory: those of batches that are in none.";
     rdma_exhausted, Counter, "rdma_credit_exhausted_total", "Turns that ended with bytes left to write and no credit for them.";
 }

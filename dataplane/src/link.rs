@@ -27,6 +27,7 @@ mod outbox;
 pub use body::Body;
 pub use outbox::Outbox;
 
+use crate::batch::Foreign;
 use crate::ids::CoreId;
 use crate::replication::hello::{Hello, HelloError, Refused, Transports};
 use crate::replication::wire::bytes_of;
@@ -121,6 +122,18 @@ pub enum LinkEvent<'a> {
         link: LinkId,
         /// It begins with its length; nothing else of it was checked.
         message: &'a [u8],
+    },
+    /// A message whose body is records that a log takes as they are ([`wire::records_head_bytes`]), left
+    /// where it has come to: the peer may still write there, so that who wants the body copies it first.
+    ///
+    /// [`wire::records_head_bytes`]: crate::replication::wire::records_head_bytes
+    Records {
+        /// The link.
+        link: LinkId,
+        /// Its head, a copy.
+        head: &'a [u8],
+        /// What is behind its head. Head and body are as long as the message says; nothing else was checked.
+        body: &'a dyn Foreign,
     },
     /// A send found no room, and there is some now.
     Room {

@@ -164,9 +164,10 @@ impl Service for Counting {
                 }
             }
             LinkEvent::Down { .. } => self.link = None,
-            LinkEvent::Elsewhere { .. } | LinkEvent::TurnedAway { .. } | LinkEvent::Room { .. } => {
-                panic!("{event:?}")
-            }
+            LinkEvent::Elsewhere { .. }
+            | LinkEvent::TurnedAway { .. }
+            | LinkEvent::Room { .. }
+            | LinkEvent::Records { .. } => panic!("{event:?}"),
         }
     }
 

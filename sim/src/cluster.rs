@@ -1,6 +1,8 @@
 //! A cluster: its nodes, the network between them, etcd, and the one queue of what happens when.
 
-use crate::core::{Core, Output, PARTITIONS, Publish, Time, Weather, address_of, publish_of};
+use crate::core::{
+    Core, Output, PARTITIONS, Publish, Time, Weather, address_of, publish_of, whole,
+};
 use crate::counters::{Counter, Counters};
 use crate::etcd::{Answer, Etcd};
 use crate::ledger::{Ledger, Violation};
@@ -304,9 +306,16 @@ impl Cluster {
         let Some(core) = core else { return Ok(()) };
         let trace = &mut self.trace;
         self.wires.arrive(id, links, &mut |links, event| {
-            if let LinkEvent::Received { message, .. } = &event {
-                trace.note(&[time.now.0, to as u64]);
-                trace.bytes(message);
+            match &event {
+                LinkEvent::Received { message, .. } => {
+                    trace.note(&[time.now.0, to as u64]);
+                    trace.bytes(message);
+                }
+                LinkEvent::Records { head, body, .. } => {
+                    trace.note(&[time.now.0, to as u64]);
+                    trace.bytes(&whole(head, *body));
+                }
+                _ => {}
             }
             core.on_link(links, event, time, weather);
         })

@@ -6,9 +6,9 @@
 
 use crate::ledger::Violation;
 use ringlane_dataplane::link::memory::{HostId, Network, WayId};
-use ringlane_dataplane::link::{Body, LinkEvent, LinkId, Links, Outbox};
+use ringlane_dataplane::link::{LinkEvent, LinkId, Links, Outbox};
 use ringlane_transport_rdma::fake::{FakeQueue, Wire};
-use ringlane_transport_rdma::{COMPLETIONS_MAX, DownCause, Endpoint};
+use ringlane_transport_rdma::{COMPLETIONS_MAX, DownCause, Endpoint, Received};
 use std::collections::BTreeMap;
 
 /// Bytes of the memory that a link sends from.
@@ -95,16 +95,6 @@ impl Wires {
     }
 }
 
-/// A body, as an endpoint wants it.
-#[derive(Debug)]
-struct RingBody(Body);
-
-impl AsRef<[u8]> for RingBody {
-    fn as_ref(&self) -> &[u8] {
-        self.0.bytes()
-    }
-}
-
 #[derive(Debug, Default)]
 struct Rings {
     ring_bytes: u32,
@@ -117,7 +107,7 @@ struct Rings {
 #[derive(Debug)]
 struct Pair {
     wire: Wire,
-    ends: [Endpoint<FakeQueue, RingBody>; 2],
+    ends: [Endpoint<FakeQueue>; 2],
     /// Whose they are, as far as they have been used.
     hosts: [Option<(HostId, LinkId)>; 2],
     /// Writes that are on their way.
@@ -170,7 +160,7 @@ impl Rings {
             let side = 1 - id.towards();
             pair.hosts[side] = Some((host, link));
             for (head, body) in outbox.messages() {
-                pair.ends[side].push(head, body.cloned().map(RingBody));
+                pair.ends[side].push(head, body.cloned());
             }
         }
     }
@@ -214,7 +204,12 @@ impl Rings {
         while links.is_heard(link)
             && let Some(message) = end.next_message().map_err(failed)?
         {
-            on_event(links, LinkEvent::Received { link, message });
+            match message {
+                Received::Whole(message) => on_event(links, LinkEvent::Received { link, message }),
+                Received::Records(head, body) => {
+                    on_event(links, LinkEvent::Records { link, head, body: &body });
+                }
+            }
         }
         Ok(())
     }

@@ -70,14 +70,35 @@ def verbs(story):
     check(ended["detail"] == "0", f"the tests of verbs ended with {ended['detail']}")
 
 
-def replicate(story):
-    """100,000 messages of QoS 1: each is acknowledged once a majority has it on disk, over RDMA."""
+def tcp(story):
+    """The same messages over TCP, for the counts of both beside each other."""
     cluster = story.cluster
+    begin(cluster, "tcp")
+    publish_counted(story, "tcp", None)
+    # The leader last, so that nobody follows it.
+    for node in (*story.others(story.leader), story.leader):
+        cluster.kill(node)
+
+
+def replicate(story):
+    """100,000 messages of QoS 1: each is acknowledged once a majority has it on disk, over RDMA, with no copy of records on
+    the leader, and one on each follower."""
+    begin(story.cluster, "rdma")
+    publish_counted(story, "first", check_copies)
+
+
+def begin(cluster, transport):
+    """Starts all nodes."""
     for node in NODES:
-        cluster.configure(node, "rdma")
+        cluster.configure(node, transport)
         cluster.start(node)
+
+
+def publish_counted(story, name, check_grown):
+    """The messages, and what they cost the nodes."""
+    cluster = story.cluster
     leader = story.leader = cluster.wait_leader(seconds=30)
-    load = Load("first", 4, [cluster.mqtt_port(leader)], 500, story.patience(60))
+    load = Load(name, 4, [cluster.mqtt_port(leader)], 500, story.patience(60))
     story.loads.append(load)
     before = {node: cluster.metrics(node) for node in NODES}
     started = time.monotonic()
@@ -85,21 +106,37 @@ def replicate(story):
     seconds = time.monotonic() - started
     for node in story.others(leader):
         cluster.wait_caught_up(node)
-    say(f"{MESSAGES} messages of 256 B in {seconds:.1f} s, acknowledged by a majority's disks")
+    say(f"{name}: {MESSAGES} messages of 256 B in {seconds:.1f} s, acknowledged by a majority's disks")
     for node in (leader, *story.others(leader)):
-        report_counters(node, node == leader, before[node], cluster.metrics(node))
+        after = cluster.metrics(node)
+        grown = {count: after[count] - before[node][count] for count in after if count in before[node]}
+        report_counters(node, node == leader, grown)
+        if check_grown:
+            check_grown(node, node == leader, grown)
     load.finish(story.patience(10))
 
 
-def report_counters(node, leads, before, after):
-    """What the node's links over RDMA have cost per 1,000 messages."""
-    grown = {name: after[name] - before[name] for name in after if name.startswith("rdma_")}
-    per = {name.removeprefix("rdma_").removesuffix("_total"): round(value * 1000 / MESSAGES, 1)
-           for name, value in grown.items()}
+#: What is shown of a node besides what its links over RDMA count.
+SHOWN = ["link_sends_total", "link_sent_bytes_total", "link_received_messages_total", "link_received_bytes_total",
+         "link_moved_bytes_total", "system_calls_total", "completions_total", "core_turns_total"]
+
+
+def report_counters(node, leads, grown):
+    """What the node's links, and all that it does, have cost per 1,000 messages."""
+    shown = [name for name in grown if name.startswith("rdma_") or name in SHOWN]
+    per = {name.removesuffix("_total"): round(grown[name] * 1000 / MESSAGES, 1) for name in shown}
     say(f"node {node}, {'leader' if leads else 'follower'}, per 1,000 messages: {per}")
+
+
+def check_copies(node, leads, grown):
+    """A leader copies no record for replication. A follower copies each once, out of the ring into the batch of its log; all
+    else that it copies are heads."""
     moved = grown["rdma_sent_bytes_total" if leads else "rdma_received_bytes_total"]
     followers = 2 if leads else 1
     check(moved > followers * MESSAGES * 256, f"node {node} has moved {moved} bytes over RDMA")
+    copied, again = grown["rdma_copied_bodies_bytes_total"], grown["rdma_assembled_bytes_total"]
+    check(copied == 0, f"node {node} has copied {copied} bytes of records before it sent them")
+    check(again == 0, f"node {node} has copied {again} bytes of records twice")
 
 
 def cut(story, name, ways):
@@ -190,7 +227,7 @@ def ledger(story):
 
 
 FAULTS = [cut_out, cut_in, cut_off, kill_process, pause, kill_guest]
-SCENARIOS = [verbs, replicate, *FAULTS, ledger]
+SCENARIOS = [verbs, tcp, replicate, *FAULTS, ledger]
 
 
 def tell(story, chosen):

@@ -1,21 +1,17 @@
-//! Messages out of a stream of bytes: what comes before a message's end waits here, in memory of
-//! this process, so that nobody who looks at a message looks at memory that the peer can change.
+//! A message out of a stream of bytes: what comes before its end waits here, in memory of this process, so that
+//! nobody who looks at it looks at memory that the peer can change.
 
 use crate::ring::RingError;
-use ringlane_dataplane::replication::wire::bytes_of;
+use ringlane_dataplane::replication::wire::{HEADER_BYTES, bytes_of};
 
 /// Bytes that are kept between messages. A longer message takes more for as long as it lasts.
 const KEPT_BYTES: usize = 128 * 1024;
 
-/// Bytes that have come and are not consumed.
+/// The bytes of one message that have come.
 #[derive(Debug)]
 pub struct Assembly {
     buffer: Vec<u8>,
-    /// Consumed from the buffer's beginning.
-    consumed: usize,
     filled: usize,
-    /// Bytes of the next message, if it is whole.
-    ready: usize,
     message_bytes_max: u32,
 }
 
@@ -23,12 +19,49 @@ impl Assembly {
     /// Takes messages of up to that many bytes.
     #[must_use]
     pub fn new(message_bytes_max: u32) -> Self {
-        Self { buffer: vec![0; KEPT_BYTES], consumed: 0, filled: 0, ready: 0, message_bytes_max }
+        Self { buffer: vec![0; KEPT_BYTES], filled: 0, message_bytes_max }
     }
 
-    /// Where the next bytes go. There is room if [`Assembly::is_ready`] has just said no.
-    pub fn room(&mut self) -> &mut [u8] {
-        &mut self.buffer[self.filled..]
+    /// Whether nothing of a message has come.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.filled == 0
+    }
+
+    /// How long the message is that begins with `bytes`; `None` if they are too few to say.
+    ///
+    /// # Errors
+    /// A length that no message has.
+    pub fn length_of(&self, bytes: &[u8]) -> Result<Option<usize>, RingError> {
+        let length = bytes_of(bytes, self.message_bytes_max).map_err(|_| {
+            RingError::MessageBytes(bytes.first_chunk().map_or(0, |b| u32::from_le_bytes(*b)))
+        })?;
+        Ok(length.map(|bytes| bytes as usize))
+    }
+
+    /// How many bytes are to come before the message is whole; before its length is known, those of the shortest one.
+    ///
+    /// # Errors
+    /// A length that no message has.
+    pub fn lacks(&self) -> Result<usize, RingError> {
+        let length = self.length_of(&self.buffer[..self.filled])?;
+        Ok(length.unwrap_or(HEADER_BYTES) - self.filled)
+    }
+
+    /// Where the next bytes go: as many as it lacks, or fewer. There is room for one at least if it lacks any.
+    ///
+    /// # Errors
+    /// A length that no message has.
+    pub fn room(&mut self) -> Result<&mut [u8], RingError> {
+        let lacks = self.lacks()?;
+        // No more than twice what has come, so that a claim alone takes no memory.
+        let wanted = (self.filled + lacks).min(2 * self.filled).max(KEPT_BYTES);
+        if self.buffer.len() < wanted || self.filled == 0 && KEPT_BYTES < self.buffer.len() {
+            self.buffer.resize(wanted, 0);
+            self.buffer.shrink_to(wanted);
+        }
+        let end = self.buffer.len().min(self.filled + lacks);
+        Ok(&mut self.buffer[self.filled..end])
     }
 
     /// Counts bytes that were put into the room.
@@ -41,48 +74,10 @@ impl Assembly {
         self.filled += bytes;
     }
 
-    /// Whether a message is whole. If not, there is room for more afterwards.
-    ///
-    /// # Errors
-    ///
-    /// A length that no message has.
-    pub fn is_ready(&mut self) -> Result<bool, RingError> {
-        let waiting = &self.buffer[self.consumed..self.filled];
-        let length = bytes_of(waiting, self.message_bytes_max).map_err(|_| {
-            RingError::MessageBytes(waiting.first_chunk().map_or(0, |b| u32::from_le_bytes(*b)))
-        })?;
-        let bytes = length.map_or(size_of::<u32>(), |bytes| bytes as usize);
-        if length.is_some() && bytes <= waiting.len() {
-            self.ready = bytes;
-            return Ok(true);
-        }
-        self.make_room(bytes);
-        Ok(false)
-    }
-
-    /// The message that is whole.
-    ///
-    /// # Panics
-    ///
-    /// If [`Assembly::is_ready`] has not just said so.
+    /// The message, of which [`Assembly::lacks`] has just said that it is whole.
     pub fn take(&mut self) -> &[u8] {
-        assert_ne!(self.ready, 0, "no message is whole");
-        let start = self.consumed;
-        self.consumed += core::mem::take(&mut self.ready);
-        &self.buffer[start..self.consumed]
-    }
-
-    /// Moves what is left to the beginning, and sees to room for more of a message of that many
-    /// bytes: no more than twice what has come, so that a claim alone takes no memory.
-    fn make_room(&mut self, bytes: usize) {
-        self.buffer.copy_within(self.consumed..self.filled, 0);
-        self.filled -= self.consumed;
-        self.consumed = 0;
-        let wanted = bytes.min(2 * self.filled).max(KEPT_BYTES);
-        if self.buffer.len() < wanted || bytes <= KEPT_BYTES && KEPT_BYTES < self.buffer.len() {
-            self.buffer.resize(wanted, 0);
-            self.buffer.shrink_to(wanted);
-        }
+        let bytes = core::mem::take(&mut self.filled);
+        &self.buffer[..bytes]
     }
 }
 
@@ -101,10 +96,10 @@ mod tests {
         let mut assembly = Assembly::new(max);
         let (mut at, mut messages) = (0, Vec::new());
         loop {
-            while assembly.is_ready()? {
+            if assembly.lacks()? == 0 {
                 messages.push(assembly.take().to_vec());
             }
-            let room = assembly.room();
+            let room = assembly.room()?;
             let bytes = room.len().min(piece).min(stream.len() - at);
             assert!(at == stream.len() || 0 < bytes, "there is always room");
             if bytes == 0 {
@@ -140,16 +135,18 @@ mod tests {
         let mut assembly = Assembly::new(1 << 20);
         let long = message(1 << 20, 9);
         let mut at = 0;
-        while !assembly.is_ready().expect("a message") {
+        while assembly.lacks().expect("a message") != 0 {
             assert!(assembly.buffer.len() <= KEPT_BYTES.max(2 * at));
-            let room = assembly.room();
+            let room = assembly.room().expect("a message");
             let bytes = room.len().min(long.len() - at);
             room[..bytes].copy_from_slice(&long[at..at + bytes]);
             assembly.fill(bytes);
             at += bytes;
         }
         assert_eq!(assembly.take(), long);
-        assert_eq!(assembly.is_ready(), Ok(false));
+        assert!(
+            assembly.is_empty() && assembly.room().is_ok_and(|room| room.len() == HEADER_BYTES)
+        );
         assert_eq!(assembly.buffer.capacity(), KEPT_BYTES);
     }
 }

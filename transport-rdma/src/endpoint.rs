@@ -6,12 +6,21 @@
 //! of the device, whatever the number of messages. Heads of messages, and bodies that lie in memory
 //! which is not registered, are copied into the stage; other bodies are sent from where they are and
 //! kept until the device has done with them.
+//!
+//! What comes is copied once: heads here, and records by whoever keeps them, straight out of the ring
+//! ([`Received`]). Credit for them is returned by the next flush, and so not before they were copied.
 
 use crate::assembly::Assembly;
 use crate::error::DownCause;
 use crate::queue::{COMPLETIONS_MAX, Completion, Queue, Slice, Write};
+use crate::received::{InRing, Received, copy_out};
 use crate::ring::{CREDITS_MAX, Incoming, Notice, Outgoing, work_requests};
+use core::cell::Cell;
 use core::ops::Add;
+use ringlane_dataplane::link::Body;
+use ringlane_dataplane::replication::wire::{
+    HEAD_BYTES_MAX, HEADER_BYTES, behind_head, records_head_bytes,
+};
 use std::collections::VecDeque;
 
 /// What a link has counted since it began.
@@ -39,8 +48,12 @@ pub struct EndpointCounters {
     pub staged_head_bytes: u64,
     /// Bytes of bodies that were copied into the stage, because they are not in registered memory.
     pub staged_body_bytes: u64,
+    /// Bytes copied into requests once more: writes of heads alone that are short.
+    pub inlined_bytes: u64,
     /// Bytes copied out of the ring.
     pub received_bytes: u64,
+    /// Bytes of bodies among them that were put together first, so that whoever keeps them copies them again.
+    pub assembled_bytes: u64,
     /// Turns that ended with bytes left to send and no credit for them.
     pub exhausted: u64,
     /// Times that this node's writes came to the end of the peer's ring.
@@ -63,7 +76,9 @@ impl Add for EndpointCounters {
             sent_bytes: self.sent_bytes + other.sent_bytes,
             staged_head_bytes: self.staged_head_bytes + other.staged_head_bytes,
             staged_body_bytes: self.staged_body_bytes + other.staged_body_bytes,
+            inlined_bytes: self.inlined_bytes + other.inlined_bytes,
             received_bytes: self.received_bytes + other.received_bytes,
+            assembled_bytes: self.assembled_bytes + other.assembled_bytes,
             exhausted: self.exhausted + other.exhausted,
             wraps: self.wraps + other.wraps,
         }
@@ -72,10 +87,10 @@ impl Add for EndpointCounters {
 
 /// A message of which something is left to post.
 #[derive(Debug)]
-struct Waiting<B> {
+struct Waiting {
     /// Bytes of its head that are still in `heads`.
     head_bytes: usize,
-    body: Option<B>,
+    body: Option<Body>,
     /// Bytes of the body that are posted.
     body_posted: usize,
     /// Whether a part of the body is sent from where it is.
@@ -89,6 +104,23 @@ struct Chain {
     id: u64,
     stage_end: u64,
     bodies: usize,
+}
+
+/// What a write was made of.
+#[derive(Clone, Copy, Default, Debug)]
+struct Gathered {
+    bytes: u32,
+    has_body: bool,
+}
+
+/// What to do with what has landed.
+enum Look {
+    /// It is whole, and records: the bytes of its head, and all of it.
+    Records(usize, usize),
+    /// Not enough has landed.
+    Later,
+    /// Copy as much as there is.
+    Copy,
 }
 
 /// The stage as positions that only grow.
@@ -110,18 +142,23 @@ impl Stage {
 
 /// One link.
 #[derive(Debug)]
-pub struct Endpoint<Q, B> {
+pub struct Endpoint<Q> {
+    /// The first field, so that the queue has ended before what it reads is let go of.
     queue: Q,
     outgoing: Outgoing,
     incoming: Incoming,
     assembly: Assembly,
-    waiting: VecDeque<Waiting<B>>,
+    /// The head of the message that is given out.
+    head: [u8; HEAD_BYTES_MAX],
+    /// Bytes of bodies that were copied out of the ring by those who keep them.
+    lent_copied: Cell<u64>,
+    waiting: VecDeque<Waiting>,
     waiting_bytes: usize,
     heads: VecDeque<u8>,
     stage: Stage,
     under_way: VecDeque<Chain>,
     /// Bodies that the device reads, in the order of the chains.
-    held: VecDeque<B>,
+    held: VecDeque<Body>,
     /// Writes posted, and those that are known to be done.
     posted: u64,
     done: u64,
@@ -133,7 +170,7 @@ pub struct Endpoint<Q, B> {
     counters: EndpointCounters,
 }
 
-impl<Q: Queue, B: AsRef<[u8]>> Endpoint<Q, B> {
+impl<Q: Queue> Endpoint<Q> {
     /// A link over `queue`, which has its receives posted, to a ring of that many bytes.
     ///
     /// # Panics
@@ -146,6 +183,8 @@ impl<Q: Queue, B: AsRef<[u8]>> Endpoint<Q, B> {
             outgoing: Outgoing::new(peer_ring_bytes, writes_max),
             incoming: Incoming::new(queue.ring_bytes(), writes_max),
             assembly: Assembly::new(message_bytes_max),
+            head: [0; HEAD_BYTES_MAX],
+            lent_copied: Cell::new(0),
             queue,
             waiting: VecDeque::new(),
             waiting_bytes: 0,
@@ -167,7 +206,8 @@ impl<Q: Queue, B: AsRef<[u8]>> Endpoint<Q, B> {
     /// What was counted.
     #[must_use]
     pub fn counters(&self) -> EndpointCounters {
-        self.counters
+        let received_bytes = self.counters.received_bytes + self.lent_copied.get();
+        EndpointCounters { received_bytes, ..self.counters }
     }
 
     /// Bytes that were pushed and are not posted. The caller bounds them.
@@ -189,8 +229,8 @@ impl<Q: Queue, B: AsRef<[u8]>> Endpoint<Q, B> {
     }
 
     /// Takes a message: `head`, and the bytes of `body` behind it.
-    pub fn push(&mut self, head: &[u8], body: Option<B>) {
-        self.waiting_bytes += head.len() + body.as_ref().map_or(0, |body| body.as_ref().len());
+    pub fn push(&mut self, head: &[u8], body: Option<Body>) {
+        self.waiting_bytes += head.len() + body.as_ref().map_or(0, Body::len);
         self.heads.extend(head);
         let head_bytes = head.len();
         self.waiting.push_back(Waiting { head_bytes, body, body_posted: 0, is_borrowed: false });
@@ -258,21 +298,63 @@ impl<Q: Queue, B: AsRef<[u8]>> Endpoint<Q, B> {
     /// # Errors
     ///
     /// What the peer wrote is no message: the link is over.
-    pub fn next_message(&mut self) -> Result<Option<&[u8]>, DownCause> {
-        while !self.assembly.is_ready()? {
-            let span = self.incoming.readable();
-            if span.bytes == 0 {
+    pub fn next_message(&mut self) -> Result<Option<Received<'_, Q>>, DownCause> {
+        if self.assembly.is_empty() {
+            match self.look()? {
+                Look::Records(head_bytes, bytes) => return Ok(Some(self.lend(head_bytes, bytes))),
+                Look::Later => return Ok(None),
+                Look::Copy => {}
+            }
+        }
+        while self.assembly.lacks()? != 0 {
+            let room = self.assembly.room()?;
+            let bytes = (room.len() as u64).min(self.incoming.waiting_bytes());
+            if bytes == 0 {
                 return Ok(None);
             }
-            let room = self.assembly.room();
-            let bytes = room.len().min(span.bytes as usize);
-            self.queue.copy_ring(span.at, &mut room[..bytes]);
-            self.assembly.fill(bytes);
-            self.incoming.take(bytes as u32);
-            self.counters.received_bytes += bytes as u64;
+            copy_out(&self.queue, self.incoming.taken(), &mut room[..bytes as usize]);
+            self.assembly.fill(bytes as usize);
+            self.incoming.take(bytes);
+            self.counters.received_bytes += bytes;
         }
+        let message = self.assembly.take();
         self.counters.received_messages += 1;
-        Ok(Some(self.assembly.take()))
+        self.counters.assembled_bytes += behind_head(message) as u64;
+        Ok(Some(Received::Whole(message)))
+    }
+
+    /// Looks at the header of the message that is next, in a copy of it.
+    fn look(&mut self) -> Result<Look, DownCause> {
+        let landed = self.incoming.waiting_bytes();
+        let header = &mut self.head[..HEADER_BYTES.min(landed as usize)];
+        if header.is_empty() {
+            return Ok(Look::Later);
+        }
+        copy_out(&self.queue, self.incoming.taken(), header);
+        self.counters.received_bytes += header.len() as u64;
+        let bytes = self.assembly.length_of(header)?.unwrap_or(HEADER_BYTES);
+        let head_bytes = records_head_bytes(header).filter(|head_bytes| *head_bytes < bytes);
+        let is_whole = bytes as u64 <= landed;
+        let has_header = header.len() == HEADER_BYTES;
+        Ok(match head_bytes {
+            Some(head_bytes) if is_whole => Look::Records(head_bytes, bytes),
+            None if has_header => Look::Copy,
+            _ if self.incoming.may_wait(bytes as u64) => Look::Later,
+            _ => Look::Copy,
+        })
+    }
+
+    /// Gives out records whose header was just copied: the rest of their head is copied, too, and their body is left where it is.
+    fn lend(&mut self, head_bytes: usize, bytes: usize) -> Received<'_, Q> {
+        let position = self.incoming.taken();
+        let rest = &mut self.head[HEADER_BYTES..head_bytes];
+        copy_out(&self.queue, position + HEADER_BYTES as u64, rest);
+        self.incoming.take(bytes as u64);
+        self.counters.received_bytes += (head_bytes - HEADER_BYTES) as u64;
+        self.counters.received_messages += 1;
+        let (start, bytes) = (position + head_bytes as u64, bytes - head_bytes);
+        let body = InRing::new(&self.queue, start, bytes, &self.lent_copied);
+        Received::Records(&self.head[..head_bytes], body)
     }
 
     /// Posts what may be posted, and credit if it is due, with one call.
@@ -287,7 +369,7 @@ impl<Q: Queue, B: AsRef<[u8]>> Endpoint<Q, B> {
             && let Some(credit) = self.incoming.credit()
         {
             self.counters.credits += 1;
-            self.add_write(0, 0, 0, credit);
+            self.add_write(0, 0, Gathered::default(), credit);
         }
         let mut bodies = 0;
         while self.waiting_bytes != 0 && self.may_post(CREDITS_MAX) {
@@ -296,13 +378,13 @@ impl<Q: Queue, B: AsRef<[u8]>> Endpoint<Q, B> {
                 break;
             };
             let first = self.slices.len();
-            let bytes = self.gather(room.bytes as usize, &mut bodies);
-            if bytes == 0 {
+            let gathered = self.gather(room.bytes as usize, &mut bodies);
+            if gathered.bytes == 0 {
                 break;
             }
-            let notice = self.outgoing.write(bytes);
-            self.count_write(room.at, bytes);
-            self.add_write(room.at, bytes, self.slices.len() - first, notice);
+            let notice = self.outgoing.write(gathered.bytes);
+            self.count_write(room.at, gathered.bytes);
+            self.add_write(room.at, self.slices.len() - first, gathered, notice);
         }
         self.post(bodies)
     }
@@ -312,10 +394,14 @@ impl<Q: Queue, B: AsRef<[u8]>> Endpoint<Q, B> {
         self.posted - self.done + u64::from(reserved) < self.sends_max
     }
 
-    fn add_write(&mut self, at: u32, bytes: u32, slices: usize, notice: Notice) {
+    fn add_write(&mut self, at: u32, slices: usize, gathered: Gathered, notice: Notice) {
         self.posted += 1;
+        let Gathered { bytes, has_body } = gathered;
+        // A short head goes with its request. A body is never copied for that.
+        let inline = 0 < bytes && bytes <= self.queue.inline_max() && !has_body;
+        self.counters.inlined_bytes += if inline { u64::from(bytes) } else { 0 };
         let (id, slices, imm) = (self.posted, slices as u16, notice.to_imm());
-        self.chain.push(Write { id, at, bytes, slices, imm, signalled: false });
+        self.chain.push(Write { id, at, bytes, slices, imm, inline, signalled: false });
     }
 
     fn count_write(&mut self, at: u32, bytes: u32) {
@@ -335,24 +421,26 @@ impl<Q: Queue, B: AsRef<[u8]>> Endpoint<Q, B> {
         self.queue.post(&self.chain, &self.slices)
     }
 
-    /// Collects up to `bytes_max` bytes of what waits as slices of one write; how many they are.
-    fn gather(&mut self, bytes_max: usize, bodies: &mut usize) -> u32 {
+    /// Collects up to `bytes_max` bytes of what waits as slices of one write.
+    fn gather(&mut self, bytes_max: usize, bodies: &mut usize) -> Gathered {
         let (first, most) = (self.slices.len(), usize::from(self.queue.slices_max()));
-        let mut gathered = 0;
+        let (mut gathered, mut has_body) = (0, false);
         while gathered < bytes_max && self.slices.len() - first < most {
             let Some(front) = self.waiting.front() else { break };
             let left = bytes_max - gathered;
-            let bytes = match front.head_bytes {
-                0 => self.gather_body(left, first),
-                _ => self.gather_head(left, first),
+            let is_body = front.head_bytes == 0;
+            let bytes = match is_body {
+                true => self.gather_body(left, first),
+                false => self.gather_head(left, first),
             };
             if bytes == 0 {
                 break;
             }
             gathered += bytes;
+            has_body |= is_body;
             *bodies += self.end_message();
         }
-        gathered as u32
+        Gathered { bytes: gathered as u32, has_body }
     }
 
     fn gather_head(&mut self, bytes_max: usize, first: usize) -> usize {
@@ -371,9 +459,9 @@ impl<Q: Queue, B: AsRef<[u8]>> Endpoint<Q, B> {
     fn gather_body(&mut self, bytes_max: usize, first: usize) -> usize {
         let Some(front) = self.waiting.front_mut() else { return 0 };
         let Some(body) = &front.body else { return 0 };
-        let rest = &body.as_ref()[front.body_posted..];
+        let rest = &body.bytes()[front.body_posted..];
         let piece = &rest[..rest.len().min(bytes_max)];
-        if let Some(slice) = self.queue.slice_of(piece) {
+        if let Some(slice) = self.queue.slice_of(piece, body.arena()) {
             front.body_posted += piece.len();
             front.is_borrowed = true;
             self.slices.push(slice);
@@ -401,8 +489,8 @@ impl<Q: Queue, B: AsRef<[u8]>> Endpoint<Q, B> {
 
     /// Takes the first message out if nothing of it is left to post; 1 if its body has to be held.
     fn end_message(&mut self) -> usize {
-        let is_over = |front: &mut Waiting<B>| {
-            let body = front.body.as_ref().map_or(0, |body| body.as_ref().len());
+        let is_over = |front: &mut Waiting| {
+            let body = front.body.as_ref().map_or(0, Body::len);
             front.head_bytes == 0 && front.body_posted == body
         };
         let Some(front) = self.waiting.pop_front_if(is_over) else { return 0 };
@@ -435,10 +523,10 @@ impl<Q: Queue, B: AsRef<[u8]>> Endpoint<Q, B> {
     /// The device did not do it: the peer may still write.
     pub fn revoke(mut self) -> Result<EndpointCounters, DownCause> {
         self.queue.revoke()?;
-        Ok(self.counters)
+        Ok(self.counters())
     }
 
-    /// The queue: to register memory with it; and for tests.
+    /// The queue: to ask what it is about; and for tests.
     pub fn queue_mut(&mut self) -> &mut Q {
         &mut self.queue
     }

@@ -2,19 +2,23 @@
 //! link to what a device would hold it to: a receive for each write, no write beyond the ring, and
 //! bytes that are read when the write happens and not when it was posted. For tests, and for simulation.
 
-use crate::error::{DownCause, WorkStatus};
+use crate::error::{DownCause, RdmaError, WorkStatus};
 use crate::queue::{Completion, Queue, Slice, Write};
+use crate::registry::Registry;
 use crate::ring::work_requests;
+use ringlane_dataplane::batch::Arena;
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
 
 /// What lies between two queues.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Side {
     ring: Vec<u8>,
     stage: Vec<u8>,
-    sources: Vec<Rc<Vec<u8>>>,
+    arenas: Registry<()>,
+    /// How many arenas may be registered.
+    arenas_max: usize,
     /// Posted and not carried out.
     posted: VecDeque<(Write, Vec<Slice>)>,
     completions: VecDeque<Completion>,
@@ -37,6 +41,7 @@ pub struct FakeQueue {
 }
 
 const SLICES_MAX: u16 = 4;
+const INLINE_BYTES: u32 = 64;
 
 impl Wire {
     /// Two queues with rings and stages of these sizes, and receives posted.
@@ -46,9 +51,14 @@ impl Wire {
         let side = || Side {
             ring: vec![0; ring_bytes as usize],
             stage: vec![0; stage_bytes as usize],
+            arenas: Registry::new(),
+            arenas_max: usize::MAX,
+            posted: VecDeque::new(),
+            completions: VecDeque::new(),
             receives,
             sends_max,
-            ..Side::default()
+            sends: 0,
+            is_revoked: false,
         };
         let wire = Self(Rc::new(RefCell::new([side(), side()])));
         let queue = |side| FakeQueue { wire: wire.clone(), side };
@@ -92,9 +102,15 @@ impl Wire {
         self.0.borrow_mut()[side].ring[at..at + bytes.len()].copy_from_slice(bytes);
     }
 
-    /// Registers memory with a side.
-    pub fn register(&self, side: usize, memory: Rc<Vec<u8>>) {
-        self.0.borrow_mut()[side].sources.push(memory);
+    /// Lets a side register no more than so many arenas.
+    pub fn limit_arenas(&self, side: usize, arenas_max: usize) {
+        self.0.borrow_mut()[side].arenas_max = arenas_max;
+    }
+
+    /// Why a side has not registered an arena, once.
+    #[must_use]
+    pub fn take_refusal(&self, side: usize) -> Option<RdmaError> {
+        self.0.borrow_mut()[side].arenas.take_refusal()
     }
 
     /// Writes that wait to be carried out, of a side.
@@ -107,11 +123,17 @@ impl Wire {
 impl Side {
     fn read(&self, slices: &[Slice]) -> Vec<u8> {
         let memory = |slice: &Slice| {
-            let from = match slice.region {
-                0 => &self.stage,
-                source => self.sources[usize::from(source) - 1].as_ref(),
-            };
-            from[slice.at as usize..][..slice.bytes as usize].to_vec()
+            let (at, mut bytes) = (slice.at as usize, vec![0; slice.bytes as usize]);
+            match slice.region {
+                0 => bytes.copy_from_slice(&self.stage[at..][..slice.bytes as usize]),
+                arena => {
+                    let arena = self.arenas.arena(usize::from(arena) - 1);
+                    // SAFETY: both sides, and whoever fills their batches, are on the thread of this value,
+                    // which is not `Send`; it fills none during this call.
+                    unsafe { arena.read(at, &mut bytes) };
+                }
+            }
+            bytes
         };
         slices.iter().flat_map(memory).collect()
     }
@@ -135,14 +157,17 @@ impl Queue for FakeQueue {
         self.wire.0.borrow_mut()[self.side].stage[at..at + bytes.len()].copy_from_slice(bytes);
     }
 
-    fn slice_of(&self, bytes: &[u8]) -> Option<Slice> {
-        let start = bytes.as_ptr() as usize;
-        let sides = self.wire.0.borrow();
-        sides[self.side].sources.iter().zip(1..).find_map(|(source, region)| {
-            let at = start.checked_sub(source.as_ptr() as usize)?;
-            let is_within = at + bytes.len() <= source.len();
-            is_within.then_some(Slice { region, at: at as u32, bytes: bytes.len() as u32 })
-        })
+    fn inline_max(&self) -> u32 {
+        INLINE_BYTES
+    }
+
+    fn slice_of(&mut self, bytes: &[u8], arena: &Arena) -> Option<Slice> {
+        let Side { arenas, arenas_max, .. } = &mut self.wire.0.borrow_mut()[self.side];
+        let is_full = arenas.len() == *arenas_max;
+        let refusal = || RdmaError::Setting("no memory may be locked".to_owned());
+        let register = |_: &Arena| if is_full { Err(refusal()) } else { Ok(()) };
+        let (index, at) = arenas.place_of(bytes, arena, register)?;
+        Some(Slice { region: index as u16 + 1, at: at as u32, bytes: bytes.len() as u32 })
     }
 
     fn post(&mut self, chain: &[Write], slices: &[Slice]) -> Result<(), DownCause> {
@@ -152,6 +177,7 @@ impl Queue for FakeQueue {
             let (own, others) = rest.split_at(usize::from(write.slices));
             assert!(own.len() <= usize::from(SLICES_MAX), "more slices than the device takes");
             rest = others;
+            assert!(!write.inline || write.bytes <= INLINE_BYTES, "too long for its request");
             side.sends += 1;
             assert!(side.sends <= side.sends_max, "more work than the queue holds");
             side.posted.push_back((*write, own.to_vec()));

@@ -2,17 +2,18 @@
 //! touch, and its registration with one protection domain.
 //!
 //! A peer writes into a ring whenever it likes. So a ring is never borrowed as a slice: it is only
-//! copied from, byte for byte, and what counts is the copy. Memory that only this process writes is
-//! registered without any right to write and may be borrowed.
+//! copied from, byte for byte, and what counts is the copy. Memory that only this process writes, the stage and the
+//! arenas of batches, is registered without any right to write.
 
 use crate::device::Domain;
 use crate::error::RdmaError;
 use crate::sys;
 use core::ffi::{CStr, c_int, c_void};
+use core::mem::ManuallyDrop;
 use core::ptr::{self, NonNull};
+use ringlane_dataplane::batch::Arena;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-use std::sync::Arc;
 
 /// Pages of 2 MiB, if the host has reserved any.
 const HUGE_PAGE_BYTES: usize = 2 << 20;
@@ -88,10 +89,6 @@ impl Mapping {
         self.start.as_ptr() as u64
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.bytes
-    }
-
     pub(crate) fn is_huge(&self) -> bool {
         self.is_huge
     }
@@ -165,49 +162,75 @@ impl Access {
     }
 }
 
-/// A mapping registered with one protection domain. When it goes, the device forgets it first and
+/// Memory that stays where it is as long as the value lives.
+pub(crate) trait Memory {
+    /// Its first byte.
+    fn start(&self) -> *const u8;
+
+    /// Bytes of it.
+    fn bytes(&self) -> usize;
+}
+
+impl Memory for Mapping {
+    fn start(&self) -> *const u8 {
+        self.start.as_ptr()
+    }
+
+    fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+impl Memory for Arena {
+    fn start(&self) -> *const u8 {
+        Self::start(self)
+    }
+
+    fn bytes(&self) -> usize {
+        self.len()
+    }
+}
+
+/// Memory registered with one protection domain. When it goes, the device forgets it first and
 /// then its pages go.
 #[derive(Debug)]
-pub(crate) struct Region {
+pub(crate) struct Region<M> {
     registration: NonNull<sys::IbvMr>,
     domain: Domain,
-    mapping: Arc<Mapping>,
+    memory: ManuallyDrop<M>,
     lkey: u32,
     rkey: u32,
 }
 
 // SAFETY: libibverbs may be called from any thread; the registration belongs to this value alone.
-unsafe impl Send for Region {}
+unsafe impl<M: Send> Send for Region<M> {}
 
-impl Region {
-    /// Registers all of `mapping`.
+impl<M: Memory> Region<M> {
+    /// Registers all of `memory`.
     ///
     /// # Errors
     ///
     /// ibv_reg_mr(3): not enough memory may be locked, mostly.
-    pub(crate) fn new(
-        domain: &Domain,
-        mapping: Arc<Mapping>,
-        access: Access,
-    ) -> Result<Self, RdmaError> {
-        let start = mapping.start.as_ptr().cast::<c_void>();
+    pub(crate) fn new(domain: &Domain, memory: M, access: Access) -> Result<Self, RdmaError> {
+        let start = memory.start().cast::<c_void>().cast_mut();
         let register = domain.verbs().ibv_reg_mr;
-        // SAFETY: the domain lives (borrowed), the range is mapped, and `mapping` is kept in the
-        // region until after ibv_dereg_mr (Drop below).
-        let made = unsafe { register(domain.as_ptr(), start, mapping.bytes, access.bits()) };
+        // SAFETY: the domain lives (borrowed), the memory is there, and is kept in the region until after
+        // ibv_dereg_mr (Drop below). The device writes to none that was not mapped for it: `Access::Ring`
+        // is asked for by `QueuePair::new` alone.
+        let made = unsafe { register(domain.as_ptr(), start, memory.bytes(), access.bits()) };
         let registration = NonNull::new(made).ok_or_else(|| RdmaError::last("ibv_reg_mr"))?;
         // SAFETY: what ibv_reg_mr returned is an ibv_mr, and only read here.
         let (lkey, rkey) = unsafe { (*made).keys() };
-        Ok(Self { registration, domain: domain.clone(), mapping, lkey, rkey })
+        let memory = ManuallyDrop::new(memory);
+        Ok(Self { registration, domain: domain.clone(), memory, lkey, rkey })
     }
 
-    pub(crate) fn mapping(&self) -> &Mapping {
-        &self.mapping
+    pub(crate) fn memory(&self) -> &M {
+        &self.memory
     }
 
-    /// The mapping, if nobody else holds it.
-    pub(crate) fn mapping_mut(&mut self) -> Option<&mut Mapping> {
-        Arc::get_mut(&mut self.mapping)
+    pub(crate) fn memory_mut(&mut self) -> &mut M {
+        &mut self.memory
     }
 
     pub(crate) fn rkey(&self) -> u32 {
@@ -221,49 +244,22 @@ impl Region {
     /// If the range is not inside.
     pub(crate) fn entry(&self, at: u32, bytes: u32) -> sys::IbvSge {
         let end = u64::from(at) + u64::from(bytes);
-        assert!(end <= self.mapping.bytes as u64, "outside of the region");
-        let addr = self.mapping.address() + u64::from(at);
+        assert!(end <= self.memory.bytes() as u64, "outside of the region");
+        let addr = self.memory.start() as u64 + u64::from(at);
         sys::IbvSge { addr, length: bytes, lkey: self.lkey }
     }
 }
 
-impl Drop for Region {
+impl<M> Drop for Region<M> {
     fn drop(&mut self) {
         let forget = self.domain.verbs().ibv_dereg_mr;
         // SAFETY: registered by `new` and forgotten once, here.
         let code = unsafe { forget(self.registration.as_ptr()) };
-        if code != 0 {
-            // The device may still write to it: the pages must stay, for good.
-            core::mem::forget(Arc::clone(&self.mapping));
+        // Otherwise the device may still write to it: the pages stay, for good.
+        if code == 0 {
+            // SAFETY: dropped once, here, and not used after it.
+            unsafe { ManuallyDrop::drop(&mut self.memory) };
         }
-    }
-}
-
-/// Memory that messages are sent from without being copied first: written by this process, then
-/// shared.
-///
-/// It is filled before it is shared, and a device may only read it.
-#[derive(Clone, Debug)]
-pub struct SourceMemory(pub(crate) Arc<Mapping>);
-
-impl SourceMemory {
-    /// A copy of `bytes` in memory that can be registered.
-    ///
-    /// # Errors
-    ///
-    /// The host has not that much memory.
-    pub fn filled(bytes: &[u8]) -> io::Result<Self> {
-        let mut mapping = Mapping::new(c"ringlane-source", bytes.len(), false)?;
-        mapping.copy_in(0, bytes);
-        Ok(Self(Arc::new(mapping)))
-    }
-}
-
-impl AsRef<[u8]> for SourceMemory {
-    fn as_ref(&self) -> &[u8] {
-        // SAFETY: mapped and readable as long as `self` is; nobody writes it after `filled`: there
-        // is no other owner that could, and it is registered without a right to write.
-        unsafe { core::slice::from_raw_parts(self.0.start.as_ptr(), self.0.bytes) }
     }
 }
 
@@ -274,11 +270,11 @@ mod tests {
     #[test]
     fn what_goes_in_comes_out_and_the_guards_are_there() {
         let mut mapping = Mapping::new(c"test", 5000, false).expect("memory");
-        assert_eq!(mapping.len() % page_bytes(), 0);
-        assert!(5000 <= mapping.len());
-        mapping.copy_in(mapping.len() - 3, b"end");
+        assert_eq!(mapping.bytes() % page_bytes(), 0);
+        assert!(5000 <= mapping.bytes());
+        mapping.copy_in(mapping.bytes() - 3, b"end");
         let mut copy = [0; 3];
-        mapping.copy_out(mapping.len() - 3, &mut copy);
+        mapping.copy_out(mapping.bytes() - 3, &mut copy);
         assert_eq!(&copy, b"end");
         let maps = std::fs::read_to_string("/proc/self/maps").expect("proc");
         let at = mapping.address();
@@ -290,7 +286,7 @@ mod tests {
                 parse(from) <= address && address < parse(to)
             })
         };
-        for guard in [at - 1, at + mapping.len() as u64] {
+        for guard in [at - 1, at + mapping.bytes() as u64] {
             let line = around(guard).expect("reserved");
             assert!(line.contains("---p"), "not a guard: {line}");
         }
@@ -300,12 +296,6 @@ mod tests {
     #[should_panic(expected = "outside of the mapping")]
     fn nothing_is_copied_from_outside() {
         let mapping = Mapping::new(c"test", 4096, false).expect("memory");
-        mapping.copy_out(mapping.len() - 1, &mut [0; 2]);
-    }
-
-    #[test]
-    fn a_source_holds_what_it_was_filled_with() {
-        let source = SourceMemory::filled(b"payload").expect("memory");
-        assert_eq!(&source.as_ref()[..7], b"payload");
+        mapping.copy_out(mapping.bytes() - 1, &mut [0; 2]);
     }
 }

@@ -3,11 +3,12 @@
 //! calls themselves is tried on any host.
 
 use crate::error::{DownCause, WorkStatus};
+use ringlane_dataplane::batch::Arena;
 
 /// Part of memory that is registered with the queue.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Slice {
-    /// Which memory: 0 is the stage, then those of [`Queue::slice_of`].
+    /// Which memory: 0 is the stage, then the arenas of [`Queue::slice_of`].
     pub region: u16,
     /// Where in it.
     pub at: u32,
@@ -28,6 +29,9 @@ pub struct Write {
     pub slices: u16,
     /// What the peer learns with it.
     pub imm: u32,
+    /// Whether its bytes are copied into the request, so that the device need not fetch them: at most
+    /// [`Queue::inline_max`].
+    pub inline: bool,
     /// Whether its completion is reported; that of the last of a chain always has to be.
     pub signalled: bool,
 }
@@ -67,8 +71,12 @@ pub trait Queue {
     /// Copies into the stage. The range is inside, and no write that is under way has it.
     fn stage(&mut self, at: u32, bytes: &[u8]);
 
-    /// Where `bytes` lie in registered memory; `None` if they do not.
-    fn slice_of(&self, bytes: &[u8]) -> Option<Slice>;
+    /// Bytes that a write may carry in its request.
+    fn inline_max(&self) -> u32;
+
+    /// Where `bytes`, which are in `arena`, lie in registered memory: the arena is registered if it is not yet.
+    /// `None` if it cannot be.
+    fn slice_of(&mut self, bytes: &[u8], arena: &Arena) -> Option<Slice>;
 
     /// Posts a chain with one call, so that the device hears of it once.
     ///

@@ -7,15 +7,16 @@
 
 use crate::device::{Channel, CompletionQueue, Device, Domain};
 use crate::error::{AsyncEvent, DownCause, RdmaError, WorkStatus};
-use crate::memory::{Access, Mapping, Region, SourceMemory};
+use crate::memory::{Access, Mapping, Region};
 use crate::queue::{COMPLETIONS_MAX, Completion, Queue, Slice, Write};
+use crate::registry::Registry;
 use crate::ring;
 use crate::settings::RdmaSettings;
 use crate::sys::{self, Verbs, check};
 use core::ffi::c_int;
 use core::ptr::{self, NonNull};
+use ringlane_dataplane::batch::Arena;
 use std::io;
-use std::sync::Arc;
 
 /// Gather entries per write that are asked for: heads and bodies of eight messages.
 const SLICES_MAX: u32 = 16;
@@ -49,9 +50,11 @@ pub struct PairAddress {
 pub struct QueuePair {
     pair: Pair,
     /// Where the peer writes; none once its right is revoked.
-    ring: Option<Region>,
-    /// The stage, then what was registered besides.
-    sources: Vec<Region>,
+    ring: Option<Region<Mapping>>,
+    /// What heads, and bodies that have to be copied, are sent from.
+    stage: Region<Mapping>,
+    /// What other bodies are sent from.
+    arenas: Registry<Region<Arena>>,
     ring_bytes: u32,
     stage_bytes: u32,
     mtu: u32,
@@ -178,12 +181,13 @@ impl QueuePair {
             Mapping::new(name, bytes as usize, settings.huge_pages)
                 .map_err(RdmaError::of("memory for a link"))
         };
-        let ring = Arc::new(memory(c"ringlane-ring", settings.ring_bytes)?);
-        let stage = Arc::new(memory(c"ringlane-stage", settings.stage_bytes)?);
+        let ring = memory(c"ringlane-ring", settings.ring_bytes)?;
+        let stage = memory(c"ringlane-stage", settings.stage_bytes)?;
         let mut made = Self {
             pair,
             ring: Some(Region::new(&domain, ring, Access::Ring)?),
-            sources: vec![Region::new(&domain, stage, Access::Source)?],
+            stage: Region::new(&domain, stage, Access::Source)?,
+            arenas: Registry::new(),
             ring_bytes: settings.ring_bytes,
             stage_bytes: settings.stage_bytes,
             mtu: settings.path_mtu.unwrap_or(u32::MAX).min(device.mtu()),
@@ -222,7 +226,7 @@ impl QueuePair {
             psn: self.psn,
             gid: self.pair.domain.device().gid(),
             mtu: self.mtu,
-            ring_address: ring.map_or(0, |ring| ring.mapping().address()),
+            ring_address: ring.map_or(0, |ring| ring.memory().address()),
             ring_key: ring.map_or(0, Region::rkey),
             ring_bytes: self.ring_bytes,
         }
@@ -231,7 +235,7 @@ impl QueuePair {
     /// Whether the ring is in huge pages.
     #[must_use]
     pub fn has_huge_pages(&self) -> bool {
-        self.ring.as_ref().is_some_and(|ring| ring.mapping().is_huge())
+        self.ring.as_ref().is_some_and(|ring| ring.memory().is_huge())
     }
 
     /// Goes to RTR and RTS with the peer's address: from now on both sides may write.
@@ -293,15 +297,9 @@ impl QueuePair {
         Ok(())
     }
 
-    /// Registers memory, so that bodies in it are sent from where they are.
-    ///
-    /// # Errors
-    ///
-    /// ibv_reg_mr(3).
-    pub fn register(&mut self, memory: &SourceMemory) -> Result<(), RdmaError> {
-        let region = Region::new(&self.pair.domain, Arc::clone(&memory.0), Access::Source)?;
-        self.sources.push(region);
-        Ok(())
+    /// Why batches are copied instead of sent from where they are, once.
+    pub fn take_refusal(&mut self) -> Option<RdmaError> {
+        self.arenas.take_refusal()
     }
 
     /// Whether an event of the device is about this queue pair or its completion queue.
@@ -333,11 +331,13 @@ impl QueuePair {
         self.requests.clear();
         self.entries.clear();
         for slice in slices {
-            self.entries.push(self.sources[usize::from(slice.region)].entry(slice.at, slice.bytes));
+            self.entries.push(match slice.region {
+                0 => self.stage.entry(slice.at, slice.bytes),
+                arena => self.arenas.get(usize::from(arena) - 1).entry(slice.at, slice.bytes),
+            });
         }
         for write in chain {
-            let inline = write.bytes <= self.inline_max && 0 < write.bytes;
-            let flags = [(write.signalled, sys::SEND_SIGNALED), (inline, sys::SEND_INLINE)];
+            let flags = [(write.signalled, sys::SEND_SIGNALED), (write.inline, sys::SEND_INLINE)];
             self.requests.push(sys::IbvSendWr {
                 wr_id: write.id,
                 next: ptr::null_mut(),
@@ -409,20 +409,20 @@ impl Queue for QueuePair {
     }
 
     fn stage(&mut self, at: u32, bytes: &[u8]) {
-        let stage = self.sources[0].mapping_mut().expect("nobody else holds the stage");
-        stage.copy_in(at as usize, bytes);
+        self.stage.memory_mut().copy_in(at as usize, bytes);
     }
 
-    fn slice_of(&self, bytes: &[u8]) -> Option<Slice> {
-        let start = bytes.as_ptr() as u64;
-        let found = self.sources.iter().enumerate().skip(1).find_map(|(index, source)| {
-            let at = start.checked_sub(source.mapping().address())?;
-            let room = (source.mapping().len() as u64).checked_sub(at)?;
-            (bytes.len() as u64 <= room).then_some((index, at))
-        });
-        let (index, at) = found?;
-        let bytes = u32::try_from(bytes.len()).ok()?;
-        Some(Slice { region: u16::try_from(index).ok()?, at: u32::try_from(at).ok()?, bytes })
+    fn inline_max(&self) -> u32 {
+        self.inline_max
+    }
+
+    fn slice_of(&mut self, bytes: &[u8], arena: &Arena) -> Option<Slice> {
+        let domain = &self.pair.domain;
+        let register = |arena: &Arena| Region::new(domain, arena.clone(), Access::Source);
+        let (index, at) = self.arenas.place_of(bytes, arena, register)?;
+        let region = u16::try_from(index + 1).ok()?;
+        let (at, bytes) = (u32::try_from(at).ok()?, u32::try_from(bytes.len()).ok()?);
+        Some(Slice { region, at, bytes })
     }
 
     fn post(&mut self, chain: &[Write], slices: &[Slice]) -> Result<(), DownCause> {
@@ -462,7 +462,7 @@ impl Queue for QueuePair {
 
     fn copy_ring(&self, at: u32, into: &mut [u8]) {
         let ring = self.ring.as_ref().expect("nothing is read after the right was revoked");
-        ring.mapping().copy_out(at as usize, into);
+        ring.memory().copy_out(at as usize, into);
     }
 
     fn arm(&mut self) -> Result<(), DownCause> {

@@ -103,6 +103,14 @@ fn span(position: u64, bytes: u64, ring_bytes: u32) -> Span {
     Span { at, bytes: bytes.min(u64::from(ring_bytes - at)) as u32 }
 }
 
+/// The pieces of `bytes` from `position` on: the second one is empty, or at the ring's beginning.
+#[must_use]
+pub fn pieces(position: u64, bytes: u64, ring_bytes: u32) -> [Span; 2] {
+    let first = span(position, bytes, ring_bytes);
+    let rest = u64::from(first.bytes);
+    [first, span(position + rest, bytes - rest, ring_bytes)]
+}
+
 /// The sender's side: where the next write goes, and how much may be under way.
 #[derive(Debug)]
 pub struct Outgoing {
@@ -239,20 +247,35 @@ impl Incoming {
         self.landed != 0
     }
 
-    /// The next piece to take out; empty if there is none.
+    /// Bytes that have landed and were not taken out.
     #[must_use]
-    pub fn readable(&self) -> Span {
-        span(self.taken, self.landed - self.taken, self.ring_bytes)
+    pub fn waiting_bytes(&self) -> u64 {
+        self.landed - self.taken
     }
 
-    /// Counts bytes as taken out.
+    /// The position up to which bytes were taken out.
+    #[must_use]
+    pub fn taken(&self) -> u64 {
+        self.taken
+    }
+
+    /// Whether what has landed of a message of so many bytes may stay in the ring until the rest has come: half of
+    /// the ring, and of the writes, are enough for it. With the quarter of each that was taken out and for
+    /// which no credit is due yet, the sender has a quarter left to go on with.
+    #[must_use]
+    pub fn may_wait(&self, bytes: u64) -> bool {
+        let writes = self.ends.len() as u64;
+        bytes <= u64::from(self.ring_bytes / 2) && writes <= u64::from(self.writes_max / 2)
+    }
+
+    /// Counts bytes as taken out. No credit for them is returned before [`Incoming::credit`] is asked.
     ///
     /// # Panics
     ///
     /// If that many had not landed.
-    pub fn take(&mut self, bytes: u32) {
-        assert!(bytes <= self.readable().bytes, "taken before it landed");
-        self.taken += u64::from(bytes);
+    pub fn take(&mut self, bytes: u64) {
+        assert!(bytes <= self.waiting_bytes(), "taken before it landed");
+        self.taken += bytes;
     }
 
     /// The credit to return now, if it is worth a write: a quarter of the ring, or of the writes.
@@ -340,6 +363,27 @@ mod tests {
     }
 
     #[test]
+    fn what_goes_round_the_end_is_two_pieces() {
+        let piece = |at, bytes| Span { at, bytes };
+        assert_eq!(pieces(4000, 100, 4096), [piece(4000, 96), piece(0, 4)]);
+        assert_eq!(pieces(8192 + 5, 100, 4096), [piece(5, 100), piece(105, 0)]);
+        assert_eq!(pieces(4000, 96, 4096), [piece(4000, 96), piece(0, 0)]);
+    }
+
+    #[test]
+    fn a_part_waits_only_while_its_sender_can_go_on() {
+        let mut incoming = Incoming::new(4096, 8);
+        assert!(incoming.may_wait(2048) && !incoming.may_wait(2049));
+        for end in 1..=5 {
+            assert!(incoming.may_wait(100), "{end}");
+            incoming.on_landed(end).expect("credit");
+        }
+        assert!(!incoming.may_wait(100), "five of eight writes");
+        incoming.take(5);
+        assert!(incoming.credit().is_some() && incoming.may_wait(100));
+    }
+
+    #[test]
     fn more_writes_than_receives_are_refused() {
         let mut incoming = Incoming::new(4096, 2);
         assert_eq!(incoming.on_landed(1), Ok(()));
@@ -358,7 +402,7 @@ mod tests {
             let bytes = out.room(u64::MAX).expect("room").bytes;
             let Notice::Landed(position) = out.write(bytes) else { panic!("landed") };
             incoming.on_landed(position).expect("in order");
-            incoming.take(bytes);
+            incoming.take(u64::from(bytes));
             if let Some(Notice::Credit(position)) = incoming.credit() {
                 out.on_credit(position).expect("credit");
             }

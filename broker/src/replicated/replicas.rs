@@ -15,7 +15,7 @@ use crate::connection::LogBudget;
 use crate::durable::{Checkpoints, Recovery, Standby};
 use crate::mail::Mail;
 use crate::service::{AckToken, Turn};
-use ringlane_dataplane::batch::BatchPool;
+use ringlane_dataplane::batch::{Arrived, BatchPool};
 use ringlane_dataplane::disk::{Disk, DiskEvent};
 use ringlane_dataplane::ids::{CoreId, NodeId, Offset, PartitionId};
 use ringlane_dataplane::link::lanes::{LaneEvent, Lanes};
@@ -25,7 +25,7 @@ use ringlane_dataplane::partition::Partition;
 use ringlane_dataplane::replication::host::{self, Ask, HOST_TAGS, Host};
 use ringlane_dataplane::replication::message::{Envelope, WHOLE_NODE};
 use ringlane_dataplane::replication::replica::{self, Replica};
-use ringlane_dataplane::replication::wire;
+use ringlane_dataplane::replication::wire::{self, WireError};
 use ringlane_dataplane::runtime::Endpoint;
 use ringlane_dataplane::time::Nanos;
 use std::collections::VecDeque;
@@ -249,7 +249,14 @@ impl Replicas {
             self.look_at_lanes(lane.peer, ground);
         }
         match event {
-            LinkEvent::Received { link, message } => self.on_received(ground, link, message),
+            LinkEvent::Received { link, message } => {
+                let decoded = wire::decode(message);
+                let decoded = decoded.map(|(envelope, body)| (envelope, body.into()));
+                self.on_received(ground, link, decoded);
+            }
+            LinkEvent::Records { link, head, body } => {
+                self.on_received(ground, link, wire::decode_records(head, body));
+            }
             LinkEvent::Room { link } => self.on_room(ground, link),
             LinkEvent::Elsewhere { core, arrival } if core.0 < self.cores => {
                 self.arrivals.push((core, arrival));
@@ -303,9 +310,14 @@ impl Replicas {
         }
     }
 
-    fn on_received(&mut self, ground: &mut Ground<'_>, link: LinkId, message: &[u8]) {
+    fn on_received(
+        &mut self,
+        ground: &mut Ground<'_>,
+        link: LinkId,
+        decoded: Result<(Envelope, Arrived<'_>), WireError>,
+    ) {
         let Some(lane) = self.lanes.lane_of(link) else { return };
-        let (envelope, body) = match wire::decode(message) {
+        let (envelope, body) = match decoded {
             Ok(decoded) => decoded,
             Err(error) => {
                 if let Some(suppressed) = self.lines.take(ground.now) {

@@ -85,6 +85,13 @@ impl Rdma {
                 tracing::info!(core, %cause, suppressed, "a link over RDMA is over");
             }
         }
+        if let Some(error) = self.links.take_unregistered() {
+            tracing::warn!(
+                core, %error,
+                "the memory of batches cannot be registered with the RDMA device: records are copied before they \
+                 are sent. Check the limit of locked memory (ringlane doctor)"
+            );
+        }
         for peer in self.links.take_fallen() {
             tracing::warn!(
                 core, %peer,

@@ -49,7 +49,8 @@ impl MeteredDriver {
         metrics.rdma_completions.set(counters.completions);
         metrics.rdma_sent_bytes.set(counters.sent_bytes);
         metrics.rdma_received_bytes.set(counters.received_bytes);
-        metrics.rdma_copied_heads_bytes.set(counters.staged_head_bytes);
+        metrics.rdma_assembled_bytes.set(counters.assembled_bytes);
+        metrics.rdma_copied_heads_bytes.set(counters.staged_head_bytes + counters.inlined_bytes);
         metrics.rdma_copied_bodies_bytes.set(counters.staged_body_bytes);
         metrics.rdma_exhausted.set(counters.exhausted);
     }

@@ -167,6 +167,7 @@ impl Lanes {
             LinkEvent::Up { link, hello } => self.on_up(links, *link, hello),
             LinkEvent::Down { link, .. } => self.on_down(*link),
             LinkEvent::Received { .. }
+            | LinkEvent::Records { .. }
             | LinkEvent::Room { .. }
             | LinkEvent::Elsewhere { .. }
             | LinkEvent::TurnedAway { .. } => None,

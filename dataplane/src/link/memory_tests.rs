@@ -23,7 +23,9 @@ fn see(event: &LinkEvent<'_>) -> Seen {
         LinkEvent::Received { link, message } => Seen::Received(*link, message[4]),
         LinkEvent::Room { link } => Seen::Room(*link),
         LinkEvent::Down { link, cause } => Seen::Down(*link, *cause),
-        LinkEvent::Elsewhere { .. } | LinkEvent::TurnedAway { .. } => panic!("not here"),
+        LinkEvent::Elsewhere { .. } | LinkEvent::TurnedAway { .. } | LinkEvent::Records { .. } => {
+            panic!("not here")
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use super::command::{Command, Errand, Refusal, Transfer};
 use super::epochs::EpochStart;
 use super::message::{Ack, Append, CheckpointPart, CheckpointStart, Fetch, Fetched, Message, Run};
 use super::replica::{READ_BYTES_MAX, Replica, Role};
-use crate::batch::{Batch, BatchPool};
+use crate::batch::{Arrived, Batch, BatchPool};
 use crate::ids::{NodeId, Offset};
 use crate::log::record::{Records, checksum};
 use crate::log::writer::batch_bytes_max;
@@ -178,7 +178,7 @@ impl Replica {
         &mut self,
         from: NodeId,
         append: &Append,
-        body: &[u8],
+        body: Arrived<'_>,
         pool: &mut BatchPool,
     ) {
         if !self.obeys(from) || self.truncating.is_some() {
@@ -229,7 +229,7 @@ impl Replica {
         Ack { accepted: self.log.next, flushed: self.log.flushed, credit, is_gap }
     }
 
-    fn take(&mut self, from: NodeId, append: &Append, body: &[u8], pool: &mut BatchPool) {
+    fn take(&mut self, from: NodeId, append: &Append, body: Arrived<'_>, pool: &mut BatchPool) {
         if append.run.records > 0 {
             if !self.room.takes(body.len() as u64) {
                 return self.refuse(from, Refusal::Credit);
@@ -266,7 +266,7 @@ impl Replica {
     pub(super) fn accept(
         &mut self,
         run: &Run,
-        body: &[u8],
+        body: Arrived<'_>,
         pool: &mut BatchPool,
     ) -> Result<(), Refusal> {
         let (bytes, bytes_max) = (body.len() as u64, batch_bytes_max(self.setup.record_bytes_max));
@@ -276,7 +276,7 @@ impl Replica {
         if run.epoch > self.reign.epoch {
             return Err(Refusal::Records);
         }
-        let batch = pool.copy_records(body, run.records);
+        let batch = pool.copy_arrived(body, run.records);
         if !self.are_good(run, &batch) {
             pool.give_out(batch);
             return Err(Refusal::Records);
@@ -576,7 +576,7 @@ mod tests {
         let message = Message::Append(Append { run, ..Append::default() });
         let envelope = Envelope { partition: PartitionId(0), epoch: 5, message };
         let mut pool = BatchPool::new(MessageMeter::leaked());
-        replica.on_message(NodeId(2), &envelope, &vec![0; 100_001], &mut pool);
+        replica.on_message(NodeId(2), &envelope, vec![0; 100_001][..].into(), &mut pool);
         let mut commands = Vec::new();
         replica.take_commands(&mut commands);
         let why = Refusal::TooLong { bytes: 100_001, bytes_max: 100_000 };
@@ -596,7 +596,7 @@ mod tests {
             let envelope = Envelope { partition: PartitionId(0), epoch: 5, message };
             let mut answers = |from| {
                 let mut commands = Vec::new();
-                replica.on_message(NodeId(from), &envelope, &[], &mut pool);
+                replica.on_message(NodeId(from), &envelope, [][..].into(), &mut pool);
                 replica.end_turn(crate::time::Nanos(1));
                 replica.take_commands(&mut commands);
                 commands
@@ -622,7 +622,7 @@ mod tests {
         let full = Reign { epoch: 5, leader: Some(NodeId(3)), memory_epoch: 5 };
         for round in 0..2 {
             let mut commands = Vec::new();
-            replica.on_message(NodeId(3), &envelope, &[], &mut pool);
+            replica.on_message(NodeId(3), &envelope, [][..].into(), &mut pool);
             replica.take_commands(&mut commands);
             let is_noted = |c: &Command| matches!(c, Command::Errand(Errand::PersistEpoch(noted)) if *noted == full);
             assert_eq!(commands.iter().any(is_noted), round == 0, "{commands:?}");

@@ -33,7 +33,7 @@ use super::leader::{Awaits, Leader};
 use super::message::{Claim, Envelope, Message, Report};
 use super::reign::Reign;
 use super::takeover::Takeover;
-use crate::batch::{Batch, BatchPool};
+use crate::batch::{Arrived, Batch, BatchPool};
 use crate::ids::{NODES_MAX, NodeId, Offset, PartitionId};
 use crate::log::record::RecordSeed;
 use crate::planted::{self, Bug};
@@ -278,7 +278,7 @@ impl Replica {
         &mut self,
         from: NodeId,
         envelope: &Envelope,
-        body: &[u8],
+        body: Arrived<'_>,
         pool: &mut BatchPool,
     ) {
         let is_peer = from != self.setup.node && self.setup.members.contains(&from);
@@ -297,7 +297,13 @@ impl Replica {
         }
     }
 
-    fn on_current(&mut self, from: NodeId, message: &Message, body: &[u8], pool: &mut BatchPool) {
+    fn on_current(
+        &mut self,
+        from: NodeId,
+        message: &Message,
+        body: Arrived<'_>,
+        pool: &mut BatchPool,
+    ) {
         match message {
             Message::Fenced(report) => self.on_report(from, report),
             Message::Append(append) => self.on_append(from, append, body, pool),
@@ -306,7 +312,10 @@ impl Replica {
             Message::Fetch(fetch) => self.on_fetch(from, *fetch),
             Message::Fetched(fetched) => self.on_fetched(from, fetched, body, pool),
             Message::CheckpointStart(start) => self.on_checkpoint_start(from, *start),
-            Message::CheckpointPart(part) => self.on_checkpoint_part(from, *part, body),
+            Message::CheckpointPart(part) => {
+                let body = body.own().expect("the records of an append alone are left elsewhere");
+                self.on_checkpoint_part(from, *part, body);
+            }
             Message::CheckpointTaken { position } => self.on_checkpoint_taken(from, *position),
             Message::Fence { .. } | Message::Stale | Message::Heartbeat(_) | Message::TakeOver => {}
         }

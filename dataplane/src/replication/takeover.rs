@@ -7,7 +7,7 @@ use super::leader::Leader;
 use super::message::{Claim, Envelope, Fetch, Fetched, Message, Report, WHOLE_NODE};
 use super::quorum::majority;
 use super::replica::{READ_BYTES_MAX, Replica, Role};
-use crate::batch::BatchPool;
+use crate::batch::{Arrived, BatchPool};
 use crate::ids::{NodeId, Offset};
 use crate::planted::{self, Bug};
 
@@ -191,7 +191,7 @@ impl Replica {
         &mut self,
         from: NodeId,
         fetched: &Fetched,
-        body: &[u8],
+        body: Arrived<'_>,
         pool: &mut BatchPool,
     ) {
         let (run, next) = (&fetched.run, self.log.next);

@@ -13,8 +13,9 @@ use super::message::{
     Ack, Append, CheckpointPart, CheckpointStart, Claim, Envelope, Fetch, Fetched, Heartbeat,
     Message, Report, Run,
 };
+use crate::batch::{Arrived, Foreign};
 use crate::ids::{NODES_MAX, NodeId, Offset, PartitionId};
-use crate::log::format::{BODY_BYTES_MAX, COUNT_MAX, align};
+use crate::log::format::{ALIGN, BODY_BYTES_MAX, COUNT_MAX, align};
 use core::fmt;
 
 /// Bytes of what all messages begin with.
@@ -214,6 +215,50 @@ pub fn bytes_of(bytes: &[u8], bytes_max: u32) -> Result<Option<u32>, WireError> 
     }
 }
 
+/// Bytes of the head of a message that begins with `header`, if its body is records that a log takes as
+/// they are. `None`: it is another one, or fewer than [`HEADER_BYTES`] are there.
+#[must_use]
+pub fn records_head_bytes(header: &[u8]) -> Option<usize> {
+    let header = header.first_chunk::<HEADER_BYTES>()?;
+    let kind = Reader(&header[KIND_AT..]).u16()?;
+    (kind == APPEND).then(|| HEADER_BYTES + Message::fixed_bytes(kind))
+}
+
+/// Bytes behind the head of a message, which is all of `bytes`; 0 if it is none.
+#[must_use]
+pub fn behind_head(bytes: &[u8]) -> usize {
+    let kind = bytes.get(KIND_AT..).and_then(|bytes| Reader(bytes).u16());
+    let head = kind.and_then(|kind| head_bytes(kind, bytes));
+    bytes.len().saturating_sub(head.unwrap_or(bytes.len()))
+}
+
+/// As [`decode`], of a message whose head was copied and whose body is left where it has come to. It takes those of
+/// [`records_head_bytes`] alone.
+///
+/// # Errors
+/// As [`decode`].
+pub fn decode_records<'a>(
+    head: &[u8],
+    body: &'a dyn Foreign,
+) -> Result<(Envelope, Arrived<'a>), WireError> {
+    let bytes = bytes_of(head, u32::MAX)?.map(|bytes| bytes as usize);
+    if bytes != Some(head.len() + body.len()) || records_head_bytes(head) != Some(head.len()) {
+        return Err(WireError::Length);
+    }
+    let envelope = read_head(head)?;
+    let body_bytes = envelope.message.body_bytes();
+    if align(u64::from(body_bytes)) != body.len() as u64 {
+        return Err(WireError::Length);
+    }
+    let mut padding = [0; ALIGN as usize];
+    let padding = &mut padding[..body.len() - body_bytes as usize];
+    body.copy_to(body_bytes as usize, padding);
+    if padding.iter().any(|&byte| byte != 0) {
+        return Err(WireError::Value);
+    }
+    Ok((envelope, Arrived::Foreign(body, body_bytes as usize)))
+}
+
 /// Reads a message, which is all of `bytes`, and the body behind its head. The body has the length
 /// that the head says, and its padding is zeros; what is in it is checked by whoever takes it.
 ///
@@ -223,24 +268,30 @@ pub fn decode(bytes: &[u8]) -> Result<(Envelope, &[u8]), WireError> {
     if bytes_of(bytes, u32::MAX)?.map(|bytes| bytes as usize) != Some(bytes.len()) {
         return Err(WireError::Length);
     }
-    let mut reader = Reader(&bytes[CRC_AT..]);
+    let kind = Reader(&bytes[KIND_AT..]).u16().ok_or(WireError::Length)?;
+    let head_bytes = head_bytes(kind, bytes).ok_or(WireError::Length)?;
+    let (head, body) = bytes.split_at_checked(head_bytes).ok_or(WireError::Length)?;
+    let envelope = read_head(head)?;
+    let body = unpadded(body, envelope.message.body_bytes())?;
+    Ok((envelope, body))
+}
+
+/// Reads a head, which is all of `head`: as long as its kind says.
+fn read_head(head: &[u8]) -> Result<Envelope, WireError> {
+    let mut reader = Reader(&head[CRC_AT..]);
     let header = |reader: &mut Reader<'_>| {
         Some((reader.u32()?, reader.u16()?, reader.u16()?, reader.u32()?, reader.u64()?))
     };
     let (crc, kind, flags, partition, epoch) = header(&mut reader).ok_or(WireError::Length)?;
-    let head_bytes = head_bytes(kind, bytes).ok_or(WireError::Length)?;
-    let (head, body) = bytes.split_at_checked(head_bytes).ok_or(WireError::Length)?;
     if checksum(head) != crc {
         return Err(WireError::Checksum);
     }
-    let mut reader = Reader(&head[HEADER_BYTES..]);
     let message = Message::read(kind, flags & FLAG != 0, &mut reader)?;
     // Also the one flag where the message has none.
     if flags != message.flags() || epoch > COUNT_MAX {
         return Err(WireError::Value);
     }
-    let body = unpadded(body, message.body_bytes())?;
-    Ok((Envelope { partition: PartitionId(partition), epoch, message }, body))
+    Ok(Envelope { partition: PartitionId(partition), epoch, message })
 }
 
 /// Puts the right checksum into a message, whatever else it is; for tests and fuzzers that look

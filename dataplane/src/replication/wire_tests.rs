@@ -74,6 +74,7 @@ fn what_is_said_is_heard() {
         let bytes = encoded(message.clone());
         assert_eq!(bytes_of(&bytes, u32::MAX), Ok(Some(bytes.len() as u32)), "{message:?}");
         let (envelope, body) = decode(&bytes).expect("a message");
+        assert_eq!(behind_head(&bytes), body.len().next_multiple_of(8));
         assert_eq!(body, vec![0x55; message.body_bytes() as usize]);
         assert_eq!(envelope, Envelope { partition: PARTITION, epoch: 6, message });
     }
@@ -142,6 +143,58 @@ fn padding_is_zeros() {
     let mut bytes = encoded(Message::Append(append()));
     *bytes.last_mut().expect("padding") = 1;
     assert_eq!(decode(&bytes), Err(WireError::Value));
+}
+
+/// Bytes that another may write to, which is what a ring is.
+#[derive(Debug)]
+struct Elsewhere(Vec<u8>);
+
+impl Foreign for Elsewhere {
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    fn copy_to(&self, at: usize, into: &mut [u8]) {
+        into.copy_from_slice(&self.0[at..at + into.len()]);
+    }
+}
+
+#[test]
+fn records_are_read_with_their_body_elsewhere_and_nothing_else_is() {
+    for message in messages() {
+        let bytes = encoded(message.clone());
+        let is_append = matches!(message, Message::Append(_));
+        assert!(records_head_bytes(&bytes[..HEADER_BYTES - 1]).is_none());
+        let Some(head_bytes) = records_head_bytes(&bytes) else {
+            assert!(!is_append, "{message:?}");
+            continue;
+        };
+        let (head, body) = bytes.split_at(head_bytes);
+        let body = Elsewhere(body.to_vec());
+        let (envelope, arrived) = decode_records(head, &body).expect("records");
+        assert_eq!(arrived.len(), message.body_bytes() as usize);
+        assert!(is_append && arrived.own().is_none());
+        assert_eq!(envelope.message, message);
+    }
+}
+
+#[test]
+fn records_whose_body_is_elsewhere_are_believed_no_more_than_others() {
+    let bytes = encoded(Message::Append(append()));
+    let (head, body) = bytes.split_at(records_head_bytes(&bytes).expect("records"));
+    let mut head = head.to_vec();
+    for bit in 0..head.len() * 8 {
+        head[bit / 8] ^= 1 << (bit % 8);
+        assert!(decode_records(&head, &Elsewhere(body.to_vec())).is_err(), "bit {bit}");
+        head[bit / 8] ^= 1 << (bit % 8);
+    }
+    for body in [&body[..body.len() - 8], &[body, &[0; 8]].concat()] {
+        let error = decode_records(&head, &Elsewhere(body.to_vec())).err();
+        assert_eq!(error, Some(WireError::Length));
+    }
+    let mut dirty = body.to_vec();
+    *dirty.last_mut().expect("padding") = 1;
+    assert_eq!(decode_records(&head, &Elsewhere(dirty)).err(), Some(WireError::Value));
 }
 
 #[test]

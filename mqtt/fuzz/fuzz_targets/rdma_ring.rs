@@ -6,7 +6,10 @@
 
 #![no_main]
 
-use ringlane_transport_rdma::{Completion, DownCause, Endpoint, Queue, Slice, Write};
+use ringlane_dataplane::batch::{Arena, BatchPool, Foreign};
+use ringlane_dataplane::link::Body;
+use ringlane_dataplane::message::MessageMeter;
+use ringlane_transport_rdma::{Completion, DownCause, Endpoint, Queue, Received, Slice, Write};
 
 const RING_BYTES: usize = 4096;
 const MESSAGE_BYTES_MAX: u32 = 2048;
@@ -33,7 +36,11 @@ impl Queue for Hostile {
         assert!(at as usize + bytes.len() <= 4096);
     }
 
-    fn slice_of(&self, _bytes: &[u8]) -> Option<Slice> {
+    fn inline_max(&self) -> u32 {
+        0
+    }
+
+    fn slice_of(&mut self, _bytes: &[u8], _arena: &Arena) -> Option<Slice> {
         None
     }
 
@@ -65,24 +72,29 @@ impl Queue for Hostile {
 }
 
 /// One turn: false once the link is over.
-fn turn(link: &mut Endpoint<Hostile, Vec<u8>>) -> bool {
+fn turn(link: &mut Endpoint<Hostile>, body: &Body) -> bool {
     if link.poll().is_err() {
         return false;
     }
     loop {
         match link.next_message() {
-            Ok(Some(message)) => {
+            Ok(Some(Received::Whole(message))) => {
                 assert!((24..=MESSAGE_BYTES_MAX as usize).contains(&message.len()));
+            }
+            Ok(Some(Received::Records(head, body))) => {
+                assert!(head.len() + body.len() <= MESSAGE_BYTES_MAX as usize);
+                body.copy_to(0, &mut vec![0; body.len()]);
             }
             Ok(None) => break,
             Err(_) => return false,
         }
     }
-    link.push(&[24, 0, 0, 0], Some(vec![0; 20]));
+    link.push(&[24, 0, 0, 0, 0, 0, 0, 0], Some(body.clone()));
     link.flush().is_ok()
 }
 
 libfuzzer_sys::fuzz_target!(|input: &[u8]| {
+    let body = Body::new(BatchPool::new(MessageMeter::leaked()).copy_records(&[0; 16], 1));
     let queue = Hostile { ring: vec![0; RING_BYTES], told: None };
     let mut link = Endpoint::new(queue, RING_BYTES as u32, 8, MESSAGE_BYTES_MAX);
     for step in input.as_chunks::<14>().0 {
@@ -91,7 +103,7 @@ libfuzzer_sys::fuzz_target!(|input: &[u8]| {
         let queue = link.queue_mut();
         queue.ring[at..at + 8].copy_from_slice(&step[6..]);
         queue.told = Some(imm);
-        if !turn(&mut link) {
+        if !turn(&mut link, &body) {
             break;
         }
     }

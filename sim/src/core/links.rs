@@ -3,11 +3,12 @@
 use super::{Core, Output, PARTITIONS, Time, address_of};
 use crate::counters::Counter;
 use crate::node::CLUSTER;
+use ringlane_dataplane::batch::{Arrived, Foreign};
 use ringlane_dataplane::ids::{CoreId, NodeId};
 use ringlane_dataplane::link::{LinkEvent, LinkId, Links};
 use ringlane_dataplane::replication::hello::{DirectoryTag, Hello, RdmaEnd, Transports};
 use ringlane_dataplane::replication::message::{Envelope, Message};
-use ringlane_dataplane::replication::wire;
+use ringlane_dataplane::replication::wire::{self, WireError};
 
 /// How messages fare that arrive.
 #[derive(Clone, Copy, Default, Debug)]
@@ -18,6 +19,46 @@ pub struct Weather {
     pub repeat: u64,
     /// In one of so many that is long, a bit turns behind its head; 0 for none.
     pub corrupt: u64,
+}
+
+/// A message as it comes.
+#[derive(Clone, Copy)]
+pub(super) enum Came<'a> {
+    Whole(&'a [u8]),
+    Records(&'a [u8], &'a dyn Foreign),
+}
+
+impl<'a> Came<'a> {
+    fn len(self) -> usize {
+        match self {
+            Self::Whole(message) => message.len(),
+            Self::Records(head, body) => head.len() + body.len(),
+        }
+    }
+
+    fn to_vec(self) -> Vec<u8> {
+        match self {
+            Self::Whole(message) => message.to_vec(),
+            Self::Records(head, body) => whole(head, body),
+        }
+    }
+
+    fn decode(self) -> Result<(Envelope, Arrived<'a>), WireError> {
+        match self {
+            Self::Whole(message) => {
+                wire::decode(message).map(|(envelope, body)| (envelope, body.into()))
+            }
+            Self::Records(head, body) => wire::decode_records(head, body),
+        }
+    }
+}
+
+/// All bytes of a message whose body is still elsewhere.
+pub fn whole(head: &[u8], body: &dyn Foreign) -> Vec<u8> {
+    let mut bytes = head.to_vec();
+    bytes.resize(head.len() + body.len(), 0);
+    body.copy_to(0, &mut bytes[head.len()..]);
+    bytes
 }
 
 impl Core {
@@ -33,7 +74,10 @@ impl Core {
             LinkEvent::Greeted { link, hello, .. } => self.on_greeted(links, link, hello.from),
             LinkEvent::Up { link, hello } => self.on_up(links, link, hello.from, time),
             LinkEvent::Received { link, message } => {
-                self.on_received(links, link, message, time, weather);
+                self.on_received(links, link, Came::Whole(message), time, weather);
+            }
+            LinkEvent::Records { link, head, body } => {
+                self.on_received(links, link, Came::Records(head, body), time, weather);
             }
             LinkEvent::Room { link } => {
                 if let Some(peer) = self.peer_of(link) {
@@ -108,7 +152,7 @@ impl Core {
         &mut self,
         links: &mut Links,
         link: LinkId,
-        message: &[u8],
+        message: Came<'_>,
         time: Time,
         weather: Weather,
     ) {
@@ -118,18 +162,18 @@ impl Core {
         }
         let is_long = message.len() > 300;
         let corrupt = is_long && weather.corrupt > 0 && self.random.one_in(weather.corrupt);
-        let mut turned = Vec::new();
+        let mut turned;
         let message = if corrupt {
             self.outputs.push(Output::Count(Counter::Corrupted));
             self.was_corrupted = true;
-            turned.extend_from_slice(message);
+            turned = message.to_vec();
             let at = self.random.between(150, message.len() as u64 - 8) as usize;
             turned[at] ^= 1 << self.random.below(8);
-            turned.as_slice()
+            Came::Whole(&turned)
         } else {
             message
         };
-        let (envelope, body) = match wire::decode(message) {
+        let (envelope, body) = match message.decode() {
             Err(_) if corrupt => return links.revoke(link),
             Ok(decoded) => decoded,
             Err(error) => return self.fail(format!("node {from} sent no message: {error}")),
@@ -153,7 +197,7 @@ impl Core {
         links: &mut Links,
         from: NodeId,
         envelope: &Envelope,
-        body: &[u8],
+        body: Arrived<'_>,
         time: Time,
     ) {
         match &envelope.message {

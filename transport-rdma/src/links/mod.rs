@@ -9,6 +9,7 @@ mod fallback;
 mod greeting;
 mod opening;
 mod peer;
+mod unregistered;
 mod watch;
 
 pub use config::RdmaLinkConfig;
@@ -17,16 +18,19 @@ use crate::device::{Channel, Device};
 use crate::endpoint::EndpointCounters;
 use crate::error::{AsyncEvent, DownCause, Ends, RdmaError};
 use crate::queue::COMPLETIONS_MAX;
+use crate::received::Received;
 use core::net::SocketAddr;
 use core::time::Duration;
 use fallback::Fallback;
-use peer::{LinkBody, Peer, Phase, link_down};
+use peer::{Peer, Phase, link_down};
+use ringlane_dataplane::batch::Foreign;
 use ringlane_dataplane::link::{
     Carrier, LinkCommand, LinkCounters, LinkDown, LinkDriver, LinkEvent, LinkId, Links, Outbox,
 };
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Instant;
+use unregistered::Unregistered;
 use watch::Watch;
 
 const CHANNEL: u64 = u64::MAX;
@@ -63,6 +67,7 @@ pub struct RdmaLinks {
     tries: Vec<(SocketAddr, Instant)>,
     causes: VecDeque<(LinkId, DownCause)>,
     fallback: Fallback,
+    unregistered: Unregistered,
     /// Peers that are reached over TCP from now on.
     fallen: VecDeque<SocketAddr>,
     counters: LinkCounters,
@@ -105,6 +110,7 @@ impl RdmaLinks {
             tries: Vec::new(),
             causes: VecDeque::new(),
             fallback: Fallback::default(),
+            unregistered: Unregistered::default(),
             fallen: VecDeque::new(),
             counters: LinkCounters::default(),
             past: EndpointCounters::default(),
@@ -138,7 +144,15 @@ impl RdmaLinks {
     /// Whether there is something to say: causes, peers that have fallen back to TCP, a lost device.
     #[must_use]
     pub fn has_news(&self) -> bool {
-        !self.causes.is_empty() || !self.fallen.is_empty() || self.is_device_lost
+        !self.causes.is_empty()
+            || !self.fallen.is_empty()
+            || self.is_device_lost
+            || self.unregistered.is_news()
+    }
+
+    /// Why batches are copied instead of sent from where they are; once, for the first link of which that is so.
+    pub fn take_unregistered(&mut self) -> Option<RdmaError> {
+        self.unregistered.take()
     }
 
     /// Why links ended, more closely than [`LinkEvent::Down`] says, oldest first.
@@ -302,7 +316,7 @@ impl RdmaLinks {
         };
         if let Some(end) = self.peer(index).and_then(|peer| peer.end.as_mut()) {
             for (head, body) in outbox.messages() {
-                end.push(head, body.cloned().map(LinkBody));
+                end.push(head, body.cloned());
             }
         }
         outbox.clear(OUTBOX_BYTES_KEPT);
@@ -320,6 +334,9 @@ impl RdmaLinks {
             let (before, link) = (end.waiting_bytes(), *link);
             let flushed = end.flush();
             let posted = before - end.waiting_bytes();
+            if let Some(refusal) = end.queue_mut().take_refusal() {
+                self.unregistered.refused(refusal);
+            }
             if links.sent(link, posted) {
                 self.ready.push_back(Ready::Room(link));
             }
@@ -396,11 +413,17 @@ impl RdmaLinks {
         let mut failure = cause.clone().or(result.err());
         while count < events_max && links.is_heard(link) {
             match end.next_message() {
-                Ok(Some(message)) => {
+                Ok(Some(Received::Whole(message))) => {
                     count += 1;
                     self.counters.received_messages += 1;
                     self.counters.received_bytes += message.len() as u64;
                     on_event(links, LinkEvent::Received { link, message });
+                }
+                Ok(Some(Received::Records(head, body))) => {
+                    count += 1;
+                    self.counters.received_messages += 1;
+                    self.counters.received_bytes += (head.len() + body.len()) as u64;
+                    on_event(links, LinkEvent::Records { link, head, body: &body });
                 }
                 Ok(None) => break,
                 Err(cause) => {
@@ -500,7 +523,12 @@ impl LinkDriver for RdmaLinks {
 
     fn link_counters(&self) -> LinkCounters {
         let ends = self.endpoint_counters();
-        LinkCounters { sent_bytes: ends.sent_bytes, sends: ends.doorbells, ..self.counters }
+        LinkCounters {
+            moved_bytes: ends.assembled_bytes,
+            sent_bytes: ends.sent_bytes,
+            sends: ends.doorbells,
+            ..self.counters
+        }
     }
 }
 

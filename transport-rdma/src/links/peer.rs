@@ -6,7 +6,7 @@ use crate::error::DownCause;
 use crate::queue_pair::{PairAddress, QueuePair};
 use crate::ring::{RING_BYTES_MAX, RING_BYTES_MIN};
 use core::net::SocketAddr;
-use ringlane_dataplane::link::{Body, LinkDown, LinkId};
+use ringlane_dataplane::link::{LinkDown, LinkId};
 use ringlane_dataplane::replication::hello::{Hello, HelloError, RdmaEnd};
 use std::time::Instant;
 
@@ -27,18 +27,8 @@ pub(super) enum Phase {
     Up,
 }
 
-/// A body, as the endpoint wants it.
-#[derive(Debug)]
-pub(super) struct LinkBody(pub(super) Body);
-
-impl AsRef<[u8]> for LinkBody {
-    fn as_ref(&self) -> &[u8] {
-        self.0.bytes()
-    }
-}
-
 /// A link in use.
-pub(super) type LinkEnd = Endpoint<QueuePair, LinkBody>;
+pub(super) type LinkEnd = Endpoint<QueuePair>;
 
 /// A peer.
 #[derive(Debug)]

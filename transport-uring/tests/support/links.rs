@@ -51,6 +51,7 @@ impl Seen {
             LinkEvent::TurnedAway { cause, .. } => Self::TurnedAway(cause),
             LinkEvent::Up { link, hello } => Self::Up(link, hello.from),
             LinkEvent::Received { link, message } => Self::Received(link, message.to_vec()),
+            LinkEvent::Records { .. } => panic!("this driver leaves no body elsewhere"),
             LinkEvent::Room { link } => Self::Room(link),
             LinkEvent::Down { link, cause } => Self::Down(link, cause),
         }

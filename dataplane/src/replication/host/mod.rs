@@ -37,6 +37,7 @@ pub use transfer::Source;
 use super::command::Command;
 use super::message::Envelope;
 use super::replica::{Opened, Replica, Setup};
+use crate::batch::Arrived;
 use crate::disk::DiskEvent;
 use crate::ids::{NODES_MAX, NodeId, Offset};
 use crate::link::{Body, Unsent};
@@ -136,7 +137,7 @@ impl Host {
         &mut self,
         from: NodeId,
         envelope: &Envelope,
-        body: &[u8],
+        body: Arrived<'_>,
         turn: &mut Turn<'_, A>,
         outside: &mut impl Outside,
     ) {

@@ -292,7 +292,7 @@ impl Cluster {
                 let now = self.now;
                 let Some(node) = self.nodes.get_mut(usize::from(to) - 1) else { continue };
                 node.call(now, |host, turn, around| {
-                    host.on_message(NodeId(from), &envelope, body, turn, around);
+                    host.on_message(NodeId(from), &envelope, body.into(), turn, around);
                 });
             }
         }

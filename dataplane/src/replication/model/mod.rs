@@ -302,7 +302,7 @@ impl World {
         }
         let node = &mut self.nodes[Self::index(to)];
         if let Some(replica) = &mut node.replica {
-            replica.on_message(from, &envelope, body, &mut node.pool);
+            replica.on_message(from, &envelope, body.into(), &mut node.pool);
         }
     }
 
