@@ -18,7 +18,7 @@ SUPPRESSIONS="$REPOSITORY/scripts/sanitize"
 TRIPLE="$(rustc -vV | awk '$1 == "host:" { print $2 }')"
 NIGHTLY="${RINGLANE_NIGHTLY:-nightly}"
 # The unsafe code of the data plane is in the mailbox, and in what its items are used for.
-DATAPLANE=(runtime::mailbox runtime::mesh message)
+DATAPLANE=(runtime::mailbox runtime::mesh message batch::)
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$REPOSITORY/target}/sanitize"
 
 need_nightly() {
