@@ -35,6 +35,12 @@ fn counted(figures: &Figures) -> Counters {
         (Counter::BeganAgain, figures.began_again),
         (Counter::Takeover, figures.takeovers),
         (Counter::CarriedOver, figures.carried_over),
+        (Counter::EtcdDown, figures.etcd_away),
+        (Counter::Fleeting, figures.fleeting),
+        (Counter::WithoutLease, figures.without_lease),
+        (Counter::Wiped, figures.wiped),
+        (Counter::Learned, figures.learned),
+        (Counter::BehindCheckpoint, figures.behind_checkpoint),
     ] {
         counters.count_many(counter, count);
     }

@@ -60,10 +60,20 @@ pub enum Counter {
     CarriedOver,
     /// Acknowledgements at `quorum_memory` that were lost with all who had them in memory.
     Excused,
+    /// Messages of QoS 0 that have come.
+    Fleeting,
+    /// Messages of QoS 0 that were published to a node whose lease had ended.
+    WithoutLease,
+    /// Nodes that came back with new disks.
+    Wiped,
+    /// Logs that began anew behind a checkpoint of the leader.
+    Learned,
+    /// Starts of a log behind a checkpoint.
+    BehindCheckpoint,
 }
 
 /// The counters, in the order of [`Counter`].
-pub const NAMES: [&str; 27] = [
+pub const NAMES: [&str; 32] = [
     "acknowledged",
     "faults",
     "leader change",
@@ -91,6 +101,11 @@ pub const NAMES: [&str; 27] = [
     "takeover of a session",
     "QoS 2 across a fail-over",
     "excused",
+    "QoS 0",
+    "QoS 0 without a lease",
+    "wiped",
+    "learned from a checkpoint",
+    "started behind a checkpoint",
 ];
 
 /// One number for each.
@@ -138,7 +153,15 @@ pub enum Kind {
 
 impl Kind {
     fn has(self, counter: usize) -> bool {
-        let of_sessions = [Counter::Takeover, Counter::CarriedOver];
+        let of_sessions = [
+            Counter::Takeover,
+            Counter::CarriedOver,
+            Counter::Fleeting,
+            Counter::WithoutLease,
+            Counter::Wiped,
+            Counter::Learned,
+            Counter::BehindCheckpoint,
+        ];
         let of_both = [
             Counter::Acknowledged,
             Counter::Faults,
@@ -147,6 +170,7 @@ impl Kind {
             Counter::Crash,
             Counter::Cut,
             Counter::Pause,
+            Counter::EtcdDown,
             Counter::BeganAgain,
         ];
         let is_in = |counters: &[Counter]| counters.iter().any(|c| *c as usize == counter);

@@ -50,8 +50,7 @@ use tokio::sync::mpsc;
 pub(super) const PARTITIONS: u32 = 4;
 pub(super) const KEY: [u8; 16] = [7; 16];
 const CLUSTER: DirectoryId = DirectoryId([0x5A; 16]);
-const RECORD_BYTES_MAX: u64 = 300_000;
-const SEGMENT_BYTES: u64 = 1 << 20;
+const LOG_BYTES: LogBytes = LogBytes { record_max: 300_000, segment: 1 << 20 };
 
 /// How often a lease is kept within its time.
 const KEEPS_PER_LEASE: u32 = 3;
@@ -71,6 +70,13 @@ impl Default for Etcd {
     fn default() -> Self {
         Self { epoch: 0, leader: None, lease: Duration::from_secs(3), is_away: false }
     }
+}
+
+/// How large what is in the logs is.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct LogBytes {
+    pub(super) record_max: u64,
+    pub(super) segment: u64,
 }
 
 struct Core {
@@ -97,6 +103,7 @@ pub(super) struct Node {
     pub(super) hosts: Vec<HostId>,
     /// By core: a disk tells whoever asks first what has ended.
     pub(super) files: Vec<MemoryDisk>,
+    pub(super) log_bytes: LogBytes,
     /// The durable epoch.
     pub(super) manifest: Reign,
     starts: u64,
@@ -111,6 +118,8 @@ pub(super) struct Node {
     begins: Option<u64>,
     /// When its lease was kept last, while it leads.
     kept_at: Nanos,
+    /// And until when its cores may count on it.
+    pub(super) lease_until: Nanos,
     /// The newest epoch that etcd has told it of.
     seen: u64,
     /// Why it began again, each time.
@@ -122,6 +131,8 @@ pub(super) struct Node {
     /// Whether the control thread carries that out.
     pub(super) replaces: bool,
     pub(super) is_learner: bool,
+    /// Starts of its logs behind a checkpoint.
+    pub(super) behind_checkpoint: u64,
     /// Records that starts have read.
     pub(super) records_read: u64,
     /// Clients that came while it followed.
@@ -149,6 +160,7 @@ impl Node {
             cores: hosts.len() as u16,
             hosts,
             files,
+            log_bytes: LOG_BYTES,
             manifest: Reign::default(),
             starts: 0,
             running: None,
@@ -157,6 +169,7 @@ impl Node {
             serves: None,
             begins: None,
             kept_at: Nanos(0),
+            lease_until: Nanos(0),
             seen: 0,
             ends: Vec::new(),
             drained: 0,
@@ -164,6 +177,7 @@ impl Node {
             learned: 0,
             replaces: true,
             is_learner: false,
+            behind_checkpoint: 0,
             records_read: 0,
             passed_on: Vec::new(),
             progress: BTreeMap::new(),
@@ -181,8 +195,8 @@ impl Node {
             directory_id: CLUSTER,
             epoch,
             secret: u128::from(self.starts).to_le_bytes(),
-            segment_bytes: SEGMENT_BYTES,
-            record_bytes_max: RECORD_BYTES_MAX,
+            segment_bytes: self.log_bytes.segment,
+            record_bytes_max: self.log_bytes.record_max,
             tag: host_tag(PartitionId(partition), self.cores),
         }
     }
@@ -202,6 +216,7 @@ impl Node {
         learn::put_in_place(&mut files, &setup, PARTITIONS, 0).expect("what came is whole");
         let (recovery, checkpoints) = newest(&files, &path, &owner);
         let from = recovery.replay_from();
+        self.behind_checkpoint += u64::from(from.is_some());
         let mut read = 0;
         let recovered = recover(&mut files, &path, &owner, from.as_ref(), &mut |_| read += 1)
             .expect("a disk in memory is not damaged");
@@ -280,7 +295,7 @@ impl Node {
     pub(super) fn start(&mut self, outer: &Rc<Outer>, config: &Arc<Config>) {
         self.starts += 1;
         (self.serves, self.begins, self.leader, self.drained) = (None, None, None, 0);
-        self.seen = 0;
+        (self.seen, self.lease_until) = (0, Nanos(0));
         let rooms = to_control_rooms(PARTITIONS, self.cores);
         let (to_control, from_cores) = mpsc::channel(rooms);
         let mut endpoints = Mesh::build(usize::from(self.cores) + 1, 256);
@@ -433,6 +448,7 @@ impl Node {
         }
         self.kept_at = boottime();
         let until = self.kept_at + etcd.lease;
+        self.lease_until = until;
         for core in (0..self.cores).map(CoreId) {
             running.outbox.push_back((core, ToCore::Lease { until }));
         }
@@ -529,10 +545,13 @@ impl Node {
 
     /// Its disks are new ones, and it comes back under its number.
     pub(super) fn wipe(&mut self, epoch: u64) {
+        self.replace_disks(epoch, |_| MemoryDisk::new());
+    }
+
+    /// The same, with disks made by core.
+    pub(super) fn replace_disks(&mut self, epoch: u64, disk: impl Fn(u64) -> MemoryDisk) {
         assert!(self.running.is_none(), "it was stopped");
-        for files in &mut self.files {
-            *files = MemoryDisk::new();
-        }
+        self.files = (0..).zip(&self.files).map(|(core, _)| disk(core)).collect();
         self.manifest = Reign { epoch, ..Reign::default() };
         self.is_learner = true;
         self.progress.clear();

@@ -1,6 +1,7 @@
 //! What goes wrong in a run, and when: drawn from its seed as it goes.
 
 use super::Run;
+use ringlane_dataplane::disk::memory::MemoryDisk;
 use ringlane_dataplane::random::Random;
 use ringlane_dataplane::time::Nanos;
 use std::time::Duration;
@@ -19,6 +20,8 @@ pub(super) enum Lasting {
     Paused(usize),
     /// A disk completes nothing.
     SlowDisk(usize),
+    /// Etcd answers nobody: no epoch is given and no lease is kept.
+    EtcdAway,
 }
 
 /// What is wrong now, and what comes next.
@@ -76,12 +79,13 @@ impl Run {
         let long = millis(random, 400, 4_000);
         let short = millis(random, 1, 400);
         let length = if random.one_in(3) { short } else { long };
-        let lasting = match random.below(15) {
+        let lasting = match random.below(17) {
             0..=5 if self.cluster.nodes[node].is_running() => Lasting::Down(node),
             6 | 7 => Lasting::Cut(node),
             8 | 9 => Lasting::Paused(node),
             10 => Lasting::SlowDisk(node),
             11..=13 => return self.lose_clients(),
+            14 | 15 => Lasting::EtcdAway,
             _ => return,
         };
         if self.faults.is(lasting) {
@@ -97,6 +101,10 @@ impl Run {
             Lasting::Cut(_) => self.figures.cuts += 1,
             Lasting::Paused(_) => self.figures.pauses += 1,
             Lasting::SlowDisk(_) => self.hold_disks(node, true),
+            Lasting::EtcdAway => {
+                self.figures.etcd_away += 1;
+                self.cluster.etcd.is_away = true;
+            }
         }
         self.set_cuts();
     }
@@ -115,12 +123,26 @@ impl Run {
     fn end(&mut self, lasting: Lasting) {
         match lasting {
             Lasting::Down(node) if !self.cluster.nodes[node].is_running() => {
-                self.cluster.start(node)
+                self.wipe_some(node);
+                self.cluster.start(node);
             }
+            Lasting::EtcdAway => self.cluster.etcd.is_away = false,
             Lasting::SlowDisk(node) => self.hold_disks(node, false),
             Lasting::Down(_) | Lasting::Cut(_) | Lasting::Paused(_) => {}
         }
         self.set_cuts();
+    }
+
+    /// Some nodes come back with new disks, if all others have what they had: what only they still had would be lost.
+    fn wipe_some(&mut self, node: usize) {
+        let Self { cluster, random, figures, .. } = self;
+        let others_are_whole = cluster.nodes.iter().all(|node| !node.is_learner);
+        if !random.one_in(6) || !others_are_whole {
+            return;
+        }
+        figures.wiped += 1;
+        let (secret, epoch) = (random.any(), cluster.etcd.epoch);
+        cluster.nodes[node].replace_disks(epoch, |core| MemoryDisk::shuffled(secret ^ core));
     }
 
     fn hold_disks(&mut self, node: usize, held: bool) {

@@ -3,14 +3,19 @@
 //!
 //! What must hold: nothing acknowledged is lost for a subscriber that keeps its session, whether it was connected,
 //! absent, or taken over; QoS 2 comes once and in order across every fail-over; one node serves in an epoch; no
-//! posting names a record that is not there; and the cluster serves again when everything is well.
+//! posting names a record that is not there; nothing of QoS 0 comes under a lease that has ended; and the cluster serves
+//! again when everything is well.
 
 mod faults;
+mod fleeting;
 mod people;
 
 use super::Cluster;
 use super::client::Client;
+use super::node::LogBytes;
+use crate::config::{CommitLogConfig, Config, StreamConfig, StreamLevel};
 use faults::Faults;
+use fleeting::Fleeting;
 use people::{Publisher, Subscriber};
 use ringlane_dataplane::disk::memory::MemoryDisk;
 use ringlane_dataplane::random::Random;
@@ -35,6 +40,12 @@ const TURNS_MAX: u64 = 60_000;
 /// How much longer a run goes on at a time that has too little, and how often.
 const LONGER: Duration = Duration::from_secs(20);
 const LONGER_MAX: usize = 20;
+/// Logs are of many small segments, so that they are trimmed within a run.
+const LOG_BYTES: LogBytes = LogBytes { record_max: 64_000, segment: 192 << 10 };
+/// Of a log, behind which the next checkpoint comes.
+const CHECKPOINT_BYTES: u64 = 128 << 10;
+/// How long a lease counts, one of these.
+const LEASES_MS: [u64; 2] = [1_000, 3_000];
 
 /// What took place.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -59,6 +70,18 @@ pub struct Figures {
     pub takeovers: u64,
     /// Exchanges of QoS 2 that went on with another leader.
     pub carried_over: u64,
+    /// Times in which etcd answered nobody.
+    pub etcd_away: u64,
+    /// Messages of QoS 0 that have come.
+    pub fleeting: u64,
+    /// Messages of QoS 0 that were published to a node whose lease had ended.
+    pub without_lease: u64,
+    /// Nodes that came back with new disks.
+    pub wiped: u64,
+    /// Logs that began anew behind a checkpoint of the leader.
+    pub learned: u64,
+    /// Starts of a log behind a checkpoint.
+    pub behind_checkpoint: u64,
 }
 
 /// How much a run is to have.
@@ -75,6 +98,7 @@ struct Run {
     random: Random,
     publishers: Vec<Publisher>,
     subscribers: Vec<Subscriber>,
+    fleeting: Fleeting,
     faults: Faults,
     /// Since when each client has waited for an answer.
     waits_since: Vec<Nanos>,
@@ -94,7 +118,8 @@ struct Run {
 pub fn run(seed: u64, demand: Demand) -> (Figures, u64) {
     let mut run = Run::new(seed);
     run.until("there are subscribers", |run| {
-        run.subscribers.iter().all(Subscriber::has_subscribed)
+        let is_heard = run.fleeting.has_subscribed();
+        is_heard && run.subscribers.iter().all(Subscriber::has_subscribed)
     });
     run.faults = Faults::new(run.now(), &mut run.random);
     run.storm(Duration::from_secs(demand.seconds));
@@ -108,6 +133,17 @@ pub fn run(seed: u64, demand: Demand) -> (Figures, u64) {
     run.sum_up()
 }
 
+/// Everything that is not needed goes soon.
+fn config() -> Config {
+    let level = StreamLevel::QuorumDisk;
+    let rest = StreamConfig { level, retention_size: 4, ..StreamConfig::rest() };
+    let commit_log =
+        CommitLogConfig { checkpoint_size: CHECKPOINT_BYTES, ..CommitLogConfig::default() };
+    let mut config = Config { stream: vec![rest], commit_log, ..Config::default() };
+    config.replication.keep_for_absent = 0;
+    config
+}
+
 impl Run {
     fn new(seed: u64) -> Self {
         let mut random = Random::new(seed);
@@ -115,7 +151,9 @@ impl Run {
         let cores = [cores(), cores(), cores()];
         let secret = random.any();
         let disk = |number: u64| MemoryDisk::shuffled(secret ^ number);
-        let mut cluster = Cluster::with_disks(cores, disk, &[]);
+        let mut cluster = Cluster::of(cores, config(), disk);
+        cluster.nodes.iter_mut().for_each(|node| node.log_bytes = LOG_BYTES);
+        cluster.etcd.lease = Duration::from_millis(LEASES_MS[random.below(2) as usize]);
         (0..3).for_each(|node| cluster.start(node));
         let publishers: Vec<_> = (0..).zip(PUBLISHERS).map(|(i, q)| Publisher::new(i, q)).collect();
         let subscribers: Vec<_> =
@@ -128,6 +166,7 @@ impl Run {
             waits_since: vec![now; publishers.len() + subscribers.len()],
             publishers,
             subscribers,
+            fleeting: Fleeting::new(),
             away_until: now,
             served: BTreeMap::new(),
             figures: Figures::default(),
@@ -175,6 +214,9 @@ impl Run {
         self.take_answers();
         self.look_at_leaders();
         self.connect();
+        let random = &mut self.random;
+        let core = random.any() as usize;
+        self.fleeting.go_on(&mut self.cluster, |cores| core % usize::from(cores));
     }
 
     fn take_answers(&mut self) {
@@ -250,6 +292,9 @@ impl Run {
     }
 
     fn publish(&mut self) {
+        if self.random.one_in(20) {
+            self.fleeting.tell(&self.cluster);
+        }
         if !self.random.one_in(8) {
             return;
         }
@@ -330,6 +375,10 @@ impl Run {
         let nodes = &self.cluster.nodes;
         self.figures.truncations = nodes.iter().map(|node| node.truncations as u64).sum();
         self.figures.began_again = nodes.iter().map(|node| node.ends.len() as u64).sum();
+        self.figures.learned = nodes.iter().map(|node| node.learned as u64).sum();
+        self.figures.behind_checkpoint = nodes.iter().map(|node| node.behind_checkpoint).sum();
+        self.figures.fleeting = self.fleeting.heard();
+        self.figures.without_lease = self.fleeting.in_vain;
         self.figures.carried_over = self.publishers.iter().map(|p| p.carried_over).sum();
         (self.figures, self.trace)
     }
