@@ -30,6 +30,10 @@ pub enum Bug {
     ExactlyOnceUnkept,
     /// Messages are matched, posted and delivered before a majority has them; only their acknowledgement waits.
     PostingEarly,
+    /// A lease that has ended is taken for one that counts.
+    StaleLease,
+    /// A checkpoint leaves out a subscription of each session.
+    SubscriptionSkipped,
 }
 
 /// Whether a bug was planted on this thread.

@@ -4,7 +4,8 @@
 use ringlane_dataplane::planted::{Bug, plant};
 use ringlane_sim::brokers::{WHOLE, run};
 
-const SEEDS_MAX: u64 = 10_000;
+/// Seeds that are tried.
+const SEEDS_MAX: u64 = 300;
 
 fn is_found(bug: Bug) {
     plant(Some(bug));
@@ -23,4 +24,14 @@ fn packet_identifiers_of_qos_2_that_nobody_keeps() {
 #[test]
 fn a_posting_before_its_record() {
     is_found(Bug::PostingEarly);
+}
+
+#[test]
+fn a_lease_that_has_ended_and_is_served_under() {
+    is_found(Bug::StaleLease);
+}
+
+#[test]
+fn a_checkpoint_that_leaves_out_a_subscription() {
+    is_found(Bug::SubscriptionSkipped);
 }

@@ -10,6 +10,7 @@ use super::postings::PostingRange;
 use super::ranges::Ranges;
 use super::records::{FilterPostings, StateRecord, SubscriptionOptions};
 use super::session::{Presence, SessionState};
+use ringlane_dataplane::planted::{self, Bug};
 
 /// Where the next piece begins.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -71,7 +72,8 @@ impl PartitionState {
             let will_gone = false;
             each(&StateRecord::SessionClosed { client_id, since_ms, expiry_secs, will_gone });
         }
-        for held in &session.subscriptions {
+        let skipped = usize::from(planted::is(Bug::SubscriptionSkipped));
+        for held in session.subscriptions.iter().skip(skipped) {
             let Some(filter) = self.filters.get(held.filter) else { continue };
             let (filter, options, since) = (&*filter.name, held.options, held.since);
             for tail in session.tails().filter(|tail| tail.before.filter == held.filter) {
