@@ -7,7 +7,7 @@
 
 Three nodes and an etcd by scripts/cluster.sh; with --network each node in a network namespace of its own (scripts/faults/
 network.sh), whose line can be cut. Each publisher publishes with QoS 1, one message at a time, and connects to the next
-node after 300 ms without an answer. A fault comes once all nodes are in step, `--times` of each kind in turn:
+node after 300 ms without an answer. A fault comes once all nodes are in step and have applied what they have, `--times` of each kind in turn:
 
     kill      the leader is killed (kill -9), and started again a second later
     pause     it stands still (SIGSTOP) for 4 s, longer than its lease

@@ -53,11 +53,17 @@ class Cluster:
                 return node
         return None
 
+    def values(self, node, name):
+        lines = self.ask(node, "metrics").splitlines()
+        return [float(line.split()[-1]) for line in lines if line.startswith(f"ringlane_{name}{{")]
+
     def is_whole(self, leader):
-        """Whether both followers are in step in all partitions, and lack little."""
-        lines = self.ask(leader, "metrics").splitlines()
-        values = lambda name: [float(line.split()[-1]) for line in lines if line.startswith(f"ringlane_{name}{{")]
-        return values("follower_partitions_in_step") == [PARTITIONS] * 2 and all(lag < 1000 for lag in values("follower_lag_records"))
+        """Whether both followers are in step in all partitions, lack little, and have applied all but a little."""
+        in_step = self.values(leader, "follower_partitions_in_step") == [PARTITIONS] * 2
+        lags = self.values(leader, "follower_lag_records")
+        applied = sum(self.values(leader, "replica_applied_offset"))
+        behind = [applied - sum(self.values(node, "replica_applied_offset")) for node in range(3)]
+        return in_step and all(lag < 1000 for lag in lags + behind)
 
     def wait(self):
         """The leader of a cluster in which all nodes are in step."""
