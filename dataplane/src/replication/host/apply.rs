@@ -14,7 +14,7 @@ use std::collections::VecDeque;
 use triomphe::Arc;
 
 /// Records applied in one turn, at most: others wait for theirs, and a node that catches up must not be taken for dead.
-/// One of a subscription takes some 5 us.
+/// One of a subscription takes some microseconds.
 const APPLY_MAX: usize = 512;
 /// Batches kept for it, and bytes of their records, at most. What is too much is read from the log.
 const KEPT_BATCHES_MAX: usize = 128;
