@@ -61,7 +61,7 @@ run_miri() {
     local flags=-Zmiri-disable-isolation
     export RINGLANE_STRESS_ITEMS=60 PROPTEST_CASES=1 PROPTEST_MAX_SHRINK_ITERS=0
     MIRIFLAGS="$flags" "${test[@]}" runtime::mailbox runtime::mesh &&
-        MIRIFLAGS="$flags -Zmiri-ignore-leaks" "${test[@]}" message
+        MIRIFLAGS="$flags -Zmiri-ignore-leaks" "${test[@]}" message batch::
 }
 
 cd "$REPOSITORY"
