@@ -17,6 +17,8 @@ mod shelf;
 pub use arena::Arena;
 pub use raw::{Arrived, Foreign};
 
+pub(crate) use raw::Seen;
+
 use crate::ids::Offset;
 use crate::log::record::{self, Out, RecordFlags, RecordHead, RecordKind, RecordSeed};
 use crate::message::{Charge, Message, MessageHead, MessageMeter};
@@ -199,6 +201,8 @@ pub struct Batch {
     quorum: [bool; 2],
     /// Records that came with their bytes and are in no other list ([`BatchPool::copy_records`]).
     raw_records: u32,
+    /// Whether those are known to be messages and nothing else ([`RecordHead::is_plain`]).
+    is_plain: bool,
     size: Size,
     _charge: Option<Charge>,
 }
@@ -223,6 +227,7 @@ impl Batch {
             memory_records: 0,
             quorum: [false; 2],
             raw_records: 0,
+            is_plain: false,
             size,
             _charge: charge,
         }
@@ -236,6 +241,7 @@ impl Batch {
         self.memory_records = 0;
         self.quorum = [false; 2];
         self.raw_records = 0;
+        self.is_plain = false;
     }
 
     /// Messages in it.

@@ -107,6 +107,11 @@ impl Recovery {
         }
     }
 
+    /// The next records of the log, from an offset on: messages of this epoch and nothing else.
+    pub(crate) fn on_plain(&mut self, epoch: u64, first: Offset) {
+        self.state.note_epoch(epoch, first.0);
+    }
+
     /// The next record of a checkpoint.
     pub(super) fn on_state(&mut self, record: &Record<'_>) {
         self.on_state_by(record, &mut PartitionState::apply);

@@ -1,7 +1,7 @@
 //! What a replica's host finds around it on a core of the broker.
 
 use crate::durable::{Recovery, Standby};
-use ringlane_dataplane::ids::{NodeId, PartitionId};
+use ringlane_dataplane::ids::{NodeId, Offset, PartitionId};
 use ringlane_dataplane::link::{Body, LinkId, Links, Unsent};
 use ringlane_dataplane::log::record::Record;
 use ringlane_dataplane::replication::host::{Ask, Outside};
@@ -58,6 +58,13 @@ impl Outside for Around<'_> {
 
     fn ask(&mut self, ask: Ask) {
         self.asks.push_back((self.index, ask));
+    }
+
+    fn pass(&mut self, first: Offset, _: u64, epoch: u64) -> bool {
+        if let Some(recovery) = &mut self.recovery {
+            recovery.on_plain(epoch, first);
+        }
+        true
     }
 
     fn apply(&mut self, record: &Record<'_>) {

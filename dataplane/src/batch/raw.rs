@@ -109,7 +109,30 @@ impl BatchPool {
     }
 }
 
+/// What whoever has checked the records of a raw batch has seen.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Seen {
+    /// How many there are.
+    pub(crate) records: u32,
+    /// Of [`Level::Memory`](super::Level::Memory).
+    pub(crate) memory_records: u32,
+    /// Whether all are messages and nothing else ([`RecordHead::is_plain`](crate::log::record::RecordHead::is_plain)).
+    pub(crate) is_plain: bool,
+}
+
 impl Batch {
+    /// Takes down what its records were seen to be. Before, nobody is taken to have promised less than the disk, and
+    /// anything may be among them.
+    pub(crate) fn note_seen(&mut self, seen: &Seen) {
+        debug_assert_eq!(seen.records, self.raw_records, "all of them were looked at");
+        (self.memory_records, self.is_plain) = (seen.memory_records, seen.is_plain);
+    }
+
+    /// Whether all its records came as bytes, and are messages and nothing else.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.is_plain
+    }
+
     fn own_raw(bytes: usize, meter: &'static MessageMeter) -> Self {
         let charge = Charge::new(meter, (bytes + size_of::<Self>()) as u64);
         Self::with_room(Size::Own, 0, Arena::own(bytes + ALIGN), Some(charge))

@@ -139,6 +139,16 @@ pub struct RecordHead {
     pub expiry_secs: u32,
 }
 
+impl RecordHead {
+    /// Whether it is a message and nothing else: neither a record of state, nor one of a QoS 2 publish that is to be
+    /// released, nor a will that its client has no more.
+    #[must_use]
+    pub fn is_plain(&self) -> bool {
+        let is_released = self.flags.qos() == 2 && self.packet_id != 0;
+        self.kind == RecordKind::PUBLISH && !is_released && !self.flags.will()
+    }
+}
+
 /// A record: its head and its variable parts, borrowed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Record<'a> {
@@ -392,6 +402,18 @@ mod tests {
         assert!(!flags.memory() && !flags.will() && flags.with_will().will());
         assert!(RecordFlags::new(0, false).with_memory().memory());
         assert!(RecordKind(16).is_state() && !RecordKind::PUBLISH.is_state());
+    }
+
+    #[test]
+    fn a_plain_record_is_a_message_alone() {
+        let plain = head(1);
+        assert!(plain.is_plain());
+        assert!(RecordHead { flags: RecordFlags::new(2, false), ..plain }.is_plain());
+        let released = RecordHead { flags: RecordFlags::new(2, false), packet_id: 7, ..plain };
+        let will = RecordHead { flags: plain.flags.with_will(), ..plain };
+        let state = RecordHead { kind: RecordKind::STATE_FIRST, ..plain };
+        let start = RecordHead { kind: RecordKind::EPOCH_START, ..plain };
+        assert!([released, will, state, start].iter().all(|head| !head.is_plain()));
     }
 
     #[test]

@@ -4,9 +4,9 @@ use super::command::{Command, Errand, Refusal, Transfer};
 use super::epochs::EpochStart;
 use super::message::{Ack, Append, CheckpointPart, CheckpointStart, Fetch, Fetched, Message, Run};
 use super::replica::{READ_BYTES_MAX, Replica, Role};
-use crate::batch::{Arrived, Batch, BatchPool};
+use crate::batch::{Arrived, Batch, BatchPool, Seen};
 use crate::ids::{NodeId, Offset};
-use crate::log::record::{Records, checksum};
+use crate::log::record::{Record, Records, checksum};
 use crate::log::writer::batch_bytes_max;
 use crate::planted::{self, Bug};
 use std::collections::VecDeque;
@@ -276,11 +276,13 @@ impl Replica {
         if run.epoch > self.reign.epoch {
             return Err(Refusal::Records);
         }
-        let batch = pool.copy_arrived(body, run.records);
-        if !self.are_good(run, &batch) {
+        let mut batch = pool.copy_arrived(body, run.records);
+        let Some(seen) = self.look_at(run, &batch) else {
             pool.give_out(batch);
             return Err(Refusal::Records);
-        }
+        };
+        let copied = Arc::get_mut(&mut batch).expect("nobody reads a batch that was just made");
+        copied.note_seen(&seen);
         self.room.push(run.end(), body.len() as u64);
         self.log.epochs.push(run.epoch, run.base);
         self.log.next = run.end();
@@ -288,16 +290,21 @@ impl Replica {
         Ok(())
     }
 
-    fn are_good(&self, run: &Run, batch: &Batch) -> bool {
+    /// What the records are, if they are good.
+    fn look_at(&self, run: &Run, batch: &Batch) -> Option<Seen> {
         let body = &batch.body()[..batch.body_bytes() as usize];
-        let mut records = 0;
+        let mut seen = Seen { records: 0, memory_records: 0, is_plain: true };
         for record in Records::new(self.setup.seed, body, run.base, run.epoch) {
-            if record.is_err() {
-                return planted::is(Bug::ChecksumUnchecked);
-            }
-            records += 1;
+            let Ok(Record { head, .. }) = record else {
+                let is_let_in = planted::is(Bug::ChecksumUnchecked);
+                let unseen = Seen { records: run.records, memory_records: 0, is_plain: false };
+                return is_let_in.then_some(unseen);
+            };
+            seen.records += 1;
+            seen.memory_records += u32::from(head.flags.memory());
+            seen.is_plain &= head.is_plain();
         }
-        records == run.records
+        (seen.records == run.records).then_some(seen)
     }
 
     /// Whether the leader's own epoch is committed and has begun here: then all below its marks is all that was

@@ -2,7 +2,8 @@
 //! those are in memory, else out of the log.
 //!
 //! What a follower takes is committed a round of its log and a message of its leader later, so that in
-//! step nothing is read again. A batch was checked when it was taken, and never changes.
+//! step nothing is read again. A batch was checked when it was taken, and never changes. Of one that was seen then to
+//! have messages alone nothing is read at all, if whoever applies has nothing to do for those.
 
 use super::{Ask, Host, Outside, Turn};
 use crate::batch::Batch;
@@ -17,7 +18,7 @@ use triomphe::Arc;
 /// One of a subscription takes some microseconds.
 const APPLY_MAX: usize = 512;
 /// Batches kept for it, and bytes of their records, at most. What is too much is read from the log.
-const KEPT_BATCHES_MAX: usize = 128;
+const KEPT_BATCHES_MAX: usize = 512;
 const KEPT_BYTES_MAX: u64 = 4 << 20;
 
 /// How far the state is, and where what comes next is found.
@@ -31,10 +32,23 @@ pub(super) struct Apply {
 /// Batches of the end of the log, one behind the other, that are not applied yet.
 #[derive(Debug, Default)]
 struct Kept {
-    batches: VecDeque<(Offset, Arc<Batch>)>,
+    batches: VecDeque<KeptBatch>,
     bytes: u64,
     /// A record of the first batch: its offset, and where it begins.
     place: (Offset, usize),
+}
+
+#[derive(Debug)]
+struct KeptBatch {
+    first: Offset,
+    epoch: u64,
+    batch: Arc<Batch>,
+}
+
+impl KeptBatch {
+    fn end(&self) -> Offset {
+        Offset(self.first.0 + self.batch.len() as u64)
+    }
 }
 
 impl Apply {
@@ -42,9 +56,9 @@ impl Apply {
         Self { next, reader: None, kept: Kept::default() }
     }
 
-    /// The log has taken a batch whose first record has this offset.
-    pub(super) fn keep(&mut self, first: Offset, batch: Arc<Batch>) {
-        self.kept.push(first, batch);
+    /// The log has taken a batch of an epoch, whose first record has this offset.
+    pub(super) fn keep(&mut self, first: Offset, batch: Arc<Batch>, epoch: u64) {
+        self.kept.push(KeptBatch { first, epoch, batch });
     }
 
     /// What was taken may be given up.
@@ -61,32 +75,41 @@ impl Apply {
 }
 
 impl Kept {
-    fn push(&mut self, first: Offset, batch: Arc<Batch>) {
-        self.bytes += u64::from(batch.body_bytes());
-        self.batches.push_back((first, batch));
-        if self.batches.len() == 1 {
-            self.place = (first, 0);
+    fn push(&mut self, kept: KeptBatch) {
+        self.bytes += u64::from(kept.batch.body_bytes());
+        if self.batches.is_empty() {
+            self.place = (kept.first, 0);
         }
+        self.batches.push_back(kept);
         while self.batches.len() > KEPT_BATCHES_MAX || self.bytes > KEPT_BYTES_MAX {
             self.pop();
         }
     }
 
     fn pop(&mut self) {
-        if let Some((_, batch)) = self.batches.pop_front() {
-            self.bytes -= u64::from(batch.body_bytes());
+        if let Some(kept) = self.batches.pop_front() {
+            self.bytes -= u64::from(kept.batch.body_bytes());
         }
-        self.place = self.batches.front().map_or((Offset(0), 0), |(first, _)| (*first, 0));
+        self.place = self.batches.front().map_or((Offset(0), 0), |kept| (kept.first, 0));
     }
 
-    /// The record with this offset, if it is here. What lies below is let go of.
-    fn record(&mut self, offset: Offset) -> Option<Record<'_>> {
-        while let Some((first, batch)) = self.batches.front()
-            && first.0 + batch.len() as u64 <= offset.0
-        {
+    /// Lets go of what lies below an offset.
+    fn release(&mut self, offset: Offset) {
+        while self.batches.front().is_some_and(|kept| kept.end() <= offset) {
             self.pop();
         }
-        let (_, batch) = self.batches.front()?;
+    }
+
+    /// How many records from this offset on, of which epoch, lie in a batch of messages and nothing else.
+    fn plain(&self, offset: Offset, end: Offset) -> Option<(u64, u64)> {
+        let kept = self.batches.front().filter(|kept| kept.batch.is_plain())?;
+        let is_here = kept.first <= offset && offset < kept.end();
+        is_here.then(|| (kept.end().min(end).0 - offset.0, kept.epoch))
+    }
+
+    /// The record with this offset, if it is in the first batch.
+    fn record(&mut self, offset: Offset) -> Option<Record<'_>> {
+        let KeptBatch { batch, .. } = self.batches.front()?;
         let body = &batch.body()[..batch.body_bytes() as usize];
         while self.place.0 < offset {
             self.place.1 += record::bytes_of(&body[self.place.1..]).ok()?;
@@ -104,9 +127,17 @@ impl Host {
         let end = self.apply_end(log.marks().high_watermark);
         let mut left = APPLY_MAX;
         while left > 0 && self.apply.next < end {
-            let Some(record) = self.apply.kept.record(self.apply.next) else { break };
-            self.apply.next.0 += 1;
+            let Apply { next, kept, .. } = &mut self.apply;
             left -= 1;
+            kept.release(*next);
+            if let Some((records, epoch)) = kept.plain(*next, end)
+                && outside.pass(*next, records, epoch)
+            {
+                next.0 += records;
+                continue;
+            }
+            let Some(record) = kept.record(*next) else { break };
+            next.0 += 1;
             outside.apply(&record);
         }
         if left == 0 || end <= self.apply.next {

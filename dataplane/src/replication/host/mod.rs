@@ -264,7 +264,7 @@ impl Host {
                 let next = turn.partition.next_offset();
                 assert_eq!(first, next, "the replica counts what the log holds");
                 turn.partition.append_records(batch.clone(), epoch);
-                self.apply.keep(first, batch.clone());
+                self.apply.keep(first, batch.clone(), epoch);
                 turn.pool.give_out(batch);
             }
             Command::Truncate { to } => self.begin_closing(Some(to), turn),

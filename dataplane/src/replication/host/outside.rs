@@ -41,6 +41,14 @@ pub trait Outside {
     /// The next record below the high watermark, each once: what all nodes agree on for ever. None comes from where this
     /// node's own epoch begins on, until it follows again.
     fn apply(&mut self, record: &Record<'_>);
+
+    /// As `apply` of so many records of one epoch from an offset on, which are messages and nothing else
+    /// ([`RecordHead::is_plain`](crate::log::record::RecordHead::is_plain)). `false`: it is each of them that is
+    /// wanted.
+    fn pass(&mut self, first: Offset, records: u64, epoch: u64) -> bool {
+        let _ = (first, records, epoch);
+        false
+    }
 }
 
 /// What a host asks for, and what it says.

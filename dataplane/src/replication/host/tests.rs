@@ -49,6 +49,9 @@ struct Around {
     sent: VecDeque<(u16, u16, Vec<u8>)>,
     asks: VecDeque<Ask>,
     applied: Vec<(u64, u64, Vec<u8>)>,
+    /// Whether messages alone need not be applied one by one, and which were not: offset, how many, epoch.
+    passes: bool,
+    passed: Vec<(u64, u64, u64)>,
     /// To whom, and where the records lie that were sent.
     bodies: Vec<(u16, *const u8)>,
     log: Vec<String>,
@@ -70,6 +73,13 @@ impl Outside for Around {
     fn apply(&mut self, record: &Record<'_>) {
         let head = &record.head;
         self.applied.push((head.offset.0, head.epoch, record.payload.to_vec()));
+    }
+
+    fn pass(&mut self, first: Offset, records: u64, epoch: u64) -> bool {
+        if self.passes {
+            self.passed.push((first.0, records, epoch));
+        }
+        self.passes
     }
 }
 
@@ -300,11 +310,15 @@ impl Cluster {
 
     fn run(&mut self) {
         for _ in 0..400 {
-            self.now = self.now + Duration::from_millis(2);
-            let now = self.now;
-            self.nodes.iter_mut().for_each(|node| node.turn(now));
-            self.deliver();
+            self.step();
         }
+    }
+
+    fn step(&mut self) {
+        self.now = self.now + Duration::from_millis(2);
+        let now = self.now;
+        self.nodes.iter_mut().for_each(|node| node.turn(now));
+        self.deliver();
     }
 
     fn publish(&mut self, id: u16, numbers: core::ops::Range<u64>, bytes: usize) {
@@ -346,6 +360,24 @@ fn what_a_leader_takes_is_acknowledged_and_applied_everywhere() {
     assert_eq!(cluster.applied(3), cluster.applied(1));
     let log = cluster.nodes[0].partition.log().unwrap();
     assert!(log.segments().count() > 1, "it goes on over segments");
+}
+
+#[test]
+fn messages_alone_are_passed_in_runs_and_the_rest_is_applied() {
+    let mut cluster = Cluster::new(3);
+    cluster.nodes[2].around.passes = true;
+    cluster.campaign(1, 5);
+    cluster.publish(1, 0..50, 100);
+    let all = cluster.applied(2).to_vec();
+    assert_eq!(all.len(), 51, "the begin of the epoch, and all messages");
+    let around = &cluster.nodes[2].around;
+    assert_eq!(around.applied, all[..1], "what is no message");
+    let mut next = 1;
+    for (first, records, epoch) in &around.passed {
+        assert_eq!((*first, *epoch), (next, 5), "one run behind the other");
+        next += records;
+    }
+    assert_eq!((next, cluster.nodes[2].host.applied()), (51, Offset(51)));
 }
 
 #[test]
