@@ -184,6 +184,16 @@ pub enum FileJob {
         /// Their names.
         paths: Vec<PathBuf>,
     },
+    /// Lets the page cache go of a range of a file, which is durable and will hardly be read soon. What is not there
+    /// any more is no error, nor that the system keeps it.
+    Uncache {
+        /// The file's name.
+        path: PathBuf,
+        /// Where the range begins.
+        position: u64,
+        /// How long it is.
+        bytes: u64,
+    },
 }
 
 /// How a command ended.

@@ -27,6 +27,7 @@ on_all_files!(
     a_file_that_is_not_published_goes_with_its_close,
     small_files_are_replaced_as_a_whole,
     files_are_removed_and_missing_ones_are_no_error,
+    what_the_cache_lets_go_of_is_still_there,
     a_failed_create_leaves_nothing,
     what_names_no_file_is_refused,
     an_id_is_used_again,
@@ -171,6 +172,21 @@ fn files_are_removed_and_missing_ones_are_no_error(kind: Kind) {
     let paths = ["a", "none", "c"].map(|name| directory.path(name)).to_vec();
     done(rig.job(FileJob::Remove { paths }));
     assert_eq!(directory.names(), ["b"]);
+}
+
+fn what_the_cache_lets_go_of_is_still_there(kind: Kind) {
+    let directory = Directory::new();
+    let path = directory.path("1.log");
+    let mut rig = FileRig::new(kind);
+    let file = rig.create(&path, 1 << 20).unwrap();
+    done(rig.write(file, 4096, headers(1000)));
+    for (position, bytes) in [(0, 0), (0, 1 << 20), (4097, 5000), (1 << 30, 1)] {
+        done(rig.job(FileJob::Uncache { path: path.clone(), position, bytes }));
+    }
+    let DiskDone::Read(read) = rig.read(file, 4096, 64_000).unwrap() else { panic!("no bytes") };
+    assert!(read == bytes_of(&headers(1000)));
+    let path = directory.path("none");
+    done(rig.job(FileJob::Uncache { path, position: 0, bytes: 1 }));
 }
 
 fn a_failed_create_leaves_nothing(kind: Kind) {

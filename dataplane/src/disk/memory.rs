@@ -45,7 +45,7 @@ pub enum Operation {
 }
 
 impl Operation {
-    /// What a command is, or begins with; `None` for a close, which cannot fail.
+    /// What a command is, or begins with; `None` for what cannot fail.
     fn of(command: &DiskCommand) -> Option<Self> {
         Some(match command {
             DiskCommand::Write { .. } => Self::Write,
@@ -53,7 +53,7 @@ impl Operation {
             DiskCommand::Job { job, .. } => match job {
                 FileJob::Create { .. } => Self::Create,
                 FileJob::Open { .. } => Self::Open,
-                FileJob::Close { .. } => return None,
+                FileJob::Close { .. } | FileJob::Uncache { .. } => return None,
                 FileJob::Begin { .. } => Self::Begin,
                 FileJob::Append { .. } => Self::Append,
                 FileJob::Publish { .. } => Self::Publish,

@@ -18,6 +18,7 @@ pub mod progress;
 #[cfg(test)]
 mod quorum_tests;
 pub mod reader;
+mod recent;
 pub mod record;
 mod recover_error;
 pub mod recovery;

@@ -17,12 +17,15 @@
 
 use super::format::{self, BatchHeader};
 use super::progress::Progress;
+use super::recent::{Piece, Recent};
 use super::record::RecordSeed;
 use super::recovery::ReplayFrom;
 use super::room::Claim;
 use super::segments::{LogEnd, LogSetup, Segments};
 use crate::batch::Batch;
-use crate::disk::{BLOCK_BYTES, BatchWrite, Disk, DiskCommand, DiskError, DiskEvent, DiskToken};
+use crate::disk::{
+    BLOCK_BYTES, BatchWrite, Disk, DiskCommand, DiskError, DiskEvent, DiskToken, FileJob,
+};
 use crate::ids::Offset;
 use crate::partition::Marks;
 use crate::time::Nanos;
@@ -186,6 +189,9 @@ pub struct Writer {
     /// Whether something has happened since the end of the last turn.
     is_touched: bool,
     fault: Option<Fault>,
+    /// Whether what comes is what another node has made.
+    is_follower: bool,
+    recent: Recent,
     /// No file is to stay open.
     is_closing: bool,
     /// The latest time at which a batch was sealed, or a later one (Unix time, ms).
@@ -218,6 +224,8 @@ impl Writer {
             hurries: false,
             is_touched: true,
             fault: None,
+            is_follower: false,
+            recent: Recent::default(),
             is_closing: false,
             sealed_unix_ms,
         }
@@ -398,6 +406,7 @@ impl Writer {
         if self.quorum.is_some() && self.fault.is_none() {
             self.sealed.push((batch.clone(), first));
         }
+        self.is_follower = false;
         self.accept(batch, first, self.epoch);
     }
 
@@ -407,6 +416,7 @@ impl Writer {
     /// As [`Writer::push`], or if its epoch is older than that of the batch before.
     pub(crate) fn push_records(&mut self, batch: Arc<Batch>, first: Offset, epoch: u64) {
         self.begin_epoch(epoch);
+        self.is_follower = true;
         self.accept(batch, first, epoch);
     }
 
@@ -587,6 +597,7 @@ impl Writer {
             self.segments.seal(round.end, disk);
         }
         self.segments.remove_below(round.log_start, disk);
+        self.uncache(&round, disk);
         if self.progress.watermark() < self.progress.flushed() {
             self.close_at = now + CLOSE_AFTER;
         }
@@ -596,6 +607,19 @@ impl Writer {
             self.usual = self.usual * 7 / 8 + took / 8;
         }
         Some(Flushed { records: round.records, bytes: round.bytes, took })
+    }
+
+    /// Lets the page cache go of what a follower has written a while ago.
+    fn uncache(&mut self, round: &Round, disk: &mut Disk) {
+        if !self.is_follower {
+            return self.recent.clear();
+        }
+        self.recent.push(round.number, round.position, round.bytes);
+        while let Some(Piece { number, position, bytes }) = self.recent.pop() {
+            let (token, path) = (self.segments.token(), self.segments.setup().segment_path(number));
+            let job = FileJob::Uncache { path, position, bytes };
+            disk.push(DiskCommand::Job { token, job });
+        }
     }
 
     /// Ends the log. What is queued is never written; those who wait for it are never answered.
