@@ -11,6 +11,7 @@
 
 pub mod epoch_table;
 pub mod format;
+mod gather;
 pub mod index;
 #[cfg(test)]
 mod model_tests;

@@ -3,7 +3,7 @@
 //!
 //! It works in *rounds*, one at a time: one write of everything that is sealed, and its sync. What
 //! comes meanwhile is the next round, so that a lone publisher waits for one sync and a thousand
-//! share one. What nobody waits for lingers for a moment. A round writes one segment. A batch that does not fit ends its segment: the round
+//! share one; where there are replicas, it waits for a moment for those who were just answered ([`super::gather`]). What nobody waits for lingers. A round writes one segment. A batch that does not fit ends its segment: the round
 //! closes it with a batch that says so, and the next round begins the next segment. So nothing is in a
 //! segment before all that is in the one before it is durable.
 //!
@@ -16,13 +16,14 @@
 //! heals.
 
 use super::format::{self, BatchHeader};
+use super::gather::Gather;
 use super::progress::Progress;
 use super::recent::{Piece, Recent};
 use super::record::RecordSeed;
 use super::recovery::ReplayFrom;
 use super::room::Claim;
 use super::segments::{LogEnd, LogSetup, Segments};
-use crate::batch::Batch;
+use crate::batch::{Batch, Level};
 use crate::disk::{
     BLOCK_BYTES, BatchWrite, Disk, DiskCommand, DiskError, DiskEvent, DiskToken, FileJob,
 };
@@ -192,6 +193,9 @@ pub struct Writer {
     /// Whether what comes is what another node has made.
     is_follower: bool,
     recent: Recent,
+    gather: Gather,
+    /// Until when what is queued waits for its round and is nowhere else before; `None` if it is anywhere.
+    held_until: Option<Nanos>,
     /// No file is to stay open.
     is_closing: bool,
     /// The latest time at which a batch was sealed, or a later one (Unix time, ms).
@@ -226,6 +230,8 @@ impl Writer {
             fault: None,
             is_follower: false,
             recent: Recent::default(),
+            gather: Gather::default(),
+            held_until: None,
             is_closing: false,
             sealed_unix_ms,
         }
@@ -295,7 +301,7 @@ impl Writer {
         assert!(marks.flushed <= marks.accepted, "what is durable was accepted");
         assert!(before.accepted <= marks.accepted, "what a majority has stays there");
         assert!(before.flushed <= marks.flushed, "what is durable on a majority stays so");
-        self.quorum = Some(marks);
+        (self.quorum, self.is_touched) = (Some(marks), true);
     }
 
     /// The segments.
@@ -389,7 +395,8 @@ impl Writer {
         // What is queued is written first, and a closing batch only behind the last of it.
         let closes_at = if self.queue.is_empty() { self.close_at } else { Nanos::NEVER };
         let due = if idle { closes_at.min(self.linger_until) } else { Nanos::NEVER };
-        due.min(self.segments.next_deadline())
+        let held_until = self.held_until.unwrap_or(Nanos::NEVER);
+        due.min(held_until).min(self.segments.next_deadline())
     }
 
     /// Whether a batch that is sealed now is written now.
@@ -448,15 +455,51 @@ impl Writer {
         if !self.queue.is_empty() && self.linger_until == Nanos::NEVER {
             self.linger_until = now + LINGER;
         }
+        let marks = self.marks();
+        self.gather.on_committed(now, marks.high_watermark, self.usual);
         if self.round.is_none() {
             self.begin_round(now, unix_ms, disk);
         }
+        self.held_until = self.hold(now);
+    }
+
+    /// Until when other nodes get nothing of what is queued: they have one round where this node has one, then. A round
+    /// that takes longer than usual is no reason to wait.
+    fn hold(&self, now: Nanos) -> Option<Nanos> {
+        let is_sooner = |queued: &Queued| queued.batch.needs_quorum(Level::Memory);
+        if self.awaited == 0 || self.queue.iter().any(is_sooner) {
+            return None;
+        }
+        let until = match &self.round {
+            None => self.waits_for_more(now).then(|| self.gather.until()),
+            Some(round) => {
+                let may_wait = self.leads() && self.gather.may_wait(self.queue_bytes);
+                may_wait.then(|| round.begun + self.usual * 2)
+            }
+        };
+        until.filter(|until| now < *until)
+    }
+
+    /// Whether it is the log of a leader with other nodes.
+    fn leads(&self) -> bool {
+        self.quorum.is_some() && !self.is_follower
+    }
+
+    /// Whether a leader waits for more records before it writes those that are queued.
+    fn waits_for_more(&self, now: Nanos) -> bool {
+        self.leads() && !self.hurries && self.gather.waits(now, &self.progress, self.queue_bytes)
+    }
+
+    /// Whether what is queued is to be on no other node before its round begins here: as of the end of the last turn.
+    #[must_use]
+    pub fn holds(&self) -> bool {
+        self.held_until.is_some()
     }
 
     /// Whether what is queued is to be written now.
     fn is_due(&self, now: Nanos) -> bool {
         !self.queue.is_empty()
-            && (self.awaited > 0
+            && ((self.awaited > 0 && !self.waits_for_more(now))
                 || self.hurries
                 || self.linger_until <= now
                 || LINGER_BYTES_MAX <= self.queue_bytes
@@ -499,6 +542,7 @@ impl Writer {
             seals,
             is_awaited: self.awaited < awaited,
         };
+        self.gather.on_begun(round.records);
         disk.push(DiskCommand::Write { token: round.token, file, position, batches, zeros });
         (self.close_at, self.linger_until) = (Nanos::NEVER, Nanos::NEVER);
         self.round = Some(round);
@@ -605,6 +649,7 @@ impl Writer {
         let took = now.since(round.begun);
         if round.is_awaited {
             self.usual = self.usual * 7 / 8 + took / 8;
+            self.gather.on_ended(now, self.usual);
         }
         Some(Flushed { records: round.records, bytes: round.bytes, took })
     }
@@ -627,7 +672,7 @@ impl Writer {
         let path = self.segments.setup().segment_path(number);
         self.fault = Some(Fault { path, position, at, error });
         self.queue.clear();
-        (self.queue_bytes, self.awaited) = (0, 0);
+        (self.queue_bytes, self.awaited, self.held_until) = (0, 0, None);
     }
 
     /// Gives up the segments that have no record at or above `below`, nor above what is flushed.

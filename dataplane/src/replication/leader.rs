@@ -28,6 +28,8 @@ pub(super) struct Leader {
     pub(super) serves: bool,
     peers: Vec<Peer>,
     tail: Tail,
+    /// From here on nothing is sent yet: its round has not begun.
+    held_from: Option<Offset>,
 }
 
 /// What is due at the end of a turn without an event; the later in this order the sooner.
@@ -175,7 +177,7 @@ impl Peer {
 impl Leader {
     pub(super) fn new(nodes: impl Iterator<Item = NodeId>) -> Self {
         let peers = nodes.map(Peer::new).collect();
-        Self { start: None, serves: false, peers, tail: Tail::default() }
+        Self { start: None, serves: false, peers, tail: Tail::default(), held_from: None }
     }
 
     fn peer(&mut self, node: NodeId) -> Option<&mut Peer> {
@@ -319,6 +321,17 @@ impl Replica {
         }
     }
 
+    /// Whether records that come now are sent later, when the log of this leader begins to write them.
+    pub fn hold(&mut self, holds: bool) {
+        let next = self.log.next;
+        let Some(leader) = self.leader_mut() else { return };
+        if holds {
+            leader.held_from.get_or_insert(next);
+        } else if leader.held_from.take().is_some() {
+            self.pump_all();
+        }
+    }
+
     /// Sends a follower what it lacks, as much as it has credit for.
     pub(super) fn pump(&mut self, node: NodeId) {
         while self.send_next(node) {}
@@ -328,13 +341,14 @@ impl Replica {
     fn send_next(&mut self, node: NodeId) -> bool {
         let next = self.log.next;
         let Some(leader) = self.leader_mut() else { return false };
+        let end = leader.held_from.unwrap_or(next);
         let Some(peer) = leader.peers.iter_mut().find(|peer| peer.node == node) else {
             return false;
         };
         let (accepted, flushed, is_blocked) = (peer.accepted, peer.flushed, peer.is_blocked);
         let Some(flow) = peer.flow() else { return false };
         let allowance = flow.allowance(accepted, flushed);
-        if is_blocked || flow.reading.is_some() || flow.sent == next || allowance == Some(0) {
+        if is_blocked || flow.reading.is_some() || end <= flow.sent || allowance == Some(0) {
             return false;
         }
         let from = flow.sent;

@@ -224,6 +224,7 @@ impl Host {
             self.begin(log);
         }
         let epoch = log.epoch();
+        self.replica.hold(log.holds());
         for (batch, first) in log.take_sealed() {
             self.replica.on_sealed(&batch, first, epoch);
         }

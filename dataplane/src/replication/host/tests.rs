@@ -381,6 +381,43 @@ fn messages_alone_are_passed_in_runs_and_the_rest_is_applied() {
 }
 
 #[test]
+fn a_leader_that_waits_for_more_sends_nothing_before_its_round_begins() {
+    let mut cluster = Cluster::new(3);
+    cluster.campaign(1, 5);
+    let leader = |cluster: &Cluster| {
+        let node = &cluster.nodes[0];
+        (node.host.replica().high_watermark(), node.around.bodies.len())
+    };
+    (0..20).for_each(|number| cluster.nodes[0].publish(number, 100));
+    while leader(&cluster).0 < Offset(21) {
+        cluster.step();
+    }
+    // Twenty publishers are about to be answered. The first of them has come back.
+    let (sent, now) = (leader(&cluster).1, cluster.now);
+    cluster.nodes[0].publish(20, 100);
+    cluster.nodes[0].turn(now);
+    cluster.deliver();
+    assert_eq!(
+        (cluster.nodes[0].acks.len(), leader(&cluster).1),
+        (20, sent),
+        "it waits for others"
+    );
+    assert!(cluster.nodes[0].partition.log().unwrap().holds());
+    // Nobody else has anything to say.
+    cluster.run();
+    assert_eq!((cluster.nodes[0].acks.len(), leader(&cluster).1), (21, sent + 2), "to both");
+    // Who is not alone need not wait for the end of the wait.
+    (21..41).for_each(|number| cluster.nodes[0].publish(number, 100));
+    while leader(&cluster).0 < Offset(42) {
+        cluster.step();
+    }
+    let (sent, now) = (leader(&cluster).1, cluster.now);
+    (41..61).for_each(|number| cluster.nodes[0].publish(number, 100));
+    cluster.nodes[0].turn(now);
+    assert!(sent < leader(&cluster).1, "as many have come as were answered");
+}
+
+#[test]
 fn all_followers_are_sent_the_same_memory() {
     let mut cluster = Cluster::new(3);
     cluster.campaign(2, 7);

@@ -1,0 +1,122 @@
+//! How long a leader's log waits for more before its next round.
+//!
+//! A round costs each of the replicas a write, a sync and several messages, whatever is in it. Publishers that were just
+//! answered, or are about to be, send their next messages within moments: a round that begins with the first of them
+//! leaves the others to the next one. So it waits until as many records have come as were committed since the last round
+//! began, but not for long, and not at all where few publish at a time or much has come already.
+
+use super::progress::Progress;
+use crate::ids::Offset;
+use crate::time::Nanos;
+use core::time::Duration;
+
+/// With fewer records in a round nothing is waited for: a lone publisher has its round at once.
+const RECORDS_MIN: u64 = 16;
+/// A round of so many bytes is worth its cost.
+const BYTES_ENOUGH: u64 = 128 * 1024;
+/// Nothing waits for longer than this, nor than a round usually takes.
+const WAIT_MAX: Duration = Duration::from_millis(1);
+
+/// What the next round waits for.
+#[derive(Debug, Default)]
+pub(super) struct Gather {
+    /// Up to where records were committed when this was last looked at.
+    committed: Offset,
+    /// Records that were committed since the last round began.
+    released: u64,
+    /// Records of the last round.
+    written: u64,
+    until: Nanos,
+}
+
+impl Gather {
+    /// A round begins with so many records.
+    pub(super) fn on_begun(&mut self, records: u64) {
+        (self.released, self.written) = (0, records);
+    }
+
+    /// It is durable here: soon it will be with a majority.
+    pub(super) fn on_ended(&mut self, now: Nanos, usual: Duration) {
+        self.until = now + usual.min(WAIT_MAX);
+    }
+
+    /// Records are committed up to here.
+    pub(super) fn on_committed(&mut self, now: Nanos, committed: Offset, usual: Duration) {
+        if self.committed < committed {
+            self.released += committed.0 - self.committed.0;
+            self.committed = committed;
+            self.until = now + usual.min(WAIT_MAX);
+        }
+    }
+
+    /// Whether a round that could begin now waits.
+    pub(super) fn waits(&self, now: Nanos, progress: &Progress, queued_bytes: u64) -> bool {
+        let queued = progress.accepted().0 - progress.submitted().0;
+        let is_answered = progress.flushed() <= self.committed;
+        let have_come = is_answered && self.released <= queued;
+        now < self.until && self.may_wait(queued_bytes) && !have_come
+    }
+
+    /// Whether many publish at a time, and not much has come already.
+    pub(super) fn may_wait(&self, queued_bytes: u64) -> bool {
+        RECORDS_MIN <= self.released.max(self.written) && queued_bytes < BYTES_ENOUGH
+    }
+
+    /// Until when.
+    pub(super) fn until(&self) -> Nanos {
+        self.until
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const USUAL: Duration = Duration::from_micros(500);
+    const BEGUN: Nanos = Nanos(1_000_000);
+
+    /// A log in which a round of so many records was written and `committed` of them are committed, at `BEGUN`, and
+    /// `queued` have come since.
+    fn after(written: u64, committed: u64, queued: u64) -> (Gather, Progress) {
+        let (mut gather, mut progress) = (Gather::default(), Progress::at(Offset(0), Offset(0)));
+        progress.accept(Offset(0), Offset(written));
+        gather.on_begun(written);
+        progress.submit(Offset(written));
+        progress.flush(Offset(written), Offset(0));
+        gather.on_ended(BEGUN, USUAL);
+        gather.on_committed(BEGUN, Offset(committed), USUAL);
+        if queued > 0 {
+            progress.accept(Offset(written), Offset(written + queued));
+        }
+        (gather, progress)
+    }
+
+    #[test]
+    fn a_round_waits_for_those_who_were_answered_and_for_those_who_soon_will_be() {
+        for (written, committed, queued, waits) in [
+            (100, 100, 1, true),
+            (100, 100, 99, true),
+            (100, 100, 100, false),
+            (100, 60, 100, true),
+            (RECORDS_MIN, RECORDS_MIN, 1, true),
+            (RECORDS_MIN - 1, RECORDS_MIN - 1, 1, false),
+            (1, 0, 1, false),
+        ] {
+            let (gather, progress) = after(written, committed, queued);
+            let case = (written, committed, queued);
+            assert_eq!(gather.waits(BEGUN, &progress, 1000), waits, "{case:?}");
+            assert!(!gather.waits(BEGUN, &progress, BYTES_ENOUGH), "{case:?}");
+            assert!(!gather.waits(gather.until(), &progress, 1000), "{case:?}");
+        }
+    }
+
+    #[test]
+    fn nothing_waits_for_longer_than_a_round_takes_nor_than_the_bound() {
+        let (mut gather, _) = after(100, 100, 1);
+        assert_eq!(gather.until(), BEGUN + USUAL);
+        gather.on_committed(BEGUN + USUAL, Offset(100), USUAL);
+        assert_eq!(gather.until(), BEGUN + USUAL, "nothing more was committed");
+        gather.on_committed(BEGUN + USUAL, Offset(101), WAIT_MAX * 2);
+        assert_eq!(gather.until(), BEGUN + USUAL + WAIT_MAX);
+    }
+}
