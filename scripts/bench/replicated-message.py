@@ -35,6 +35,7 @@ def arguments():
     parser.add_argument("-d", type=float, default=4, help="measured seconds")
     parser.add_argument("--flags", default="-c 64 -s 256 -W 8", help="flags of ringlane-bench publish-ack")
     parser.add_argument("--level", default="", help="level of all messages")
+    parser.add_argument("--partitions", type=int, default=1)
     parser.add_argument("--bench", default="target/release/ringlane-bench")
     parser.add_argument("--cpu", default="0")
     parser.add_argument("--load-cpu", default="1")
@@ -84,7 +85,7 @@ class Cluster:
 [runtime]
 cores = [{self.args.cpu}]
 idle = "park"
-partitions = 4
+partitions = {self.args.partitions}
 [listeners.tcp]
 bind = "127.0.0.1:{self.mqtt(node)}"
 [listeners.websocket]
