@@ -2,8 +2,7 @@
 //! of the disk, messages on links, sends, wake-ups.
 //!
 //! Every phase is bounded by [`TurnLimits`], so that no source of work starves another. The core
-//! sleeps only after a turn in which nothing happened, or that left nothing over if it never spins ([`Idle::Park`]:
-//! the driver looks once more before it waits), and only between
+//! sleeps only after a turn in which nothing happened, and only between
 //! [`Endpoint::prepare_sleep`] and [`Endpoint::end_sleep`], so that no mail is slept through.
 
 use super::idle::Idle;
@@ -67,8 +66,6 @@ pub struct CoreLoop<D: Driver + FileDriver + LinkDriver, S: Service> {
     first_peer: usize,
     /// Since when nothing has happened; `None` if something did in the last turn, or was left over.
     idle_since: Option<Nanos>,
-    /// Whether the last turn may not have done all that there was.
-    has_left: bool,
     /// Until when the service expects something.
     awake_until: Nanos,
     /// When the work of the last turn began, to account for it when the next begins.
@@ -103,7 +100,6 @@ impl<D: Driver + FileDriver + LinkDriver, S: Service> CoreLoop<D, S> {
             fired: Vec::new(),
             first_peer: 0,
             idle_since: None,
-            has_left: true,
             awake_until: Nanos(0),
             worked_since: now,
             long_turns: LongTurns::default(),
@@ -162,8 +158,7 @@ impl<D: Driver + FileDriver + LinkDriver, S: Service> CoreLoop<D, S> {
         self.driver.apply(&mut self.sockets, now);
         self.publish();
         let has_left = matches!(after, After::MoreWork | After::Stop);
-        self.has_left = timers_left || has_left;
-        let busy = events + links + mails + files + timers > 0 || self.has_left;
+        let busy = events + links + mails + files + timers > 0 || timers_left || has_left;
         self.awake_until = if let After::Soon(until) = after { until } else { Nanos(0) };
         self.idle_since = if busy { None } else { self.idle_since.or(Some(now)) };
         self.stats.net_events.add(events as u64);
@@ -196,8 +191,7 @@ impl<D: Driver + FileDriver + LinkDriver, S: Service> CoreLoop<D, S> {
 
     /// Until when this turn sleeps, having advertised it; `None` if it does not.
     fn sleep_until(&mut self, now: Nanos) -> Option<Nanos> {
-        let may_sleep_at_once = self.idle == Idle::Park && !self.has_left;
-        let idle_since = self.idle_since.or(may_sleep_at_once.then_some(now))?;
+        let idle_since = self.idle_since?;
         if !self.idle.may_park(idle_since, now, self.awake_until) {
             return None;
         }

@@ -15,7 +15,7 @@ pub enum Idle {
         /// How long to look again and again before blocking.
         spin: Duration,
     },
-    /// Blocks as soon as a turn has left nothing over.
+    /// Blocks as soon as a turn did nothing.
     Park,
 }
 
