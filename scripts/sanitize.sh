@@ -3,11 +3,11 @@
 #
 #   scripts/sanitize.sh [asan|valgrind|miri]...      default: asan valgrind miri
 #
-# asan      AddressSanitizer with leak detection: the mailbox's tests and all of transport-uring's,
+# asan      AddressSanitizer with leak detection: the tests of the mailbox, the messages and the batches, and all of transport-uring's,
 #           system calls and io_uring included. A nightly compiler; its prebuilt standard library will do.
 # valgrind  memcheck, the stable compiler's code unchanged: the same, less the tests that move
 #           megabytes within the driver's own deadlines, which no slowed-down process can meet.
-# miri      the mailbox and the messages, interpreted: aliasing, data races, leaks. No system calls.
+# miri      the mailbox, the messages and the batches, interpreted: aliasing, data races, leaks. No system calls.
 #
 # Each check that cannot run here is named; the exit status is then 77 unless another one failed.
 set -euo pipefail
@@ -17,7 +17,7 @@ set -euo pipefail
 SUPPRESSIONS="$REPOSITORY/scripts/sanitize"
 TRIPLE="$(rustc -vV | awk '$1 == "host:" { print $2 }')"
 NIGHTLY="${RINGLANE_NIGHTLY:-nightly}"
-# The unsafe code of the data plane is in the mailbox, and in what its items are used for.
+# The unsafe code of the data plane is in the mailbox and in the arenas of batches, and in what their items are used for.
 DATAPLANE=(runtime::mailbox runtime::mesh message batch::)
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$REPOSITORY/target}/sanitize"
 

@@ -144,7 +144,7 @@ core_metrics! {
     buffer_shortages, Counter, "receive_buffer_shortages_total", "Times the kernel found no receive buffer.";
     link_received_messages, Counter, "link_received_messages_total", "Messages that came from other nodes of the cluster.";
     link_received_bytes, Counter, "link_received_bytes_total", "Their bytes.";
-    link_moved_bytes, Counter, "link_moved_bytes_total", "Bytes of them that were moved once more because they did not fit where they had begun.";
+    link_moved_bytes, Counter, "link_moved_bytes_total", "Bytes of them that were moved once more because they did not fit, or could not stay, where they had begun.";
     link_sends, Counter, "link_sends_total", "Sends to other nodes, each of all that waited for one.";
     link_sent_bytes, Counter, "link_sent_bytes_total", "Bytes sent to other nodes.";
     accepts_refused, Counter, "accepts_refused_total", "Connections turned away because a table or the descriptors were exhausted.";
@@ -155,7 +155,7 @@ core_metrics! {
     rdma_completions, Counter, "rdma_completions_total", "Work completions taken.";
     rdma_sent_bytes, Counter, "rdma_sent_bytes_total", "Bytes written into rings of other nodes.";
     rdma_received_bytes, Counter, "rdma_received_bytes_total", "Bytes copied out of this node's rings.";
-    rdma_assembled_bytes, Counter, "rdma_assembled_bytes_total", "Bytes of bodies among them that were put together first, and are copied again by whoever keeps them.";
+    rdma_assembled_bytes, Counter, "rdma_assembled_bytes_total", "Bytes of bodies that were put together outside of the ring first, and are copied again by whoever keeps them.";
     rdma_copied_heads_bytes, Counter, "rdma_copied_heads_bytes_total", "Bytes of heads of messages copied into registered memory, or into requests.";
     rdma_copied_bodies_bytes, Counter, "rdma_copied_bodies_bytes_total", "Bytes of records copied into registered memory: those of batches that are in none.";
     rdma_exhausted, Counter, "rdma_credit_exhausted_total", "Turns that ended with bytes left to write and no credit for them.";

@@ -573,8 +573,8 @@ pub struct LinkCounters {
     pub received_messages: u64,
     /// Their bytes.
     pub received_bytes: u64,
-    /// Bytes of messages that were moved once more before they were delivered, because they did not
-    /// fit where they had begun.
+    /// Bytes of messages that were moved once more, because they did not fit, or could not stay, where they
+    /// had begun.
     pub moved_bytes: u64,
     /// Bytes sent.
     pub sent_bytes: u64,

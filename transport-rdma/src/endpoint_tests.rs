@@ -28,7 +28,7 @@ fn body(pool: &mut BatchPool, bytes: usize, first: usize) -> Body {
     Body::new(pool.copy_records(&bytes, 1))
 }
 
-/// A message as it was received: all of it, and whether it was put together first.
+/// All bytes of a message that was received.
 fn whole<Q: Queue>(received: &Received<'_, Q>) -> Vec<u8> {
     match received {
         Received::Whole(message) => message.to_vec(),

@@ -28,13 +28,12 @@ pub(crate) struct Mapping {
     reserved_bytes: usize,
     start: NonNull<u8>,
     bytes: usize,
-    is_huge: bool,
 }
 
-// SAFETY: the mapping is process-wide and belongs to this value alone; what it gives out is bounded
-// by borrows of it.
+// SAFETY: the mapping is process-wide and belongs to this value alone, and no borrow of it
+// is given out.
 unsafe impl Send for Mapping {}
-// SAFETY: shared use only reads, by `slice` and `copy_out`.
+// SAFETY: shared use only reads, by `copy_out`.
 unsafe impl Sync for Mapping {}
 
 impl Mapping {
@@ -71,8 +70,7 @@ impl Mapping {
         let (reserved, reserved_bytes) = reserve(bytes + 2 * page)?;
         let at = reserved.as_ptr().wrapping_add(page.max(page_bytes()));
         let aligned = at.wrapping_add(at.align_offset(page));
-        let mut mapping =
-            Self { reserved, reserved_bytes, start: reserved, bytes, is_huge: flags != 0 };
+        let mut mapping = Self { reserved, reserved_bytes, start: reserved, bytes };
         let access = libc::PROT_READ | libc::PROT_WRITE;
         let kind = libc::MAP_SHARED | libc::MAP_FIXED | libc::MAP_POPULATE;
         // SAFETY: `aligned` is at most two pages into the reservation (`reserve` adds two pages to
@@ -87,10 +85,6 @@ impl Mapping {
 
     pub(crate) fn address(&self) -> u64 {
         self.start.as_ptr() as u64
-    }
-
-    pub(crate) fn is_huge(&self) -> bool {
-        self.is_huge
     }
 
     /// Copies from the mapping, also while a device writes to it: then the bytes may be old, new or

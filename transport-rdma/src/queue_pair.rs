@@ -232,12 +232,6 @@ impl QueuePair {
         }
     }
 
-    /// Whether the ring is in huge pages.
-    #[must_use]
-    pub fn has_huge_pages(&self) -> bool {
-        self.ring.as_ref().is_some_and(|ring| ring.memory().is_huge())
-    }
-
     /// Goes to RTR and RTS with the peer's address: from now on both sides may write.
     ///
     /// # Errors

@@ -6,8 +6,8 @@
 use crate::error::RdmaError;
 use ringlane_dataplane::batch::Arena;
 
-/// Arenas of a link, at most: those of the pools that a core has, twice over.
-const ARENAS_MAX: usize = 64;
+/// Arenas of a link, at most: those of its core's pool, twice over.
+const ARENAS_MAX: usize = 24;
 
 /// Which arenas are registered, and as what.
 #[derive(Debug)]

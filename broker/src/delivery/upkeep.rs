@@ -35,9 +35,14 @@ pub(crate) struct UpkeepList {
 impl UpkeepList {
     /// A session has sent or received something with QoS 1 or 2.
     pub(crate) fn note(&mut self, turn: &mut Turn<'_>, session: &mut Session) {
-        if session.upkeep == Upkeep::Off {
-            self.sessions.push(session.id);
-            self.arm(turn, EVERY);
+        match session.upkeep {
+            // Its client has yet to come: what it sends or gets by others is looked after then.
+            Upkeep::Unsettled => return,
+            Upkeep::Off => {
+                self.sessions.push(session.id);
+                self.arm(turn, EVERY);
+            }
+            Upkeep::Busy | Upkeep::Quiet => {}
         }
         session.upkeep = Upkeep::Busy;
     }

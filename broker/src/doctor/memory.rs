@@ -5,8 +5,8 @@ use crate::startup::limits::meminfo;
 
 const AREA: &str = "Memory";
 
-/// Below this, RDMA and pinned receive buffers find too little locked memory.
-const LOCKED_BYTES_WANTED: u64 = 64 << 20;
+/// What a link over RDMA locks at most: its ring, what it sends from, and the batches of its core.
+const LOCKED_BYTES_PER_LINK: u64 = 24 << 20;
 
 pub(super) fn check(facts: &Facts, report: &mut Report) {
     let info = facts.text("proc/meminfo").unwrap_or_default();
@@ -38,13 +38,24 @@ fn locked(facts: &Facts, report: &mut Report) {
     };
     let found = format!("{} (hard limit {})", show(soft), show(hard));
     let rdma = !facts.rdma.devices.is_empty();
-    if rdma && hard.is_some_and(|bytes| bytes < LOCKED_BYTES_WANTED) {
-        let advice = "LimitMEMLOCK=infinity in the unit (ulimit -l): RDMA registers memory that \
-                      must stay in place";
+    let wanted = LOCKED_BYTES_PER_LINK * links(facts);
+    if rdma && hard.is_some_and(|bytes| bytes < wanted) {
+        let advice = format!(
+            "LimitMEMLOCK=infinity in the unit (ulimit -l): RDMA registers memory that must stay in \
+             place, up to {} MiB here",
+            wanted >> 20
+        );
         report.add(AREA, "RLIMIT_MEMLOCK", Severity::Warn, found, advice);
     } else {
         report.ok(AREA, "RLIMIT_MEMLOCK", found);
     }
+}
+
+/// Links of this node to others: one of each core to each node, where all have as many cores.
+fn links(facts: &Facts) -> u64 {
+    let cores = facts.cores.as_ref().map_or(1, Vec::len);
+    let others = facts.config.cluster.members.len().saturating_sub(1);
+    (cores * others).max(1) as u64
 }
 
 fn huge_pages(facts: &Facts, info: &str, report: &mut Report) {

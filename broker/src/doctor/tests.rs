@@ -218,7 +218,12 @@ fn rdma_devices_are_shown_and_want_their_libraries() {
     let report = check(&facts);
     assert!(find(&report, "RDMA rxe0/1").found.contains("active, Ethernet, 100 Gb/sec"));
     assert!(find(&report, "libibverbs.so.1").advice.contains("rdma-core"));
-    assert!(find(&report, "RLIMIT_MEMLOCK").advice.contains("LimitMEMLOCK"));
+    let locked = find(&report, "RLIMIT_MEMLOCK");
+    assert!(locked.advice.contains("LimitMEMLOCK") && locked.advice.contains("up to 24 MiB"));
+    facts.locked_bytes = (Some(64 << 20), Some(64 << 20));
+    assert_eq!(find(&check(&facts), "RLIMIT_MEMLOCK").severity, Severity::Ok, "for one link");
+    facts.config.cluster.members = vec![MemberConfig::default(); 3];
+    assert!(find(&check(&facts), "RLIMIT_MEMLOCK").advice.contains("up to 192 MiB"), "four cores");
 }
 
 /// A host with one port that carries data, and the library.

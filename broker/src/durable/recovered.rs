@@ -53,7 +53,7 @@ impl PartitionState {
     }
 
     /// Whether a record lies at or behind its log's cursor.
-    pub(crate) fn is_behind(&self, record: &MatchedRecord) -> bool {
+    fn is_behind(&self, record: &MatchedRecord) -> bool {
         let Place { partition, offset, .. } = record.place;
         let cursor = self.cursors.get(cursor_index(partition, record.memory));
         cursor.is_some_and(|cursor| cursor.next <= offset)

@@ -312,7 +312,7 @@ pub(crate) struct CoreState {
     pub(crate) checkpoints: Vec<Checkpoints>,
     /// Their filters that records are posted for.
     pub(crate) posted: PostedFilters,
-    /// What the sessions of all cores have to do with shared groups.
+    /// What members of shared groups have of them, in the sessions of all cores.
     pub(crate) groups: Arc<GroupsAtStart>,
     /// The epoch of this run.
     pub(crate) epoch: u64,

@@ -35,7 +35,7 @@ impl GroupKey {
     }
 }
 
-/// What the sessions of all partitions have to do with groups, before a start.
+/// What members of groups have of them, in the sessions of all partitions, before a start.
 #[derive(Debug, Default)]
 pub(crate) struct GroupsAtStart {
     /// QoS 2 messages that members have, or had, and that their groups may not know of.

@@ -204,7 +204,7 @@ impl Following {
         self.setup.metrics.sockets.set(turn.sockets.open_count() as u64);
         if self.may_stop(turn.now) {
             After::Stop
-        } else if self.replicas.is_filling() || self.replicas.applies_on(before) {
+        } else if self.replicas.is_filling || self.replicas.applies_on(before) {
             After::MoreWork
         } else {
             After::Idle

@@ -65,6 +65,7 @@ pub(crate) struct Replicas {
     pub(super) own: Vec<Own>,
     /// What the states of all of them are made into, to lead with at once.
     pub(super) standby: Box<Standby>,
+    /// Something of the states is not in it yet.
     pub(super) is_filling: bool,
     /// All of the states were in it once.
     pub(super) is_warm: bool,

@@ -37,11 +37,6 @@ impl Replicas {
         }
     }
 
-    /// Whether there is more to take in.
-    pub(super) fn is_filling(&self) -> bool {
-        self.is_filling
-    }
-
     /// The filters of this core that records are posted for. They are away until it leads.
     pub(super) fn take_posted(&mut self) -> PostedFilters {
         let Self { own, standby, .. } = self;

@@ -4,7 +4,8 @@ use super::arena::{Arena, CHUNKS};
 use super::{ALIGN, Batch, Size};
 use triomphe::Arc;
 
-/// Pieces of memory for the batches of one size. A pool keeps what it has once used: 384 batches of each size, 27 MiB.
+/// Pieces of memory for the batches of one size. A pool keeps what it has once used: 384 batches of each size, 27 MiB with
+/// their lists and names, 19 MiB of it in arenas.
 const ARENAS_MAX: usize = 6;
 
 /// Where a pool has the batches of one size from.

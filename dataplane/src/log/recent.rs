@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 
-/// Bytes of a follower's log that stay in the page cache. What is read first after a take-over is what lies behind the
+/// Bytes of a follower's log that stay in the page cache. What is read first after a takeover is what lies behind the
 /// cursors, which are recorded every second.
 const KEPT_BYTES: u64 = 32 << 20;
 /// As many are let go of at a time.

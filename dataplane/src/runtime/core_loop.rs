@@ -118,11 +118,6 @@ impl<D: Driver + FileDriver + LinkDriver, S: Service> CoreLoop<D, S> {
         &mut self.service
     }
 
-    /// The driver, for those who drive turns one by one.
-    pub fn driver_mut(&mut self) -> &mut D {
-        &mut self.driver
-    }
-
     /// Turns until the service stops the core.
     ///
     /// # Errors

@@ -141,7 +141,7 @@ fn subscribe_kinds(cluster: &mut Cluster, clients: &mut [Client], leader: usize)
 }
 
 /// What is subscribed is kept by followers: each kind is served by the next leader, and by the one after
-/// it, which was one that had it as a checkpoint.
+/// it.
 fn subscriptions_go_on(cores: [u16; 3]) {
     let (mut cluster, leader) = Cluster::serving(cores);
     let outer = cluster.outer.clone();

@@ -14,7 +14,8 @@ use crate::log::record::{self, Record};
 use std::collections::VecDeque;
 use triomphe::Arc;
 
-/// Records applied in one turn, at most: others wait for theirs, and a node that catches up must not be taken for dead.
+/// Records applied in one turn, at most, where those of a batch that is passed count as one: others wait for theirs, and
+/// a node that catches up must not be taken for dead.
 /// One of a subscription takes some microseconds.
 const APPLY_MAX: usize = 512;
 /// Batches kept for it, and bytes of their records, at most. What is too much is read from the log.
