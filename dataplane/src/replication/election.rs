@@ -95,7 +95,8 @@ pub struct Election {
     waits_until: Nanos,
     heartbeat_at: Nanos,
     is_eligible: bool,
-    is_called: bool,
+    /// The leader hands over to this node, which may take it until then.
+    called_until: Option<Nanos>,
     random: u64,
     commands: Vec<Command>,
 }
@@ -118,7 +119,7 @@ impl Election {
             waits_until: now + setup.suspect_after,
             heartbeat_at: now,
             is_eligible: true,
-            is_called: false,
+            called_until: None,
             random: setup.seed | 1,
             setup,
             commands: Vec::new(),
@@ -177,7 +178,9 @@ impl Election {
     pub fn on_message(&mut self, from: NodeId, envelope: &Envelope, now: Nanos) {
         match envelope.message {
             Message::Heartbeat(said) => self.on_heartbeat(from, envelope.epoch, said, now),
-            Message::TakeOver => self.is_called = true,
+            Message::TakeOver if self.epoch <= envelope.epoch => {
+                self.called_until = Some(now + self.setup.campaign_for);
+            }
             _ => {}
         }
     }
@@ -205,6 +208,8 @@ impl Election {
             }
             self.epoch = epoch;
             (self.leader, self.leader_heard_at, self.is_over) = (None, None, false);
+            // Who called leads no more.
+            self.called_until = None;
             // Whoever has it is given time to begin.
             self.waits_until = self.waits_until.max(now + self.setup.suspect_after);
         }
@@ -323,7 +328,9 @@ impl Election {
 
     fn suspect(&mut self, now: Nanos) {
         let is_idle = self.state == State::Idle && self.is_eligible;
-        if is_idle && core::mem::take(&mut self.is_called) {
+        let is_called = self.called_until.is_some_and(|until| now < until);
+        if is_idle && is_called {
+            self.called_until = None;
             return self.ask(now);
         }
         if !is_idle || !self.is_suspected(now) {

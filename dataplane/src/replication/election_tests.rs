@@ -253,6 +253,35 @@ fn leadership_is_handed_over() {
     assert_eq!(cluster.leaders(), [2]);
 }
 
+/// A node that was started a moment ago, say, and does not have what it needs to lead yet.
+#[test]
+fn who_is_called_and_cannot_lead_yet_takes_over_later_but_from_nobody_else() {
+    for (waits, led_by, given) in [(500, 2, 2), (1500, 0, 1)] {
+        let mut cluster = Cluster::new(3);
+        cluster.run(1000);
+        cluster.nodes[2].set_eligible(false);
+        cluster.nodes[0].transfer(NodeId(3));
+        cluster.run(waits);
+        assert_eq!(cluster.leaders(), [0]);
+        cluster.nodes[2].set_eligible(true);
+        cluster.run(100);
+        assert_eq!((cluster.leaders(), cluster.given.len()), (vec![led_by], given), "{waits} ms");
+    }
+    let mut cluster = Cluster::new(3);
+    cluster.run(1000);
+    cluster.nodes[2].set_eligible(false);
+    cluster.nodes[0].transfer(NodeId(3));
+    cluster.run(10);
+    cluster.nodes[0].on_gave_up(cluster.now);
+    cluster.dead.insert(0);
+    while cluster.leaders() != [1] {
+        cluster.run(1);
+    }
+    cluster.nodes[2].set_eligible(true);
+    cluster.run(3000);
+    assert_eq!((cluster.leaders(), cluster.given.len()), (vec![1], 2), "who called has gone");
+}
+
 #[test]
 fn a_node_alone_leads_itself() {
     let mut cluster = Cluster::new(1);
