@@ -15,7 +15,7 @@ use super::format::{
     BatchHeader, SEGMENT_HEADER_BYTES, SegmentHeader, SegmentId, align, index_name, segment_name,
 };
 use super::record::bytes_of;
-use super::recovery::{RecoverError, Recovered, ReplayFrom, recover};
+use super::recovery::{Damage, RecoverError, Recovered, ReplayFrom, recover};
 use super::scan::{Chain, GoodBatch, LogOwner, Segment, SegmentScan, Step};
 use crate::disk::StartFiles;
 use crate::ids::Offset;
@@ -55,16 +55,17 @@ pub fn truncate<F: StartFiles + ?Sized>(
     if boundary.number + 1 < found.next_number && found.log_start.0 > 0 {
         say_start(files, directory, owner, boundary.number, found.log_start, id)?;
     }
-    remove_behind(files, directory, &found, boundary.number)?;
     let end = found.segments.get(before).map_or(found.next_offset, |segment| segment.base);
-    if before > 0 && end == to {
-        // It is full, says so, and is what is kept.
-        return Ok(());
-    }
-    let (segment, path) = open(files, directory, owner, boundary.number)?;
-    let bytes = rewritten(files, &segment, (to, found.log_start), id)
-        .map_err(|error| io_error("read", &path, error))?;
-    replace(files, directory, boundary.number, &bytes)
+    // It may be full, say so, and be what is kept.
+    let is_whole = before > 0 && end == to;
+    let anew = if is_whole {
+        None
+    } else {
+        let (segment, path) = open(files, directory, owner, boundary.number)?;
+        Some(rewritten(files, (&segment, &path), (to, found.log_start), id)?)
+    };
+    remove_behind(files, directory, &found, boundary.number)?;
+    anew.map_or(Ok(()), |bytes| replace(files, directory, boundary.number, &bytes))
 }
 
 fn open<F: StartFiles + ?Sized>(
@@ -107,11 +108,28 @@ fn say_start<F: StartFiles + ?Sized>(
     // The segment may be written anew once more, and is another one then.
     let mut copy = Copied::new(&segment, SegmentId(id.0.map(|byte| !byte)), start);
     let mut said = Offset(0);
-    while let Step::Batch(batch) = scan.step().map_err(|error| io_error("read", &path, error))? {
+    while let Some(batch) = next_of(&mut scan, &path)? {
         said = batch.header.log_start;
         copy.put(batch.header, batch.body());
     }
     if said < start { replace(files, directory, number, &copy.whole(&segment)) } else { Ok(()) }
+}
+
+/// The next batch, if there is one. What was never looked at since it was written may be damaged: that is said, and
+/// nothing is changed.
+fn next_of<'s, F: StartFiles + ?Sized>(
+    scan: &'s mut SegmentScan<'_, F>,
+    path: &Path,
+) -> Result<Option<GoodBatch<'s>>, RecoverError> {
+    let (position, next) = (scan.position(), scan.chain().next_offset.unwrap_or(Offset(0)));
+    match scan.step().map_err(|error| io_error("read", path, error))? {
+        Step::Batch(batch) => Ok(Some(batch)),
+        Step::Last | Step::Blank => Ok(None),
+        Step::Bad { reason, .. } => {
+            let (path, reason) = (path.to_owned(), Some(reason));
+            Err(RecoverError::Damaged(Damage { path, position, next, flushed: None, reason }))
+        }
+    }
 }
 
 fn io_error(what: &'static str, path: &Path, error: io::Error) -> RecoverError {
@@ -139,13 +157,13 @@ fn remove_behind<F: StartFiles + ?Sized>(
 /// durable, and where the log begins.
 fn rewritten<F: StartFiles + ?Sized>(
     files: &F,
-    segment: &Segment,
+    (segment, path): (&Segment, &Path),
     (to, start): (Offset, Offset),
     id: SegmentId,
-) -> io::Result<Vec<u8>> {
+) -> Result<Vec<u8>, RecoverError> {
     let mut scan = SegmentScan::new(files, segment, SEGMENT_HEADER_BYTES, Chain::default());
     let mut copy = Copied::new(segment, id, start);
-    while let Step::Batch(batch) = scan.step()? {
+    while let Some(batch) = next_of(&mut scan, path)? {
         let header = BatchHeader { is_last: false, ..batch.header };
         // Where nothing is kept, the records that come may be of an older epoch than those that go.
         copy.last = Some(copy.last.unwrap_or(BatchHeader { epoch: 0, ..header }));

@@ -2,8 +2,8 @@
 //! appended to by another node, in its epochs.
 
 use super::epoch_table::epoch_table;
-use super::format::SegmentId;
-use super::recovery::{ReplayFrom, recover};
+use super::format::{SEGMENT_HEADER_BYTES, SegmentId, segment_name};
+use super::recovery::{RecoverError, ReplayFrom, recover};
 use super::rig::{OWNER, Rig, recovered, setup};
 use super::segments::{LogEnd, LogSetup};
 use super::truncate::truncate;
@@ -195,15 +195,13 @@ fn a_log_is_truncated_at_any_record() {
     }
 }
 
-#[test]
-fn a_checkpoint_still_says_where_replay_begins() {
-    let (memory, records) = log();
-    let (found, _) = recovered(&memory);
+/// Where the second batch of the last segment begins.
+fn second_of_the_last(memory: &MemoryDisk) -> ReplayFrom {
+    let (found, _) = recovered(memory);
     let last = &found.segments[2];
-    // Behind the first batch of the last segment.
     let mut places = Vec::new();
     let looked = super::recovery::inspect(
-        &memory,
+        memory,
         &directory(),
         &OWNER,
         None,
@@ -213,7 +211,32 @@ fn a_checkpoint_still_says_where_replay_begins() {
     assert!(looked.is_ok());
     let place = places.iter().filter(|(number, ..)| *number == last.number).nth(1);
     let (segment, position, offset) = *place.expect("it has two batches");
-    let from = ReplayFrom { offset, segment, position, flushed: offset };
+    ReplayFrom { offset, segment, position, flushed: offset }
+}
+
+/// What a checkpoint holds is not read at a start, so that nobody has seen it.
+#[test]
+fn damage_below_a_checkpoint_is_told_and_nothing_is_changed() {
+    let (memory, records) = log();
+    let from = second_of_the_last(&memory);
+    let path = directory().join(segment_name(from.segment));
+    let mut bytes = memory.content(&path).expect("it is there");
+    bytes[SEGMENT_HEADER_BYTES as usize + 200] ^= 1;
+    memory.put(&path, &bytes);
+    let mut files = copy(&memory);
+    for to in from.offset.0 + 1..records.len() as u64 {
+        let cut = truncate(&mut files, &directory(), &OWNER, Some(&from), Offset(to), NEW);
+        let Err(RecoverError::Damaged(damage)) = cut else { panic!("to {to}: {cut:?}") };
+        assert_eq!((damage.segment(), damage.position), (Some(from.segment), SEGMENT_HEADER_BYTES));
+        assert_eq!(files.content(&path).as_ref(), Some(&bytes), "to {to}");
+    }
+}
+
+#[test]
+fn a_checkpoint_still_says_where_replay_begins() {
+    let (memory, records) = log();
+    let from = second_of_the_last(&memory);
+    let offset = from.offset;
     for to in offset.0..=records.len() as u64 {
         let mut files = copy(&memory);
         let cut = truncate(&mut files, &directory(), &OWNER, Some(&from), Offset(to), NEW);
