@@ -59,6 +59,31 @@ fn a_majority_on_disk_is_waited_for_and_so_is_this_node() {
     assert_eq!(rig.partition.marks().high_watermark, Offset(2));
 }
 
+/// What a majority is to have in memory goes to the others at once; the round is gone on with all the same.
+#[test]
+fn a_round_that_waits_for_more_begins_in_time_whatever_is_queued() {
+    let mut rig = replicated();
+    let millisecond = core::time::Duration::from_millis(1);
+    for rounds in 1..=4 {
+        for _ in 0..20 {
+            rig.append(b"many", QUORUM_DISK);
+        }
+        rig.turn();
+        // It has begun now, and takes as long.
+        (0..3).for_each(|_| rig.wait(millisecond));
+        rig.settle();
+        note(&mut rig, rounds * 20, rounds * 20);
+    }
+    rig.append(b"one", QUORUM_DISK);
+    rig.append(b"two", QUORUM_MEMORY);
+    rig.turn();
+    let log = rig.log();
+    assert!(log.takes_rounds(), "it waits for the other eighteen");
+    assert!(!log.holds(), "and has the others do what they can meanwhile");
+    let due = log.next_deadline();
+    assert!(rig.now < due && due <= rig.now + millisecond, "{due:?} at {:?}", rig.now);
+}
+
 #[test]
 fn levels_that_are_mixed_are_committed_in_the_order_of_each() {
     let mut rig = replicated();

@@ -196,6 +196,8 @@ pub struct Writer {
     gather: Gather,
     /// Until when what is queued waits for its round and is nowhere else before; `None` if it is anywhere.
     held_until: Option<Nanos>,
+    /// Until when the next round waits for more.
+    gathers_until: Option<Nanos>,
     /// No file is to stay open.
     is_closing: bool,
     /// The latest time at which a batch was sealed, or a later one (Unix time, ms).
@@ -232,6 +234,7 @@ impl Writer {
             recent: Recent::default(),
             gather: Gather::default(),
             held_until: None,
+            gathers_until: None,
             is_closing: false,
             sealed_unix_ms,
         }
@@ -388,15 +391,16 @@ impl Writer {
     /// When the end of a turn has something to do although nothing happens.
     #[must_use]
     pub fn next_deadline(&self) -> Nanos {
-        if self.fault.is_some() {
+        if self.fault.is_some() || self.is_closing {
             return Nanos::NEVER;
         }
         let idle = self.round.is_none() && self.segments.active().is_some();
         // What is queued is written first, and a closing batch only behind the last of it.
         let closes_at = if self.queue.is_empty() { self.close_at } else { Nanos::NEVER };
         let due = if idle { closes_at.min(self.linger_until) } else { Nanos::NEVER };
-        let held_until = self.held_until.unwrap_or(Nanos::NEVER);
-        due.min(held_until).min(self.segments.next_deadline())
+        let [held, gathers] =
+            [self.held_until, self.gathers_until].map(|until| until.unwrap_or(Nanos::NEVER));
+        due.min(held).min(gathers).min(self.segments.next_deadline())
     }
 
     /// Whether a batch that is sealed now is written now.
@@ -461,6 +465,8 @@ impl Writer {
             self.begin_round(now, unix_ms, disk);
         }
         self.held_until = self.hold(now);
+        let gathers = self.round.is_none() && self.awaited > 0 && self.waits_for_more(now);
+        self.gathers_until = gathers.then(|| self.gather.until());
     }
 
     /// Until when other nodes get nothing of what is queued: they have one round where this node has one, then. A round
@@ -672,7 +678,8 @@ impl Writer {
         let path = self.segments.setup().segment_path(number);
         self.fault = Some(Fault { path, position, at, error });
         self.queue.clear();
-        (self.queue_bytes, self.awaited, self.held_until) = (0, 0, None);
+        (self.queue_bytes, self.awaited) = (0, 0);
+        (self.held_until, self.gathers_until) = (None, None);
     }
 
     /// Gives up the segments that have no record at or above `below`, nor above what is flushed.
