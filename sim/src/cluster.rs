@@ -1,8 +1,6 @@
 //! A cluster: its nodes, the network between them, etcd, and the one queue of what happens when.
 
-use crate::core::{
-    Core, Output, PARTITIONS, Publish, Time, Weather, address_of, publish_of, whole,
-};
+use crate::core::{Core, Output, PARTITIONS, Publish, Time, Weather, address_of, publish_of};
 use crate::counters::{Counter, Counters};
 use crate::etcd::{Answer, Etcd};
 use crate::ledger::{Ledger, Violation};
@@ -313,7 +311,7 @@ impl Cluster {
                 }
                 LinkEvent::Records { head, body, .. } => {
                     trace.note(&[time.now.0, to as u64]);
-                    trace.bytes(&whole(head, *body));
+                    trace.bytes(&body.behind(head));
                 }
                 _ => {}
             }

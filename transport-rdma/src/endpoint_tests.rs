@@ -32,12 +32,7 @@ fn body(pool: &mut BatchPool, bytes: usize, first: usize) -> Body {
 fn whole<Q: Queue>(received: &Received<'_, Q>) -> Vec<u8> {
     match received {
         Received::Whole(message) => message.to_vec(),
-        Received::Records(head, body) => {
-            let mut message = head.to_vec();
-            message.resize(head.len() + body.len(), 0);
-            body.copy_to(0, &mut message[head.len()..]);
-            message
-        }
+        Received::Records(head, body) => body.behind(head),
     }
 }
 

@@ -77,12 +77,7 @@ fn turn(link: &mut Link) -> Vec<Vec<u8>> {
     while let Some(message) = link.next_message().expect("up") {
         messages.push(match message {
             Received::Whole(message) => message.to_vec(),
-            Received::Records(head, body) => {
-                let mut message = head.to_vec();
-                message.resize(head.len() + body.len(), 0);
-                body.copy_to(0, &mut message[head.len()..]);
-                message
-            }
+            Received::Records(head, body) => body.behind(head),
         });
     }
     link.flush().expect("up");

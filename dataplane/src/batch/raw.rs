@@ -20,6 +20,14 @@ pub trait Foreign: fmt::Debug {
 
     /// Copies those that begin at `at`; they are within its length.
     fn copy_to(&self, at: usize, into: &mut [u8]);
+
+    /// A copy of them behind `head`: the message that both are of, in one piece.
+    fn behind(&self, head: &[u8]) -> Vec<u8> {
+        let mut message = head.to_vec();
+        message.resize(head.len() + self.len(), 0);
+        self.copy_to(0, &mut message[head.len()..]);
+        message
+    }
 }
 
 /// The body of a message that has come, where it lies.

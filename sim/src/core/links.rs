@@ -39,7 +39,7 @@ impl<'a> Came<'a> {
     fn to_vec(self) -> Vec<u8> {
         match self {
             Self::Whole(message) => message.to_vec(),
-            Self::Records(head, body) => whole(head, body),
+            Self::Records(head, body) => body.behind(head),
         }
     }
 
@@ -51,14 +51,6 @@ impl<'a> Came<'a> {
             Self::Records(head, body) => wire::decode_records(head, body),
         }
     }
-}
-
-/// All bytes of a message whose body is still elsewhere.
-pub fn whole(head: &[u8], body: &dyn Foreign) -> Vec<u8> {
-    let mut bytes = head.to_vec();
-    bytes.resize(head.len() + body.len(), 0);
-    body.copy_to(0, &mut bytes[head.len()..]);
-    bytes
 }
 
 impl Core {

@@ -8,7 +8,7 @@ mod leading;
 mod links;
 mod publish;
 
-pub use links::{Weather, whole};
+pub use links::Weather;
 pub use publish::{Publish, publish_of};
 
 use crate::counters::Counter;
