@@ -464,9 +464,9 @@ impl Writer {
         if self.round.is_none() {
             self.begin_round(now, unix_ms, disk);
         }
-        self.held_until = self.hold(now);
         let gathers = self.round.is_none() && self.awaited > 0 && self.waits_for_more(now);
         self.gathers_until = gathers.then(|| self.gather.until());
+        self.held_until = self.hold(now);
     }
 
     /// Until when other nodes get nothing of what is queued: they have one round where this node has one, then. A round
@@ -477,7 +477,7 @@ impl Writer {
             return None;
         }
         let until = match &self.round {
-            None => self.waits_for_more(now).then(|| self.gather.until()),
+            None => self.gathers_until,
             Some(round) => {
                 let may_wait = self.leads() && self.gather.may_wait(self.queue_bytes);
                 may_wait.then(|| round.begun + self.usual * 2)
