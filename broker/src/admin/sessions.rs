@@ -92,8 +92,7 @@ impl Broker {
     }
 
     fn absent_since_ms(&self, partition: PartitionId, session: &Session) -> Option<u64> {
-        let state = &self.durable.as_ref()?.partitions[self.durable_index(partition)?].state;
-        state.absent_since_ms(session.client_id.as_str())
+        self.durable_state(partition)?.absent_since_ms(session.client_id.as_str())
     }
 
     /// Messages that wait, the oldest one that was not acknowledged, and how many ranges of

@@ -98,10 +98,7 @@ impl Broker {
     ) -> SubscriptionRow {
         let client_id = session.client_id.as_str();
         let plain = self.subscription_options(session.id, filter);
-        let recorded = || {
-            let index = self.durable_index(session.partition)?;
-            self.durable.as_ref()?.partitions[index].state.options_of(client_id, filter)
-        };
+        let recorded = || self.durable_state(session.partition)?.options_of(client_id, filter);
         let (no_local, retain_as_published, id) = match plain {
             Some(plain) => (plain.no_local, plain.retain_as_published, plain.subscription_id),
             // A group's owner has the options of its members; the log has those of durable ones.

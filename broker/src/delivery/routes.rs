@@ -17,7 +17,7 @@ const REMEMBERED_SUBSCRIBERS_MAX: usize = 16;
 pub(crate) enum TakenOut {
     /// The list is gone.
     Last,
-    /// The others lie where they lay.
+    /// The others, if there are any, lie where they lay.
     One,
     /// This one lies in its place now.
     Moved(Target),

@@ -214,6 +214,12 @@ impl Broker {
         (index < durable.partitions.len()).then_some(index)
     }
 
+    /// The state of a partition as its log has it, if it has one.
+    pub(crate) fn durable_state(&self, partition: PartitionId) -> Option<&PartitionState> {
+        let index = self.durable_index(partition)?;
+        Some(&self.durable.as_ref()?.partitions[index].state)
+    }
+
     /// Where the log of a session is, if it has one and is in it.
     pub(super) fn recorded_index(&self, id: SessionId) -> Option<usize> {
         let session = self.sessions.get(id).filter(|session| session.recorded)?;

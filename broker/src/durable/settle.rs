@@ -156,8 +156,7 @@ impl Broker {
     }
 
     fn presence_of(&self, session: &Session) -> Option<Presence> {
-        let index = self.durable_index(session.partition)?;
-        let state = &self.durable.as_ref()?.partitions[index].state;
+        let state = self.durable_state(session.partition)?;
         let slot = state.find(session.client_id.as_str())?;
         state.session(slot).map(|found| found.presence)
     }
@@ -185,8 +184,7 @@ impl Broker {
     /// The options of a subscription, as the log has them.
     fn recorded_options(&self, id: SessionId, filter: &str) -> Option<SubscriptionOptions> {
         let session = self.sessions.get(id)?;
-        let index = self.durable_index(session.partition)?;
-        let state = &self.durable.as_ref()?.partitions[index].state;
+        let state = self.durable_state(session.partition)?;
         state.options_of(session.client_id.as_str(), filter)
     }
 

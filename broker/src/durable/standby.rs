@@ -60,15 +60,7 @@ impl Standby {
 
     /// Of the same partitions, and nothing of them yet.
     pub(crate) fn emptied(&self) -> Self {
-        let parts = self.parts.iter().map(|part| Part { id: part.id, filters: 0, sessions: 0 });
-        Self {
-            placement: self.placement,
-            parts: parts.collect(),
-            sessions: self.sessions.emptied(),
-            routes: Routes::new(self.routes.core()),
-            subscriptions: 0,
-            shared_subscriptions: 0,
-        }
+        Self::new(self.routes.core(), self.placement, self.sessions.sessions_max())
     }
 
     /// Takes in what is left of a state, until `budget` subscriptions and filters were. Whether it was enough.

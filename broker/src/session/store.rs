@@ -42,9 +42,9 @@ impl SessionStore {
         Self { slots: Vec::new(), free: Vec::new(), by_client: HashTable::new(), sessions_max }
     }
 
-    /// A table with room for as many.
-    pub(crate) fn emptied(&self) -> Self {
-        Self::new(self.sessions_max)
+    /// As many as there is room for.
+    pub(crate) fn sessions_max(&self) -> usize {
+        self.sessions_max
     }
 
     pub(crate) fn len(&self) -> usize {
