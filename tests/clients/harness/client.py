@@ -36,6 +36,18 @@ def publish_properties(**values):
     return properties(PacketTypes.PUBLISH, **values)
 
 
+def _drain(line):
+    """Reads a connection until its other end has closed it, and closes it."""
+    line.settimeout(PATIENCE)
+    try:
+        while line.recv(65536):
+            pass
+    except ConnectionError:
+        pass  # Closed as well.
+    finally:
+        line.close()
+
+
 class Connack:
     """What CONNACK said: reason code (or 3.x return code) as a number, session present, properties."""
 
@@ -184,23 +196,41 @@ class Client:
         return self._take(self.endings, "the end of the connection", seconds)
 
     def disconnect(self, reason=None, **disconnect_properties):
-        """Sends DISCONNECT and waits until the socket is closed."""
+        """Sends DISCONNECT and waits until the broker has closed the connection: it has taken note then.
+
+        Without that, what another client publishes next may still be sent on this connection, and
+        counts as under way, not as pending.
+        """
+        line = self._line()
         if self.version == V5 and (reason is not None or disconnect_properties):
             code = ReasonCode(PacketTypes.DISCONNECT, identifier=reason or 0)
             self.paho.disconnect(code, properties(PacketTypes.DISCONNECT, **disconnect_properties))
         else:
             self.paho.disconnect()
         self.paho.loop_stop()
+        if line is not None:
+            _drain(line)
 
     def kill(self):
         """Drops the connection without DISCONNECT, as a crash or a lost network does."""
-        sock = self.paho.socket()
-        if sock is not None:
+        line = self._line()
+        if line is not None:
             try:
-                getattr(sock, "_socket", sock).shutdown(socket.SHUT_RDWR)  # paho wraps WebSockets.
+                line.shutdown(socket.SHUT_RDWR)
             except OSError:
                 pass  # The broker was faster.
+            line.close()
         self.paho.loop_stop()
+
+    def _line(self):
+        """A second descriptor of the connection, which outlives paho's; None if there is none."""
+        sock = self.paho.socket()
+        if sock is None:
+            return None
+        try:
+            return getattr(sock, "_socket", sock).dup()  # paho wraps WebSockets.
+        except OSError:
+            return None  # paho was faster.
 
     def _answer(self, mid, what):
         end = time.monotonic() + PATIENCE
