@@ -25,8 +25,7 @@ impl WallClock {
 
     /// Takes the difference again: after a step of the time of day, records carry the new one.
     pub fn refresh(&self) {
-        let offset = millis(ClockId::Realtime) - millis(ClockId::Monotonic);
-        self.0.store(offset, Ordering::Relaxed);
+        self.0.store(difference_ms(), Ordering::Relaxed);
     }
 
     /// The time of day at a core's time, in milliseconds since 1970; 0 before that.
@@ -41,6 +40,17 @@ impl WallClock {
 /// The time of day where no core is asked, in milliseconds since 1970.
 pub(crate) fn unix_ms_now() -> u64 {
     u64::try_from(millis(ClockId::Realtime)).unwrap_or(0)
+}
+
+/// The time of day less a core's time. The thread may be made to wait between the two readings, which
+/// would be taken for a step of the clock: the readings that lie nearest to each other count.
+fn difference_ms() -> i64 {
+    let readings = [(); 4].map(|()| {
+        let before = millis(ClockId::Monotonic);
+        let wall = millis(ClockId::Realtime);
+        (millis(ClockId::Monotonic) - before, wall - before)
+    });
+    readings.into_iter().min().map_or(0, |(_, difference)| difference)
 }
 
 fn millis(clock: ClockId) -> i64 {
