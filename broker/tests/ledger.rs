@@ -1,11 +1,12 @@
 //! The ledger of acknowledged writes against the real program: everything that was acknowledged
 //! comes, in order, once where once is promised.
 
-use crate::support::Transport;
+use crate::support::{self, Broker, Transport};
 use ringlane_bench::compare::Recipe;
-use ringlane_bench::durability::{self, Fault, Options, RecipeHost};
+use ringlane_bench::durability::{self, Check, Fault, Options, OutsideHost, RecipeHost};
 use ringlane_mqtt::Version;
 use std::net::TcpListener;
+use std::time::Duration;
 
 on_both_transports!(
     cut_connections_lose_nothing_with_mqtt_5,
@@ -13,6 +14,7 @@ on_both_transports!(
     kills_lose_nothing_with_mqtt_5,
     kills_lose_nothing_with_mqtt_3_1_1,
     an_orderly_end_loses_nothing,
+    what_runs_elsewhere_is_struck_by_commands,
 );
 
 fn cut_connections_lose_nothing_with_mqtt_5(transport: Transport) {
@@ -33,6 +35,27 @@ fn kills_lose_nothing_with_mqtt_3_1_1(transport: Transport) {
 
 fn an_orderly_end_loses_nothing(transport: Transport) {
     hold(transport, Options { fault: Fault::Term, ..options(Version::V5, 5) });
+}
+
+fn what_runs_elsewhere_is_struck_by_commands(transport: Transport) {
+    let broker = Broker::start(&support::Options::new(transport).cores(2));
+    let options = Options {
+        fault: Fault::Command,
+        is_shared: true,
+        silence: Duration::from_secs(1),
+        ..options(Version::V5, 4)
+    };
+    let [strike, heal] = ["STOP", "CONT"].map(|signal| format!("kill -{signal} {}", broker.pid()));
+    let patience = options.patience;
+    let mut host = OutsideHost::new(vec![broker.tcp], Some(strike), Some(heal), patience);
+    let outcome = durability::run(&options, &mut host).expect("the broker runs");
+    assert!(outcome.findings.failed().is_empty(), "{options:?}: {:?}", outcome.findings);
+    assert_eq!(outcome.cycles, 4);
+    let mut host = OutsideHost::new(vec![broker.tcp], Some("exit 3".into()), None, patience);
+    let outcome = durability::run(&options, &mut host).expect("the broker runs");
+    assert_eq!(outcome.cycles, 1, "a fault that does not come ends the run");
+    assert_eq!(outcome.findings.count(Check::Stuck), 1, "and is not passed over");
+    broker.stop();
 }
 
 fn options(version: Version, cycles: u32) -> Options {

@@ -6,9 +6,10 @@ use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 use ringlane_bench::compare::Recipe;
 use ringlane_bench::durability::{
-    ClusterHost, DiskKind, Fault, Level, Options, PROOF_BYTES, RecipeHost,
+    ClusterHost, DiskKind, Fault, Level, Options, OutsideHost, PROOF_BYTES, RecipeHost,
 };
 use ringlane_mqtt::{QoS, Version};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -116,6 +117,22 @@ pub(crate) struct LedgerArgs {
     /// When a cluster acknowledges, which says what it is held to. What one node promises is held to --fault term or none.
     #[arg(long, value_enum, default_value = "quorum_disk", requires = "cluster")]
     level: Level,
+    /// Hold a broker that runs elsewhere to what it acknowledges: its address, or those of its nodes, which clients try in
+    /// turn. It must have nothing of an earlier run.
+    #[arg(
+        long,
+        value_delimiter = ',',
+        value_name = "ADDRESS,...",
+        conflicts_with_all = ["broker", "cluster", "fault", "failpoints", "settle"]
+    )]
+    pub(crate) at: Vec<SocketAddr>,
+    /// What strikes that broker in each cycle, a command for sh. Clients go on while the fault lasts; without it only their
+    /// connections are reset.
+    #[arg(long, value_name = "COMMAND", requires = "at")]
+    strike: Option<String>,
+    /// What makes it good again.
+    #[arg(long, value_name = "COMMAND", requires = "strike")]
+    heal: Option<String>,
     /// CPUs of the broker, such as 0,1; nodes of a cluster get one each, in turn.
     #[arg(long, default_value = "0")]
     broker_cpus: String,
@@ -148,6 +165,7 @@ impl LedgerArgs {
             topics: self.topics,
             window: self.window,
             subscribers: self.subscribers,
+            is_shared: !self.at.is_empty(),
             payload_bytes: self.size,
             answers: (self.answers[0], self.answers[1]),
             patience: seconds(self.patience, "--patience")?,
@@ -167,7 +185,7 @@ impl LedgerArgs {
         let disk = match self.fault() {
             Fault::PowerLoss | Fault::FullDisk => Some((DiskKind::Whole, bytes)),
             Fault::WriteError => Some((DiskKind::Thin, bytes)),
-            Fault::Kill | Fault::Term | Fault::None => None,
+            Fault::Kill | Fault::Term | Fault::Command | Fault::None => None,
         };
         RecipeHost::new(name, recipe, room, self.first_port, &self.broker_cpus, disk)
     }
@@ -185,6 +203,11 @@ impl LedgerArgs {
         ClusterHost::new(name, recipe, room, self.first_port, &self.broker_cpus, size)
     }
 
+    /// The broker that runs elsewhere.
+    pub(crate) fn outside_host(&self, options: &Options) -> OutsideHost {
+        OutsideHost::new(self.at.clone(), self.strike.clone(), self.heal.clone(), options.patience)
+    }
+
     /// A directory for this run alone.
     pub(crate) fn room(&self) -> PathBuf {
         let parent = self.directory.clone().unwrap_or_else(std::env::temp_dir);
@@ -192,6 +215,9 @@ impl LedgerArgs {
     }
 
     fn fault(&self) -> Fault {
+        if !self.at.is_empty() {
+            return if self.strike.is_some() { Fault::Command } else { Fault::None };
+        }
         match self.fault {
             FaultArg::Kill => Fault::Kill,
             FaultArg::PowerLoss => Fault::PowerLoss,

@@ -150,12 +150,17 @@ impl<'a> Run<'a> {
             self.engine.reset_all(&mut self.swarm);
             return Ok(true);
         }
-        self.host.weaken(fault)?;
+        if let Err(error) = self.host.weaken(fault) {
+            return self.stuck(&format!("the fault {} did not come: {error:#}", fault.name()));
+        }
         self.engine.is_weak = true;
+        if fault == Fault::Command {
+            return self.endure();
+        }
         let goes_on = match fault {
             Fault::FullDisk | Fault::WriteError => true,
             Fault::PowerLoss => self.engine.choice.one_in(2),
-            Fault::Kill | Fault::Term | Fault::None => false,
+            Fault::Kill | Fault::Term | Fault::Command | Fault::None => false,
         };
         if goes_on {
             // What is acknowledged now is acknowledged without a disk that takes it.
@@ -177,6 +182,24 @@ impl<'a> Run<'a> {
         if let Err(error) = self.stumble().and_then(|()| self.trip()) {
             return self.stuck(&format!("it does not start again: {error:#}"));
         }
+        self.begin_again()
+    }
+
+    /// Goes on while the fault lasts, until some more was answered or nothing is any more; then it is made
+    /// good.
+    fn endure(&mut self) -> Result<bool> {
+        let target = self.engine.journal.answers + self.answers_after();
+        let silence = self.options.silence;
+        self.engine.until(&mut self.swarm, silence, |engine| engine.journal.answers >= target)?;
+        self.engine.is_publishing = false;
+        self.engine.is_dialling = false;
+        self.engine.reset_all(&mut self.swarm);
+        self.engine.is_weak = false;
+        self.begin_again()
+    }
+
+    /// The broker is started again; says whether it is there.
+    fn begin_again(&mut self) -> Result<bool> {
         let started = Instant::now();
         match self.host.start() {
             Ok(address) => self.arrive(address),
@@ -243,14 +266,18 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
+    /// Answers that must come after a fault.
+    fn answers_after(&self) -> u64 {
+        self.engine.publishers.len() as u64 * ANSWERS_AFTER
+    }
+
     /// Everybody comes back and resumes, and more is published.
     fn resume(&mut self) -> Result<bool> {
         for session in &mut self.engine.sessions {
             session.came_since_start = 0;
             session.dial.is_wanted |= self.engine.choice.one_in(2);
         }
-        let after = self.engine.publishers.len() as u64 * ANSWERS_AFTER;
-        let target = self.engine.journal.answers + after;
+        let target = self.engine.journal.answers + self.answers_after();
         self.engine.is_publishing = true;
         self.expect("after the fault", |engine| {
             engine.is_everybody_there() && engine.journal.answers >= target

@@ -22,6 +22,9 @@ pub enum Fault {
     FullDisk,
     /// Writing back fails under its file system, for good; then SIGKILL, and the disk is well again.
     WriteError,
+    /// What a command of the user does, until another one makes it good; clients go on meanwhile, as far as
+    /// the broker does.
+    Command,
     /// Nothing; only the clients' connections are reset.
     None,
 }
@@ -36,6 +39,7 @@ impl Fault {
             Self::Term => "term",
             Self::FullDisk => "full-disk",
             Self::WriteError => "write-error",
+            Self::Command => "command",
             Self::None => "none",
         }
     }
@@ -175,6 +179,7 @@ impl Host for RecipeHost {
                 bail!("{} has no disk", self.name)
             }
             (Fault::Kill | Fault::Term | Fault::None, _) => Ok(()),
+            (Fault::Command, _) => bail!("{} is struck by this program alone", self.name),
         }
     }
 
@@ -184,7 +189,7 @@ impl Host for RecipeHost {
         }
         let Some(running) = self.running.take() else { bail!("{} does not run", self.name) };
         match (fault, &self.disk) {
-            (Fault::None, _) => bail!("no fault to strike with"),
+            (Fault::None | Fault::Command, _) => bail!("no fault to strike with"),
             (Fault::Kill, _) if self.is_armed => running.reap(),
             (Fault::Kill, _) => running.kill(),
             (Fault::Term, _) => running.terminate(TERM_MAX),

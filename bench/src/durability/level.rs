@@ -55,7 +55,7 @@ impl Level {
                 "what the leader acknowledged at {name} may be lost with it: with --level {name} the \
                  fault is term or none"
             ),
-            Fault::PowerLoss | Fault::FullDisk | Fault::WriteError => {
+            Fault::PowerLoss | Fault::FullDisk | Fault::WriteError | Fault::Command => {
                 bail!("with --cluster the fault is kill, term or none, not {}", fault.name())
             }
         }

@@ -18,6 +18,7 @@ mod history;
 mod host;
 mod journal;
 mod level;
+mod outside;
 mod proof;
 mod publisher;
 mod retained;
@@ -30,6 +31,7 @@ pub use disk::DiskKind;
 pub use findings::{Check, Findings};
 pub use host::{Fault, Host, RecipeHost};
 pub use level::Level;
+pub use outside::OutsideHost;
 pub use proof::PROOF_BYTES;
 
 use crate::fleet::Target;
@@ -72,6 +74,8 @@ pub struct Options {
     /// Subscribers, whose habits are taken in turn: one on everything with QoS 2, one on `#` with
     /// QoS 1, two that are away at times, a slow one, one whose subscription is always ended.
     pub subscribers: usize,
+    /// Whether others publish on the broker, too.
+    pub is_shared: bool,
     /// Bytes of a payload.
     pub payload_bytes: usize,
     /// The fault comes after so many answers to publishers: least and most.
@@ -113,6 +117,7 @@ impl Default for Options {
             topics: 3,
             window: 8,
             subscribers: 6,
+            is_shared: false,
             payload_bytes: 64,
             answers: (20, 400),
             patience: Duration::from_secs(20),
@@ -224,9 +229,10 @@ fn wills(options: &Options, root: &str, book: &mut Book) -> Wills {
 
 fn sessions(options: &Options, root: &str) -> Vec<Session> {
     let best = options.qos.iter().copied().max().unwrap_or_default();
+    let widest = if options.is_shared { format!("{root}/#") } else { "#".to_owned() };
     let habits = [
         (Habit::Present, format!("{root}/#"), best),
-        (Habit::Present, "#".to_owned(), QoS::AtLeastOnce),
+        (Habit::Present, widest, QoS::AtLeastOnce),
         (Habit::Away, format!("{root}/p0/#"), best),
         (Habit::Away, format!("{root}/+/0"), QoS::AtLeastOnce),
         (Habit::Slow, format!("{root}/#"), best),

@@ -7,6 +7,7 @@ use ringlane_bench::durability::{self, Check, Fault, Host, Options, Outcome};
 use ringlane_bench::report::Report;
 use std::fs;
 use std::io::{self, Write};
+use std::net::SocketAddr;
 
 pub(crate) fn run(args: &LedgerArgs) -> Result<Report> {
     let (name, recipe) = args.recipe()?;
@@ -15,6 +16,9 @@ pub(crate) fn run(args: &LedgerArgs) -> Result<Report> {
     writeln!(io::stderr(), "ringlane-bench ledger: seed {}", options.seed)?;
     let room = args.room();
     let (version, outcome) = match args.cluster {
+        _ if !args.at.is_empty() => {
+            (String::new(), durability::run(&options, &mut args.outside_host(&options)))
+        }
         Some(nodes) => hold_cluster(args, &options, &name, &recipe, nodes)?,
         None => hold(args, &options, &name, recipe)?,
     };
@@ -22,8 +26,12 @@ pub(crate) fn run(args: &LedgerArgs) -> Result<Report> {
     let _ = fs::remove_dir(&room);
     let outcome = outcome?;
     let mut report = Report::new("ledger");
-    report.setting("broker", name);
-    report.setting("version", version);
+    if args.at.is_empty() {
+        report.setting("broker", name);
+        report.setting("version", version);
+    } else {
+        report.setting("at", addresses(&args.at));
+    }
     report.setting("fault", options.fault.name());
     if let Some(nodes) = args.cluster {
         report.setting("nodes", nodes);
@@ -75,6 +83,10 @@ fn hold_cluster(
         )?;
     }
     Ok((version, outcome))
+}
+
+fn addresses(at: &[SocketAddr]) -> String {
+    at.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
 }
 
 fn has_failed(outcome: &Result<Outcome>) -> bool {
