@@ -23,3 +23,4 @@ pub mod replication;
 pub mod routing;
 pub mod runtime;
 pub mod time;
+pub mod wide_table;

@@ -1,6 +1,6 @@
 //! Numbered things with a name each: found by name, and by a small number that others keep.
 
-use hashbrown::HashTable;
+use ringlane_dataplane::wide_table::WideTable;
 use std::hash::{BuildHasher, RandomState};
 
 /// A thing with a name.
@@ -13,7 +13,7 @@ pub(super) trait Named {
 pub(super) struct Slab<T> {
     slots: Vec<Option<T>>,
     free: Vec<u32>,
-    by_name: HashTable<u32>,
+    by_name: WideTable<u32>,
     /// Names come from clients: the keys of the hash are drawn at random.
     hasher: RandomState,
 }
@@ -21,7 +21,7 @@ pub(super) struct Slab<T> {
 impl<T: Named> Slab<T> {
     pub(super) fn new() -> Self {
         let hasher = RandomState::new();
-        Self { slots: Vec::new(), free: Vec::new(), by_name: HashTable::new(), hasher }
+        Self { slots: Vec::new(), free: Vec::new(), by_name: WideTable::new(), hasher }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -55,9 +55,7 @@ impl<T: Named> Slab<T> {
     pub(super) fn remove(&mut self, slot: u32) -> Option<T> {
         let thing = self.slots.get_mut(slot as usize)?.take()?;
         let hash = self.hasher.hash_one(thing.name());
-        if let Ok(entry) = self.by_name.find_entry(hash, |other| *other == slot) {
-            entry.remove();
-        }
+        let _number = self.by_name.remove(hash, |other| *other == slot);
         self.free.push(slot);
         Some(thing)
     }

@@ -1,8 +1,8 @@
 //! The sessions of one core, by client identifier and by slot.
 
 use super::{Session, SessionId, Subscription, SubscriptionKind};
-use hashbrown::HashTable;
 use ringlane_dataplane::ids::PartitionId;
+use ringlane_dataplane::wide_table::WideTable;
 
 /// A bounded table of sessions.
 #[derive(Debug)]
@@ -10,7 +10,7 @@ pub(crate) struct SessionStore {
     slots: Vec<Slot>,
     free: Vec<u32>,
     /// Slots, by the hash of the session's client identifier.
-    by_client: HashTable<u32>,
+    by_client: WideTable<u32>,
     sessions_max: usize,
 }
 
@@ -39,7 +39,7 @@ impl Slot {
 
 impl SessionStore {
     pub(crate) fn new(sessions_max: usize) -> Self {
-        Self { slots: Vec::new(), free: Vec::new(), by_client: HashTable::new(), sessions_max }
+        Self { slots: Vec::new(), free: Vec::new(), by_client: WideTable::new(), sessions_max }
     }
 
     /// As many as there is room for.
@@ -123,9 +123,7 @@ impl SessionStore {
         let next = Slot::Free(id.generation.wrapping_add(1));
         let old = core::mem::replace(&mut self.slots[id.slot as usize], next);
         self.free.push(id.slot);
-        if let Ok(entry) = self.by_client.find_entry(hash, |slot| *slot == id.slot) {
-            entry.remove();
-        }
+        let _slot = self.by_client.remove(hash, |slot| *slot == id.slot);
         match old {
             Slot::Used(session) => Some(session),
             Slot::Free(_) => None,

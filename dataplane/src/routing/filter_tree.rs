@@ -10,8 +10,9 @@
 //! hashbrown's own default is faster, but its seed is not drawn from a source of randomness.
 
 use super::matching::{is_hidden, is_wildcard, split_multi_level};
+use crate::wide_table::WideTable;
 use hashbrown::HashMap;
-use std::hash::RandomState;
+use std::hash::{BuildHasher, RandomState};
 
 /// Children above which a node looks them up by hash and no longer by binary search.
 const CHILDREN_SORTED_MAX: usize = 8;
@@ -41,10 +42,56 @@ struct Node<V> {
 /// [`matching`](super::matching)) and are not bounded here.
 #[derive(Debug)]
 pub struct FilterTree<V> {
-    exact: HashMap<Box<str>, V, RandomState>,
+    exact: Exact<V>,
     nodes: Vec<Node<V>>,
     free: Vec<u32>,
     wildcards: usize,
+}
+
+/// The filters without wildcards. There may be a million: they may not all be moved at once.
+#[derive(Debug)]
+struct Exact<V> {
+    table: WideTable<(Box<str>, V)>,
+    hasher: RandomState,
+}
+
+impl<V> Exact<V> {
+    fn new() -> Self {
+        Self { table: WideTable::new(), hasher: RandomState::new() }
+    }
+
+    fn len(&self) -> usize {
+        self.table.len()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.table.is_empty()
+    }
+
+    #[inline]
+    fn get(&self, name: &str) -> Option<&V> {
+        let hash = self.hasher.hash_one(name);
+        self.table.find(hash, |(known, _)| **known == *name).map(|(_, value)| value)
+    }
+
+    fn get_mut(&mut self, name: &str) -> Option<&mut V> {
+        let hash = self.hasher.hash_one(name);
+        self.table.find_mut(hash, |(known, _)| **known == *name).map(|(_, value)| value)
+    }
+
+    fn get_or_insert(&mut self, name: &str, make: impl FnOnce() -> V) -> &mut V {
+        let Self { table, hasher } = self;
+        let hash_of = |(name, _): &(Box<str>, V)| hasher.hash_one(&**name);
+        let is_it = |(known, _): &(Box<str>, V)| **known == *name;
+        let found =
+            table.find_or_insert(hasher.hash_one(name), is_it, hash_of, || (name.into(), make()));
+        &mut found.1
+    }
+
+    fn remove(&mut self, name: &str) -> Option<V> {
+        let hash = self.hasher.hash_one(name);
+        self.table.remove(hash, |(known, _)| **known == *name).map(|(_, value)| value)
+    }
 }
 
 impl<V> Default for FilterTree<V> {
@@ -57,7 +104,7 @@ impl<V> FilterTree<V> {
     /// An empty set.
     #[must_use]
     pub fn new() -> Self {
-        Self { exact: HashMap::default(), nodes: vec![Node::new()], free: Vec::new(), wildcards: 0 }
+        Self { exact: Exact::new(), nodes: vec![Node::new()], free: Vec::new(), wildcards: 0 }
     }
 
     /// Filters in the set.
@@ -105,7 +152,7 @@ impl<V> FilterTree<V> {
     /// If the tree would have `u32::MAX` nodes.
     pub fn entry(&mut self, filter: &str, make: impl FnOnce() -> V) -> &mut V {
         if !is_wildcard(filter) {
-            return self.exact.entry(filter.into()).or_insert_with(make);
+            return self.exact.get_or_insert(filter, make);
         }
         let (levels, multi_level) = split_multi_level(filter);
         let mut node = ROOT;
