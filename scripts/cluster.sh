@@ -9,7 +9,7 @@
 # used as well. Data are in $XDG_DATA_HOME/ringlane-cluster, or in RINGLANE_CLUSTER_DIR. RINGLANE_PROGRAM is a broker to
 # start instead of the one that is built. A killed node comes back after RINGLANE_CLUSTER_AWAY seconds (5), etcd after
 # RINGLANE_CLUSTER_ETCD_AWAY (0). With RINGLANE_CLUSTER_NETWORK=1, inside scripts/faults/network.sh, each node has a
-# network namespace and an address of its own.
+# network namespace and an address of its own. RINGLANE_CLUSTER_RETENTION is how much log the nodes keep (10GiB).
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -21,6 +21,7 @@ PROGRAM="${RINGLANE_PROGRAM:-$TARGET/release/ringlane}"
 AWAY="${RINGLANE_CLUSTER_AWAY:-5}"
 ETCD_AWAY="${RINGLANE_CLUSTER_ETCD_AWAY:-0}"
 NETWORK="${RINGLANE_CLUSTER_NETWORK:-}"
+RETENTION="${RINGLANE_CLUSTER_RETENTION:-10GiB}"
 # Seconds that what ends in order has.
 END=20
 
@@ -68,6 +69,10 @@ bind = "$(host "$node"):$(control_port "$node")"
 
 [commit_log]
 segment_size = "8MiB"
+
+[[stream]]
+name = "default"
+retention_size = "$RETENTION"
 
 [cluster]
 name = "try"

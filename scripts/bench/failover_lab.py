@@ -1,4 +1,5 @@
 """What the measurements of fail-over share: a cluster whose nodes can be struck, publishers, and a witness."""
+import collections
 import os
 import pathlib
 import signal
@@ -29,6 +30,8 @@ class Cluster:
             "RINGLANE_CLUSTER_AWAY": "1",
             "RINGLANE_CLUSTER_ETCD_AWAY": str(options.away),
             "RINGLANE_CLUSTER_NETWORK": "1" if self.network else "",
+            # Each partition keeps its share alone, and no two have the same of --log-gb.
+            "RINGLANE_CLUSTER_RETENTION": f"{round(2 * options.log_gb) + 10}GiB",
             **({"RINGLANE_PROGRAM": options.binary} if options.binary else {}),
         }
         command = [ROOT / "scripts/cluster.sh"]
@@ -76,6 +79,10 @@ class Cluster:
                 sys.exit(self.process.returncode or 1)
             time.sleep(0.1)
         sys.exit("the nodes do not come into step")
+
+    def log_bytes(self, node):
+        """Bytes of segments that a node has."""
+        return sum(file.stat().st_size for file in self.dir.glob(f"n{node + 1}/data/partitions/*/*.log"))
 
     def signal(self, node, number):
         os.kill(int((self.dir / f"n{node + 1}" / "pid").read_text()), number)
@@ -145,12 +152,13 @@ class Client(threading.Thread):
 
 
 class Publisher(Client):
-    """Publishes with QoS 1, one message at a time; notes when it was answered."""
+    """Publishes with QoS 1, one message at a time; notes when it was answered, and what of it nobody has looked for yet."""
 
     FLAGS = b"\x02"
 
     def __init__(self, cluster, number):
-        self.number, self.sequence, self.answered = number, 0, []
+        self.number, self.sequence, self.answered = number, 0, collections.deque(maxlen=200_000)
+        self.owed = collections.deque()
         super().__init__(cluster, f"failover-{number}", number)
 
     def serve(self, connection):
@@ -161,11 +169,12 @@ class Publisher(Client):
             connection.sendall(packet(0x32, text(f"failover/{self.number}") + identifier + payload))
             if self.read(connection) != (0x40, identifier):
                 raise ConnectionResetError
-            self.answered.append((time.monotonic(), self.sequence))
+            self.answered.append(time.monotonic())
+            self.owed.append(payload)
 
     def gap(self, fault_at):
         """The longest time between two answers from shortly before a fault on, in ms; none if there was no answer since."""
-        times = [at for at, _ in self.answered[-200_000:] if at > fault_at - 1]
+        times = [at for at in self.answered.copy() if at > fault_at - 1]
         if not times or times[-1] < fault_at + 1:
             return None
         return round(1000 * max((later - one for one, later in zip(times, times[1:])), default=0))
@@ -193,8 +202,11 @@ class Witness(Client):
                 connection.sendall(b"\x40\x02" + body[behind:behind + 2])
 
     def missing(self, publishers):
-        owed = {f"{publisher.number}/{sequence}".encode() for publisher in publishers for _, sequence in publisher.answered}
+        """How much was acknowledged that nobody has asked for yet, and what of it does not come. What has come is forgotten."""
+        owed = {publisher.owed.popleft() for publisher in publishers for _ in range(len(publisher.owed))}
         end = time.monotonic() + PATIENCE
-        while owed - self.taken and time.monotonic() < end:
-            time.sleep(0.2)
-        return sorted(owed - self.taken)
+        while not owed <= self.taken and time.monotonic() < end:
+            time.sleep(0.05)
+        lost = owed - self.taken
+        self.taken -= owed
+        return len(owed), sorted(lost)
