@@ -48,7 +48,7 @@ impl<T: Named> Slab<T> {
         });
         let hash = hasher.hash_one(thing.name());
         slots[slot as usize] = Some(thing);
-        by_name.insert_unique(hash, slot, |slot| hash_of(slots, hasher, *slot));
+        by_name.insert_unique(hash, slot);
         slot
     }
 
@@ -76,10 +76,6 @@ impl<T: Named> Slab<T> {
 
 fn is_named<T: Named>(slots: &[Option<T>], slot: u32, name: &str) -> bool {
     slots[slot as usize].as_ref().is_some_and(|thing| thing.name() == name)
-}
-
-fn hash_of<T: Named>(slots: &[Option<T>], hasher: &RandomState, slot: u32) -> u64 {
-    slots[slot as usize].as_ref().map_or(0, |thing| hasher.hash_one(thing.name()))
 }
 
 #[cfg(test)]

@@ -81,10 +81,8 @@ impl<V> Exact<V> {
 
     fn get_or_insert(&mut self, name: &str, make: impl FnOnce() -> V) -> &mut V {
         let Self { table, hasher } = self;
-        let hash_of = |(name, _): &(Box<str>, V)| hasher.hash_one(&**name);
         let is_it = |(known, _): &(Box<str>, V)| **known == *name;
-        let found =
-            table.find_or_insert(hasher.hash_one(name), is_it, hash_of, || (name.into(), make()));
+        let found = table.find_or_insert(hasher.hash_one(name), is_it, || (name.into(), make()));
         &mut found.1
     }
 
