@@ -5,6 +5,10 @@
 //! simulator) reads those once a turn and answers with [`NetEvent`]s. So a turn sends at most once
 //! per connection, whatever happened in it, and the same broker runs on any driver.
 
+mod received;
+
+pub use received::{ReceiveBuffer, ReceivedPart};
+
 use crate::ids::{ConnectionId, CoreId, ListenerId};
 use crate::link::Body;
 use crate::message::Message;
@@ -106,6 +110,8 @@ pub enum SharedBytes {
     Payload(Message),
     /// The records of a batch.
     Body(Body),
+    /// What was received and goes on as it came.
+    Received(ReceivedPart),
 }
 
 impl SharedBytes {
@@ -115,6 +121,7 @@ impl SharedBytes {
         match self {
             Self::Payload(message) => message.payload(),
             Self::Body(body) => body.bytes(),
+            Self::Received(part) => part.as_slice(),
         }
     }
 
@@ -122,7 +129,7 @@ impl SharedBytes {
     #[must_use]
     pub fn body(&self) -> Option<&Body> {
         match self {
-            Self::Payload(_) => None,
+            Self::Payload(_) | Self::Received(_) => None,
             Self::Body(body) => Some(body),
         }
     }
@@ -187,6 +194,14 @@ impl Output {
             shared.bytes = 0;
         }
     }
+
+    /// Bytes of memory that it holds when it is empty.
+    fn capacity_bytes(&self) -> usize {
+        let list = |shared: &SharedParts| {
+            size_of::<SharedParts>() + shared.list.capacity() * size_of::<SharedPart>()
+        };
+        self.bytes.capacity() + self.shared.as_deref().map_or(0, list)
+    }
 }
 
 /// What the broker asks of the driver, besides sending.
@@ -234,7 +249,16 @@ pub struct Sockets {
     connections_max: usize,
     open_count: usize,
     now: Nanos,
+    /// Where the bytes of the event in hand lie, if they may stay there until they are sent.
+    lent: Option<ReceiveBuffer>,
 }
+
+/// Received bytes that go on from where they lie are at least so many: below, copying them costs
+/// less than one more piece in a send.
+const FORWARD_BYTES_MIN: usize = 8 * 1024;
+/// Unsent bytes of a connection from which on received bytes are copied: a peer that does not read is
+/// not to keep receive buffers from all others.
+const FORWARD_UNSENT_MAX: usize = 512 * 1024;
 
 /// Output buffers kept for reuse per core, the largest one that is kept, and what all may hold: an
 /// idle connection holds no buffer, and a burst does not pin its memory. A turn that writes to some
@@ -257,6 +281,7 @@ impl Sockets {
             connections_max,
             open_count: 0,
             now: Nanos::default(),
+            lent: None,
         }
     }
 
@@ -278,14 +303,31 @@ impl Sockets {
         if !slot.dirty {
             slot.dirty = true;
             self.dirty.push(connection);
-            if slot.output.bytes.capacity() == 0
+            if slot.output.capacity_bytes() == 0
                 && let Some(spare) = self.spare.pop()
             {
-                self.spare_bytes -= spare.bytes.capacity();
+                self.spare_bytes -= spare.capacity_bytes();
                 slot.output = spare;
             }
         }
         Some(&mut slot.output)
+    }
+
+    /// Puts bytes of the event in hand into a connection's output, from where they lie if the driver
+    /// can spare the buffer until they are sent, else as a copy. False once the connection is closing
+    /// or gone.
+    pub fn forward(&mut self, connection: ConnectionId, bytes: &[u8]) -> bool {
+        let part = match &self.lent {
+            Some(buffer) if bytes.len() >= FORWARD_BYTES_MIN => buffer.part(bytes),
+            _ => None,
+        };
+        let part = part.filter(|_| self.unsent_bytes(connection) < FORWARD_UNSENT_MAX);
+        let Some(output) = self.output(connection) else { return false };
+        match part {
+            Some(part) => output.push_shared(SharedBytes::Received(part)),
+            None => output.bytes.extend_from_slice(bytes),
+        }
+        true
     }
 
     /// Bytes accepted for this connection that the kernel has not taken yet.
@@ -394,6 +436,12 @@ impl Sockets {
     /// and the driver after it has waited, before the first event: the wait took time.
     pub fn set_now(&mut self, now: Nanos) {
         self.now = now;
+    }
+
+    /// The buffer that the next event's bytes lie in may be kept until they are sent; `None` when the
+    /// event is over.
+    pub fn lend(&mut self, buffer: Option<ReceiveBuffer>) {
+        self.lent = buffer;
     }
 
     /// Opens a slot for an accepted socket; `None` if the table is full.
@@ -514,7 +562,7 @@ impl Sockets {
 
     fn recycle(&mut self, mut output: Output) {
         output.clear();
-        let bytes = output.bytes.capacity();
+        let bytes = output.capacity_bytes();
         let keep = (1..=SPARE_OUTPUT_BYTES_MAX).contains(&bytes)
             && self.spare.len() < SPARE_OUTPUTS_MAX
             && self.spare_bytes + bytes <= SPARE_BYTES_MAX;

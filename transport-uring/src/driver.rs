@@ -306,8 +306,7 @@ impl<E: Engine> SocketDriver<E> {
             Completion::AcceptEnded { listener, errno } => self.on_accept_ended(listener, errno),
             Completion::Received { connection, buffer, more } => {
                 let delivered = self.on_received(sockets, connection, &buffer, more, on_event);
-                self.engine.give_back(&buffer);
-                self.given_back += 1;
+                self.given_back += usize::from(self.engine.give_back(&buffer));
                 return delivered;
             }
             Completion::ReceiveEnded { connection, end } => {
@@ -424,6 +423,7 @@ impl<E: Engine> Driver for SocketDriver<E> {
         }
         self.commands = commands;
 
+        self.given_back += self.engine.take_back();
         self.feed_starved();
         let mut ids = core::mem::take(&mut self.to_receive);
         for id in ids.drain(..) {

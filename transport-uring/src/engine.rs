@@ -8,7 +8,7 @@ use crate::file::RingOperation;
 use crate::sending::Sending;
 use core::time::Duration;
 use ringlane_dataplane::ids::{ConnectionId, CoreId};
-use ringlane_dataplane::net::DriverCounters;
+use ringlane_dataplane::net::{DriverCounters, ReceiveBuffer};
 use socket2::SockAddr;
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -40,6 +40,8 @@ pub(crate) struct Buffer {
 pub(crate) enum Receive {
     /// Once.
     Once,
+    /// Once, into a large buffer where the engine has several sizes.
+    BulkOnce,
     /// Until stopped.
     Many,
     /// Until stopped, into large buffers where the engine has several sizes.
@@ -195,8 +197,16 @@ pub(crate) trait Engine {
     /// The bytes of a buffer.
     fn received(&self, buffer: &Buffer) -> &[u8];
 
-    /// Makes a buffer usable for receiving again.
-    fn give_back(&mut self, buffer: &Buffer);
+    /// A handle that keeps the bytes of a buffer until they are sent; `None` if too many are kept, or
+    /// if the buffer is not worth it.
+    fn lend(&mut self, buffer: &Buffer) -> Option<ReceiveBuffer>;
+
+    /// Makes a buffer usable for receiving again, at once or when no handle is left. Whether it was
+    /// at once.
+    fn give_back(&mut self, buffer: &Buffer) -> bool;
+
+    /// Takes back the buffers that no handle is left of; how many.
+    fn take_back(&mut self) -> usize;
 
     /// Whether [`Engine::next_completion`] has something without a turn.
     fn has_completions(&mut self) -> bool;

@@ -17,14 +17,17 @@ use crate::wake::Wakers;
 use core::ffi::c_int;
 use core::time::Duration;
 use ringlane_dataplane::ids::{ConnectionId, CoreId};
-use ringlane_dataplane::net::DriverCounters;
+use ringlane_dataplane::net::{DriverCounters, ReceiveBuffer};
 use socket2::SockAddr;
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::rc::Rc;
 
 /// Bytes that one connection may receive in one turn.
 const SCRATCH_BYTES: usize = 64 * 1024;
+/// Scratch buffers at most: those whose bytes are yet to be sent, and the one to receive into.
+const SCRATCHES_MAX: usize = 17;
 /// Events taken from the kernel in one turn.
 const EVENTS_MAX: usize = 256;
 /// Connections accepted per listener in one turn.
@@ -132,6 +135,22 @@ enum Work {
     Connect(ConnectionId),
 }
 
+/// A buffer that bytes are received into.
+#[derive(Debug)]
+struct Scratch(Box<[u8]>);
+
+impl Scratch {
+    fn new() -> Rc<Self> {
+        Rc::new(Self(vec![0; SCRATCH_BYTES].into_boxed_slice()))
+    }
+}
+
+impl AsRef<[u8]> for Scratch {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
 /// The epoll engine of one core.
 #[derive(Debug)]
 pub(crate) struct EpollEngine {
@@ -144,7 +163,8 @@ pub(crate) struct EpollEngine {
     /// per socket.
     work: VecDeque<Work>,
     next_work: VecDeque<Work>,
-    scratch: Box<[u8]>,
+    /// What bytes are received into: the first one, which nobody else has a handle on.
+    scratches: Vec<Rc<Scratch>>,
     /// Descriptors of others that end the wait.
     wakes_on: Vec<OwnedFd>,
     calls: u64,
@@ -165,7 +185,7 @@ impl EpollEngine {
             events: Vec::with_capacity(EVENTS_MAX),
             work: VecDeque::new(),
             next_work: VecDeque::new(),
-            scratch: vec![0; SCRATCH_BYTES].into_boxed_slice(),
+            scratches: vec![Scratch::new()],
             wakes_on: Vec::new(),
             calls: 2,
         })
@@ -242,8 +262,20 @@ impl EpollEngine {
         }
     }
 
+    /// Receives into another scratch buffer from now on: what is in the first one is yet to be sent.
+    fn change_scratch(&mut self) {
+        let others = &self.scratches[1..];
+        match others.iter().position(|scratch| Rc::strong_count(scratch) == 1) {
+            Some(index) => self.scratches.swap(0, index + 1),
+            None => {
+                self.scratches.push(Scratch::new());
+                let last = self.scratches.len() - 1;
+                self.scratches.swap(0, last);
+            }
+        }
+    }
+
     fn receive(&mut self, id: ConnectionId) -> Option<Completion> {
-        let scratch_bytes = self.scratch.len();
         let socket = self.sockets.get_mut(id)?;
         socket.queued = false;
         match socket.mode {
@@ -257,11 +289,12 @@ impl EpollEngine {
         self.calls += 1;
         // The driver keeps the socket open while a receive is on, and turns it off before it
         // closes, so this number still names it.
-        let end = match sys::receive(socket.fd, &mut self.scratch) {
+        let scratch = Rc::get_mut(&mut self.scratches[0]).expect("nobody else has a handle on it");
+        let end = match sys::receive(socket.fd, &mut scratch.0) {
             Ok(0) => ReceiveEnd::Finished,
             Ok(bytes) => {
                 // A short read has emptied the socket, see epoll(7), question 9.
-                socket.readable = socket.ending || bytes == scratch_bytes;
+                socket.readable = socket.ending || bytes == SCRATCH_BYTES;
                 let more = socket.mode == Mode::Many;
                 if more {
                     self.queue_receive(id);
@@ -366,7 +399,7 @@ impl Engine for EpollEngine {
     fn start_receive(&mut self, connection: ConnectionId, _socket: BorrowedFd<'_>, how: Receive) {
         if let Some(socket) = self.socket(connection) {
             socket.mode = match how {
-                Receive::Once => Mode::Once,
+                Receive::Once | Receive::BulkOnce => Mode::Once,
                 Receive::Many | Receive::Bulk => Mode::Many,
             };
             self.queue_receive(connection);
@@ -484,10 +517,26 @@ impl Engine for EpollEngine {
     }
 
     fn received(&self, buffer: &Buffer) -> &[u8] {
-        &self.scratch[..buffer.bytes]
+        &self.scratches[0].0[..buffer.bytes]
     }
 
-    fn give_back(&mut self, _buffer: &Buffer) {}
+    fn lend(&mut self, _buffer: &Buffer) -> Option<ReceiveBuffer> {
+        let spare = self.scratches[1..].iter().any(|scratch| Rc::strong_count(scratch) == 1);
+        let lends = spare || self.scratches.len() < SCRATCHES_MAX;
+        let handle = || Rc::<Scratch>::clone(&self.scratches[0]);
+        lends.then(|| ReceiveBuffer::new(handle()))
+    }
+
+    fn give_back(&mut self, _buffer: &Buffer) -> bool {
+        if Rc::strong_count(&self.scratches[0]) > 1 {
+            self.change_scratch();
+        }
+        true
+    }
+
+    fn take_back(&mut self) -> usize {
+        0
+    }
 
     fn has_completions(&mut self) -> bool {
         !self.work.is_empty() || !self.next_work.is_empty()

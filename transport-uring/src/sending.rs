@@ -44,8 +44,9 @@ impl Sending {
 
     /// What is left, if it is one run of bytes.
     pub(crate) fn single(&self) -> Option<&[u8]> {
-        let more_shared = self.position.shared_index < self.output.shared().len();
-        (!more_shared).then(|| &self.output.bytes[self.position.bytes_at..])
+        let mut pieces = self.pieces();
+        let first = pieces.next()?;
+        pieces.next().is_none().then_some(first)
     }
 
     /// What is left, in order, without empty slices.
@@ -176,12 +177,16 @@ mod tests {
     }
 
     #[test]
-    fn plain_bytes_are_one_run() {
+    fn one_piece_is_one_run() {
         let mut sending = Sending::default();
         let mut output = Output::default();
         output.bytes.extend_from_slice(b"abc");
         sending.restart(output);
         sending.advance(1);
         assert_eq!(sending.single(), Some(b"bc".as_slice()));
+        let mut output = Output::default();
+        output.push_payload(message(b"payload"));
+        sending.restart(output);
+        assert_eq!(sending.single(), Some(b"payload".as_slice()));
     }
 }

@@ -24,7 +24,7 @@ use frame::Frame;
 use io_uring::cqueue;
 use ring::{BUFFER_GROUP, LARGE_BUFFER_GROUP, Ring, RingCompletion};
 use ringlane_dataplane::ids::{ConnectionId, CoreId};
-use ringlane_dataplane::net::DriverCounters;
+use ringlane_dataplane::net::{DriverCounters, ReceiveBuffer};
 use socket2::SockAddr;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -242,7 +242,8 @@ impl Engine for UringEngine {
         self.in_flight += 1;
         let token = Token::Receive(connection);
         match how {
-            Receive::Once => self.ring.receive_once(socket, token),
+            Receive::Once => self.ring.receive_once(socket, BUFFER_GROUP, token),
+            Receive::BulkOnce => self.ring.receive_once(socket, LARGE_BUFFER_GROUP, token),
             Receive::Many => self.ring.receive_many(socket, BUFFER_GROUP, token),
             Receive::Bulk => self.ring.receive_many(socket, LARGE_BUFFER_GROUP, token),
         }
@@ -356,10 +357,19 @@ impl Engine for UringEngine {
         self.buffers_of(buffer.index).bytes(buffer.index, buffer.bytes)
     }
 
-    fn give_back(&mut self, buffer: &Buffer) {
+    fn lend(&mut self, buffer: &Buffer) -> Option<ReceiveBuffer> {
+        let lends = self.large.has(buffer.index) && self.large.kept() < KEPT_BUFFERS_MAX;
+        lends.then(|| self.large.lend(buffer.index))
+    }
+
+    fn give_back(&mut self, buffer: &Buffer) -> bool {
         let large = self.large.has(buffer.index);
         let buffers = if large { &mut self.large } else { &mut self.buffers };
-        buffers.give_back(buffer.index);
+        buffers.give_back(buffer.index)
+    }
+
+    fn take_back(&mut self) -> usize {
+        self.large.take_back()
     }
 
     fn has_completions(&mut self) -> bool {
@@ -430,9 +440,12 @@ impl Engine for UringEngine {
 
 /// Large receive buffers of a core: 2 MiB, eight times what a turn takes. When all are full the kernel
 /// stops receiving into them until the core has caught up.
-const LARGE_BUFFERS: u16 = 32;
-/// What the loopback device and large segment offload put into one segment, see tcp(7).
-const LARGE_BUFFER_BYTES: u32 = 64 * 1024;
+const LARGE_BUFFERS: u16 = 16;
+/// Twice what the loopback device and large segment offload put into one segment, see tcp(7): a receive takes
+/// what came in several, and fewer packets are torn.
+const LARGE_BUFFER_BYTES: u32 = 128 * 1024;
+/// Large receive buffers whose bytes wait to be sent, at most: the others are there to receive into.
+const KEPT_BUFFERS_MAX: usize = LARGE_BUFFERS as usize / 2;
 
 /// How long a driver that is dropped waits for the kernel to let go of its memory. What has not
 /// ended by then (nothing that is known) is leaked.

@@ -15,7 +15,6 @@ use crate::service::sizes::{SHARE_PAYLOAD_BYTES, Sizes};
 use crate::service::{Broker, Turn};
 use ringlane_dataplane::ids::ConnectionId;
 use ringlane_dataplane::message::MessageHead;
-use ringlane_dataplane::net::Sockets;
 use ringlane_dataplane::routing::CoreSet;
 use ringlane_mqtt::encode::{self, PublishHead};
 use ringlane_mqtt::{PublishRun, QoS, Version};
@@ -147,13 +146,11 @@ fn send_run(
         return false;
     }
     let as_it_came = link.version.is_v5() == delivery.version.is_v5();
-    let packets = if as_it_came { run.packets } else { tools.forms.run(delivery, link.version) };
-    append(turn.sockets, link, packets)
-}
-
-fn append(sockets: &mut Sockets, link: &Link, packets: &[u8]) -> bool {
-    let Some(output) = sockets.output(link.connection) else { return false };
-    output.bytes.extend_from_slice(packets);
+    if as_it_came {
+        return turn.sockets.forward(link.connection, run.packets);
+    }
+    let Some(output) = turn.sockets.output(link.connection) else { return false };
+    output.bytes.extend_from_slice(tools.forms.run(delivery, link.version));
     true
 }
 

@@ -23,10 +23,15 @@ impl<E: Engine> SocketDriver<E> {
             connection.receiving = Receiving::Idle;
             self.to_receive.push(id);
         }
-        let bytes = self.engine.received(buffer);
         let fate = connection.fate_of_bytes(sockets);
+        let lent = if fate == Fate::Deliver { self.engine.lend(buffer) } else { None };
+        let bytes = self.engine.received(buffer);
         match fate {
-            Fate::Deliver => on_event(sockets, NetEvent::Received { connection: id, bytes }),
+            Fate::Deliver => {
+                sockets.lend(lent);
+                on_event(sockets, NetEvent::Received { connection: id, bytes });
+                sockets.lend(None);
+            }
             Fate::HoldBack => connection.held.push(bytes),
             Fate::Drop => {}
         }
@@ -69,10 +74,11 @@ impl<E: Engine> SocketDriver<E> {
         connection.receiving = Receiving::Armed;
         // What is dropped anyway may come by multishot: the connection goes nowhere any more.
         let many = connection.stage == Stage::Established || connection.phase != Phase::Open;
-        let how = match many && !once {
-            false => Receive::Once,
-            true if connection.appetite.is_bulk() => Receive::Bulk,
-            true => Receive::Many,
+        let how = match (many && !once, many && connection.appetite.is_bulk()) {
+            (false, false) => Receive::Once,
+            (false, true) => Receive::BulkOnce,
+            (true, false) => Receive::Many,
+            (true, true) => Receive::Bulk,
         };
         self.engine.start_receive(id, socket.as_fd(), how);
     }

@@ -89,7 +89,7 @@ fn receives_in_order(ring: &mut Ring, buffers: &mut BufferRing) -> Option<bool> 
 /// A receive is found by its descriptor.
 fn cancels_by_descriptor(ring: &mut Ring) -> Option<bool> {
     let (reader, _writer) = UnixStream::pair().ok()?;
-    ring.receive_once(reader.as_fd(), Token::Receive(CONNECTION));
+    ring.receive_once(reader.as_fd(), BUFFER_GROUP, Token::Receive(CONNECTION));
     ring.turn(Block::No).ok()?;
     let criteria = CancelBuilder::fd(Fd(reader.as_raw_fd())).all();
     let cancelled = ring.uring().submitter().register_sync_cancel(None, criteria).is_ok();

@@ -117,10 +117,10 @@ impl Ring {
         self.push_plain(accept.build().user_data(token.pack()));
     }
 
-    /// Receives once, into a provided buffer.
-    pub(crate) fn receive_once(&mut self, socket: BorrowedFd<'_>, token: Token) {
+    /// Receives once, into a provided buffer of the group.
+    pub(crate) fn receive_once(&mut self, socket: BorrowedFd<'_>, group: u16, token: Token) {
         let receive = opcode::Recv::new(Fd(socket.as_raw_fd()), core::ptr::null_mut(), 0)
-            .buf_group(BUFFER_GROUP)
+            .buf_group(group)
             .build()
             .flags(squeue::Flags::BUFFER_SELECT);
         self.push_plain(receive.user_data(token.pack()));
