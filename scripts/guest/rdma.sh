@@ -6,6 +6,7 @@
 #
 # Environment:
 #   RINGLANE_GUEST_BINARY     the broker, default target/release/ringlane
+#   RINGLANE_BENCH            the load tool, default target/release/ringlane-bench
 #   RINGLANE_GUEST_SECONDS    bound of the whole run, default 800
 # Exit status: 0 passed, 1 failed, 124 not ended in time, 77 cannot run here.
 set -euo pipefail
@@ -17,6 +18,8 @@ set -euo pipefail
 SECONDS_MAX="${RINGLANE_GUEST_SECONDS:-800}"
 SUITE="$REPOSITORY/tests/rdma"
 BROKER="${RINGLANE_GUEST_BINARY:-${CARGO_TARGET_DIR:-$REPOSITORY/target}/release/ringlane}"
+
+BENCH="${RINGLANE_BENCH:-${CARGO_TARGET_DIR:-$REPOSITORY/target}/release/ringlane-bench}"
 
 # built PACKAGE_ARGUMENT...: the program that cargo makes of it.
 built() {
@@ -45,5 +48,6 @@ need_tool objcopy binutils
 need_tool debugfs e2fsprogs
 command -v etcd >/dev/null || not_run "etcd is missing"
 [ -x "$BROKER" ] || die "no broker at $BROKER: build it, or set RINGLANE_GUEST_BINARY"
+[ -x "$BENCH" ] || die "no load tool at $BENCH: build it, or set RINGLANE_BENCH"
 make_job
-timeout --kill-after=10 "$SECONDS_MAX" python3 "$SUITE/scenarios.py" "$IMAGE" "$RUN/job.tar" "$RUN" "$BROKER" "$@"
+timeout --kill-after=10 "$SECONDS_MAX" python3 "$SUITE/scenarios.py" "$IMAGE" "$RUN/job.tar" "$RUN" "$BROKER" "$BENCH" "$@"
