@@ -159,7 +159,7 @@ class Publisher(Client):
     FLAGS = b"\x02"
 
     def __init__(self, cluster, number):
-        self.number, self.sequence, self.answered = number, 0, collections.deque(maxlen=200_000)
+        self.number, self.sequence, self.answered = number, 0, collections.deque(maxlen=20_000)
         self.owed = collections.deque()
         super().__init__(cluster, f"failover-{number}", number)
 
@@ -176,9 +176,10 @@ class Publisher(Client):
 
     def gap(self, fault_at):
         """The longest time between two answers from shortly before a fault on, in ms; none if there was no answer since."""
-        times = [at for at in self.answered.copy() if at > fault_at - 1]
-        if not times or times[-1] < fault_at + 1:
+        # It is asked while publishers look for the next node, which a long look would keep from it.
+        if not self.answered or self.answered[-1] < fault_at + 1:
             return None
+        times = [at for at in self.answered.copy() if at > fault_at - 1]
         return round(1000 * max((later - one for one, later in zip(times, times[1:])), default=0))
 
 
