@@ -235,17 +235,57 @@ impl Before {
             log_start: Offset(0),
             position: SEGMENT_HEADER_BYTES,
         };
-        let mut bytes = [0; BATCH_HEADER_BYTES];
+        let mut window = Window::default();
         while before.position < end {
-            let count = read(files, path, before.position, &mut bytes)?;
-            let Ok(header) = BatchHeader::decode(&bytes[..count], segment) else { break };
-            each(&bytes);
+            let bytes = window.header_at(files, path, before.position)?;
+            let Some(bytes) = bytes.first_chunk::<BATCH_HEADER_BYTES>() else { break };
+            let Ok(header) = BatchHeader::decode(bytes, segment) else { break };
+            each(bytes);
             before.index.push(before.position, &header);
-            before.last = Some((header, BatchHeader::crc_of(&bytes)));
+            before.last = Some((header, BatchHeader::crc_of(bytes)));
             before.log_start = before.log_start.max(header.log_start);
             before.position += header.bytes();
         }
         Ok(before)
+    }
+}
+
+/// Bytes that are read at once where batches are short: many headers are among them.
+const WINDOW_BYTES: usize = 32 * 1024;
+/// Behind a batch that is longer than this nothing but the next header is read.
+const SHORT_BATCH_BYTES: u64 = 4096;
+
+/// The bytes of a segment around the header that was read last.
+#[derive(Default)]
+struct Window {
+    bytes: Vec<u8>,
+    /// Where they begin.
+    at: u64,
+    /// Where the header lay that was asked for before.
+    before: Option<u64>,
+}
+
+impl Window {
+    /// The bytes from a position on: those of a header, or fewer at the end of the file.
+    fn header_at<F: StartFiles + ?Sized>(
+        &mut self,
+        files: &F,
+        path: &Path,
+        position: u64,
+    ) -> io::Result<&[u8]> {
+        let skipped = position.checked_sub(self.at).unwrap_or(u64::MAX);
+        let from = usize::try_from(skipped).unwrap_or(usize::MAX);
+        if self.bytes.len() < from.saturating_add(BATCH_HEADER_BYTES) {
+            let is_short = |before: u64| position.saturating_sub(before) <= SHORT_BATCH_BYTES;
+            let is_short = self.before.is_some_and(is_short);
+            self.bytes.resize(if is_short { WINDOW_BYTES } else { BATCH_HEADER_BYTES }, 0);
+            self.at = position;
+            let count = read(files, path, position, &mut self.bytes)?;
+            self.bytes.truncate(count);
+        }
+        self.before = Some(position);
+        let rest = self.bytes.get((position - self.at) as usize..).unwrap_or(&[]);
+        Ok(&rest[..rest.len().min(BATCH_HEADER_BYTES)])
     }
 }
 
