@@ -89,7 +89,11 @@ fn messages() -> Vec<(&'static str, Message)> {
         ("checkpoint_taken", Message::CheckpointTaken { position: 517 }),
         (
             "heartbeat",
-            Message::Heartbeat(Heartbeat { leader: Some(NodeId(2)), hears_leader: true }),
+            Message::Heartbeat(Heartbeat {
+                leader: Some(NodeId(2)),
+                hears_leader: true,
+                could_lead: true,
+            }),
         ),
         ("take_over", Message::TakeOver),
     ]

@@ -41,7 +41,7 @@ pub(super) struct Freed {
     pub(super) directory: Option<String>,
 }
 
-/// Has the leader hand over, to `to` or to the follower that has most, and waits until another node leads.
+/// Has the leader hand over, to `to` or to a follower that could lead at once, and waits until another node leads.
 ///
 /// # Errors
 /// Why not, for people.

@@ -16,7 +16,7 @@ pub struct Transfer {
     pub id: Id16,
     /// The epoch of the leader that is meant: a later one is not.
     pub epoch: u64,
-    /// To whom; `None` is the follower that has most.
+    /// To whom; `None` is a follower that could lead at once.
     pub to: Option<u16>,
 }
 

@@ -160,9 +160,16 @@ impl Reporting {
         self.aim();
     }
 
-    /// How the partitions of a core are.
-    pub(crate) fn on_progress(&mut self, partitions: Vec<PartitionProgress>) {
+    /// How the partitions of a core are, and which other nodes could lead at once if it knows.
+    pub(crate) fn on_progress(
+        &mut self,
+        partitions: Vec<PartitionProgress>,
+        ready: Option<Vec<NodeId>>,
+    ) {
         self.status.send_modify(|status| {
+            if let Some(ready) = ready {
+                status.ready = ready.into_iter().map(|node| node.0).collect();
+            }
             for progress in partitions {
                 let row = partition_status(progress);
                 let found = status.partitions.binary_search_by_key(&row.partition, |p| p.partition);
@@ -199,7 +206,7 @@ impl Reporting {
         let all = status.partitions.len() as u64;
         let followers = status.followers();
         let found = followers.iter().find(|follower| follower.node == node.0);
-        let FollowerLag { in_step, lag, .. } =
+        let FollowerLag { in_step, lag, is_ready, .. } =
             found.ok_or_else(|| format!("node {node} is not known to the leader"))?;
         if *in_step < all {
             return Err(format!(
@@ -211,7 +218,20 @@ impl Reporting {
                 "node {node} lacks {lag} records still: try again once it has them"
             ));
         }
+        if !is_ready {
+            return Err(format!(
+                "node {node} could not lead at once: it has not taken in its state yet, or a replica of it is damaged \
+                 (see `ringlane cluster status`); try again in some seconds"
+            ));
+        }
         Ok(())
+    }
+
+    /// The follower that lacks least, of those that could lead at once.
+    pub(crate) fn successor(&self) -> Option<NodeId> {
+        let followers = self.status.borrow().followers();
+        let able = followers.into_iter().filter(|one| self.may_lead(NodeId(one.node)).is_ok());
+        able.min_by_key(|follower| follower.lag).map(|follower| NodeId(follower.node))
     }
 
     /// The follower whose logs lack least, of those that are in step in most of them.

@@ -11,6 +11,7 @@
 
 use super::etcd::Etcd;
 use super::files::{LogPlaces, Notes, Written};
+use super::handing_over::Leaving;
 use super::keeper::{Keeper, Known};
 use super::keys::View;
 use super::membership::{ClusterError, Standing, check};
@@ -87,7 +88,7 @@ pub(crate) enum Step {
     Done(Result<Done, JoinError>),
     /// Something else is known of the cluster.
     Known,
-    /// The hand-over takes too long.
+    /// The hand-over takes too long, or nobody to hand over to is found.
     Late,
     /// The addresses of the other nodes are to be looked up again.
     LookUp,
@@ -142,6 +143,8 @@ pub(crate) struct Running<M: Metadata = Etcd> {
     /// The epoch that clients are served in, and until when cores were told that the lease counts for it.
     leads: Option<(u64, Nanos)>,
     pub(super) phase: Phase,
+    /// It leads, and hands over once a follower could lead at once.
+    pub(super) leaving: Option<Leaving>,
     /// What an operator has asked for that this node does, or has answered.
     pub(super) wish: Option<Transfer>,
     pub(super) again: Option<String>,
@@ -174,6 +177,7 @@ impl<M: Metadata> Running<M> {
             given_in: 0,
             leads: None,
             phase: Phase::Following,
+            leaving: None,
             wish: None,
             again: None,
             failed: None,
@@ -196,7 +200,7 @@ impl<M: Metadata> Running<M> {
 
     /// How long it may take to stop, beside the cores themselves.
     pub(crate) fn takes(&self) -> Duration {
-        self.hand_over
+        self.hand_over + self.waits_for_successor()
     }
 
     /// Mails to cores, in order.
@@ -208,7 +212,8 @@ impl<M: Metadata> Running<M> {
     pub(crate) async fn next(&mut self) -> Step {
         let until = match self.phase {
             Phase::HandingOver { until } => Some(until),
-            Phase::Following | Phase::Leading | Phase::Draining(_) | Phase::Ending => None,
+            Phase::Leading => self.leaving.as_ref().map(|leaving| leaving.until),
+            Phase::Following | Phase::Draining(_) | Phase::Ending => None,
         };
         tokio::select! {
             // Cores that have ended say nothing any more.
@@ -229,6 +234,7 @@ impl<M: Metadata> Running<M> {
             Step::Done(Err(error)) if error.is_cancelled() => {}
             Step::Done(Err(error)) => self.begin_again(format!("a job of the cluster: {error}")),
             Step::Known => self.on_known(),
+            Step::Late if self.is_leading() => self.on_no_successor(),
             Step::Late => {
                 warn!("the follower that was asked to lead has not done so in time; leaving");
                 self.end_cores();
@@ -260,8 +266,9 @@ impl<M: Metadata> Running<M> {
             }
             ToControl::State { partition, epoch, given } => self.on_state(partition, epoch, given),
             ToControl::Leader { epoch, leader } => self.on_leader(epoch, leader),
-            ToControl::Progress { partitions } => {
-                self.reporting.on_progress(partitions);
+            ToControl::Progress { partitions, ready } => {
+                self.reporting.on_progress(partitions, ready);
+                self.look_for_successor();
             }
             ToControl::Ended { core, epoch, why } => self.on_ended(core, epoch, why),
             ToControl::CannotLead { why } => self.on_cannot_lead(why),
@@ -529,7 +536,9 @@ impl<M: Metadata> Running<M> {
     }
 
     fn begin_again(&mut self, why: String) {
-        if !self.is_ending() {
+        if !self.is_ending() && self.is_to_stop() {
+            warn!(why, "this node cannot go on as it is, and does not begin again: it is to stop");
+        } else if !self.is_ending() {
             warn!(why, "this node cannot go on as it is: it begins again");
             self.again = Some(why);
         }

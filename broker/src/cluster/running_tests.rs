@@ -190,8 +190,19 @@ impl Rig {
         self.progress(follower, &[(follower, flushed)]).await;
     }
 
-    /// A partition of this leader, as its followers have it.
+    /// The same for several, all of which could lead at once.
     async fn progress(&mut self, partition: u16, followers: &[(u16, Option<u64>)]) {
+        let ready: Vec<u16> = followers.iter().map(|(follower, _)| *follower).collect();
+        self.progress_with(partition, followers, &ready).await;
+    }
+
+    /// A partition of this leader, as its followers have it, and who of them could lead at once.
+    async fn progress_with(
+        &mut self,
+        partition: u16,
+        followers: &[(u16, Option<u64>)],
+        ready: &[u16],
+    ) {
         let next = Offset(100);
         let followers = followers.iter().map(|(follower, flushed)| {
             (NodeId(*follower), flushed.map(|flushed| (next, Offset(flushed))))
@@ -212,7 +223,8 @@ impl Rig {
             is_damaged: false,
             has_failed: false,
         };
-        self.tell(ToControl::Progress { partitions: vec![partition] }).await;
+        let ready = Some(ready.iter().copied().map(NodeId).collect());
+        self.tell(ToControl::Progress { partitions: vec![partition], ready }).await;
     }
 }
 
@@ -338,8 +350,7 @@ fn a_leader_that_is_to_stop_hands_over_to_who_has_most() {
     test(async || {
         let mut rig = Rig::new(false).await;
         rig.lead(8).await;
-        rig.acknowledge(2, Some(90)).await;
-        rig.acknowledge(3, Some(99)).await;
+        rig.progress(0, &[(2, Some(90)), (3, Some(99))]).await;
         rig.settle().await;
         rig.running.begin_stop();
         let mails = rig.running.take_mails();
@@ -358,13 +369,129 @@ fn a_leader_that_is_to_stop_hands_over_to_who_has_most() {
     });
 }
 
+/// Who drains no clients serves them.
+fn drains(mails: &[(CoreId, ControlMail)]) -> usize {
+    mails.iter().filter(|(_, mail)| matches!(mail, ControlMail::Drain)).count()
+}
+
+/// Whom cores were told to hand over to.
+fn targets(mails: &[(CoreId, ControlMail)]) -> Vec<u16> {
+    let targets = mails.iter().filter_map(|(_, mail)| match cluster(mail)? {
+        ToCore::TransferTo(node) => Some(node.0),
+        _ => None,
+    });
+    targets.collect()
+}
+
+#[test]
+fn a_leader_that_is_to_stop_serves_until_a_follower_could_lead_at_once() {
+    test(async || {
+        let mut rig = Rig::new(false).await;
+        rig.lead(8).await;
+        // Node 3 has more, and was started a moment ago.
+        let followers = [(2, Some(90)), (3, Some(99))];
+        rig.progress_with(0, &followers, &[]).await;
+        rig.settle().await;
+        rig.running.begin_stop();
+        assert_eq!(drains(&rig.settle().await), 0);
+        assert!(rig.running.is_leading());
+        rig.progress_with(0, &followers, &[2]).await;
+        assert_eq!(drains(&rig.settle().await), usize::from(CORES));
+        for core in 0..CORES {
+            rig.tell(ToControl::Drained { core: CoreId(core) }).await;
+        }
+        assert_eq!(targets(&rig.settle().await), [2]);
+    });
+}
+
+#[test]
+fn a_leader_that_is_to_stop_waits_for_a_successor_no_longer_than_it_may() {
+    test(async || {
+        let mut rig = Rig::new(false).await;
+        rig.running.hand_over = Duration::from_millis(1);
+        rig.lead(8).await;
+        rig.progress_with(0, &[(2, Some(90))], &[]).await;
+        rig.settle().await;
+        rig.running.begin_stop();
+        rig.until(|running, _| !running.is_leading()).await;
+        for core in 0..CORES {
+            rig.tell(ToControl::Drained { core: CoreId(core) }).await;
+        }
+        let mails = rig.until(|running, _| running.is_ending()).await;
+        assert_eq!(targets(&mails), [2], "better than nobody");
+    });
+}
+
+#[test]
+fn a_leader_that_waits_to_stop_and_is_deposed_does_not_begin_again() {
+    test(async || {
+        let mut rig = Rig::new(false).await;
+        rig.lead(8).await;
+        rig.progress_with(0, &[(2, Some(90))], &[]).await;
+        rig.settle().await;
+        rig.running.begin_stop();
+        let why = "another node leads".to_owned();
+        rig.tell(ToControl::Ended { core: CoreId(0), epoch: 9, why }).await;
+        rig.settle().await;
+        assert!(rig.running.is_ending());
+        assert_eq!(rig.running.end().await.unwrap().again, None);
+    });
+}
+
+#[test]
+fn an_operator_who_names_nobody_waits_for_who_could_lead_at_once() {
+    test(async || {
+        let mut rig = Rig::new(false).await;
+        rig.lead(8).await;
+        rig.progress_with(0, &[(2, Some(90)), (3, Some(99))], &[]).await;
+        rig.settle().await;
+        rig.wish(8, None).await;
+        rig.until(|running, _| running.leaving.is_some()).await;
+        assert!(rig.running.is_leading());
+        rig.progress_with(0, &[(2, Some(90)), (3, Some(99))], &[2]).await;
+        let mails = rig.until(|running, _| !running.is_leading()).await;
+        assert_eq!(drains(&mails), usize::from(CORES));
+    });
+}
+
+#[test]
+fn an_operator_who_waits_in_vain_is_told_so() {
+    test(async || {
+        let mut rig = Rig::new(false).await;
+        rig.running.hand_over = Duration::from_millis(1);
+        rig.lead(8).await;
+        rig.progress_with(0, &[(2, Some(90)), (3, Some(99))], &[]).await;
+        rig.settle().await;
+        rig.wish(8, None).await;
+        rig.until(|running, _| running.known.borrow().view.transferred.is_some()).await;
+        let refused = rig.answer().await.unwrap().refused.unwrap();
+        assert!(refused.contains("no follower could lead at once"), "{refused}");
+        assert!(rig.running.is_leading(), "it serves on");
+    });
+}
+
+#[test]
+fn a_node_that_could_not_lead_at_once_is_refused_by_name() {
+    test(async || {
+        let mut rig = Rig::new(false).await;
+        rig.lead(8).await;
+        rig.progress_with(0, &[(2, Some(90)), (3, Some(99))], &[2]).await;
+        rig.settle().await;
+        rig.wish(8, Some(3)).await;
+        rig.until(|running, _| running.known.borrow().view.transferred.is_some()).await;
+        let refused = rig.answer().await.unwrap().refused.unwrap();
+        assert!(refused.contains("node 3 could not lead at once"), "{refused}");
+        assert!(rig.running.is_leading());
+    });
+}
+
 #[test]
 fn a_hand_over_that_takes_too_long_is_left() {
     test(async || {
         let mut rig = Rig::new(false).await;
         rig.running.hand_over = Duration::from_millis(1);
         rig.lead(8).await;
-        rig.acknowledge(2, Some(90)).await;
+        rig.progress(0, &[(2, Some(90))]).await;
         rig.settle().await;
         rig.running.begin_stop();
         for core in 0..CORES {
@@ -443,18 +570,11 @@ fn an_operator_names_the_next_leader_and_this_one_goes_on_as_a_follower() {
         assert!(rig.running.is_leading(), "another leader was meant");
         rig.wish(8, Some(2)).await;
         let mails = rig.until(|running, _| !running.is_leading()).await;
-        let drains = mails.iter().filter(|(_, mail)| matches!(mail, ControlMail::Drain)).count();
-        assert_eq!(drains, usize::from(CORES));
+        assert_eq!(drains(&mails), usize::from(CORES));
         for core in 0..CORES {
             rig.tell(ToControl::Drained { core: CoreId(core) }).await;
         }
-        let mails = rig.settle().await;
-        let target = |mail: &ControlMail| match cluster(mail) {
-            Some(ToCore::TransferTo(node)) => Some(node.0),
-            _ => None,
-        };
-        let targets: Vec<_> = mails.iter().filter_map(|(_, mail)| target(mail)).collect();
-        assert_eq!(targets, [2], "not who has most");
+        assert_eq!(targets(&rig.settle().await), [2], "not who has most");
         rig.tell(ToControl::Leader { epoch: 9, leader: Some(NodeId(2)) }).await;
         rig.settle().await;
         assert!(rig.running.is_ending());

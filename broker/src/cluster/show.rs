@@ -37,7 +37,7 @@ enum ClusterCommand {
     Members,
     /// Show the cluster: who leads, in which epoch, whether enough nodes run, and how far each is
     Status,
-    /// Have the leader hand over to NODE, or to the follower that has most, and wait until that one leads
+    /// Have the leader hand over to NODE, or to a follower that could lead at once, and wait until that one leads
     TransferLeader {
         /// Number of the node that is to lead
         node: Option<u16>,
@@ -104,6 +104,8 @@ struct ReplicaRow {
     in_step: Option<u64>,
     /// Records that it does not have durably.
     lag_records: Option<u64>,
+    /// Whether it could lead at once.
+    is_ready: Option<bool>,
 }
 
 /// What etcd said.
@@ -235,18 +237,19 @@ fn replicas(found: &Found) -> Vec<ReplicaRow> {
         let present = found.node(*node).map(|(present, _)| present);
         let seen = leader.as_ref().and_then(|(leader, followers, partitions)| {
             if leader == node {
-                return Some((*partitions as u64, 0));
+                return Some((*partitions as u64, 0, true));
             }
             let follower = followers.iter().find(|follower| follower.node == *node)?;
-            Some((follower.in_step, follower.lag))
+            Some((follower.in_step, follower.lag, follower.is_ready))
         });
         ReplicaRow {
             node: *node,
             name: present.map(|present| present.record.name.clone()).unwrap_or_default(),
             status: answer.as_ref().ok().cloned(),
             unreached: answer.as_ref().err().cloned(),
-            in_step: seen.map(|(in_step, _)| in_step),
-            lag_records: seen.map(|(_, lag)| lag),
+            in_step: seen.map(|(in_step, ..)| in_step),
+            lag_records: seen.map(|(_, lag, _)| lag),
+            is_ready: seen.map(|(.., is_ready)| is_ready),
         }
     };
     found.answers.iter().map(row).collect()
@@ -331,6 +334,8 @@ fn state_text(row: &ReplicaRow) -> String {
     }
     if status.cannot_lead.is_some() {
         state.push("cannot lead".to_owned());
+    } else if row.is_ready == Some(false) {
+        state.push("could not lead yet".to_owned());
     }
     for differ in &status.streams_differ {
         state.push(format!("has other streams than node {}", differ.node));

@@ -49,6 +49,9 @@ pub struct ClusterStatus {
     /// Nodes that run with other streams: what is promised changes with the leader.
     #[serde(default)]
     pub streams_differ: Vec<StreamsDiffer>,
+    /// Nodes that could lead at once, as they have told this one.
+    #[serde(default)]
+    pub ready: Vec<u16>,
     /// How often its cores have begun again since the process started.
     pub begun_again: u64,
     /// Its replicas, by partition; each a second old at most, empty before the first of them said how it is.
@@ -104,6 +107,8 @@ pub struct FollowerLag {
     pub in_step: u64,
     /// Records that it does not have durably, of all partitions.
     pub lag: u64,
+    /// Whether it could lead at once, as it says.
+    pub is_ready: bool,
 }
 
 impl ClusterStatus {
@@ -120,7 +125,9 @@ impl ClusterStatus {
         for follower in self.partitions.iter().flat_map(|partition| &partition.followers) {
             let at = found.iter().position(|known| known.node == follower.node);
             let at = at.unwrap_or_else(|| {
-                found.push(FollowerLag { node: follower.node, in_step: 0, lag: 0 });
+                let node = follower.node;
+                let is_ready = self.ready.contains(&node);
+                found.push(FollowerLag { node, in_step: 0, lag: 0, is_ready });
                 found.len() - 1
             });
             found[at].in_step += u64::from(follower.flushed.is_some());
@@ -184,6 +191,7 @@ pub(crate) mod tests {
             epoch: 7,
             leader: Some(1),
             leader_name: Some("a".to_owned()),
+            ready: vec![2],
             partitions: vec![partition(0, Some(0)), partition(1, Some(5))],
             ..ClusterStatus::default()
         }
@@ -192,8 +200,9 @@ pub(crate) mod tests {
     #[test]
     fn followers_are_summed_over_partitions() {
         let status = leader_of_two_partitions();
-        let lag = |node, in_step, lag| FollowerLag { node, in_step, lag };
-        assert_eq!(status.followers(), [lag(2, 2, 5), lag(3, 0, 200)]);
+        let two = FollowerLag { node: 2, in_step: 2, lag: 5, is_ready: true };
+        let three = FollowerLag { node: 3, in_step: 0, lag: 200, is_ready: false };
+        assert_eq!(status.followers(), [two, three]);
         assert_eq!(status.ill(), (0, 0));
         assert_eq!(status.leader_text(), "this node (a) leads");
     }

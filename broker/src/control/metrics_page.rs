@@ -276,6 +276,11 @@ fn replica_metrics(page: &mut Page, cluster: &ClusterStatus) {
         let label = format!("node=\"{}\"", follower.node);
         page.sample("follower_partitions_in_step", &label, follower.in_step);
     }
+    page.head("follower_ready", "gauge", "1 if a follower says that it could lead at once.");
+    for follower in &followers {
+        let label = format!("node=\"{}\"", follower.node);
+        page.sample("follower_ready", &label, u64::from(follower.is_ready));
+    }
 }
 
 /// Of a node in a cluster.
@@ -393,6 +398,8 @@ mod tests {
         assert_eq!(samples["ringlane_replica_high_watermark"].len(), 2);
         let expected = [("node=\"2\"".to_owned(), 5.0), ("node=\"3\"".to_owned(), 200.0)];
         assert_eq!(samples["ringlane_follower_lag_records"].as_slice(), expected);
+        let expected = [("node=\"2\"".to_owned(), 1.0), ("node=\"3\"".to_owned(), 0.0)];
+        assert_eq!(samples["ringlane_follower_ready"].as_slice(), expected);
     }
 
     #[test]

@@ -98,6 +98,8 @@ pub(crate) enum ToControl {
     Progress {
         /// In rising order.
         partitions: Vec<PartitionProgress>,
+        /// The other nodes that could lead at once, as core 0 hears.
+        ready: Option<Vec<NodeId>>,
     },
     /// The core goes on with nothing, because the node cannot go on as it is: it has to begin again.
     /// [`ToCore::End`] to every core is the answer.

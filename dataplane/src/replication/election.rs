@@ -105,7 +105,7 @@ impl Election {
     /// A node that knows `epoch` and of nobody who leads.
     #[must_use]
     pub fn new(setup: Setup, epoch: u64, now: Nanos) -> Self {
-        let said = Heartbeat { leader: None, hears_leader: false };
+        let said = Heartbeat { leader: None, hears_leader: false, could_lead: false };
         let others = setup.members.iter().filter(|node| **node != setup.node);
         let peers = others.map(|&node| Peer { node, is_up: false, heard_at: None, said }).collect();
         Self {
@@ -144,9 +144,16 @@ impl Election {
         self.state == State::Leading
     }
 
-    /// A node with a damaged or failed replica does not ask to lead.
+    /// A node that could not lead at once, because a replica is damaged or its state is not there, does not ask to, and
+    /// says so to the others.
     pub fn set_eligible(&mut self, is_eligible: bool) {
         self.is_eligible = is_eligible;
+    }
+
+    /// The other nodes that say that they could lead at once.
+    pub fn ready(&self) -> impl Iterator<Item = NodeId> {
+        let is_ready = |peer: &&Peer| peer.heard_at.is_some() && peer.said.could_lead;
+        self.peers.iter().filter(is_ready).map(|peer| peer.node)
     }
 
     /// Puts what is to be done behind what is in `into`.
@@ -375,16 +382,16 @@ impl Election {
         self.peers.iter().filter(is_alive)
     }
 
-    /// How many of those that live come before this node.
+    /// How many of those that live and could lead come before this node.
     fn rank(&self, now: Nanos) -> u32 {
-        let alive = self.alive(now, self.setup.suspect_after);
-        alive.filter(|peer| peer.node < self.setup.node).count() as u32
+        let able = self.alive(now, self.setup.suspect_after).filter(|peer| peer.said.could_lead);
+        able.filter(|peer| peer.node < self.setup.node).count() as u32
     }
 
     fn say_alive(&mut self, now: Nanos) {
         let hears_leader = self.hears_leader(now);
         let leader = if self.is_in_office() { Some(self.setup.node) } else { self.leader };
-        let said = Heartbeat { leader, hears_leader };
+        let said = Heartbeat { leader, hears_leader, could_lead: self.is_eligible };
         let message = self.envelope(Message::Heartbeat(said));
         let up = self.peers.iter().filter(|peer| peer.is_up);
         let sends = up.map(|peer| Command::Send { to: peer.node, message: message.clone() });

@@ -217,6 +217,8 @@ pub struct Heartbeat {
     pub leader: Option<NodeId>,
     /// Whether it has heard of that leader of late, or is it.
     pub hears_leader: bool,
+    /// Whether it could lead at once: its replicas are sound, and its state is there.
+    pub could_lead: bool,
 }
 
 impl Message {

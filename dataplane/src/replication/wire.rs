@@ -135,7 +135,8 @@ impl Message {
             Self::CheckpointTaken { position } => out.put_u64(*position),
             Self::Heartbeat(heartbeat) => {
                 out.put_u16(heartbeat.leader.map_or(0, |node| node.0));
-                out.put(&[0; 6]);
+                out.put_u16(u16::from(heartbeat.could_lead));
+                out.put(&[0; 4]);
             }
         }
     }
@@ -456,9 +457,10 @@ impl CheckpointPart {
 impl Heartbeat {
     fn read(hears_leader: bool, reader: &mut Reader<'_>) -> Option<Self> {
         let leader = reader.u16().filter(|&leader| leader <= NODES_MAX as u16)?;
-        reader.zeros(6)?;
+        let could_lead = reader.u16().filter(|&flag| flag <= 1)? == 1;
+        reader.zeros(4)?;
         let leader = (leader != 0).then_some(NodeId(leader));
-        Some(Self { leader, hears_leader })
+        Some(Self { leader, hears_leader, could_lead })
     }
 }
 

@@ -48,8 +48,12 @@ fn messages() -> Vec<Message> {
         Message::CheckpointStart(checkpoint()),
         Message::CheckpointPart(CheckpointPart { position: 512, bytes: 488, crc: 7 }),
         Message::CheckpointTaken { position: 1000 },
-        Message::Heartbeat(Heartbeat { leader: Some(NodeId(2)), hears_leader: true }),
-        Message::Heartbeat(Heartbeat { leader: None, hears_leader: false }),
+        Message::Heartbeat(Heartbeat {
+            leader: Some(NodeId(2)),
+            hears_leader: true,
+            could_lead: false,
+        }),
+        Message::Heartbeat(Heartbeat { leader: None, hears_leader: false, could_lead: true }),
         Message::TakeOver,
     ]
 }
@@ -217,7 +221,11 @@ fn impossible_numbers_are_refused() {
         Message::CheckpointStart(CheckpointStart { next: Offset(29), ..checkpoint() }),
         Message::CheckpointStart(CheckpointStart { start: Offset(0), ..checkpoint() }),
         Message::CheckpointStart(CheckpointStart { bytes: 0, ..checkpoint() }),
-        Message::Heartbeat(Heartbeat { leader: Some(NodeId(9)), hears_leader: false }),
+        Message::Heartbeat(Heartbeat {
+            leader: Some(NodeId(9)),
+            hears_leader: false,
+            could_lead: false,
+        }),
     ];
     for message in refused {
         assert_eq!(decode(&encoded(message.clone())), Err(WireError::Value), "{message:?}");

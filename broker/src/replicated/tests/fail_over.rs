@@ -8,6 +8,9 @@ use ringlane_mqtt::{QoS, ReasonCode};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+/// More than a core takes in in one turn.
+const FILTERS: usize = 1000;
+
 /// A client of the last core of a node of several.
 fn client_of(core: u16, cores: u16) -> Client {
     let placement = placement(cores);
@@ -288,6 +291,33 @@ fn a_follower_hands_its_clients_over_with_their_bytes() {
     let mut bytes = passed.bytes;
     bytes.extend_from_slice(&wires[wire].to_broker);
     assert_eq!(bytes.first(), Some(&0x10), "its CONNECT");
+}
+
+#[test]
+fn a_node_says_that_it_could_lead_once_it_has_taken_in_its_state() {
+    let (mut cluster, leader) = Cluster::serving([1, 2, 2]);
+    cluster.wait_for_followers();
+    let mut many = Client::new("many");
+    cluster.connect(&mut many, leader, 0);
+    for filter in 0..FILTERS {
+        many.subscribe(&cluster.outer, &format!("f/{filter}"), QoS::AtLeastOnce);
+    }
+    cluster.until("no SUBACK", &mut [&mut many], |_, clients| clients[0].subacks == FILTERS);
+    let (away, third) = ((leader + 1) % 3, (leader + 2) % 3);
+    let is_ready = |cluster: &Cluster, node| cluster.nodes[leader].ready.contains(&id(node));
+    cluster.until("not ready", &mut [&mut many], |c, _| is_ready(c, away) && is_ready(c, third));
+    cluster.kill(away);
+    cluster.until("it is away", &mut [&mut many], |c, _| !is_ready(c, away) && is_ready(c, third));
+    cluster.start(away);
+    cluster.until("not ready", &mut [&mut many], |c, _| is_ready(c, away));
+
+    cluster.nodes[leader].say(ControlMail::Drain);
+    let drained = cluster.nodes[leader].drained + usize::from(cluster.nodes[leader].cores);
+    cluster.until("not drained", &mut [], |c, _| c.nodes[leader].drained == drained);
+    cluster.nodes[leader].tell(0, ToCore::TransferTo(id(away)));
+    cluster.until("not handed over", &mut [], |cluster, _| cluster.leader() == Some(away));
+    cluster.connect(&mut many, away, 0);
+    assert!(many.session_present);
 }
 
 #[test]

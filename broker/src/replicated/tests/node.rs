@@ -138,6 +138,8 @@ pub(super) struct Node {
     /// Clients that came while it followed.
     pub(super) passed_on: Vec<AcceptedClient>,
     pub(super) progress: BTreeMap<u32, PartitionProgress>,
+    /// The other nodes that could lead at once, as core 0 has said last.
+    pub(super) ready: Vec<NodeId>,
 }
 
 pub(super) fn address(node: u16) -> SocketAddr {
@@ -181,6 +183,7 @@ impl Node {
             records_read: 0,
             passed_on: Vec::new(),
             progress: BTreeMap::new(),
+            ready: Vec::new(),
         }
     }
 
@@ -498,7 +501,8 @@ impl Node {
                 self.begin(running, epoch);
             }
             ToControl::Leader { leader, .. } => self.leader = leader,
-            ToControl::Progress { partitions } => {
+            ToControl::Progress { partitions, ready } => {
+                self.ready = ready.unwrap_or_else(|| core::mem::take(&mut self.ready));
                 self.progress.extend(partitions.into_iter().map(|p| (p.partition.0, p)));
             }
             ToControl::Ended { why, .. } => self.end(running, why),
