@@ -61,7 +61,7 @@ fn an_operator_chooses_who_leads() {
     let gone = refused(&cluster, &format!("cluster transfer-leader {}", other + 1));
     assert!(gone.contains("in step") || gone.contains("does not run"), "{gone}");
     assert_eq!(cluster.try_leader(), Some(next), "nothing has happened");
-    // Without a name it is the one that has most.
+    // Without a name it is one that could lead at once.
     let output = cluster.command(leader, "cluster transfer-leader");
     assert!(output.status.success(), "{}", text(&output));
     assert!(text(&output).contains(&format!("node {} leads", leader + 1)), "{}", text(&output));

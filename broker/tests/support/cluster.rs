@@ -193,6 +193,7 @@ impl Cluster {
             };
             of("follower_partitions_in_step") == Some(4.0)
                 && of("follower_lag_records") == Some(0.0)
+                && of("follower_ready") == Some(1.0)
         };
         while !self.try_leader().is_some_and(is_in_step) {
             assert!(Instant::now() < deadline, "node {node} does not come into step");
