@@ -138,14 +138,24 @@ def wait(happened, complaint):
 
 
 def cpu_us(pid):
-    total = 0
+    """CPU microseconds of the threads of a process, by kind: `core`, `files` (writes and syncs), `jobs`, `rest`."""
+    kinds = dict.fromkeys(("core", "files", "jobs", "rest"), 0)
     for task in os.listdir(f"/proc/{pid}/task"):
         try:
+            with open(f"/proc/{pid}/task/{task}/comm") as file:
+                kind = kind_of(file.read())
             with open(f"/proc/{pid}/task/{task}/schedstat") as file:
-                total += int(file.read().split()[0])
+                kinds[kind] += int(file.read().split()[0]) / 1e3
         except FileNotFoundError:
             pass
-    return total / 1e3
+    return kinds
+
+
+def kind_of(thread):
+    for prefix, kind in (("ringlane-core", "core"), ("ringlane-io", "files"), ("ringlane-job", "jobs")):
+        if thread.startswith(prefix):
+            return kind
+    return "rest"
 
 
 def counters(page):
@@ -181,7 +191,9 @@ def measure(args, program):
 def show(program, leader, before, after, report, seconds):
     figures = report["figures"]
     messages = figures["messages_per_second"] * seconds
-    us = {who: (after[0][who] - before[0][who]) / messages for who in after[0]}
+    by_kind = {who: {kind: (after[0][who][kind] - before[0][who][kind]) / messages for kind in after[0][who]}
+               for who in after[0]}
+    us = {who: sum(kinds.values()) for who, kinds in by_kind.items()}
     followers = [us[node] for node in NODES if node != leader]
     latency = figures["puback_latency_us"]
     held = "" if report["held"] else "  CHECKS FAILED"
@@ -192,6 +204,8 @@ def show(program, leader, before, after, report, seconds):
         per = {name: (after[1][node].get(key, 0) - before[1][node].get(key, 0)) * 1000 / messages
                for key, name in COUNTED.items()}
         role = "leader  " if node == leader else "follower"
+        threads = ", ".join(f"{kind} {value:.2f}" for kind, value in by_kind[node].items())
+        print(f"  {role} us/msg by thread: {threads}")
         print(f"  {role} per 1,000: " + ", ".join(f"{name} {value:.0f}" for name, value in per.items()), flush=True)
 
 
