@@ -226,7 +226,8 @@ fn an_idle_client_keeps_little_memory() {
             clients.push(broker.client(&format!("idle-{number:07}"), Version::V311));
         }
     });
-    assert!(connected.count_current < 100, "{} allocations are kept", connected.count_current);
+    // The table of sessions consists of 256, each of which is one allocation.
+    assert!(connected.count_current < 400, "{} allocations are kept", connected.count_current);
     let each = connected.bytes_current / CLIENTS;
     assert!(each <= 380, "{each} bytes for an idle client");
     let subscribed = allocation_counter::measure(|| {

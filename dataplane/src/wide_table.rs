@@ -14,12 +14,12 @@ const PART_SHIFT: u32 = 48;
 
 const _: () = assert!(PARTS.is_power_of_two() && PARTS.trailing_zeros() + PART_SHIFT < 57);
 
-/// Entries by hash. Whoever uses it knows how they are hashed and told apart. The hashes are kept, because to read all
-/// entries again is most of what it takes to move them.
+/// Entries by hash. Whoever uses it knows how they are hashed and told apart, and keeps the hash in the entry where it is
+/// dear to make: a part that grows asks for that of each of its entries.
 #[derive(Debug)]
 pub struct WideTable<T> {
     /// None before the first entry.
-    parts: Vec<HashTable<(u64, T)>>,
+    parts: Vec<HashTable<T>>,
     len: usize,
 }
 
@@ -50,50 +50,45 @@ impl<T> WideTable<T> {
 
     /// The entry with this hash that `is_it` says yes to.
     #[inline]
-    pub fn find(&self, hash: u64, mut is_it: impl FnMut(&T) -> bool) -> Option<&T> {
-        let part = self.parts.get(part_of(hash))?;
-        part.find(hash, |(known, entry)| *known == hash && is_it(entry)).map(|(_, entry)| entry)
+    pub fn find(&self, hash: u64, is_it: impl FnMut(&T) -> bool) -> Option<&T> {
+        self.parts.get(part_of(hash))?.find(hash, is_it)
     }
 
     /// The same, to be changed. Its hash must stay as it is.
     #[inline]
-    pub fn find_mut(&mut self, hash: u64, mut is_it: impl FnMut(&T) -> bool) -> Option<&mut T> {
-        let part = self.parts.get_mut(part_of(hash))?;
-        part.find_mut(hash, |(known, entry)| *known == hash && is_it(entry)).map(|(_, entry)| entry)
+    pub fn find_mut(&mut self, hash: u64, is_it: impl FnMut(&T) -> bool) -> Option<&mut T> {
+        self.parts.get_mut(part_of(hash))?.find_mut(hash, is_it)
     }
 
-    /// The same, made by `make` if it is not there.
+    /// The same, made by `make` if it is not there. `hash_of` says the hash of any entry.
     pub fn find_or_insert(
         &mut self,
         hash: u64,
-        mut is_it: impl FnMut(&T) -> bool,
+        is_it: impl FnMut(&T) -> bool,
+        hash_of: impl Fn(&T) -> u64,
         make: impl FnOnce() -> T,
     ) -> &mut T {
         let Self { parts, len } = self;
-        let is_it = |(known, entry): &(u64, T)| *known == hash && is_it(entry);
-        match part(parts, hash).entry(hash, is_it, |(known, _)| *known) {
-            Entry::Occupied(entry) => &mut entry.into_mut().1,
+        match part(parts, hash).entry(hash, is_it, hash_of) {
+            Entry::Occupied(entry) => entry.into_mut(),
             Entry::Vacant(entry) => {
                 *len += 1;
-                &mut entry.insert((hash, make())).into_mut().1
+                entry.insert(make()).into_mut()
             }
         }
     }
 
-    /// Puts in an entry that is not there.
-    pub fn insert_unique(&mut self, hash: u64, entry: T) {
-        part(&mut self.parts, hash).insert_unique(hash, (hash, entry), |(known, _)| *known);
+    /// Puts in an entry that is not there. `hash_of` says the hash of any entry.
+    pub fn insert_unique(&mut self, hash: u64, entry: T, hash_of: impl Fn(&T) -> u64) {
+        part(&mut self.parts, hash).insert_unique(hash, entry, hash_of);
         self.len += 1;
     }
 
     /// Takes out the entry with this hash that `is_it` says yes to.
-    pub fn remove(&mut self, hash: u64, mut is_it: impl FnMut(&T) -> bool) -> Option<T> {
-        let part = self.parts.get_mut(part_of(hash))?;
-        let is_it = |(known, entry): &(u64, T)| *known == hash && is_it(entry);
-        let found = part.find_entry(hash, is_it).ok()?;
+    pub fn remove(&mut self, hash: u64, is_it: impl FnMut(&T) -> bool) -> Option<T> {
+        let found = self.parts.get_mut(part_of(hash))?.find_entry(hash, is_it).ok()?;
         self.len -= 1;
-        let ((_, entry), _) = found.remove();
-        Some(entry)
+        Some(found.remove().0)
     }
 
     /// The most entries that an insertion may have to move.
@@ -103,7 +98,7 @@ impl<T> WideTable<T> {
     }
 }
 
-fn part<T>(parts: &mut Vec<HashTable<(u64, T)>>, hash: u64) -> &mut HashTable<(u64, T)> {
+fn part<T>(parts: &mut Vec<HashTable<T>>, hash: u64) -> &mut HashTable<T> {
     if parts.is_empty() {
         parts.resize_with(PARTS, HashTable::new);
     }
@@ -134,9 +129,10 @@ mod tests {
                     model.take(&entry),
                     "{step}"
                 ),
-                1 if model.insert(entry) => table.insert_unique(hash, entry),
+                1 if model.insert(entry) => table.insert_unique(hash, entry, hash_of),
                 _ => {
-                    let found = table.find_or_insert(hash, |other| *other == entry, || entry);
+                    let found =
+                        table.find_or_insert(hash, |other| *other == entry, hash_of, || entry);
                     assert_eq!(*found, entry);
                     model.insert(entry);
                 }
@@ -155,8 +151,9 @@ mod tests {
     fn no_part_is_much_longer_than_the_others() {
         let hasher = RandomState::new();
         let mut table = WideTable::new();
+        let hash_of = |entry: &u32| hasher.hash_one(entry);
         for entry in 0..300_000 {
-            table.insert_unique(hasher.hash_one(entry), entry);
+            table.insert_unique(hash_of(&entry), entry, hash_of);
         }
         // 1,172 on average.
         assert!(table.longest_part() < 2000, "{}", table.longest_part());

@@ -13,7 +13,8 @@ pub(super) trait Named {
 pub(super) struct Slab<T> {
     slots: Vec<Option<T>>,
     free: Vec<u32>,
-    by_name: WideTable<u32>,
+    /// Numbers, each with the hash of its name.
+    by_name: WideTable<(u64, u32)>,
     /// Names come from clients: the keys of the hash are drawn at random.
     hasher: RandomState,
 }
@@ -35,7 +36,9 @@ impl<T: Named> Slab<T> {
 
     pub(super) fn find(&self, name: &str) -> Option<u32> {
         let hash = self.hasher.hash_one(name);
-        self.by_name.find(hash, |slot| is_named(&self.slots, *slot, name)).copied()
+        let is_it =
+            |(known, slot): &(u64, u32)| *known == hash && is_named(&self.slots, *slot, name);
+        self.by_name.find(hash, is_it).map(|(_, slot)| *slot)
     }
 
     /// # Panics
@@ -48,14 +51,14 @@ impl<T: Named> Slab<T> {
         });
         let hash = hasher.hash_one(thing.name());
         slots[slot as usize] = Some(thing);
-        by_name.insert_unique(hash, slot);
+        by_name.insert_unique(hash, (hash, slot), |(hash, _)| *hash);
         slot
     }
 
     pub(super) fn remove(&mut self, slot: u32) -> Option<T> {
         let thing = self.slots.get_mut(slot as usize)?.take()?;
         let hash = self.hasher.hash_one(thing.name());
-        let _number = self.by_name.remove(hash, |other| *other == slot);
+        let _number = self.by_name.remove(hash, |(_, other)| *other == slot);
         self.free.push(slot);
         Some(thing)
     }

@@ -78,7 +78,7 @@ impl SessionStore {
             (self.slots.len() - 1) as u32
         });
         let Self { slots, by_client, .. } = self;
-        by_client.insert_unique(table_hash(client_hash), slot);
+        by_client.insert_unique(table_hash(client_hash), slot, |slot| hash_of(slots, *slot));
         let entry = &mut slots[slot as usize];
         let Slot::Free(generation) = *entry else { unreachable!("the free list names free slots") };
         let id = SessionId { slot, generation };
@@ -135,6 +135,11 @@ impl SessionStore {
 /// table, which finds its buckets by them, gets the high ones there.
 fn table_hash(client_hash: u64) -> u64 {
     client_hash.rotate_left(32)
+}
+
+fn hash_of(slots: &[Slot], slot: u32) -> u64 {
+    let session = slots[slot as usize].session();
+    session.map_or(0, |session| table_hash(session.client_hash))
 }
 
 #[cfg(test)]

@@ -51,8 +51,16 @@ pub struct FilterTree<V> {
 /// The filters without wildcards. There may be a million: they may not all be moved at once.
 #[derive(Debug)]
 struct Exact<V> {
-    table: WideTable<(Box<str>, V)>,
+    table: WideTable<ExactFilter<V>>,
     hasher: RandomState,
+}
+
+/// A filter with what it stands for. Its hash is kept: to read all names again is most of what it takes to move them.
+#[derive(Debug)]
+struct ExactFilter<V> {
+    hash: u64,
+    name: Box<str>,
+    value: V,
 }
 
 impl<V> Exact<V> {
@@ -71,24 +79,28 @@ impl<V> Exact<V> {
     #[inline]
     fn get(&self, name: &str) -> Option<&V> {
         let hash = self.hasher.hash_one(name);
-        self.table.find(hash, |(known, _)| **known == *name).map(|(_, value)| value)
+        let is_it = |known: &ExactFilter<V>| known.hash == hash && *known.name == *name;
+        self.table.find(hash, is_it).map(|found| &found.value)
     }
 
     fn get_mut(&mut self, name: &str) -> Option<&mut V> {
         let hash = self.hasher.hash_one(name);
-        self.table.find_mut(hash, |(known, _)| **known == *name).map(|(_, value)| value)
+        let is_it = |known: &ExactFilter<V>| known.hash == hash && *known.name == *name;
+        self.table.find_mut(hash, is_it).map(|found| &mut found.value)
     }
 
     fn get_or_insert(&mut self, name: &str, make: impl FnOnce() -> V) -> &mut V {
         let Self { table, hasher } = self;
-        let is_it = |(known, _): &(Box<str>, V)| **known == *name;
-        let found = table.find_or_insert(hasher.hash_one(name), is_it, || (name.into(), make()));
-        &mut found.1
+        let hash = hasher.hash_one(name);
+        let is_it = |known: &ExactFilter<V>| known.hash == hash && *known.name == *name;
+        let make = || ExactFilter { hash, name: name.into(), value: make() };
+        &mut table.find_or_insert(hash, is_it, |known| known.hash, make).value
     }
 
     fn remove(&mut self, name: &str) -> Option<V> {
         let hash = self.hasher.hash_one(name);
-        self.table.remove(hash, |(known, _)| **known == *name).map(|(_, value)| value)
+        let is_it = |known: &ExactFilter<V>| known.hash == hash && *known.name == *name;
+        self.table.remove(hash, is_it).map(|found| found.value)
     }
 }
 
