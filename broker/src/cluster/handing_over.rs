@@ -17,6 +17,8 @@ use tracing::{info, warn};
 
 /// A follower that was just started takes in its state for seconds: it is waited for as long as so many hand-overs may take.
 const WAITS: u32 = 3;
+/// It is waited for no longer than that: who stops a node, and who asked for a hand-over, waits as well.
+const WAIT_MAX: Duration = Duration::from_secs(10);
 
 /// A leader that is to hand over and has nobody to hand over to yet.
 #[derive(Debug)]
@@ -40,7 +42,7 @@ impl<M: Metadata> Running<M> {
 
     /// How long a successor is waited for.
     pub(super) fn waits_for_successor(&self) -> Duration {
-        self.hand_over * WAITS
+        (self.hand_over * WAITS).min(WAIT_MAX)
     }
 
     /// Hands over, now or once somebody could lead at once. Where nobody follows that is not waited for.
@@ -120,6 +122,9 @@ impl<M: Metadata> Running<M> {
             return;
         }
         self.wish = Some(wish);
+        if self.is_to_stop() {
+            return self.refuse(wish, "it is about to stop, and hands over by itself".to_owned());
+        }
         let Some(node) = wish.to.map(NodeId) else { return self.leave(Some(wish)) };
         match self.reporting.may_lead(node) {
             Ok(()) => self.yield_to(node),

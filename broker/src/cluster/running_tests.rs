@@ -439,6 +439,31 @@ fn a_leader_that_waits_to_stop_and_is_deposed_does_not_begin_again() {
 }
 
 #[test]
+fn a_leader_that_waits_to_stop_stops_whatever_an_operator_wants() {
+    test(async || {
+        for to in [None, Some(2)] {
+            let mut rig = Rig::new(false).await;
+            rig.lead(8).await;
+            let followers = [(2, Some(90)), (3, Some(99))];
+            rig.progress_with(0, &followers, &[]).await;
+            rig.settle().await;
+            rig.running.begin_stop();
+            rig.wish(8, to).await;
+            rig.until(|running, _| running.known.borrow().view.transferred.is_some()).await;
+            let refused = rig.answer().await.unwrap().refused.unwrap();
+            assert!(refused.contains("about to stop"), "{refused}");
+            rig.progress_with(0, &followers, &[2]).await;
+            assert_eq!(drains(&rig.settle().await), usize::from(CORES));
+            for core in 0..CORES {
+                rig.tell(ToControl::Drained { core: CoreId(core) }).await;
+            }
+            assert_eq!(targets(&rig.settle().await), [2]);
+            assert_eq!(rig.running.again, None, "it does not begin again");
+        }
+    });
+}
+
+#[test]
 fn an_operator_who_names_nobody_waits_for_who_could_lead_at_once() {
     test(async || {
         let mut rig = Rig::new(false).await;

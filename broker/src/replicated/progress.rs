@@ -36,7 +36,7 @@ impl Replicas {
         }
         let all = self.own.iter().zip(ground.partitions.iter());
         let partitions = all.map(|(own, partition)| own.progress(partition)).collect();
-        let ready = self.elect.as_ref().map(|elect| elect.election.ready().collect());
+        let ready = self.elect.as_ref().map(|elect| elect.election.ready(ground.now).collect());
         // One that gets lost is not missed.
         let _sent = self.to_control.try_send(ToControl::Progress { partitions, ready });
     }

@@ -150,10 +150,10 @@ impl Election {
         self.is_eligible = is_eligible;
     }
 
-    /// The other nodes that say that they could lead at once.
-    pub fn ready(&self) -> impl Iterator<Item = NodeId> {
-        let is_ready = |peer: &&Peer| peer.heard_at.is_some() && peer.said.could_lead;
-        self.peers.iter().filter(is_ready).map(|peer| peer.node)
+    /// The other nodes that say that they could lead at once, and are still heard.
+    pub fn ready(&self, now: Nanos) -> impl Iterator<Item = NodeId> {
+        let alive = self.alive(now, self.setup.suspect_after);
+        alive.filter(|peer| peer.said.could_lead).map(|peer| peer.node)
     }
 
     /// Puts what is to be done behind what is in `into`.
