@@ -266,6 +266,19 @@ struct Window {
 }
 
 impl Window {
+    /// Reads so many bytes, or those that there are.
+    fn read<F: StartFiles + ?Sized>(
+        &mut self,
+        files: &F,
+        path: &Path,
+        len: usize,
+    ) -> io::Result<()> {
+        self.bytes.resize(len, 0);
+        let count = read(files, path, self.at, &mut self.bytes)?;
+        self.bytes.truncate(count);
+        Ok(())
+    }
+
     /// The bytes from a position on: those of a header, or fewer at the end of the file.
     fn header_at<F: StartFiles + ?Sized>(
         &mut self,
@@ -278,10 +291,11 @@ impl Window {
         if self.bytes.len() < from.saturating_add(BATCH_HEADER_BYTES) {
             let is_short = |before: u64| position.saturating_sub(before) <= SHORT_BATCH_BYTES;
             let is_short = self.before.is_some_and(is_short);
-            self.bytes.resize(if is_short { WINDOW_BYTES } else { BATCH_HEADER_BYTES }, 0);
             self.at = position;
-            let count = read(files, path, position, &mut self.bytes)?;
-            self.bytes.truncate(count);
+            // What cannot be read behind it is no matter of this header.
+            if !is_short || self.read(files, path, WINDOW_BYTES).is_err() {
+                self.read(files, path, BATCH_HEADER_BYTES)?;
+            }
         }
         self.before = Some(position);
         let rest = self.bytes.get((position - self.at) as usize..).unwrap_or(&[]);
