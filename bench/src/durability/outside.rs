@@ -3,6 +3,7 @@
 use super::host::{Fault, Host};
 use crate::compare::accepts_connect;
 use anyhow::{Context, Result, ensure};
+use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::process::{Command, Stdio};
 use std::thread::sleep;
@@ -48,6 +49,17 @@ impl OutsideHost {
                 self.patience
             );
             sleep(GLANCE);
+        }
+    }
+}
+
+impl Drop for OutsideHost {
+    /// A run that ends under a fault leaves none behind.
+    fn drop(&mut self) {
+        if let Some(command) = self.heal.as_ref().filter(|_| self.is_struck)
+            && let Err(error) = run(command)
+        {
+            let _ = writeln!(io::stderr(), "ringlane-bench ledger: {error:#}");
         }
     }
 }
