@@ -6,8 +6,6 @@ use crate::counters::Counter;
 use crate::ledger::Violation;
 use crate::node::directory_of;
 use core::time::Duration;
-use ringlane_dataplane::disk::StartFiles;
-use ringlane_dataplane::disk::memory::MemoryDisk;
 use ringlane_dataplane::random::Random;
 use ringlane_dataplane::time::Nanos;
 use std::path::PathBuf;
@@ -169,10 +167,7 @@ fn end(cluster: &mut Cluster, fault: Fault) -> Result<(), Violation> {
         }
         Fault::Join(node) => cluster.cuts.retain(|(from, to)| *from != node && *to != node),
         Fault::FastDisk(node) => cluster.nodes[node].disk_delay = Duration::ZERO,
-        Fault::FillDisk(node) => {
-            let disk = &cluster.nodes[node].disk;
-            disk.set_capacity(used(disk) + 40_000);
-        }
+        Fault::FillDisk(node) => cluster.nodes[node].disk.leave_room(40_000),
         Fault::FreeDisk(node) => cluster.nodes[node].disk.set_capacity(u64::MAX),
         Fault::Weather([loss, repeat, corrupt]) => {
             cluster.weather = Weather { loss, repeat, corrupt };
@@ -187,10 +182,6 @@ fn end(cluster: &mut Cluster, fault: Fault) -> Result<(), Violation> {
 
 fn others(cluster: &Cluster, node: usize) -> impl Iterator<Item = usize> + use<> {
     (0..cluster.nodes.len()).filter(move |other| *other != node)
-}
-
-fn used(disk: &MemoryDisk) -> u64 {
-    disk.paths().iter().filter_map(|path| StartFiles::len(disk, path).ok()).sum()
 }
 
 fn crash(cluster: &mut Cluster, node: usize, flips: bool) -> Option<Counter> {

@@ -143,6 +143,18 @@ impl MemoryDisk {
         self.world().files.set_capacity(bytes);
     }
 
+    /// Leaves room for so many more bytes than there are.
+    pub fn leave_room(&self, bytes: u64) {
+        let files = &mut self.world().files;
+        files.set_capacity(files.used() + bytes);
+    }
+
+    /// How often something found no room.
+    #[must_use]
+    pub fn no_room_count(&self) -> u64 {
+        self.world().files.no_room_count()
+    }
+
     /// Syncs carried out.
     #[must_use]
     pub fn sync_count(&self) -> u64 {

@@ -133,6 +133,8 @@ pub(super) struct Files {
     directories: BTreeSet<PathBuf>,
     open: BTreeMap<FileId, Open>,
     capacity: Option<u64>,
+    /// How often there was no room.
+    no_room: u64,
     /// Commands under way by file, to catch a close that comes too early.
     busy: BTreeMap<FileId, usize>,
 }
@@ -140,6 +142,14 @@ pub(super) struct Files {
 impl Files {
     pub(super) fn set_capacity(&mut self, bytes: u64) {
         self.capacity = Some(bytes);
+    }
+
+    pub(super) fn used(&self) -> u64 {
+        self.inodes.values().map(|inode| inode.cached.len() as u64).sum()
+    }
+
+    pub(super) fn no_room_count(&self) -> u64 {
+        self.no_room
     }
 
     pub(super) fn find(&self, path: &Path) -> Option<&Inode> {
@@ -365,12 +375,13 @@ impl Files {
         Ok(())
     }
 
-    fn room_for(&self, bytes: u64) -> Result<(), DiskError> {
-        let used: u64 = self.inodes.values().map(|inode| inode.cached.len() as u64).sum();
-        match self.capacity {
-            Some(capacity) if capacity < used + bytes => Err(DiskError::from_errno(ENOSPC)),
-            _ => Ok(()),
+    fn room_for(&mut self, bytes: u64) -> Result<(), DiskError> {
+        let Some(capacity) = self.capacity else { return Ok(()) };
+        if self.used() + bytes <= capacity {
+            return Ok(());
         }
+        self.no_room += 1;
+        Err(DiskError::from_errno(ENOSPC))
     }
 
     /// A command was under way when the power went.
