@@ -30,6 +30,7 @@ fn counted(figures: &Figures) -> Counters {
         (Counter::LeaderChange, figures.leader_changes),
         (Counter::Truncation, figures.truncations),
         (Counter::Crash, figures.crashes),
+        (Counter::TornTail, figures.torn),
         (Counter::Cut, figures.cuts),
         (Counter::Pause, figures.pauses),
         (Counter::BeganAgain, figures.began_again),
@@ -41,6 +42,11 @@ fn counted(figures: &Figures) -> Counters {
         (Counter::Wiped, figures.wiped),
         (Counter::Learned, figures.learned),
         (Counter::BehindCheckpoint, figures.behind_checkpoint),
+        (Counter::FullDisk, figures.full_disks),
+        (Counter::DiskFull, figures.no_room),
+        (Counter::Refused, figures.refused),
+        (Counter::Flipped, figures.damaged),
+        (Counter::Replaced, figures.replaced),
     ] {
         counters.count_many(counter, count);
     }

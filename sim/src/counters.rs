@@ -26,7 +26,7 @@ pub enum Counter {
     NoRoom,
     /// Records that were read from the log for another node.
     CatchUp,
-    /// A log that had no room for its next segment.
+    /// Logs of replicas that had no room for their next segment; what found no room on a disk of a whole broker.
     DiskFull,
     /// Messages that were lost on their way.
     Lost,
@@ -70,10 +70,18 @@ pub enum Counter {
     Learned,
     /// Starts of a log behind a checkpoint.
     BehindCheckpoint,
+    /// Times in which a disk of a whole broker was full.
+    FullDisk,
+    /// Publishes and CONNECTs that were refused for it (0x97).
+    Refused,
+    /// Disks of whole brokers of which a bit has turned.
+    Flipped,
+    /// Nodes that did not start for it, and got new ones.
+    Replaced,
 }
 
 /// The counters, in the order of [`Counter`].
-pub const NAMES: [&str; 32] = [
+pub const NAMES: [&str; 36] = [
     "acknowledged",
     "faults",
     "leader change",
@@ -106,11 +114,34 @@ pub const NAMES: [&str; 32] = [
     "wiped",
     "learned from a checkpoint",
     "started behind a checkpoint",
+    "full disk of a broker",
+    "refused for a full disk",
+    "bit turned on a broker's disk",
+    "replaced for it",
+];
+
+/// What each run of all tests has to have, be it in clusters of replicas or of whole brokers.
+pub const DEMANDED: [Counter; 9] = [
+    Counter::LeaderChange,
+    Counter::Truncation,
+    Counter::Learned,
+    Counter::TornTail,
+    Counter::RingWrap,
+    Counter::CreditsExhausted,
+    Counter::Takeover,
+    Counter::CarriedOver,
+    Counter::DiskFull,
 ];
 
 /// One number for each.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Counters([u64; NAMES.len()]);
+
+impl Default for Counters {
+    fn default() -> Self {
+        Self([0; NAMES.len()])
+    }
+}
 
 impl Counters {
     /// One more.
@@ -152,6 +183,15 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// What a column is called.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Replicas => "replicas",
+            Self::Brokers => "brokers",
+        }
+    }
+
     fn has(self, counter: usize) -> bool {
         let of_sessions = [
             Counter::Takeover,
@@ -161,6 +201,10 @@ impl Kind {
             Counter::Wiped,
             Counter::Learned,
             Counter::BehindCheckpoint,
+            Counter::FullDisk,
+            Counter::Refused,
+            Counter::Flipped,
+            Counter::Replaced,
         ];
         let of_both = [
             Counter::Acknowledged,
@@ -168,6 +212,8 @@ impl Kind {
             Counter::LeaderChange,
             Counter::Truncation,
             Counter::Crash,
+            Counter::TornTail,
+            Counter::DiskFull,
             Counter::Cut,
             Counter::Pause,
             Counter::EtcdDown,
@@ -181,11 +227,24 @@ impl Kind {
     }
 }
 
-impl fmt::Display for Counters {
+/// Counters side by side, each with a name above it.
+#[derive(Debug)]
+pub struct Table<'a>(pub &'a [(&'static str, Counters)]);
+
+impl fmt::Display for Table<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (name, number) in NAMES.iter().zip(self.0) {
-            writeln!(f, "{number:>12} {name}")?;
+        self.0.iter().try_for_each(|(of, _)| write!(f, "{of:>12}"))?;
+        writeln!(f)?;
+        for (at, name) in NAMES.iter().enumerate() {
+            self.0.iter().try_for_each(|(_, counters)| write!(f, "{:>12}", counters.0[at]))?;
+            writeln!(f, " {name}")?;
         }
         Ok(())
+    }
+}
+
+impl fmt::Display for Counters {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", Table(&[("", *self)]))
     }
 }

@@ -26,6 +26,12 @@ pub(super) struct Client {
     pub(super) acknowledged: BTreeSet<u16>,
     /// Those of QoS 2 that are complete.
     pub(super) completed: BTreeSet<u16>,
+    /// Whether it may be told that a quota is used up, as by a node whose disk is full.
+    may_be_refused: bool,
+    /// Packet identifiers of its publishes that were refused so.
+    pub(super) refused: BTreeSet<u16>,
+    /// Whether its CONNECT was, since this was asked.
+    is_refused: bool,
     /// Whether it answers PUBREC by PUBREL.
     pub(super) releases: bool,
     pub(super) disconnect_reason: Option<ReasonCode>,
@@ -50,12 +56,20 @@ impl Client {
             is_clean: false,
             acknowledged: BTreeSet::new(),
             completed: BTreeSet::new(),
+            may_be_refused: false,
+            refused: BTreeSet::new(),
+            is_refused: false,
             releases: true,
             disconnect_reason: None,
             next_packet_id: 0,
             is_new: false,
             qos2_seen: BTreeSet::new(),
         }
+    }
+
+    /// One that takes it if a quota is used up.
+    pub(super) fn that_may_be_refused(id: &str) -> Self {
+        Self { may_be_refused: true, ..Self::new(id) }
     }
 
     /// Writes CONNECT on a wire that some core is to accept; the session outlives the connection.
@@ -170,6 +184,16 @@ impl Client {
         core::mem::take(&mut self.is_new)
     }
 
+    /// Whether CONNECT was refused since this was asked.
+    pub(super) fn take_refused(&mut self) -> bool {
+        core::mem::take(&mut self.is_refused)
+    }
+
+    /// Whether a reason says that a quota is used up, and may.
+    fn is_quota(&self, reason: ReasonCode) -> bool {
+        self.may_be_refused && reason == ReasonCode::QUOTA_EXCEEDED
+    }
+
     /// Whether it has a socket.
     pub(super) fn has_wire(&self) -> bool {
         self.wire.is_some()
@@ -196,6 +220,7 @@ impl Client {
     fn take(&mut self, packet: Packet<'_>, answers: &mut Vec<u8>) {
         let ok = ReasonCode::SUCCESS;
         match packet {
+            Packet::Connack(connack) if self.is_quota(connack.reason) => self.is_refused = true,
             Packet::Connack(connack) => {
                 assert_eq!(connack.reason.0, 0, "refused");
                 (self.connected, self.session_present) = (true, connack.session_present);
@@ -205,6 +230,9 @@ impl Client {
             Packet::Pubrel(Ack { packet_id, .. }) => {
                 self.qos2_seen.remove(&packet_id);
                 encode::pubcomp(answers, VERSION, packet_id, ok, None);
+            }
+            Packet::Puback(ack) | Packet::Pubrec(ack) if self.is_quota(ack.reason) => {
+                self.refused.insert(ack.packet_id);
             }
             Packet::Puback(ack) => {
                 assert!(!ack.reason.is_error(), "{:?}", ack.reason);

@@ -1,4 +1,4 @@
-//! Clusters of three nodes in one thread, turn by turn: real cores over links, disks and sockets in memory,
+//! Clusters of nodes in one thread, turn by turn: real cores over links, disks and sockets in memory,
 //! with a control thread and an etcd in small. The simulator runs some of them, too.
 
 #[cfg(test)]
@@ -12,12 +12,14 @@ mod learners;
 #[cfg(test)]
 mod levels;
 mod node;
+mod opening;
 pub(crate) mod seeds;
 
 use crate::config::{Config, StreamConfig, StreamLevel};
 use client::Client;
 use driver::{Outer, Wire};
 use node::{Etcd, KEY, Node, PARTITIONS, address};
+use opening::Refused;
 use ringlane_dataplane::disk::memory::MemoryDisk;
 use ringlane_dataplane::ids::{CoreId, NodeId};
 use ringlane_dataplane::routing::Placement;
@@ -51,13 +53,18 @@ impl Cluster {
         Self::of(cores, Config { stream: streams(levels), ..Config::default() }, disk)
     }
 
-    fn of(cores: [u16; 3], config: Config, disk: impl Fn(u64) -> MemoryDisk) -> Self {
-        let (outer, config) = (Outer::new(), Arc::new(config));
+    fn of(
+        cores: impl IntoIterator<Item = u16, IntoIter: Clone>,
+        config: Config,
+        disk: impl Fn(u64) -> MemoryDisk,
+    ) -> Self {
+        let (outer, config, cores) = (Outer::new(), Arc::new(config), cores.into_iter());
+        let members: Vec<_> = (1..).zip(cores.clone()).map(|(id, _)| NodeId(id)).collect();
         let nodes = (1..).zip(cores).map(|(id, cores)| {
             let add = |core| outer.network.borrow_mut().add(address(id), CoreId(core));
             let hosts = (0..cores).map(add).collect();
             let disk = |core| disk(u64::from(id) * 100 + u64::from(core));
-            Node::new(id, hosts, (0..cores).map(disk).collect())
+            Node::new(id, members.clone(), hosts, (0..cores).map(disk).collect())
         });
         let nodes = nodes.collect();
         Self { outer, config, etcd: Etcd::default(), nodes }
@@ -72,7 +79,12 @@ impl Cluster {
     }
 
     fn start(&mut self, node: usize) {
-        self.nodes[node].start(&self.outer, &self.config);
+        self.try_start(node).expect("its disk is whole");
+    }
+
+    /// The same, if its disk is.
+    fn try_start(&mut self, node: usize) -> Result<(), Refused> {
+        self.nodes[node].start(&self.outer, &self.config)
     }
 
     fn kill(&mut self, node: usize) {

@@ -4,9 +4,10 @@ use super::super::control_mail::{Given, Learned, PartitionProgress, ToControl, T
 use super::super::node_core::NodeCore;
 use super::super::setup::{AcceptedClient, ClusterSetup, ReplicaSetup, host_tag, to_control_rooms};
 use super::driver::{Doors, Outer, TestDriver, boottime};
+use super::opening::{self, OpenedLog, Refused};
 use crate::clock::WallClock;
 use crate::config::{Config, StreamLevel};
-use crate::durable::{Checkpoints, Kept, NodeState, Recovery, checkpoint};
+use crate::durable::NodeState;
 use crate::mail::{ControlMail, Mail};
 use crate::metrics::CoreMetrics;
 use crate::service::{CoreSetup, ListenerKind, RestoredState};
@@ -17,20 +18,17 @@ use ringlane_dataplane::disk::memory::MemoryDisk;
 use ringlane_dataplane::ids::{CoreId, NodeId, Offset, PartitionId};
 use ringlane_dataplane::link::Links;
 use ringlane_dataplane::link::memory::HostId;
-use ringlane_dataplane::log::epoch_table::epoch_table;
 use ringlane_dataplane::log::format::{
     DirectoryId, SEGMENT_HEADER_BYTES, SEGMENT_SUFFIX, SegmentId, number_of,
 };
 use ringlane_dataplane::log::record::Record;
 use ringlane_dataplane::log::recovery::{ReplayFrom, recover};
-use ringlane_dataplane::log::reset::LEARNED_NAME;
 use ringlane_dataplane::log::scan::{Chain, LogOwner, Segment, SegmentScan, Step};
 use ringlane_dataplane::log::segments::LogSetup;
 use ringlane_dataplane::log::truncate::truncate;
 use ringlane_dataplane::log::writer::Writer;
 use ringlane_dataplane::net::Sockets;
 use ringlane_dataplane::replication::election;
-use ringlane_dataplane::replication::epochs::EpochTable;
 use ringlane_dataplane::replication::hello::{DirectoryTag, Hello, RdmaEnd, Transports};
 use ringlane_dataplane::replication::message::Claim;
 use ringlane_dataplane::replication::reign::Reign;
@@ -41,7 +39,8 @@ use ringlane_dataplane::time::Nanos;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::ops::Range;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -98,6 +97,8 @@ struct Running {
 
 pub(super) struct Node {
     pub(super) id: NodeId,
+    /// All nodes of the cluster.
+    members: Vec<NodeId>,
     pub(super) cores: u16,
     /// One per core that it may ever have.
     pub(super) hosts: Vec<HostId>,
@@ -133,6 +134,8 @@ pub(super) struct Node {
     pub(super) is_learner: bool,
     /// Starts of its logs behind a checkpoint.
     pub(super) behind_checkpoint: u64,
+    /// Torn tails that starts have cut.
+    pub(super) torn: u64,
     /// Records that starts have read.
     pub(super) records_read: u64,
     /// Clients that came while it followed.
@@ -156,9 +159,15 @@ fn owner(partition: u32) -> LogOwner {
 
 impl Node {
     /// One that has never run, with a host and a disk per core.
-    pub(super) fn new(id: u16, hosts: Vec<HostId>, files: Vec<MemoryDisk>) -> Self {
+    pub(super) fn new(
+        id: u16,
+        members: Vec<NodeId>,
+        hosts: Vec<HostId>,
+        files: Vec<MemoryDisk>,
+    ) -> Self {
         Self {
             id: NodeId(id),
+            members,
             cores: hosts.len() as u16,
             hosts,
             files,
@@ -180,6 +189,7 @@ impl Node {
             replaces: true,
             is_learner: false,
             behind_checkpoint: 0,
+            torn: 0,
             records_read: 0,
             passed_on: Vec::new(),
             progress: BTreeMap::new(),
@@ -204,32 +214,38 @@ impl Node {
         }
     }
 
-    fn files_of(&self, partition: u32) -> MemoryDisk {
+    pub(super) fn files_of(&self, partition: u32) -> MemoryDisk {
         self.files[partition as usize % usize::from(self.cores)].clone()
     }
 
-    /// Opens a log after any end, with the state of its newest checkpoint.
-    fn open(&mut self, partition: u32) -> (Writer, ReplicaSetup) {
+    /// What found no room on its disks.
+    pub(super) fn no_room_count(&self) -> u64 {
+        self.files.iter().map(MemoryDisk::no_room_count).sum()
+    }
+
+    /// The checkpoints of a partition, and how long they are.
+    pub(super) fn checkpoints(&self, partition: u32) -> Vec<(PathBuf, u64)> {
+        opening::checkpoints(&self.files_of(partition), &directory(partition))
+    }
+
+    /// The batches of a partition that a start reads and that the log says were flushed.
+    pub(super) fn flushed_batches(&self, partition: u32) -> Vec<(PathBuf, Range<u64>)> {
         let (path, owner) = (directory(partition), owner(partition));
+        opening::flushed_batches(&self.files_of(partition), &path, &owner, PARTITIONS)
+    }
+
+    /// Opens a log after any end, with the state of its newest checkpoint.
+    fn open(&mut self, partition: u32) -> Result<(Writer, ReplicaSetup), Refused> {
         let mut files = self.files_of(partition);
-        files.make_directory(&path).expect("a disk in memory");
+        files.make_directory(&directory(partition)).expect("a disk in memory");
         // Numbers of segments are used again.
         self.starts += 1;
         let setup = self.log_setup(partition, 0);
-        learn::put_in_place(&mut files, &setup, PARTITIONS, 0).expect("what came is whole");
-        let (recovery, checkpoints) = newest(&files, &path, &owner);
-        let from = recovery.replay_from();
-        self.behind_checkpoint += u64::from(from.is_some());
-        let mut read = 0;
-        let recovered = recover(&mut files, &path, &owner, from.as_ref(), &mut |_| read += 1)
-            .expect("a disk in memory is not damaged");
+        let OpenedLog { recovered, recovery, checkpoints, epochs, read } =
+            opening::open(&mut files, &setup, PARTITIONS)?;
+        self.behind_checkpoint += u64::from(recovery.replay_from().is_some());
         self.records_read += read;
-        let found = epoch_table(&files, &path, &recovered).expect("it can be read");
-        let mut epochs = EpochTable::new();
-        if let Some((epoch, first)) = recovery.epoch_before(recovered.log_start) {
-            epochs.push(epoch, first);
-        }
-        found.starts().iter().for_each(|start| epochs.push(start.epoch, start.first));
+        self.torn += u64::from(recovered.torn.is_some());
         let opened = Opened {
             reign: self.manifest,
             start: recovered.log_start,
@@ -239,7 +255,7 @@ impl Node {
         };
         let setup = self.log_setup(partition, recovered.epoch);
         let writer = Writer::new(setup, recovered.log_end());
-        (writer, ReplicaSetup { opened, recovery, checkpoints })
+        Ok((writer, ReplicaSetup { opened, recovery, checkpoints }))
     }
 
     fn cluster_setup(
@@ -247,11 +263,11 @@ impl Node {
         core: u16,
         config: &Config,
         to_control: mpsc::Sender<ToControl>,
-    ) -> (Vec<Writer>, ClusterSetup) {
-        let members = vec![NodeId(1), NodeId(2), NodeId(3)];
+    ) -> Result<(Vec<Writer>, ClusterSetup), Refused> {
+        let members = self.members.clone();
         let (mut logs, mut replicas) = (Vec::new(), Vec::new());
         for PartitionId(partition) in self.placement().owned(CoreId(core)) {
-            let (log, replica) = self.open(partition);
+            let (log, replica) = self.open(partition)?;
             logs.push(log);
             replicas.push(replica);
         }
@@ -291,21 +307,23 @@ impl Node {
             may_lead: true,
             to_control,
         };
-        (logs, setup)
+        Ok((logs, setup))
     }
 
-    /// Starts it: all of its cores follow.
-    pub(super) fn start(&mut self, outer: &Rc<Outer>, config: &Arc<Config>) {
+    /// Starts it: all of its cores follow. It does not start with a log that is damaged.
+    pub(super) fn start(&mut self, outer: &Rc<Outer>, config: &Arc<Config>) -> Result<(), Refused> {
         self.starts += 1;
         (self.serves, self.begins, self.leader, self.drained) = (None, None, None, 0);
         (self.seen, self.lease_until) = (0, Nanos(0));
         let rooms = to_control_rooms(PARTITIONS, self.cores);
         let (to_control, from_cores) = mpsc::channel(rooms);
+        let setups =
+            (0..self.cores).map(|core| self.cluster_setup(core, config, to_control.clone()));
+        let setups: Vec<_> = setups.collect::<Result<_, _>>()?;
         let mut endpoints = Mesh::build(usize::from(self.cores) + 1, 256);
         let control = endpoints.pop().expect("the control endpoint is the last");
-        let cores = (0..self.cores).zip(endpoints).map(|(core, endpoint)| {
+        let cores = (0..).zip(endpoints).zip(setups).map(|((core, endpoint), (logs, cluster))| {
             outer.network.borrow_mut().restart(self.hosts[usize::from(core)]);
-            let (logs, cluster) = self.cluster_setup(core, config, to_control.clone());
             let room_bytes = cluster.room_bytes;
             let metrics = Arc::new(CoreMetrics::new(self.cores));
             self.metrics.push(Arc::clone(&metrics));
@@ -352,6 +370,7 @@ impl Node {
             filled: BTreeMap::new(),
             is_ending: false,
         });
+        Ok(())
     }
 
     /// The process is killed, and what was not synced is lost.
@@ -429,7 +448,7 @@ impl Node {
         drop(running);
         // What it had flushed is all that it finds.
         self.kill(outer);
-        self.start(outer, config);
+        self.start(outer, config).expect("its disk is whole");
     }
 
     /// Etcd tells of each epoch that it gives.
@@ -531,7 +550,7 @@ impl Node {
         let mut files = self.files_of(partition);
         truncate(&mut files, &directory(partition), &owner(partition), from.as_ref(), to, id)
             .expect("a disk in memory is not damaged");
-        self.open(partition).0
+        self.open(partition).expect("it was just read").0
     }
 
     /// A checkpoint that came takes the place of a log.
@@ -594,34 +613,11 @@ impl Node {
     }
 }
 
-/// The state of the newest checkpoint, and what there is to go on with.
-fn newest(files: &MemoryDisk, path: &Path, owner: &LogOwner) -> (Recovery, Checkpoints) {
-    let mut names = files.list(path).expect("the directory is there");
-    names.sort_unstable();
-    let kept = names.iter().filter(|name| name.ends_with(checkpoint::SUFFIX)).map(|name| {
-        let path = path.join(name);
-        let file = files.content(&path).expect("it is listed");
-        let (from, recovery) = checkpoint::decode(owner, PARTITIONS, &file).expect("it is whole");
-        (Kept { from, path, bytes: file.len() as u64 }, recovery.behind(from))
-    });
-    let (mut kept, mut states): (Vec<_>, Vec<_>) = kept.unzip();
-    if let Some(state) = states.pop() {
-        kept.drain(..kept.len().saturating_sub(2));
-        return (state, Checkpoints::new(kept, Vec::new(), None));
-    }
-    let learned = path.join(LEARNED_NAME);
-    if files.content(&learned).is_none() {
-        return (Recovery::new(PARTITIONS), Checkpoints::default());
-    }
-    let (from, recovery) = learn::read(files, &learned, owner, PARTITIONS).expect("it is whole");
-    (recovery, Checkpoints::learned(learned, from.flushed, None))
-}
-
 /// Reads a log beside its writer.
 fn read_log(
     files: &MemoryDisk,
     partition: u32,
-    range: std::ops::Range<Offset>,
+    range: Range<Offset>,
     each: &mut dyn FnMut(&Record<'_>),
 ) {
     let (path, owner) = (directory(partition), owner(partition));

@@ -1,6 +1,7 @@
 //! What goes wrong in a run, and when: drawn from its seed as it goes.
 
-use super::Run;
+use super::super::opening::Refused;
+use super::{Run, damage};
 use ringlane_dataplane::disk::memory::MemoryDisk;
 use ringlane_dataplane::random::Random;
 use ringlane_dataplane::time::Nanos;
@@ -8,6 +9,9 @@ use std::time::Duration;
 
 /// The first fault comes after this time.
 const FIRST: Duration = Duration::from_secs(2);
+
+/// What a full disk still has room for, at most.
+const ROOM_BYTES_MAX: u64 = 64 << 10;
 
 /// What goes wrong until it ends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -20,6 +24,8 @@ pub(super) enum Lasting {
     Paused(usize),
     /// A disk completes nothing.
     SlowDisk(usize),
+    /// A disk has hardly any room.
+    FullDisk(usize),
     /// Etcd answers nobody: no epoch is given and no lease is kept.
     EtcdAway,
 }
@@ -42,6 +48,10 @@ impl Faults {
 
     fn is(&self, what: Lasting) -> bool {
         self.lasting.iter().any(|(_, lasting)| *lasting == what)
+    }
+
+    pub(super) fn is_a_disk_full(&self) -> bool {
+        self.lasting.iter().any(|(_, lasting)| matches!(lasting, Lasting::FullDisk(_)))
     }
 
     pub(super) fn is_paused(&self, node: usize) -> bool {
@@ -75,17 +85,22 @@ impl Run {
 
     fn begin(&mut self) {
         let random = &mut self.random;
-        let node = random.below(3) as usize;
+        let node = random.index(self.cluster.nodes.len());
         let long = millis(random, 400, 4_000);
         let short = millis(random, 1, 400);
-        let length = if random.one_in(3) { short } else { long };
-        let lasting = match random.below(17) {
+        let mut length = if random.one_in(3) { short } else { long };
+        let lasting = match random.below(19) {
             0..=5 if self.cluster.nodes[node].is_running() => Lasting::Down(node),
             6 | 7 => Lasting::Cut(node),
             8 | 9 => Lasting::Paused(node),
             10 => Lasting::SlowDisk(node),
             11..=13 => return self.lose_clients(),
             14 | 15 => Lasting::EtcdAway,
+            16 | 17 => {
+                // It takes a while until the room that is left is used up.
+                length = millis(random, 3_000, 15_000);
+                Lasting::FullDisk(node)
+            }
             _ => return,
         };
         if self.faults.is(lasting) {
@@ -101,6 +116,11 @@ impl Run {
             Lasting::Cut(_) => self.figures.cuts += 1,
             Lasting::Paused(_) => self.figures.pauses += 1,
             Lasting::SlowDisk(_) => self.hold_disks(node, true),
+            Lasting::FullDisk(_) => {
+                self.figures.full_disks += 1;
+                let room = self.random.below(ROOM_BYTES_MAX);
+                self.cluster.nodes[node].files.iter().for_each(|files| files.leave_room(room));
+            }
             Lasting::EtcdAway => {
                 self.figures.etcd_away += 1;
                 self.cluster.etcd.is_away = true;
@@ -122,9 +142,10 @@ impl Run {
 
     fn end(&mut self, lasting: Lasting) {
         match lasting {
-            Lasting::Down(node) if !self.cluster.nodes[node].is_running() => {
-                self.wipe_some(node);
-                self.cluster.start(node);
+            Lasting::Down(node) if !self.cluster.nodes[node].is_running() => self.come_back(node),
+            Lasting::FullDisk(node) => {
+                let files = &self.cluster.nodes[node].files;
+                files.iter().for_each(|files| files.set_capacity(u64::MAX));
             }
             Lasting::EtcdAway => self.cluster.etcd.is_away = false,
             Lasting::SlowDisk(node) => self.hold_disks(node, false),
@@ -133,14 +154,30 @@ impl Run {
         self.set_cuts();
     }
 
-    /// Some nodes come back with new disks, if all others have what they had: what only they still had would be lost.
-    fn wipe_some(&mut self, node: usize) {
-        let Self { cluster, random, figures, .. } = self;
-        let others_are_whole = cluster.nodes.iter().all(|node| !node.is_learner);
-        if !random.one_in(6) || !others_are_whole {
-            return;
+    /// Some nodes come back with new disks, or with a bit of their disks turned, if enough others have what they had:
+    /// what only they still had would be lost. Who does not start then gets new disks, as an operator would give it.
+    fn come_back(&mut self, node: usize) {
+        let nodes = &self.cluster.nodes;
+        let others = nodes.iter().enumerate().filter(|(at, _)| *at != node);
+        let lacking = others.filter(|(_, other)| other.is_learner).count();
+        let is_minority = lacking < (nodes.len() - 1) / 2;
+        if is_minority && self.random.one_in(6) {
+            self.replace_disks(node);
+        } else if is_minority && self.random.one_in(5) {
+            let is_damaged = damage::flip(&self.cluster.nodes[node], &mut self.random);
+            self.figures.damaged += u64::from(is_damaged);
+            let Err(Refused(why)) = self.cluster.try_start(node) else { return };
+            assert!(is_damaged, "a node whose disk is whole does not start: {why}");
+            self.figures.replaced += 1;
+            self.replace_disks(node);
         }
+        self.cluster.start(node);
+    }
+
+    fn replace_disks(&mut self, node: usize) {
+        let Self { cluster, random, figures, .. } = self;
         figures.wiped += 1;
+        figures.no_room += cluster.nodes[node].no_room_count();
         let (secret, epoch) = (random.any(), cluster.etcd.epoch);
         cluster.nodes[node].replace_disks(epoch, |core| MemoryDisk::shuffled(secret ^ core));
     }
@@ -150,7 +187,8 @@ impl Run {
     }
 
     fn set_cuts(&mut self) {
-        let nodes = (0..3).filter(|node| self.faults.is(Lasting::Cut(*node)));
+        let nodes =
+            (0..self.cluster.nodes.len()).filter(|node| self.faults.is(Lasting::Cut(*node)));
         let hosts = nodes.flat_map(|node| self.cluster.nodes[node].hosts.clone());
         *self.cluster.outer.cut.borrow_mut() = hosts.collect();
     }

@@ -4,7 +4,7 @@
 use super::super::Cluster;
 use super::super::client::Client;
 use super::super::driver::Outer;
-use super::people;
+use super::{AFTER_REFUSAL, people};
 use ringlane_dataplane::time::Nanos;
 use ringlane_mqtt::QoS;
 use std::rc::Rc;
@@ -17,6 +17,8 @@ pub(super) struct Fleeting {
     listener: Client,
     /// The node that they have dialed.
     node: usize,
+    /// When they dial next, at the earliest: one of them was refused.
+    dial_at: Nanos,
     /// What has come.
     seen: usize,
     /// What was said to a node without a lease.
@@ -25,8 +27,8 @@ pub(super) struct Fleeting {
 
 impl Fleeting {
     pub(super) fn new() -> Self {
-        let (teller, listener) = (Client::new("teller"), Client::new("listener"));
-        Self { teller, listener, node: 0, seen: 0, in_vain: 0 }
+        let [teller, listener] = ["teller", "listener"].map(Client::that_may_be_refused);
+        Self { dial_at: Nanos(0), teller, listener, node: 0, seen: 0, in_vain: 0 }
     }
 
     pub(super) fn has_subscribed(&self) -> bool {
@@ -48,7 +50,13 @@ impl Fleeting {
         if self.listener.take_connected() && !self.has_subscribed() {
             self.listener.subscribe(&outer, TOPIC, QoS::AtMostOnce);
         }
+        if self.teller.take_refused() | self.listener.take_refused() {
+            self.dial_at = outer.now.get() + AFTER_REFUSAL;
+        }
         let Some(leader) = cluster.leader() else { return };
+        if outer.now.get() < self.dial_at {
+            return;
+        }
         if self.teller.has_wire() && self.listener.has_wire() {
             return;
         }

@@ -18,6 +18,13 @@ struct Sent {
     epoch: u64,
 }
 
+/// What came for a publisher.
+#[derive(Clone, Copy, Default, Debug)]
+pub(super) struct Answers {
+    pub(super) complete: u64,
+    pub(super) refused: u64,
+}
+
 /// A client that goes on where it was, as one that keeps its session does.
 pub(super) struct Publisher {
     pub(super) client: Client,
@@ -27,6 +34,8 @@ pub(super) struct Publisher {
     in_flight: BTreeMap<u16, Sent>,
     /// Numbers of what was acknowledged, in order.
     pub(super) acknowledged: Vec<u64>,
+    /// Numbers of what was refused for a full disk: what it says next is another message.
+    pub(super) refused: Vec<u64>,
     number: u64,
     is_known: bool,
     /// Exchanges of QoS 2 that went on with another leader than the one that they began with.
@@ -36,11 +45,12 @@ pub(super) struct Publisher {
 impl Publisher {
     pub(super) fn new(index: usize, qos: QoS) -> Self {
         Self {
-            client: Client::new(&format!("publisher-{index}")),
+            client: Client::that_may_be_refused(&format!("publisher-{index}")),
             qos,
             topic: format!("t/{index}"),
             in_flight: BTreeMap::new(),
             acknowledged: Vec::new(),
+            refused: Vec::new(),
             number: 0,
             is_known: false,
             carried_over: 0,
@@ -80,20 +90,26 @@ impl Publisher {
         }
     }
 
-    /// Lets go of what is complete.
-    pub(super) fn take_answers(&mut self) -> u64 {
-        let Self { client, qos, in_flight, acknowledged, .. } = self;
+    /// Lets go of what is complete, and of what was refused; how many were the one or the other.
+    pub(super) fn take_answers(&mut self) -> Answers {
+        let Self { client, qos, in_flight, acknowledged, refused, .. } = self;
         let answered =
             if *qos == QoS::ExactlyOnce { &client.completed } else { &client.acknowledged };
-        let before = in_flight.len();
+        let mut answers = Answers::default();
         in_flight.retain(|packet_id, sent| {
             let is_complete = answered.contains(packet_id);
+            let is_refused = client.refused.contains(packet_id);
+            assert!(!(is_complete && is_refused), "{packet_id} is complete, and refused");
             if is_complete {
+                answers.complete += 1;
                 acknowledged.push(sent.number);
+            } else if is_refused {
+                answers.refused += 1;
+                refused.push(sent.number);
             }
-            !is_complete
+            !is_complete && !is_refused
         });
-        (before - in_flight.len()) as u64
+        answers
     }
 
     pub(super) fn is_done(&self) -> bool {
@@ -117,7 +133,7 @@ pub(super) struct Subscriber {
 impl Subscriber {
     pub(super) fn new(name: &str, qos: QoS) -> Self {
         Self {
-            client: Client::new(name),
+            client: Client::that_may_be_refused(name),
             qos,
             is_known: false,
             seen: 0,
@@ -159,6 +175,17 @@ impl Subscriber {
             }
         }
         self.seen = self.client.received.len();
+    }
+
+    /// What was refused to a publisher at QoS 2 was taken by nobody.
+    pub(super) fn check_refused(&self, index: usize, publisher: &Publisher) {
+        if publisher.qos != QoS::ExactlyOnce {
+            return;
+        }
+        for number in &publisher.refused {
+            let has_come = self.times.contains_key(&(index, *number));
+            assert!(!has_come, "message {index}-{number} was refused, and has come");
+        }
     }
 
     /// The first of what was acknowledged to a publisher that has not come.
