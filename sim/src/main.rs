@@ -3,14 +3,14 @@
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
-use ringlane_sim::counters::{Counter, Counters, Kind};
+use ringlane_sim::counters::{Counter, Counters, DEMANDED, Kind, NAMES, Table};
 use ringlane_sim::run::{ACKNOWLEDGED_MIN, FAULTS_MIN, Options, Outcome, SECONDS, run};
 use std::io::Write;
 use std::num::NonZero;
 use std::process::ExitCode;
 use std::str::FromStr;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Runs clusters on virtual time, each from one seed, and checks that nothing is lost.
 #[derive(Parser, Debug)]
@@ -28,6 +28,9 @@ struct Cli {
     /// Clusters of whole brokers with clients (only with the feature `brokers`).
     #[arg(long)]
     brokers: bool,
+    /// Also clusters of whole brokers, of these seeds (only with the feature `brokers`).
+    #[arg(long, conflicts_with = "brokers")]
+    broker_seeds: Option<Seeds>,
     /// Fail if something that a run can have did not happen in any, or if a seed has had too little.
     #[arg(long)]
     complete: bool,
@@ -51,7 +54,22 @@ impl FromStr for Seeds {
     }
 }
 
-/// What came of all seeds.
+impl Seeds {
+    fn count(self) -> u64 {
+        self.1.saturating_sub(self.0)
+    }
+}
+
+impl Cli {
+    /// What is run: clusters of whole brokers first, which take longer.
+    fn runs(&self) -> Vec<(Kind, Seeds)> {
+        let first = if self.brokers { Kind::Brokers } else { Kind::Replicas };
+        let also = self.broker_seeds.map(|seeds| (Kind::Brokers, seeds));
+        also.into_iter().chain([(first, self.seeds)]).collect()
+    }
+}
+
+/// What came of all seeds of a kind.
 #[derive(Default)]
 struct Sums {
     counters: Counters,
@@ -90,22 +108,29 @@ fn try_main(cli: &Cli) -> Result<()> {
     if !matches!(cli.nodes, 0 | 2..=7) {
         bail!("a cluster has two to seven nodes");
     }
-    if cli.brokers && (cli.nodes != 0 || cli.liveness || cfg!(not(feature = "brokers"))) {
+    let has_brokers = cli.brokers || cli.broker_seeds.is_some();
+    if has_brokers && (cli.nodes != 0 || cli.liveness || cfg!(not(feature = "brokers"))) {
         bail!(
-            "--brokers takes the feature of that name, has three nodes, and is always held to liveness"
+            "whole brokers take the feature `brokers`, as many nodes as the seed says, and are always held to \
+             liveness"
         );
     }
     // A panic is told with its seed.
     std::panic::set_hook(Box::new(|_| {}));
-    let (next, sums) = (AtomicU64::new(cli.seeds.0), Mutex::new(Sums::default()));
+    let runs = cli.runs();
+    let sums: Vec<_> = runs.iter().map(|_| Mutex::new(Sums::default())).collect();
+    let each = runs.iter().zip(&sums);
+    let all: Vec<_> = each
+        .flat_map(|((kind, seeds), sums)| (seeds.0..seeds.1).map(move |s| (*kind, s, sums)))
+        .collect();
+    let next = AtomicUsize::new(0);
     let work = || {
-        loop {
-            let seed = next.fetch_add(1, Ordering::Relaxed);
-            if cli.seeds.1 <= seed {
-                return;
-            }
-            let outcome = if cli.brokers { run_brokers(seed) } else { run(seed, &options) };
-            tell(cli, seed, &outcome);
+        while let Some((kind, seed, sums)) = all.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let outcome = match kind {
+                Kind::Brokers => run_brokers(*seed),
+                Kind::Replicas => run(*seed, &options),
+            };
+            tell(cli, *kind, *seed, &outcome);
             if let Ok(mut sums) = sums.lock() {
                 sums.add(&outcome);
             }
@@ -113,7 +138,8 @@ fn try_main(cli: &Cli) -> Result<()> {
     };
     let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
     std::thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(work))));
-    end(cli, &sums.into_inner().ok().context("a thread has ended")?)
+    let sums: Result<Vec<_>, _> = sums.into_iter().map(Mutex::into_inner).collect();
+    end(cli, &runs, &sums.ok().context("a thread has ended")?)
 }
 
 #[cfg(feature = "brokers")]
@@ -126,7 +152,7 @@ fn run_brokers(_: u64) -> Outcome {
     Outcome::default()
 }
 
-fn tell(cli: &Cli, seed: u64, outcome: &Outcome) {
+fn tell(cli: &Cli, kind: Kind, seed: u64, outcome: &Outcome) {
     if cli.traces {
         let (acknowledged, faults) =
             (outcome.counters.of(Counter::Acknowledged), outcome.counters.of(Counter::Faults));
@@ -134,31 +160,55 @@ fn tell(cli: &Cli, seed: u64, outcome: &Outcome) {
     }
     if let Some(failure) = &outcome.failure {
         let liveness = if cli.liveness { " --liveness" } else { "" };
-        let (feature, brokers) =
-            if cli.brokers { (" --features brokers", " --brokers") } else { ("", "") };
         let nodes = if cli.nodes == 0 { String::new() } else { format!(" --nodes {}", cli.nodes) };
+        let (build, brokers) = match kind {
+            Kind::Brokers => (
+                "cargo run --config sim/fast.toml -p ringlane-sim --features brokers",
+                " --brokers",
+            ),
+            Kind::Replicas => ("cargo run --profile sim -p ringlane-sim", ""),
+        };
         say(&format!(
-            "seed {seed} fails: {failure}again: cargo run --profile sim -p ringlane-sim{feature} -- --seeds {seed}{nodes}{liveness}{brokers}"
+            "seed {seed} fails: {failure}again: {build} -- --seeds {seed}{nodes}{liveness}{brokers}"
         ));
     }
 }
 
-fn end(cli: &Cli, sums: &Sums) -> Result<()> {
-    let seeds = cli.seeds.1.saturating_sub(cli.seeds.0);
-    let Sums { counters, steps, failed, whole } = sums;
-    say(&format!(
-        "{seeds} seeds, {steps} events, {failed} failed; {whole} with {ACKNOWLEDGED_MIN} acknowledged \
-         publishes and {FAULTS_MIN} faults at least\n{counters}"
-    ));
-    if *failed > 0 {
-        bail!("{failed} of {seeds} seeds failed");
+fn end(cli: &Cli, runs: &[(Kind, Seeds)], sums: &[Sums]) -> Result<()> {
+    let columns: Vec<_> =
+        runs.iter().zip(sums).map(|((kind, _), sums)| (kind.name(), sums.counters)).collect();
+    say(&format!("{}", Table(&columns)));
+    for ((kind, seeds), Sums { steps, failed, whole, .. }) in runs.iter().zip(sums) {
+        say(&format!(
+            "{} seeds of {}, {steps} events, {failed} failed; {whole} with {ACKNOWLEDGED_MIN} \
+             acknowledged publishes and {FAULTS_MIN} faults at least",
+            seeds.count(),
+            kind.name(),
+        ));
     }
-    if cli.complete && *whole < seeds {
-        bail!("{} seeds had too little", seeds - whole);
+    let mut all = Counters::default();
+    sums.iter().for_each(|sums| all.add(&sums.counters));
+    let demanded = DEMANDED.map(|counter| (NAMES[counter as usize], all.of(counter)));
+    let text = demanded.map(|(name, count)| format!("{name} {count}")).join(", ");
+    say(&format!("over all: {text}"));
+    if sums.iter().any(|sums| sums.failed > 0) {
+        bail!("seeds failed");
     }
-    let missing = counters.missing(if cli.brokers { Kind::Brokers } else { Kind::Replicas });
-    if cli.complete && !missing.is_empty() {
-        bail!("never took place: {}", missing.join(", "));
+    if !cli.complete {
+        return Ok(());
+    }
+    for ((kind, seeds), sums) in runs.iter().zip(sums) {
+        if sums.whole < seeds.count() {
+            bail!("{} seeds of {} had too little", seeds.count() - sums.whole, kind.name());
+        }
+        let missing = sums.counters.missing(*kind);
+        if !missing.is_empty() {
+            bail!("never took place in {}: {}", kind.name(), missing.join(", "));
+        }
+    }
+    let zero: Vec<_> = demanded.iter().filter(|(_, n)| *n == 0).map(|(name, _)| *name).collect();
+    if runs.len() > 1 && !zero.is_empty() {
+        bail!("never took place: {}", zero.join(", "));
     }
     Ok(())
 }
