@@ -48,14 +48,17 @@ stage_rust() {
     fi
 }
 
-# Clusters from seeds; a profile of its own, with all checks and a panic that ends only its seed.
+# Clusters from seeds, of replicas and of whole brokers, with all checks and a panic that ends only its seed. What the
+# stage `rust` has built of other people's crates serves here, too.
 stage_sim() {
     need_rust
-    # With the feature only one build serves all three; nothing is planted unless a test does it.
-    cargo build --profile sim -p ringlane-sim --features planted --locked
-    "$TARGET/sim/ringlane-sim" --seeds "${RINGLANE_SIM_SEEDS:-0..1000}" --complete
-    "$TARGET/sim/ringlane-sim" --seeds "${RINGLANE_SIM_LIVENESS_SEEDS:-1000000..1000050}" --liveness
-    cargo test --profile sim -p ringlane-sim --features planted --test planted --locked
+    # With the features only one build serves all; nothing is planted unless a test does it.
+    local build=(--config sim/fast.toml -p ringlane-sim --features planted,brokers --locked)
+    cargo build "${build[@]}"
+    "$TARGET/debug/ringlane-sim" --seeds "${RINGLANE_SIM_SEEDS:-0..500}" \
+        --broker-seeds "${RINGLANE_SIM_BROKER_SEEDS:-0..24}" --complete
+    "$TARGET/debug/ringlane-sim" --seeds "${RINGLANE_SIM_LIVENESS_SEEDS:-1000000..1000030}" --liveness
+    cargo test "${build[@]}" --test planted
 }
 
 stage_doctests() {
