@@ -55,9 +55,9 @@ stage_sim() {
     # With the features only one build serves all; nothing is planted unless a test does it.
     local build=(--config sim/fast.toml -p ringlane-sim --features planted,brokers --locked)
     cargo build "${build[@]}"
-    "$TARGET/debug/ringlane-sim" --seeds "${RINGLANE_SIM_SEEDS:-0..500}" \
+    "$TARGET/debug/ringlane-sim" --seeds "${RINGLANE_SIM_SEEDS:-0..1000}" \
         --broker-seeds "${RINGLANE_SIM_BROKER_SEEDS:-0..24}" --complete
-    "$TARGET/debug/ringlane-sim" --seeds "${RINGLANE_SIM_LIVENESS_SEEDS:-1000000..1000030}" --liveness
+    "$TARGET/debug/ringlane-sim" --seeds "${RINGLANE_SIM_LIVENESS_SEEDS:-1000000..1000050}" --liveness
     cargo test "${build[@]}" --test planted
 }
 
