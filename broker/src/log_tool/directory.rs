@@ -102,7 +102,7 @@ impl PartitionLog {
         if !self.path.exists() {
             return Ok(None);
         }
-        let newest = checkpoints::newest(&self.path, &self.owner, self.partitions);
+        let newest = checkpoints::newest(&StdFiles, &self.path, &self.owner, self.partitions);
         let replay = newest.map_err(|error| ToolError::Failed(error.to_string()))?;
         Ok(replay.recovery.replay_from())
     }

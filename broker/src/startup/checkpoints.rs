@@ -55,20 +55,21 @@ pub(crate) struct PartitionReplay {
 ///
 /// # Errors
 /// The directory cannot be read.
-pub(crate) fn newest(
+pub(crate) fn newest<F: StartFiles + ?Sized>(
+    files: &F,
     directory: &Path,
     owner: &LogOwner,
     partitions: u32,
 ) -> Result<PartitionReplay, StartError> {
     let mut replay =
         PartitionReplay { recovery: Recovery::new(partitions), found: Found::default() };
-    replay.found.ballast = fs::metadata(directory.join(BALLAST_NAME)).ok().map(|file| file.len());
-    for path in list(directory)? {
+    replay.found.ballast = files.len(&directory.join(BALLAST_NAME)).ok();
+    for path in list(files, directory)? {
         if replay.found.usable.len() == KEPT {
             replay.found.stale.push(path);
             continue;
         }
-        let read = fs::read(&path).map_err(|error| error.to_string());
+        let read = files.read_whole(&path).map_err(|error| error.to_string());
         let decoded = read.and_then(|file| {
             let from = match replay.found.usable.is_empty() {
                 true => checkpoint::decode(owner, partitions, &file).map(|(from, recovery)| {
@@ -92,20 +93,26 @@ pub(crate) fn newest(
             }
         }
     }
-    take_learned(&mut replay, directory, owner, partitions);
+    take_learned(&mut replay, files, directory, owner, partitions);
     Ok(replay)
 }
 
 /// A checkpoint that came from a leader stands for the state while there is no other one.
-fn take_learned(replay: &mut PartitionReplay, directory: &Path, owner: &LogOwner, partitions: u32) {
+fn take_learned<F: StartFiles + ?Sized>(
+    replay: &mut PartitionReplay,
+    files: &F,
+    directory: &Path,
+    owner: &LogOwner,
+    partitions: u32,
+) {
     let path = directory.join(LEARNED_NAME);
-    if !path.exists() {
+    if files.len(&path).is_err() {
         return;
     }
     if !replay.found.usable.is_empty() {
         return replay.found.stale.push(path);
     }
-    match learn::read(&StdFiles, &path, owner, partitions) {
+    match learn::read(files, &path, owner, partitions) {
         Ok((from, recovery)) => {
             replay.recovery = recovery;
             replay.found.learned = Some((path, from.flushed));
@@ -169,16 +176,16 @@ fn publish(directory: &Path, path: &Path, content: &[u8]) -> io::Result<()> {
 }
 
 /// The checkpoints of a partition, newest first.
-fn list(directory: &Path) -> Result<Vec<PathBuf>, StartError> {
+///
+/// # Errors
+/// The directory cannot be read.
+pub(crate) fn list<F: StartFiles + ?Sized>(
+    files: &F,
+    directory: &Path,
+) -> Result<Vec<PathBuf>, StartError> {
     let failed = |error| StartError::system("list a partition's directory", error);
-    let mut found = Vec::new();
-    for entry in fs::read_dir(directory).map_err(failed)? {
-        let path = entry.map_err(failed)?.path();
-        if path.to_str().is_some_and(|name| name.ends_with(checkpoint::SUFFIX)) {
-            found.push(path);
-        }
-    }
-    found.sort_unstable();
-    found.reverse();
-    Ok(found)
+    let mut names = files.list(directory).map_err(failed)?;
+    names.retain(|name| name.ends_with(checkpoint::SUFFIX));
+    names.sort_unstable();
+    Ok(names.iter().rev().map(|name| directory.join(name)).collect())
 }

@@ -44,9 +44,8 @@ pub(crate) fn read<F: StartFiles + ?Sized>(
     partitions: u32,
 ) -> Result<(ReplayFrom, Recovery), LearnError> {
     let failed = |error| LearnError::Files { path: path.to_owned(), error };
-    let mut bytes = vec![0; usize::try_from(files.len(path).map_err(failed)?).unwrap_or_default()];
-    let count = files.read_at(path, 0, &mut bytes).map_err(failed)?;
-    let decoded = checkpoint::decode(owner, partitions, &bytes[..count]);
+    let bytes = files.read_whole(path).map_err(failed)?;
+    let decoded = checkpoint::decode(owner, partitions, &bytes);
     let unusable = |message| LearnError::Unusable { path: path.to_owned(), message };
     let (from, recovery) = decoded.map_err(|error| unusable(error.to_string()))?;
     Ok((from, recovery.learned(from)))

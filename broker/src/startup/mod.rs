@@ -18,7 +18,7 @@ pub mod manifest;
 pub mod member;
 mod metered;
 mod plan;
-mod replicas;
+pub(crate) mod replicas;
 pub(crate) mod state;
 mod threads;
 
@@ -38,7 +38,7 @@ use ringlane_dataplane::log::format::DirectoryId;
 use ringlane_dataplane::log::recovery::RecoverError;
 use ringlane_dataplane::log::scan::LogOwner;
 use ringlane_dataplane::routing::{Placement, default_partitions};
-use ringlane_transport_uring::TransportError;
+use ringlane_transport_uring::{StdFiles, TransportError};
 use std::io;
 use std::time::{Duration, Instant};
 use thiserror::Error;
@@ -278,7 +278,7 @@ fn open_logs(
     let partitions = data.manifest.partitions;
     let recovered = recover_all(data, |partition, directory| {
         let owner = LogOwner { directory: DirectoryId(data.manifest.id), partition };
-        checkpoints::newest(directory, &owner, partitions)
+        checkpoints::newest(&StdFiles, directory, &owner, partitions)
     })?;
     let highest = recovered.iter().map(|log| log.log.epoch).max().unwrap_or(0);
     let placement = setups[0].placement;

@@ -17,6 +17,7 @@ use crate::durable::Recovery;
 use crate::replicated::control_mail::ToControl;
 use crate::replicated::setup::{ClusterSetup, ReplicaSetup, host_tag};
 use crate::service::CoreSetup;
+use ringlane_dataplane::disk::StartFiles;
 use ringlane_dataplane::ids::{CoreId, NodeId, PartitionId};
 use ringlane_dataplane::log::epoch_table::epoch_table;
 use ringlane_dataplane::log::format::DirectoryId;
@@ -72,7 +73,7 @@ pub(super) fn open(
     let recovered = recover_all(data, |partition, directory| {
         let owner = LogOwner { directory: DirectoryId(data.manifest.id), partition };
         go_on_learning(&facts, partition, directory, partitions)?;
-        checkpoints::newest(directory, &owner, partitions).map(Unapplied)
+        checkpoints::newest(&StdFiles, directory, &owner, partitions).map(Unapplied)
     })?;
     let peers = peers(&plan.config);
     let mut places = Vec::new();
@@ -154,7 +155,7 @@ fn give(
         reign: data.reign(),
         start: log.log_start,
         next: log.next_offset,
-        epochs: epochs(partition, &directory, &log, &recovery)?,
+        epochs: epochs(&StdFiles, partition, &directory, &log, &recovery)?,
         // What it had acknowledged before it was emptied is gone.
         damage: data.is_learner().then_some(Claim::ALL),
     };
@@ -167,13 +168,17 @@ fn give(
 }
 
 /// The epochs of a log, and that of the record before its first one, which its checkpoint knows.
-fn epochs(
+///
+/// # Errors
+/// The log cannot be read again.
+pub(crate) fn epochs<F: StartFiles + ?Sized>(
+    files: &F,
     partition: PartitionId,
     directory: &Path,
     log: &Recovered,
     recovery: &Recovery,
 ) -> Result<EpochTable, StartError> {
-    let found = epoch_table(&StdFiles, directory, log).map_err(|error| StartError::Reread {
+    let found = epoch_table(files, directory, log).map_err(|error| StartError::Reread {
         partition: partition.0,
         path: directory.to_owned(),
         message: error.to_string(),

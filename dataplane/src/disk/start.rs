@@ -24,6 +24,17 @@ pub trait StartFiles {
     /// `NotFound`, or what the system says.
     fn read_at(&self, path: &Path, position: u64, into: &mut [u8]) -> io::Result<usize>;
 
+    /// Reads a whole file.
+    ///
+    /// # Errors
+    /// `NotFound`, or what the system says.
+    fn read_whole(&self, path: &Path) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0; usize::try_from(self.len(path)?).unwrap_or_default()];
+        let count = self.read_at(path, 0, &mut bytes)?;
+        bytes.truncate(count);
+        Ok(bytes)
+    }
+
     /// Overwrites the file with zeros from `position` to its end, and syncs it. Its length stays.
     ///
     /// # Errors
