@@ -196,6 +196,22 @@ impl Rig {
         self.progress_with(partition, followers, &ready).await;
     }
 
+    /// The clients of all cores have left.
+    async fn drained(&mut self) {
+        for core in 0..CORES {
+            self.tell(ToControl::Drained { core: CoreId(core) }).await;
+        }
+    }
+
+    /// A node that leads in epoch 8, and followers of which these could lead at once.
+    async fn leading(followers: &[(u16, Option<u64>)], ready: &[u16]) -> Self {
+        let mut rig = Self::new(false).await;
+        rig.lead(8).await;
+        rig.progress_with(0, followers, ready).await;
+        rig.settle().await;
+        rig
+    }
+
     /// A partition of this leader, as its followers have it, and who of them could lead at once.
     async fn progress_with(
         &mut self,
@@ -386,20 +402,15 @@ fn targets(mails: &[(CoreId, ControlMail)]) -> Vec<u16> {
 #[test]
 fn a_leader_that_is_to_stop_serves_until_a_follower_could_lead_at_once() {
     test(async || {
-        let mut rig = Rig::new(false).await;
-        rig.lead(8).await;
         // Node 3 has more, and was started a moment ago.
         let followers = [(2, Some(90)), (3, Some(99))];
-        rig.progress_with(0, &followers, &[]).await;
-        rig.settle().await;
+        let mut rig = Rig::leading(&followers, &[]).await;
         rig.running.begin_stop();
         assert_eq!(drains(&rig.settle().await), 0);
         assert!(rig.running.is_leading());
         rig.progress_with(0, &followers, &[2]).await;
         assert_eq!(drains(&rig.settle().await), usize::from(CORES));
-        for core in 0..CORES {
-            rig.tell(ToControl::Drained { core: CoreId(core) }).await;
-        }
+        rig.drained().await;
         assert_eq!(targets(&rig.settle().await), [2]);
     });
 }
@@ -407,16 +418,11 @@ fn a_leader_that_is_to_stop_serves_until_a_follower_could_lead_at_once() {
 #[test]
 fn a_leader_that_is_to_stop_waits_for_a_successor_no_longer_than_it_may() {
     test(async || {
-        let mut rig = Rig::new(false).await;
+        let mut rig = Rig::leading(&[(2, Some(90))], &[]).await;
         rig.running.hand_over = Duration::from_millis(1);
-        rig.lead(8).await;
-        rig.progress_with(0, &[(2, Some(90))], &[]).await;
-        rig.settle().await;
         rig.running.begin_stop();
         rig.until(|running, _| !running.is_leading()).await;
-        for core in 0..CORES {
-            rig.tell(ToControl::Drained { core: CoreId(core) }).await;
-        }
+        rig.drained().await;
         let mails = rig.until(|running, _| running.is_ending()).await;
         assert_eq!(targets(&mails), [2], "better than nobody");
     });
@@ -425,10 +431,7 @@ fn a_leader_that_is_to_stop_waits_for_a_successor_no_longer_than_it_may() {
 #[test]
 fn a_leader_that_waits_to_stop_and_is_deposed_does_not_begin_again() {
     test(async || {
-        let mut rig = Rig::new(false).await;
-        rig.lead(8).await;
-        rig.progress_with(0, &[(2, Some(90))], &[]).await;
-        rig.settle().await;
+        let mut rig = Rig::leading(&[(2, Some(90))], &[]).await;
         rig.running.begin_stop();
         let why = "another node leads".to_owned();
         rig.tell(ToControl::Ended { core: CoreId(0), epoch: 9, why }).await;
@@ -442,11 +445,8 @@ fn a_leader_that_waits_to_stop_and_is_deposed_does_not_begin_again() {
 fn a_leader_that_waits_to_stop_stops_whatever_an_operator_wants() {
     test(async || {
         for to in [None, Some(2)] {
-            let mut rig = Rig::new(false).await;
-            rig.lead(8).await;
             let followers = [(2, Some(90)), (3, Some(99))];
-            rig.progress_with(0, &followers, &[]).await;
-            rig.settle().await;
+            let mut rig = Rig::leading(&followers, &[]).await;
             rig.running.begin_stop();
             rig.wish(8, to).await;
             rig.until(|running, _| running.known.borrow().view.transferred.is_some()).await;
@@ -454,9 +454,7 @@ fn a_leader_that_waits_to_stop_stops_whatever_an_operator_wants() {
             assert!(refused.contains("about to stop"), "{refused}");
             rig.progress_with(0, &followers, &[2]).await;
             assert_eq!(drains(&rig.settle().await), usize::from(CORES));
-            for core in 0..CORES {
-                rig.tell(ToControl::Drained { core: CoreId(core) }).await;
-            }
+            rig.drained().await;
             assert_eq!(targets(&rig.settle().await), [2]);
             assert_eq!(rig.running.again, None, "it does not begin again");
         }
@@ -466,10 +464,7 @@ fn a_leader_that_waits_to_stop_stops_whatever_an_operator_wants() {
 #[test]
 fn an_operator_who_names_nobody_waits_for_who_could_lead_at_once() {
     test(async || {
-        let mut rig = Rig::new(false).await;
-        rig.lead(8).await;
-        rig.progress_with(0, &[(2, Some(90)), (3, Some(99))], &[]).await;
-        rig.settle().await;
+        let mut rig = Rig::leading(&[(2, Some(90)), (3, Some(99))], &[]).await;
         rig.wish(8, None).await;
         rig.until(|running, _| running.leaving.is_some()).await;
         assert!(rig.running.is_leading());
@@ -482,11 +477,8 @@ fn an_operator_who_names_nobody_waits_for_who_could_lead_at_once() {
 #[test]
 fn an_operator_who_waits_in_vain_is_told_so() {
     test(async || {
-        let mut rig = Rig::new(false).await;
+        let mut rig = Rig::leading(&[(2, Some(90)), (3, Some(99))], &[]).await;
         rig.running.hand_over = Duration::from_millis(1);
-        rig.lead(8).await;
-        rig.progress_with(0, &[(2, Some(90)), (3, Some(99))], &[]).await;
-        rig.settle().await;
         rig.wish(8, None).await;
         rig.until(|running, _| running.known.borrow().view.transferred.is_some()).await;
         let refused = rig.answer().await.unwrap().refused.unwrap();
@@ -498,10 +490,7 @@ fn an_operator_who_waits_in_vain_is_told_so() {
 #[test]
 fn a_node_that_could_not_lead_at_once_is_refused_by_name() {
     test(async || {
-        let mut rig = Rig::new(false).await;
-        rig.lead(8).await;
-        rig.progress_with(0, &[(2, Some(90)), (3, Some(99))], &[2]).await;
-        rig.settle().await;
+        let mut rig = Rig::leading(&[(2, Some(90)), (3, Some(99))], &[2]).await;
         rig.wish(8, Some(3)).await;
         rig.until(|running, _| running.known.borrow().view.transferred.is_some()).await;
         let refused = rig.answer().await.unwrap().refused.unwrap();
@@ -519,9 +508,7 @@ fn a_hand_over_that_takes_too_long_is_left() {
         rig.progress(0, &[(2, Some(90))]).await;
         rig.settle().await;
         rig.running.begin_stop();
-        for core in 0..CORES {
-            rig.tell(ToControl::Drained { core: CoreId(core) }).await;
-        }
+        rig.drained().await;
         let mails = rig.until(|running, _| running.is_ending()).await;
         assert_eq!(moved_to(&mails), [None, None], "nobody else is known to lead");
     });
@@ -535,9 +522,7 @@ fn a_leader_without_followers_and_a_follower_just_end() {
         rig.acknowledge(2, None).await;
         rig.settle().await;
         rig.running.begin_stop();
-        for core in 0..CORES {
-            rig.tell(ToControl::Drained { core: CoreId(core) }).await;
-        }
+        rig.drained().await;
         assert_eq!(moved_to(&rig.settle().await).len(), 2);
         let mut rig = Rig::new(false).await;
         rig.running.begin_stop();
@@ -596,9 +581,7 @@ fn an_operator_names_the_next_leader_and_this_one_goes_on_as_a_follower() {
         rig.wish(8, Some(2)).await;
         let mails = rig.until(|running, _| !running.is_leading()).await;
         assert_eq!(drains(&mails), usize::from(CORES));
-        for core in 0..CORES {
-            rig.tell(ToControl::Drained { core: CoreId(core) }).await;
-        }
+        rig.drained().await;
         assert_eq!(targets(&rig.settle().await), [2], "not who has most");
         rig.tell(ToControl::Leader { epoch: 9, leader: Some(NodeId(2)) }).await;
         rig.settle().await;
