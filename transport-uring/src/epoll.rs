@@ -262,17 +262,19 @@ impl EpollEngine {
         }
     }
 
+    /// A scratch buffer behind the first one that nobody else has a handle on.
+    fn spare_scratch(&self) -> Option<usize> {
+        let is_spare = |at: &usize| Rc::strong_count(&self.scratches[*at]) == 1;
+        (1..self.scratches.len()).find(is_spare)
+    }
+
     /// Receives into another scratch buffer from now on: what is in the first one is yet to be sent.
     fn change_scratch(&mut self) {
-        let others = &self.scratches[1..];
-        match others.iter().position(|scratch| Rc::strong_count(scratch) == 1) {
-            Some(index) => self.scratches.swap(0, index + 1),
-            None => {
-                self.scratches.push(Scratch::new());
-                let last = self.scratches.len() - 1;
-                self.scratches.swap(0, last);
-            }
-        }
+        let next = self.spare_scratch().unwrap_or_else(|| {
+            self.scratches.push(Scratch::new());
+            self.scratches.len() - 1
+        });
+        self.scratches.swap(0, next);
     }
 
     fn receive(&mut self, id: ConnectionId) -> Option<Completion> {
@@ -521,8 +523,7 @@ impl Engine for EpollEngine {
     }
 
     fn lend(&mut self, _buffer: &Buffer) -> Option<ReceiveBuffer> {
-        let spare = self.scratches[1..].iter().any(|scratch| Rc::strong_count(scratch) == 1);
-        let lends = spare || self.scratches.len() < SCRATCHES_MAX;
+        let lends = self.scratches.len() < SCRATCHES_MAX || self.spare_scratch().is_some();
         let handle = || Rc::<Scratch>::clone(&self.scratches[0]);
         lends.then(|| ReceiveBuffer::new(handle()))
     }
