@@ -63,6 +63,12 @@ struct ExactFilter<V> {
     value: V,
 }
 
+impl<V> ExactFilter<V> {
+    fn is(&self, hash: u64, name: &str) -> bool {
+        self.hash == hash && *self.name == *name
+    }
+}
+
 impl<V> Exact<V> {
     fn new() -> Self {
         Self { table: WideTable::new(), hasher: RandomState::new() }
@@ -79,28 +85,26 @@ impl<V> Exact<V> {
     #[inline]
     fn get(&self, name: &str) -> Option<&V> {
         let hash = self.hasher.hash_one(name);
-        let is_it = |known: &ExactFilter<V>| known.hash == hash && *known.name == *name;
-        self.table.find(hash, is_it).map(|found| &found.value)
+        self.table.find(hash, |known| known.is(hash, name)).map(|found| &found.value)
     }
 
     fn get_mut(&mut self, name: &str) -> Option<&mut V> {
         let hash = self.hasher.hash_one(name);
-        let is_it = |known: &ExactFilter<V>| known.hash == hash && *known.name == *name;
-        self.table.find_mut(hash, is_it).map(|found| &mut found.value)
+        self.table.find_mut(hash, |known| known.is(hash, name)).map(|found| &mut found.value)
     }
 
     fn get_or_insert(&mut self, name: &str, make: impl FnOnce() -> V) -> &mut V {
         let Self { table, hasher } = self;
         let hash = hasher.hash_one(name);
-        let is_it = |known: &ExactFilter<V>| known.hash == hash && *known.name == *name;
         let make = || ExactFilter { hash, name: name.into(), value: make() };
-        &mut table.find_or_insert(hash, is_it, |known| known.hash, make).value
+        &mut table
+            .find_or_insert(hash, |known| known.is(hash, name), |known| known.hash, make)
+            .value
     }
 
     fn remove(&mut self, name: &str) -> Option<V> {
         let hash = self.hasher.hash_one(name);
-        let is_it = |known: &ExactFilter<V>| known.hash == hash && *known.name == *name;
-        self.table.remove(hash, is_it).map(|found| found.value)
+        self.table.remove(hash, |known| known.is(hash, name)).map(|found| found.value)
     }
 }
 
