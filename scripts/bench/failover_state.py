@@ -1,5 +1,4 @@
 """Puts state in place that a takeover has to carry: sessions with subscriptions, and log."""
-import pathlib
 import selectors
 import socket
 import struct
@@ -125,7 +124,7 @@ def fill(cluster, options):
 
 
 def once(cluster, name, wanted, make):
-    note = pathlib.Path(cluster.dir / f"filled-{name}")
+    note = cluster.dir / f"filled-{name}"
     if not note.exists() or note.read_text() != wanted:
         make()
         note.write_text(wanted)
