@@ -266,14 +266,14 @@ def tell(story, chosen):
         return not chosen or scenario.__name__ in chosen or scenario is replicate
 
     for scenario in filter(is_told, BEGINNING):
-        held(scenario.__name__, lambda scenario=scenario: scenario(story))
+        held(scenario.__name__, scenario, story)
     if faults := list(filter(is_told, FAULTS)):
         story.begin_load()
         story.begin_ledger(len(faults))
         for fault in faults:
-            held(fault.__name__, lambda fault=fault: strike(story, fault(story)))
-        held("sessions", lambda: story.ledger.wait_end(story.patience(60)))
-    held("ledger", lambda: ledger(story))
+            held(fault.__name__, strike, story, fault(story))
+        held("sessions", story.ledger.wait_end, story.patience(60))
+    held("ledger", ledger, story)
 
 
 def strike(story, fault):
@@ -286,11 +286,11 @@ def strike(story, fault):
     story.ledger.answer()
 
 
-def held(name, scenario):
+def held(name, scenario, *arguments):
     """Runs one scenario; a failure names it."""
     started = time.monotonic()
     try:
-        scenario()
+        scenario(*arguments)
     except Failure as failure:
         raise Failure(f"{name}: {failure}") from failure
     say(f"{name}: held ({time.monotonic() - started:.1f} s)")
