@@ -2,9 +2,10 @@
 //! appended to by another node, in its epochs.
 
 use super::epoch_table::epoch_table;
-use super::format::{SEGMENT_HEADER_BYTES, SegmentId, segment_name};
-use super::recovery::{RecoverError, ReplayFrom, recover};
+use super::format::{BatchHeader, SEGMENT_HEADER_BYTES, SegmentId, segment_name};
+use super::recovery::{RecoverError, ReplayFrom, inspect, recover};
 use super::rig::{OWNER, Rig, recovered, setup};
+use super::scan::GoodBatch;
 use super::segments::{LogEnd, LogSetup};
 use super::truncate::truncate;
 use crate::batch::Level;
@@ -200,14 +201,9 @@ fn second_of_the_last(memory: &MemoryDisk) -> ReplayFrom {
     let (found, _) = recovered(memory);
     let last = &found.segments[2];
     let mut places = Vec::new();
-    let looked = super::recovery::inspect(
-        memory,
-        &directory(),
-        &OWNER,
-        None,
-        Offset(0),
-        &mut |number, batch| places.push((number, batch.position, batch.header.base_offset)),
-    );
+    let looked = inspect(memory, &directory(), &OWNER, None, Offset(0), &mut |number, batch| {
+        places.push((number, batch.position, batch.header.base_offset))
+    });
     assert!(looked.is_ok());
     let place = places.iter().filter(|(number, ..)| *number == last.number).nth(1);
     let (segment, position, offset) = *place.expect("it has two batches");
@@ -312,22 +308,21 @@ fn a_log_that_was_trimmed_still_says_so_when_it_has_lost_its_end() {
     assert!(interrupted > 30, "{interrupted}");
 }
 
+/// The batches of a log, with what is in them.
+fn batches(memory: &MemoryDisk) -> Vec<(BatchHeader, Vec<u8>)> {
+    let mut batches = Vec::new();
+    let take = &mut |_, batch: &GoodBatch<'_>| batches.push((batch.header, batch.body().to_vec()));
+    let found = inspect(memory, &directory(), &OWNER, None, Offset(0), take);
+    assert!(found.is_ok());
+    batches
+}
+
 #[test]
 fn a_follower_holds_what_it_is_sent_in_the_epochs_of_its_leaders() {
     let (memory, records) = log();
     let mut rig = rig(MemoryDisk::new(), LogEnd::default(), 5);
-    let mut bodies = Vec::new();
-    let found = super::recovery::inspect(
-        &memory,
-        &directory(),
-        &OWNER,
-        None,
-        Offset(0),
-        &mut |_, batch| bodies.push((batch.header, batch.body().to_vec())),
-    );
-    assert!(found.is_ok());
     // The log was begun in epoch 5, and so were its first records.
-    for (header, body) in bodies.into_iter().filter(|(header, _)| !header.is_closing()) {
+    for (header, body) in batches(&memory).into_iter().filter(|(header, _)| !header.is_closing()) {
         assert_eq!(rig.partition.next_offset(), header.base_offset);
         let batch = rig.pool.copy_records(&body, header.records);
         rig.partition.append_records(batch.clone(), header.epoch);
@@ -352,4 +347,51 @@ fn a_follower_holds_what_it_is_sent_in_the_epochs_of_its_leaders() {
     assert_eq!((copied[39].0, copied[39].1), (39, 40));
     let table = epoch_table(&rig.memory, &directory(), &found).expect("it is readable");
     assert_eq!(table, table_of(&copied));
+}
+
+/// A log of two records of epoch 69, in a batch each.
+fn two_of_epoch_69() -> Vec<(BatchHeader, Vec<u8>)> {
+    let mut rig = rig(MemoryDisk::new(), LogEnd::default(), 69);
+    for _ in 0..2 {
+        rig.append(b"of epoch 69", Level::LocalDisk);
+        rig.settle();
+    }
+    let batches = batches(&rig.memory);
+    assert_eq!(batches.len(), 2);
+    batches
+}
+
+#[test]
+fn an_epoch_without_a_record_keeps_no_older_ones_out() {
+    let batches = two_of_epoch_69();
+    let mut rig = rig(MemoryDisk::new(), LogEnd::default(), 69);
+    let append = |rig: &mut Rig, (header, body): &(BatchHeader, Vec<u8>)| {
+        let batch = rig.pool.copy_records(body, header.records);
+        rig.partition.append_records(batch.clone(), header.epoch);
+        rig.pool.give_out(batch);
+    };
+    append(&mut rig, &batches[0]);
+    rig.settle();
+    rig.partition.begin_epoch(&mut rig.pool, 72, 1);
+    rig.partition.abandon();
+    assert_eq!(rig.partition.next_offset(), Offset(1), "its first record was not sealed");
+    // The leader of epoch 74 has a record of epoch 69 that this node lacked.
+    append(&mut rig, &batches[1]);
+    rig.partition.begin_epoch(&mut rig.pool, 74, 1);
+    rig.settle();
+    rig.wait(Duration::from_millis(10));
+    rig.settle();
+    let (_, records) = recovered(&rig.memory);
+    let epochs: Vec<_> = records.iter().map(|(offset, epoch, _)| (*offset, *epoch)).collect();
+    assert_eq!(epochs, [(0, 69), (1, 69), (2, 74)]);
+}
+
+#[test]
+#[should_panic(expected = "epoch 71 does not come behind epoch 72")]
+fn a_record_of_an_older_epoch_does_not_come_behind_a_newer_one() {
+    let mut rig = rig(MemoryDisk::new(), LogEnd::default(), 69);
+    rig.partition.begin_epoch(&mut rig.pool, 72, 1);
+    rig.settle();
+    rig.partition.abandon();
+    rig.partition.log_mut().expect("it has one").begin_epoch(71);
 }

@@ -250,12 +250,15 @@ impl Writer {
         self.epoch
     }
 
-    /// What is appended from now on is of this epoch, which is durable.
+    /// What is appended from now on is of this epoch, which is durable. An epoch that was begun and
+    /// let go of before a batch of it was accepted may be followed by an older one: another node
+    /// leads, and sends what this one lacked.
     ///
     /// # Panics
-    /// If it is older than what is in the log.
+    /// If it is older than the batch that was accepted last.
     pub fn begin_epoch(&mut self, epoch: u64) {
-        assert!(self.epoch <= epoch, "epoch {epoch} does not come behind epoch {}", self.epoch);
+        let last = self.queue.back().map_or(self.put_epoch, |queued| queued.epoch);
+        assert!(last <= epoch, "epoch {epoch} does not come behind epoch {last}");
         self.epoch = epoch;
     }
 
