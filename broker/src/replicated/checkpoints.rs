@@ -45,7 +45,9 @@ impl Own {
             return 0;
         };
         let trimmed = self.host.replica().trimmed_by_leader();
-        let Some(log) = ground.partitions[index].log_mut() else { return 0 };
+        // Whoever truncates it has the files.
+        let log = ground.partitions[index].log_mut().filter(|_| self.host.has_open_log());
+        let Some(log) = log else { return 0 };
         let (below, before) = (checkpoints.trim_as_follower(log, trimmed), log.segments().count());
         if log.marks().start < below {
             log.trim(below);
@@ -65,7 +67,7 @@ impl Own {
         let (Some(recovery), Some(checkpoints)) = (&self.recovery, &mut self.checkpoints) else {
             return Nanos::NEVER;
         };
-        if self.host.is_replacing() {
+        if self.host.is_replacing() || !self.host.has_open_log() {
             checkpoints.give_up_as_follower(index, ground.disk);
             return Nanos::NEVER;
         }

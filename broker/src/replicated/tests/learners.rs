@@ -206,6 +206,35 @@ fn a_node_that_was_away_too_long_gets_a_checkpoint_and_can_lead() {
     case.has_all(next, absent, once, 6);
 }
 
+/// A log that is let go of to be truncated does not know where it ends: no checkpoint is made of it.
+#[test]
+fn a_log_that_is_long_in_being_truncated_gets_no_checkpoint_meanwhile() {
+    let (mut case, absent, once) = Case::new([1, 1, 1]);
+    let leader = case.leader;
+    case.churn(8);
+    case.cluster.nodes[leader].truncation_takes = Duration::from_secs(5);
+    let Case { cluster, publisher, .. } = &mut case;
+    *cluster.outer.cut.borrow_mut() = cluster.nodes[leader].hosts.clone();
+    for _ in 0..6 {
+        publisher.publish(&cluster.outer, ("churn", &[1; PAYLOAD]), QoS::AtLeastOnce, false);
+    }
+    cluster.until("it goes on", &mut [&mut *publisher], |c, _| !c.nodes[leader].ends.is_empty());
+    let next = cluster.wait_for_leader();
+    assert_ne!(next, leader);
+    cluster.outer.cut.borrow_mut().clear();
+    cluster.wait_for_followers();
+    assert!(cluster.nodes[leader].truncations > 0, "what it alone had is given up");
+    cluster.connect(publisher, next, 0);
+    case.leader = next;
+    case.churn(4);
+    case.cluster.kill(leader);
+    case.cluster.start(leader);
+    case.cluster.wait_for_followers();
+    case.cluster.kill(next);
+    let third = case.cluster.wait_for_leader();
+    case.has_all(third, absent, once, 0);
+}
+
 #[test]
 fn a_learner_that_crashes_in_any_stage_begins_or_goes_on() {
     let (mut case, absent, once) = Case::new([1, 1, 1]);

@@ -84,6 +84,15 @@ struct Core {
     has_stopped: bool,
 }
 
+/// The end of a log that is to be given up, and when that is done.
+struct Truncation {
+    at: Nanos,
+    core: CoreId,
+    partition: PartitionId,
+    to: Offset,
+    from: Option<ReplayFrom>,
+}
+
 /// What runs of a node.
 struct Running {
     cores: Vec<Core>,
@@ -92,6 +101,7 @@ struct Running {
     outbox: VecDeque<(CoreId, ToCore)>,
     states: BTreeMap<u32, (u64, Given)>,
     filled: BTreeMap<u32, CoreId>,
+    truncating: Vec<Truncation>,
     is_ending: bool,
 }
 
@@ -127,6 +137,8 @@ pub(super) struct Node {
     pub(super) ends: Vec<String>,
     pub(super) drained: usize,
     pub(super) truncations: usize,
+    /// How long that takes.
+    pub(super) truncation_takes: Duration,
     /// Partitions that began anew behind a checkpoint of a leader.
     pub(super) learned: usize,
     /// Whether the control thread carries that out.
@@ -185,6 +197,7 @@ impl Node {
             ends: Vec::new(),
             drained: 0,
             truncations: 0,
+            truncation_takes: Duration::ZERO,
             learned: 0,
             replaces: true,
             is_learner: false,
@@ -368,6 +381,7 @@ impl Node {
             outbox,
             states,
             filled: BTreeMap::new(),
+            truncating: Vec::new(),
             is_ending: false,
         });
         Ok(())
@@ -431,8 +445,9 @@ impl Node {
         }
         self.serves = self.begins.take().or(self.serves);
         while let Ok(mail) = running.from_cores.try_recv() {
-            self.on_mail(&mut running, mail, etcd);
+            self.on_mail(&mut running, mail, etcd, outer.now.get());
         }
+        self.truncate_due(&mut running, outer.now.get());
         self.keep_lease(&mut running, etcd);
         self.watch(&mut running, etcd);
         for _ in 0..running.outbox.len() {
@@ -476,7 +491,7 @@ impl Node {
         }
     }
 
-    fn on_mail(&mut self, running: &mut Running, mail: ToControl, etcd: &mut Etcd) {
+    fn on_mail(&mut self, running: &mut Running, mail: ToControl, etcd: &mut Etcd, now: Nanos) {
         match mail {
             ToControl::AskForEpoch { observed } => {
                 // None is given to who has not heard of the newest one.
@@ -495,8 +510,8 @@ impl Node {
                 running.outbox.push_back((core, ToCore::EpochDurable { epoch }));
             }
             ToControl::Truncate { core, partition, to, from } => {
-                let writer = Box::new(self.truncate(partition.0, to, from));
-                running.outbox.push_back((core, ToCore::Truncated { partition, writer }));
+                let at = now + self.truncation_takes;
+                running.truncating.push(Truncation { at, core, partition, to, from });
             }
             ToControl::Replace { core, partition, .. } if self.replaces => {
                 self.learned += 1;
@@ -539,6 +554,14 @@ impl Node {
         (self.serves, self.begins) = (None, None);
         for core in 0..self.cores {
             running.outbox.push_back((CoreId(core), ToCore::End { moved_to: None }));
+        }
+    }
+
+    fn truncate_due(&mut self, running: &mut Running, now: Nanos) {
+        for due in running.truncating.extract_if(.., |truncation| truncation.at <= now) {
+            let Truncation { core, partition, to, from, .. } = due;
+            let writer = Box::new(self.truncate(partition.0, to, from));
+            running.outbox.push_back((core, ToCore::Truncated { partition, writer }));
         }
     }
 

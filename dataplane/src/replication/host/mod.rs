@@ -119,6 +119,13 @@ impl Host {
         self.apply.next
     }
 
+    /// Whether the log can be used: it is not let go of, to be truncated or replaced. One that is let go of does not know
+    /// any more where it ends.
+    #[must_use]
+    pub fn has_open_log(&self) -> bool {
+        self.state.is_open()
+    }
+
     /// Pieces of the log that were read for other nodes, because they were not in memory any more.
     #[must_use]
     pub fn pieces_read(&self) -> u64 {

@@ -47,6 +47,8 @@ const LONGER_MAX: usize = 20;
 const LOG_BYTES: LogBytes = LogBytes { record_max: 64_000, segment: 192 << 10 };
 /// Of a log, behind which the next checkpoint comes.
 const CHECKPOINT_BYTES: u64 = 128 << 10;
+/// How long a node takes to truncate a log, less than this.
+const TRUNCATION_MS_MAX: u64 = 3_000;
 /// How long a lease counts, one of these.
 const LEASES_MS: [u64; 2] = [1_000, 3_000];
 
@@ -170,6 +172,9 @@ impl Run {
         let disk = |number: u64| MemoryDisk::shuffled(secret ^ number);
         let mut cluster = Cluster::of(cores, config(), disk);
         cluster.nodes.iter_mut().for_each(|node| node.log_bytes = LOG_BYTES);
+        for node in &mut cluster.nodes {
+            node.truncation_takes = Duration::from_millis(random.below(TRUNCATION_MS_MAX));
+        }
         cluster.etcd.lease = Duration::from_millis(LEASES_MS[random.below(2) as usize]);
         (0..count).for_each(|node| cluster.start(node));
         let publishers: Vec<_> = (0..).zip(PUBLISHERS).map(|(i, q)| Publisher::new(i, q)).collect();
