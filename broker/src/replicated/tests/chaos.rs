@@ -7,7 +7,6 @@
 
 use super::Cluster;
 use super::client::Client;
-use super::node::PARTITIONS;
 use crate::config::StreamLevel;
 use ringlane_dataplane::disk::memory::MemoryDisk;
 use ringlane_dataplane::random::Random;
@@ -159,7 +158,7 @@ impl Run {
         match self.random.below(8) {
             0 | 1 if running > 1 && self.may_lose_one() => {
                 self.cluster.kill(node);
-                self.cluster.nodes.iter_mut().for_each(|node| node.progress.clear());
+                self.cluster.forget_progress();
             }
             2..=4 => self.start_all(),
             5 => {
@@ -175,14 +174,7 @@ impl Run {
     /// At `quorum_memory` a majority keeps what it has: whoever was lost has it again, as its leader has said
     /// since.
     fn may_lose_one(&self) -> bool {
-        let Some(leader) = self.cluster.leader() else { return false };
-        let progress = &self.cluster.nodes[leader].progress;
-        let has_all = |partition: u32| {
-            let Some(led) = progress.get(&partition) else { return false };
-            let mut marks = led.followers.iter().map(|(_, marks)| *marks);
-            led.is_leading && marks.all(|marks| marks.is_some_and(|(has, _)| has == led.next))
-        };
-        self.level == StreamLevel::QuorumDisk || (0..PARTITIONS).all(has_all)
+        self.level == StreamLevel::QuorumDisk || self.cluster.all_have_all()
     }
 
     fn start_all(&mut self) {

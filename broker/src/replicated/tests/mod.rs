@@ -164,9 +164,25 @@ impl Cluster {
         self.nodes[node].dial(core, wire);
     }
 
+    /// Whether all nodes have what the leader has, in memory at least, as it has said since
+    /// [`Cluster::forget_progress`].
+    fn all_have_all(&self) -> bool {
+        let Some(leader) = self.leader() else { return false };
+        let progress = &self.nodes[leader].progress;
+        (0..PARTITIONS).all(|partition| {
+            let Some(led) = progress.get(&partition) else { return false };
+            let mut marks = led.followers.iter().map(|(_, marks)| *marks);
+            led.is_leading && marks.all(|marks| marks.is_some_and(|(has, _)| has == led.next))
+        })
+    }
+
+    fn forget_progress(&mut self) {
+        self.nodes.iter_mut().for_each(|node| node.progress.clear());
+    }
+
     /// All followers have applied what the leader has committed.
     fn wait_for_followers(&mut self) {
-        self.nodes.iter_mut().for_each(|node| node.progress.clear());
+        self.forget_progress();
         self.until("followers lag", &mut [], |cluster, _| {
             let Some(leader) = cluster.leader() else { return false };
             let marks = |node: &Node, partition| node.progress.get(&partition).cloned();

@@ -2,6 +2,7 @@
 
 use super::super::opening::Refused;
 use super::{Run, damage};
+use crate::config::StreamLevel;
 use ringlane_dataplane::disk::memory::MemoryDisk;
 use ringlane_dataplane::random::Random;
 use ringlane_dataplane::time::Nanos;
@@ -84,13 +85,14 @@ impl Run {
     }
 
     fn begin(&mut self) {
+        let may_go_down = self.may_lose_one();
         let random = &mut self.random;
         let node = random.index(self.cluster.nodes.len());
         let long = millis(random, 400, 4_000);
         let short = millis(random, 1, 400);
         let mut length = if random.one_in(3) { short } else { long };
         let lasting = match random.below(19) {
-            0..=5 if self.cluster.nodes[node].is_running() => Lasting::Down(node),
+            0..=5 if may_go_down && self.cluster.nodes[node].is_running() => Lasting::Down(node),
             6 | 7 => Lasting::Cut(node),
             8 | 9 => Lasting::Paused(node),
             10 => Lasting::SlowDisk(node),
@@ -112,6 +114,7 @@ impl Run {
             Lasting::Down(_) => {
                 self.figures.crashes += 1;
                 self.cluster.kill(node);
+                self.cluster.forget_progress();
             }
             Lasting::Cut(_) => self.figures.cuts += 1,
             Lasting::Paused(_) => self.figures.pauses += 1,
@@ -127,6 +130,12 @@ impl Run {
             }
         }
         self.set_cuts();
+    }
+
+    /// At `quorum_memory` a majority keeps what it has: whoever was lost has it again, as its leader has said
+    /// since.
+    fn may_lose_one(&self) -> bool {
+        self.level == StreamLevel::QuorumDisk || self.cluster.all_have_all()
     }
 
     /// Some connections are gone, on the clients' side.

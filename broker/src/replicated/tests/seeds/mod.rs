@@ -1,6 +1,10 @@
 //! A whole cluster from one seed: three or five nodes with the cores, sessions, logs and replicas of the broker, clients
 //! that publish at QoS 1 and 2 and keep their sessions, and faults at any time.
 //!
+//! In a third of the seeds their messages are at `quorum_memory`: then one node at a time is lost, and the next one when
+//! all have again what the leader has. Beside them somebody publishes at a level of one node, which promises nothing of a
+//! fail-over, but is answered in the end.
+//!
 //! What must hold: nothing acknowledged is lost for a subscriber that keeps its session, whether it was connected,
 //! absent, or taken over; QoS 2 comes once and in order across every fail-over; one node serves in an epoch; no
 //! posting names a record that is not there; nothing of QoS 0 comes under a lease that has ended; what is refused for a
@@ -14,7 +18,7 @@ mod people;
 use super::Cluster;
 use super::client::Client;
 use super::node::{LogBytes, Node};
-use crate::config::{CommitLogConfig, Config, StreamConfig, StreamLevel};
+use crate::config::{CommitLogConfig, Config, StreamLevel};
 use faults::Faults;
 use fleeting::Fleeting;
 use people::{Answers, Publisher, Subscriber};
@@ -26,9 +30,16 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
-/// QoS of those who publish.
-const PUBLISHERS: [QoS; 4] =
-    [QoS::AtLeastOnce, QoS::ExactlyOnce, QoS::ExactlyOnce, QoS::AtLeastOnce];
+/// QoS of those who publish, and what their topics begin with. The last one publishes at a level of one node.
+const PUBLISHERS: [(QoS, &str); 5] = [
+    (QoS::AtLeastOnce, KEPT),
+    (QoS::ExactlyOnce, KEPT),
+    (QoS::ExactlyOnce, KEPT),
+    (QoS::AtLeastOnce, KEPT),
+    (QoS::AtLeastOnce, ALONE),
+];
+const KEPT: &str = "t";
+const ALONE: &str = "alone";
 /// Who subscribes: one that stays, one that is absent half of the time, and one whose session is taken over.
 const SUBSCRIBERS: [(&str, QoS); 3] =
     [("stays", QoS::ExactlyOnce), ("absent", QoS::ExactlyOnce), ("moves", QoS::AtLeastOnce)];
@@ -112,6 +123,8 @@ pub struct Demand {
 
 struct Run {
     cluster: Cluster,
+    /// Of what is kept.
+    level: StreamLevel,
     random: Random,
     publishers: Vec<Publisher>,
     subscribers: Vec<Subscriber>,
@@ -152,13 +165,20 @@ pub fn run(seed: u64, demand: Demand) -> (Figures, u64) {
     run.sum_up()
 }
 
+/// The level of what is kept, and of what is published at a level of one node.
+fn levels(seed: u64) -> [StreamLevel; 2] {
+    let kept = if seed % 3 == 2 { StreamLevel::QuorumMemory } else { StreamLevel::QuorumDisk };
+    let alone = if seed % 2 == 1 { StreamLevel::Memory } else { StreamLevel::LocalDisk };
+    [kept, alone]
+}
+
 /// Everything that is not needed goes soon.
-fn config() -> Config {
-    let level = StreamLevel::QuorumDisk;
-    let rest = StreamConfig { level, retention_size: 4, ..StreamConfig::rest() };
+fn config([kept, alone]: [StreamLevel; 2]) -> Config {
+    let mut stream = super::streams(&[("t/#", kept), ("alone/#", alone)]);
+    stream.iter_mut().for_each(|stream| stream.retention_size = 4);
     let commit_log =
         CommitLogConfig { checkpoint_size: CHECKPOINT_BYTES, ..CommitLogConfig::default() };
-    let mut config = Config { stream: vec![rest], commit_log, ..Config::default() };
+    let mut config = Config { stream, commit_log, ..Config::default() };
     config.replication.keep_for_absent = 0;
     config
 }
@@ -170,20 +190,24 @@ impl Run {
         let cores: Vec<_> = (0..count).map(|_| 1 + random.below(2) as u16).collect();
         let secret = random.any();
         let disk = |number: u64| MemoryDisk::shuffled(secret ^ number);
-        let mut cluster = Cluster::of(cores, config(), disk);
+        let levels = levels(seed);
+        let mut cluster = Cluster::of(cores, config(levels), disk);
         cluster.nodes.iter_mut().for_each(|node| node.log_bytes = LOG_BYTES);
         for node in &mut cluster.nodes {
             node.truncation_takes = Duration::from_millis(random.below(TRUNCATION_MS_MAX));
         }
         cluster.etcd.lease = Duration::from_millis(LEASES_MS[random.below(2) as usize]);
         (0..count).for_each(|node| cluster.start(node));
-        let publishers: Vec<_> = (0..).zip(PUBLISHERS).map(|(i, q)| Publisher::new(i, q)).collect();
+        let publishers = PUBLISHERS.into_iter().enumerate();
+        let publishers: Vec<_> =
+            publishers.map(|(index, (qos, prefix))| Publisher::new(index, qos, prefix)).collect();
         let subscribers: Vec<_> =
             SUBSCRIBERS.into_iter().map(|(name, qos)| Subscriber::new(name, qos)).collect();
         let now = cluster.outer.now.get();
         Self {
             faults: Faults::new(now, &mut random),
             cluster,
+            level: levels[0],
             random,
             waits_since: vec![now; publishers.len() + subscribers.len()],
             dials_at: vec![now; publishers.len() + subscribers.len()],
@@ -388,8 +412,9 @@ impl Run {
 
     /// An acknowledged message that a subscriber has not got: subscriber, publisher, number.
     fn lacks(&self) -> Option<(usize, usize, u64)> {
+        let is_kept = |publisher: &usize| PUBLISHERS[*publisher].1 == KEPT;
         let mut pairs = (0..self.subscribers.len())
-            .flat_map(|s| (0..self.publishers.len()).map(move |p| (s, p)));
+            .flat_map(|s| (0..PUBLISHERS.len()).filter(is_kept).map(move |p| (s, p)));
         pairs.find_map(|(s, p)| Some((s, p, self.subscribers[s].lacks(p, &self.publishers[p])?)))
     }
 

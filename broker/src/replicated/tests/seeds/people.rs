@@ -43,11 +43,11 @@ pub(super) struct Publisher {
 }
 
 impl Publisher {
-    pub(super) fn new(index: usize, qos: QoS) -> Self {
+    pub(super) fn new(index: usize, qos: QoS, prefix: &str) -> Self {
         Self {
             client: Client::that_may_be_refused(&format!("publisher-{index}")),
             qos,
-            topic: format!("t/{index}"),
+            topic: format!("{prefix}/{index}"),
             in_flight: BTreeMap::new(),
             acknowledged: Vec::new(),
             refused: Vec::new(),
