@@ -254,9 +254,9 @@ pub fn open_log(
     owner: &LogOwner,
 ) -> Result<(Recovered, EpochTable), RecoverError> {
     let recovered = recover(files, &setup.directory, owner, None, &mut |_| {})?;
-    let epochs = epoch_table(files, &setup.directory, &recovered)
+    let epochs = epoch_table(files, &setup.directory, &recovered, None)
         .map_err(|error| RecoverError::Io { what: "read", path: setup.directory.clone(), error })?;
-    Ok((recovered, epochs))
+    Ok((recovered, epochs.table))
 }
 
 /// What a log needs to know.

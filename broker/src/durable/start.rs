@@ -13,10 +13,12 @@ use super::sweep::Sweep;
 use crate::delivery::{Posted, PostedFilters};
 use crate::groups::GroupsAtStart;
 use ringlane_dataplane::ids::{CoreId, Offset, PartitionId};
+use ringlane_dataplane::log::epoch_table::KnownEpochs;
 use ringlane_dataplane::log::record::{RECORD_HEAD_BYTES, Record, RecordKind};
 use ringlane_dataplane::log::recovery::ReplayFrom;
 use ringlane_dataplane::log::stored::expiry_of;
 use ringlane_dataplane::planted::{self, Bug};
+use ringlane_dataplane::replication::epochs::EpochStart;
 use ringlane_dataplane::routing::Placement;
 use std::sync::Arc;
 
@@ -68,6 +70,13 @@ impl Recovery {
     /// Where replay begins, unless it is the beginning of the log.
     pub(crate) fn replay_from(&self) -> Option<ReplayFrom> {
         self.from
+    }
+
+    /// The epochs of all records in front of where replay begins, if it begins behind a checkpoint.
+    pub(crate) fn known_epochs(&self) -> Option<KnownEpochs> {
+        let starts = self.state.epochs.iter();
+        let starts = starts.map(|&(epoch, first)| EpochStart { epoch, first: Offset(first) });
+        self.from.map(|from| KnownEpochs { starts: starts.collect(), from })
     }
 
     /// The epoch of the record before an offset, and where that epoch begins, if this state knows.

@@ -19,7 +19,7 @@ use crate::replicated::setup::{ClusterSetup, ReplicaSetup, host_tag};
 use crate::service::CoreSetup;
 use ringlane_dataplane::disk::StartFiles;
 use ringlane_dataplane::ids::{CoreId, NodeId, PartitionId};
-use ringlane_dataplane::log::epoch_table::epoch_table;
+use ringlane_dataplane::log::epoch_table::{FoundEpochs, KnownEpochs, epoch_table};
 use ringlane_dataplane::log::format::DirectoryId;
 use ringlane_dataplane::log::record::Record;
 use ringlane_dataplane::log::recovery::{Recovered, ReplayFrom};
@@ -34,7 +34,7 @@ use ringlane_dataplane::replication::wire::{HEAD_BYTES_MAX, MESSAGE_BYTES_MAX};
 use ringlane_transport_uring::StdFiles;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
@@ -76,14 +76,17 @@ pub(super) fn open(
         checkpoints::newest(&StdFiles, directory, &owner, partitions).map(Unapplied)
     })?;
     let peers = peers(&plan.config);
+    let (begun, mut epochs, mut segments_read) = (Instant::now(), 0, 0);
     let mut places = Vec::new();
     let mut replicas: Vec<Vec<ReplicaSetup>> = setups.iter().map(|_| Vec::new()).collect();
     for log in recovered {
         let owner = setups[0].placement.owner(log.partition).index();
-        let (place, replica) = give(data, &facts, &mut setups[owner], log)?;
+        let (place, replica) = give(data, &facts, &mut setups[owner], log, &mut segments_read)?;
+        epochs += replica.opened.epochs.starts().len();
         places.push(place);
         replicas[owner].push(replica);
     }
+    info!(epochs, segments_read, took = ?begun.elapsed(), "epochs of the logs found");
     let is_quorum_memory = |stream: &StreamConfig| stream.level == StreamLevel::QuorumMemory;
     let counts_memory = plan.config.streams().iter().any(is_quorum_memory);
     for (setup, replicas) in setups.iter_mut().zip(replicas) {
@@ -139,6 +142,7 @@ fn give(
     facts: &LogFacts,
     setup: &mut CoreSetup,
     recovered: RecoveredLog<Unapplied>,
+    segments_read: &mut usize,
 ) -> Result<(LogPlace, ReplicaSetup), StartError> {
     let RecoveredLog { partition, directory, log, replay: Unapplied(replay) } = recovered;
     let PartitionReplay { recovery, found } = replay;
@@ -151,11 +155,14 @@ fn give(
         let begins = log.log_start.0;
         return Err(StartError::NoCheckpoint { partition: partition.0, directory, begins });
     }
+    let known = recovery.known_epochs();
+    let epochs = epochs(&StdFiles, partition, &directory, &log, &recovery, known.as_ref())?;
+    *segments_read += epochs.segments_read;
     let opened = Opened {
         reign: data.reign(),
         start: log.log_start,
         next: log.next_offset,
-        epochs: epochs(&StdFiles, partition, &directory, &log, &recovery)?,
+        epochs: epochs.table,
         // What it had acknowledged before it was emptied is gone.
         damage: data.is_learner().then_some(Claim::ALL),
     };
@@ -167,7 +174,8 @@ fn give(
     Ok((place, ReplicaSetup { opened, recovery, checkpoints: found.into_kept() }))
 }
 
-/// The epochs of a log, and that of the record before its first one, which its checkpoint knows.
+/// The epochs of a log, and that of the record before its first one, which its checkpoint knows. What that says of
+/// them, `known`, is not read again.
 ///
 /// # Errors
 /// The log cannot be read again.
@@ -177,17 +185,18 @@ pub(crate) fn epochs<F: StartFiles + ?Sized>(
     directory: &Path,
     log: &Recovered,
     recovery: &Recovery,
-) -> Result<EpochTable, StartError> {
-    let found = epoch_table(files, directory, log).map_err(|error| StartError::Reread {
+    known: Option<&KnownEpochs>,
+) -> Result<FoundEpochs, StartError> {
+    let found = epoch_table(files, directory, log, known).map_err(|error| StartError::Reread {
         partition: partition.0,
         path: directory.to_owned(),
         message: error.to_string(),
     })?;
     let Some((epoch, first)) = recovery.epoch_before(log.log_start) else { return Ok(found) };
-    let mut epochs = EpochTable::new();
-    epochs.push(epoch, first);
-    found.starts().iter().for_each(|start| epochs.push(start.epoch, start.first));
-    Ok(epochs)
+    let mut table = EpochTable::new();
+    table.push(epoch, first);
+    found.table.starts().iter().for_each(|start| table.push(start.epoch, start.first));
+    Ok(FoundEpochs { table, ..found })
 }
 
 /// Bytes of the longest message that this node takes.

@@ -1,18 +1,38 @@
 //! Which epochs the records of a log are of, found in the headers of its batches.
 //!
-//! A leader seldom changes: only the segments in which an epoch begins are read, by the headers of their
-//! batches. Of all others the first header is enough.
+//! What a checkpoint knows of them is not read again. Behind it only the segments in which an epoch begins are read, by the
+//! headers of their batches: with small batches that is all of such a segment, and a log may have
+//! hundreds of them. Of all segments the first header is read, and has to be of the epoch that the checkpoint says.
 
 use super::format::{BATCH_HEADER_BYTES, BatchHeader, SEGMENT_HEADER_BYTES, segment_name};
 use super::index::Before;
-use super::recovery::{FoundSegment, Recovered};
+use super::recovery::{FoundSegment, Recovered, ReplayFrom};
 use super::scan::read;
 use crate::disk::StartFiles;
-use crate::replication::epochs::EpochTable;
+use crate::ids::Offset;
+use crate::replication::epochs::{EpochStart, EpochTable};
 use std::io;
 use std::path::Path;
 
-/// The epochs of a log in `directory` that was just opened.
+/// What a checkpoint says of the epochs of its log.
+#[derive(Clone, Debug)]
+pub struct KnownEpochs {
+    /// The epochs, oldest first.
+    pub starts: Vec<EpochStart>,
+    /// They are those of all records in front of this place; further ones do not count.
+    pub from: ReplayFrom,
+}
+
+/// The epochs of a log, and how they were found.
+#[derive(Debug)]
+pub struct FoundEpochs {
+    /// The epochs.
+    pub table: EpochTable,
+    /// Segments that were read for them.
+    pub segments_read: usize,
+}
+
+/// The epochs of a log in `directory` that was just opened, of which a checkpoint may know some.
 ///
 /// That of the record before its first one is in no batch any more; who knows it from a checkpoint puts
 /// it in front.
@@ -23,29 +43,92 @@ pub fn epoch_table<F: StartFiles + ?Sized>(
     files: &F,
     directory: &Path,
     recovered: &Recovered,
-) -> io::Result<EpochTable> {
+    known: Option<&KnownEpochs>,
+) -> io::Result<FoundEpochs> {
     let mut firsts = Vec::with_capacity(recovered.segments.len());
     for segment in &recovered.segments {
         firsts.push(first_header(files, directory, segment)?);
     }
-    let mut table = EpochTable::new();
+    let known = known.and_then(|known| known.checked(recovered, &firsts));
+    let (table, from) = known.unwrap_or_default();
+    let mut finding = Finding { table, from, segments_read: 0 };
     for (index, segment) in recovered.segments.iter().enumerate() {
+        let behind = recovered.segments.get(index + 1);
+        if behind.map_or(recovered.next_offset, |behind| behind.base) <= from {
+            continue;
+        }
         let next = match firsts.get(index + 1) {
             Some(next) => next.map(|header| header.epoch),
             None => Some(recovered.epoch),
         };
         let same = firsts[index].filter(|first| !first.is_closing() && next == Some(first.epoch));
         if let Some(first) = same {
-            table.push(first.epoch, first.base_offset);
+            finding.push(&first);
             continue;
         }
         let end = match &recovered.tail {
-            Some(tail) if index + 1 == recovered.segments.len() => tail.position,
+            Some(tail) if behind.is_none() => tail.position,
             _ => segment.file_bytes,
         };
-        push_each(files, directory, segment, end, &mut table)?;
+        finding.push_each(files, directory, segment, end)?;
     }
-    Ok(table)
+    let Finding { table, segments_read, .. } = finding;
+    Ok(FoundEpochs { table, segments_read })
+}
+
+impl KnownEpochs {
+    /// The table of the records in front of the place, and where that is; nothing if it does not go with the log.
+    fn checked(
+        &self,
+        recovered: &Recovered,
+        firsts: &[Option<BatchHeader>],
+    ) -> Option<(EpochTable, Offset)> {
+        let (start, end) = (recovered.log_start, self.from.offset);
+        let starts = self.starts.iter().filter(|epoch| epoch.first < end).copied().collect();
+        let mut table = EpochTable::from_starts(starts)?;
+        let of = |offset: Offset| table.epoch_before(Offset(offset.0 + 1));
+        let is_covered = start < end && end <= recovered.next_offset && of(start).is_some();
+        let mut in_front = firsts.iter().flatten().filter(|first| first.base_offset < end);
+        let are_right =
+            in_front.all(|first| first.is_closing() || of(first.base_offset) == Some(first.epoch));
+        (is_covered && are_right).then(|| {
+            table.trim(start);
+            (table, end)
+        })
+    }
+}
+
+/// Epochs while they are found.
+struct Finding {
+    table: EpochTable,
+    /// Those of records in front of it are known.
+    from: Offset,
+    segments_read: usize,
+}
+
+impl Finding {
+    fn push(&mut self, header: &BatchHeader) {
+        if !header.is_closing() && self.from <= header.base_offset {
+            self.table.push(header.epoch, header.base_offset);
+        }
+    }
+
+    fn push_each<F: StartFiles + ?Sized>(
+        &mut self,
+        files: &F,
+        directory: &Path,
+        segment: &FoundSegment,
+        end: u64,
+    ) -> io::Result<()> {
+        let path = directory.join(segment_name(segment.number));
+        self.segments_read += 1;
+        Before::read_each(files, &path, &segment.id, end, |bytes| {
+            if let Ok(header) = BatchHeader::decode(bytes, &segment.id) {
+                self.push(&header);
+            }
+        })?;
+        Ok(())
+    }
 }
 
 fn first_header<F: StartFiles + ?Sized>(
@@ -57,22 +140,4 @@ fn first_header<F: StartFiles + ?Sized>(
     let path = directory.join(segment_name(segment.number));
     let count = read(files, &path, SEGMENT_HEADER_BYTES, &mut bytes)?;
     Ok(BatchHeader::decode(&bytes[..count], &segment.id).ok())
-}
-
-fn push_each<F: StartFiles + ?Sized>(
-    files: &F,
-    directory: &Path,
-    segment: &FoundSegment,
-    end: u64,
-    table: &mut EpochTable,
-) -> io::Result<()> {
-    let path = directory.join(segment_name(segment.number));
-    Before::read_each(files, &path, &segment.id, end, |bytes| {
-        if let Ok(header) = BatchHeader::decode(bytes, &segment.id)
-            && !header.is_closing()
-        {
-            table.push(header.epoch, header.base_offset);
-        }
-    })?;
-    Ok(())
 }

@@ -1,7 +1,7 @@
 //! Tests of truncation: at every record, with the power lost in every step of it; and of logs that are
 //! appended to by another node, in its epochs.
 
-use super::epoch_table::epoch_table;
+use super::epoch_table::{KnownEpochs, epoch_table};
 use super::format::{BatchHeader, SEGMENT_HEADER_BYTES, SegmentId, segment_name};
 use super::recovery::{RecoverError, ReplayFrom, inspect, recover};
 use super::rig::{OWNER, Rig, recovered, setup};
@@ -12,7 +12,7 @@ use crate::batch::Level;
 use crate::disk::StartFiles;
 use crate::disk::memory::MemoryDisk;
 use crate::ids::Offset;
-use crate::replication::epochs::EpochTable;
+use crate::replication::epochs::{EpochStart, EpochTable};
 use core::cell::Cell;
 use core::time::Duration;
 use std::io;
@@ -170,8 +170,8 @@ fn holds(memory: &MemoryDisk, expected: &Records) {
     assert_eq!(&records, expected);
     let next = Offset(expected.len() as u64);
     assert_eq!((found.next_offset, &found.torn), (next, &None));
-    let table = epoch_table(memory, &directory(), &found).expect("it is readable");
-    assert_eq!(table, table_of(expected));
+    let epochs = epoch_table(memory, &directory(), &found, None).expect("it is readable");
+    assert_eq!(epochs.table, table_of(expected));
     let mut rig = rig(memory.clone(), found.log_end(), 99);
     rig.append(b"more", Level::LocalDisk);
     rig.settle();
@@ -345,8 +345,52 @@ fn a_follower_holds_what_it_is_sent_in_the_epochs_of_its_leaders() {
     let (found, copied) = recovered(&rig.memory);
     assert_eq!(copied[..39], records);
     assert_eq!((copied[39].0, copied[39].1), (39, 40));
-    let table = epoch_table(&rig.memory, &directory(), &found).expect("it is readable");
-    assert_eq!(table, table_of(&copied));
+    let epochs = epoch_table(&rig.memory, &directory(), &found, None).expect("it is readable");
+    assert_eq!(epochs.table, table_of(&copied));
+}
+
+/// Wherever a checkpoint lies, what it knows of the epochs is not read, and what it is wrong about is.
+#[test]
+fn epochs_that_a_checkpoint_knows_are_not_read_again() {
+    let (memory, records) = log();
+    let (found, _) = recovered(&memory);
+    let expected = table_of(&records);
+    let directory = directory();
+    let find = |known: Option<&KnownEpochs>| {
+        let epochs = epoch_table(&memory, &directory, &found, known).expect("it is readable");
+        assert_eq!(epochs.table, expected);
+        epochs.segments_read
+    };
+    let all = find(None);
+    assert_eq!(all, 2, "an epoch begins in so many");
+    let right = |offset: u64| KnownEpochs {
+        starts: expected.starts().to_vec(),
+        from: ReplayFrom {
+            offset: Offset(offset),
+            segment: 0,
+            position: 0,
+            flushed: Offset(offset),
+        },
+    };
+    let mut read = Vec::new();
+    for batch in batches(&memory).into_iter().filter(|(header, _)| !header.is_closing()) {
+        read.push(find(Some(&right(batch.0.base_offset.0))));
+    }
+    assert!(read.is_sorted_by(|one, other| one >= other), "{read:?}");
+    assert_eq!((read.first(), read.last()), (Some(&all), Some(&0)));
+    assert_eq!(find(Some(&right(records.len() as u64))), 0);
+
+    // One that ends behind the log, knows of the first records nothing, or names others goes with another log.
+    assert_eq!(find(Some(&right(records.len() as u64 + 1))), all);
+    let mut known = right(records.len() as u64);
+    known.starts[0].epoch += 1;
+    assert_eq!(find(Some(&known)), all);
+    known.starts.remove(0);
+    assert_eq!(find(Some(&known)), all);
+    let EpochStart { epoch, first } = expected.starts()[1];
+    let mut known = right(records.len() as u64);
+    known.starts[0] = EpochStart { epoch: epoch + 1, first: Offset(first.0 - 1) };
+    assert_eq!(find(Some(&known)), all, "they do not rise");
 }
 
 /// A log of two records of epoch 69, in a batch each.

@@ -51,8 +51,14 @@ pub(super) fn open(
         let start = recovered.log_start.0;
         return Err(Refused(format!("no checkpoint goes with a log that begins at {start}")));
     }
-    let epochs = replicas::epochs(files, setup.partition, path, &recovered, &recovery);
-    let epochs = epochs.expect("it can be read");
+    let known = recovery.known_epochs();
+    let epochs = |known| {
+        let found = replicas::epochs(files, setup.partition, path, &recovered, &recovery, known);
+        found.expect("it can be read").table
+    };
+    let read_whole = epochs(None);
+    let epochs = epochs(known.as_ref());
+    assert_eq!(epochs, read_whole, "what a checkpoint knows of the epochs is what the log says");
     Ok(OpenedLog { recovered, recovery, checkpoints: found.into_kept(), epochs, read })
 }
 
