@@ -40,7 +40,7 @@ impl Broker {
             if let Some(replicas) = &mut self.replicas {
                 replicas.cease();
             }
-            return self.drain_to(turn, moved_to);
+            return self.drain_deposed(turn, moved_to);
         }
         self.with_replicas(turn, |replicas, ground| replicas.on_control(ground, mail));
     }

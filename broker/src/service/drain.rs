@@ -3,16 +3,25 @@
 use super::{Broker, Timer, Turn};
 use crate::connection::End;
 use ringlane_mqtt::ReasonCode;
+use std::time::Duration;
+
+/// How long the clients of a node have that leads no more: it is of use to nobody before it follows, and those that it does
+/// not reach would take all of `mqtt.drain_timeout`.
+const DEPOSED_MAX: Duration = Duration::from_secs(1);
 
 impl Broker {
     /// Disconnects every client. MQTT 5 clients get 0x8B, or 0x9D and the server reference if the
     /// configuration names one [MQTT5 §3.14.2.1].
     pub(crate) fn begin_drain(&mut self, turn: &mut Turn<'_>) {
-        self.drain_to(turn, None);
+        self.drain_within(turn, None, self.config.mqtt.drain_timeout);
     }
 
-    /// The same; the server reference is `moved_to`, if something is known.
-    pub(crate) fn drain_to(&mut self, turn: &mut Turn<'_>, moved_to: Option<String>) {
+    /// The same, of a node that leads no more; the server reference is `moved_to`, if something is known.
+    pub(crate) fn drain_deposed(&mut self, turn: &mut Turn<'_>, moved_to: Option<String>) {
+        self.drain_within(turn, moved_to, self.config.mqtt.drain_timeout.min(DEPOSED_MAX));
+    }
+
+    fn drain_within(&mut self, turn: &mut Turn<'_>, moved_to: Option<String>, within: Duration) {
         if self.draining {
             return;
         }
@@ -27,7 +36,7 @@ impl Broker {
             self.end_connection(turn, id, End::Shutdown);
         }
         self.record_moved(turn);
-        turn.timers.schedule(turn.now + self.config.mqtt.drain_timeout, Timer::DrainDeadline);
+        turn.timers.schedule(turn.now + within, Timer::DrainDeadline);
     }
 
     /// Stops once the last socket is closed, or the clients have had their time, and everything

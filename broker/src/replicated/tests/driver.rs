@@ -23,6 +23,8 @@ pub(super) struct Wire {
     pub(super) to_broker: Vec<u8>,
     pub(super) from_broker: Vec<u8>,
     pub(super) closed: bool,
+    /// The client cannot be reached: what is sent to it is never taken, and the socket does not close for it.
+    pub(super) is_out_of_reach: bool,
     /// The client has closed it.
     pub(super) hung_up: bool,
 }
@@ -156,8 +158,13 @@ impl TestDriver {
         }
     }
 
+    fn is_out_of_reach(&self, id: ConnectionId) -> bool {
+        self.wire(id).is_some_and(|wire| self.outer.wires.borrow()[wire].is_out_of_reach)
+    }
+
     fn carry_out(&mut self, command: SocketCommand) {
         match command {
+            SocketCommand::Close(id, Close::Flush) if self.is_out_of_reach(id) => {}
             SocketCommand::Close(id, Close::Flush | Close::Abort) => {
                 if let Some(wire) = self.forget(id) {
                     self.outer.wires.borrow_mut()[wire].closed = true;

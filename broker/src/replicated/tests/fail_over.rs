@@ -232,6 +232,21 @@ fn a_leader_that_is_cut_off_acknowledges_nothing_and_begins_again() {
     publish_many(&mut cluster, &mut publisher, 20..25);
 }
 
+/// Clients that are out of reach do not keep a deposed leader from following again.
+#[test]
+fn a_leader_that_is_cut_off_waits_for_no_client_out_of_reach() {
+    let (mut cluster, leader) = Cluster::serving([1, 1, 1]);
+    let mut publisher = Client::new("p");
+    cluster.connect(&mut publisher, leader, 0);
+    cluster.outer.wires.borrow_mut().iter_mut().for_each(|wire| wire.is_out_of_reach = true);
+    *cluster.outer.cut.borrow_mut() = cluster.nodes[leader].hosts.clone();
+    let starts = cluster.nodes[leader].starts;
+    cluster.until("it goes on", &mut [], |c, _| !c.nodes[leader].ends.is_empty());
+    assert_eq!(cluster.nodes[leader].starts, starts, "its clients are told");
+    cluster.pass(Duration::from_millis(1500), &mut []);
+    assert!(starts < cluster.nodes[leader].starts, "it follows");
+}
+
 #[test]
 fn a_node_that_was_away_catches_up() {
     let (mut cluster, leader) = Cluster::serving([1, 2, 1]);

@@ -117,7 +117,7 @@ pub(super) struct Node {
     pub(super) log_bytes: LogBytes,
     /// The durable epoch.
     pub(super) manifest: Reign,
-    starts: u64,
+    pub(super) starts: u64,
     running: Option<Running>,
     /// Of each core of each start.
     metrics: Vec<Arc<CoreMetrics>>,
