@@ -16,6 +16,9 @@ use std::hash::{BuildHasher, RandomState};
 
 /// Children above which a node looks them up by hash and no longer by binary search.
 const CHILDREN_SORTED_MAX: usize = 8;
+/// Children above which they are in a table that grows a little at a time: of `{device}/#` there may be a million. Just
+/// as many fill a table of 2,048 places.
+const CHILDREN_HASHED_MAX: usize = 1792;
 
 const ROOT: u32 = 0;
 const NONE: u32 = u32::MAX;
@@ -25,6 +28,39 @@ enum Children {
     /// By rising level name.
     Sorted(Vec<(Box<str>, u32)>),
     Hashed(Box<HashMap<Box<str>, u32, RandomState>>),
+    Wide(Box<WideChildren>),
+}
+
+/// The children of a node that has many.
+#[derive(Debug)]
+struct WideChildren {
+    table: WideTable<(Box<str>, u32)>,
+    hasher: RandomState,
+}
+
+impl WideChildren {
+    fn new(hashed: HashMap<Box<str>, u32, RandomState>) -> Self {
+        let mut wide = Self { table: WideTable::new(), hasher: hashed.hasher().clone() };
+        hashed.into_iter().for_each(|(name, child)| wide.insert(name, child));
+        wide
+    }
+
+    fn get(&self, level: &str) -> Option<u32> {
+        let hash = self.hasher.hash_one(level);
+        self.table.find(hash, |(name, _)| **name == *level).map(|(_, child)| *child)
+    }
+
+    /// Puts in a child that is not there.
+    fn insert(&mut self, name: Box<str>, child: u32) {
+        let Self { table, hasher } = self;
+        let hash = hasher.hash_one(&*name);
+        table.insert_unique(hash, (name, child), |(name, _)| hasher.hash_one(&**name));
+    }
+
+    fn remove(&mut self, level: &str) {
+        let hash = self.hasher.hash_one(level);
+        self.table.remove(hash, |(name, _)| **name == *level);
+    }
 }
 
 #[derive(Debug)]
@@ -322,6 +358,7 @@ impl<V> Node<V> {
                 Some(sorted[found].1)
             }
             Children::Hashed(hashed) => hashed.get(level).copied(),
+            Children::Wide(wide) => wide.get(level),
         }
     }
 
@@ -333,7 +370,12 @@ impl<V> Node<V> {
         match &mut self.children {
             Children::Hashed(hashed) => {
                 hashed.insert(level.into(), child);
+                if hashed.len() == CHILDREN_HASHED_MAX {
+                    let hashed = core::mem::take(&mut **hashed);
+                    self.children = Children::Wide(Box::new(WideChildren::new(hashed)));
+                }
             }
+            Children::Wide(wide) => wide.insert(level.into(), child),
             Children::Sorted(sorted) => {
                 let at = sorted.partition_point(|(name, _)| **name < *level);
                 sorted.insert(at, (level.into(), child));
@@ -354,6 +396,7 @@ impl<V> Node<V> {
             Children::Hashed(hashed) => {
                 hashed.remove(level);
             }
+            Children::Wide(wide) => wide.remove(level),
             Children::Sorted(sorted) => {
                 if let Ok(found) = sorted.binary_search_by(|(name, _)| (**name).cmp(level)) {
                     sorted.remove(found);
@@ -366,6 +409,7 @@ impl<V> Node<V> {
         let childless = match &self.children {
             Children::Sorted(sorted) => sorted.is_empty(),
             Children::Hashed(hashed) => hashed.is_empty(),
+            Children::Wide(wide) => wide.table.is_empty(),
         };
         childless && self.single_level == NONE && self.value.is_none() && self.multi_level.is_none()
     }

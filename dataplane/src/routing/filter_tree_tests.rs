@@ -219,3 +219,25 @@ proptest! {
         prop_assert_eq!(tree.node_count(), 1);
     }
 }
+
+/// A node goes from one kind of children to the next, and loses none on the way.
+#[test]
+fn a_node_with_many_children_finds_each_of_them() {
+    const DEVICES: u32 = 3 * CHILDREN_HASHED_MAX as u32;
+    let mut tree = FilterTree::new();
+    for device in 0..DEVICES {
+        tree.entry(&format!("{device}/#"), || device);
+        if device.is_power_of_two() || device as usize + 1 == CHILDREN_HASHED_MAX {
+            (0..=device).for_each(|known| {
+                assert_eq!(matching(&tree, &format!("{known}/state")), [known]);
+            });
+        }
+    }
+    assert!(matching(&tree, "none/state").is_empty());
+    assert_eq!((tree.len(), tree.node_count()), (DEVICES as usize, DEVICES as usize + 1));
+    for device in 0..DEVICES {
+        assert_eq!(tree.remove(&format!("{device}/#")), Some(device));
+        assert!(matching(&tree, &format!("{device}/state")).is_empty());
+    }
+    assert_eq!((tree.len(), tree.node_count()), (0, 1));
+}

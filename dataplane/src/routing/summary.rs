@@ -7,9 +7,9 @@
 use super::filter_tree::FilterTree;
 use super::matching::is_wildcard;
 use crate::ids::{CoreId, ENDPOINTS_MAX};
-use core::hash::{BuildHasher, BuildHasherDefault, Hasher};
+use crate::wide_table::WideTable;
 use hashbrown::HashMap;
-use std::hash::RandomState;
+use std::hash::{BuildHasher, RandomState};
 
 /// A set of cores (mailbox endpoints), one bit each.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Hash, Debug)]
@@ -82,22 +82,11 @@ impl FromIterator<CoreId> for CoreSet {
     }
 }
 
-/// Hands a key that is a hash already on to the table.
-#[derive(Default)]
-struct Ready(u64);
-
-impl Hasher for Ready {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, _bytes: &[u8]) {
-        unreachable!("the keys of this table are u64");
-    }
-
-    fn write_u64(&mut self, hash: u64) {
-        self.0 = hash;
-    }
+/// The cores that hold exact filters with this hash.
+#[derive(Debug)]
+struct Holders {
+    hash: u64,
+    cores: CoreSet,
 }
 
 /// The filters that other cores announced.
@@ -106,7 +95,8 @@ pub struct RemoteFilters {
     hash_state: RandomState,
     /// Bits of a hash that are used; all of them, save in tests that want collisions.
     hash_mask: u64,
-    exact: HashMap<u64, CoreSet, BuildHasherDefault<Ready>>,
+    /// There may be a million: they may not all be moved at once.
+    exact: WideTable<Holders>,
     /// Filters beyond the first that one core holds under one hash. All but always empty.
     doubled: HashMap<(u64, CoreId), u32, RandomState>,
     wildcards: FilterTree<CoreSet>,
@@ -129,7 +119,7 @@ impl RemoteFilters {
         Self {
             hash_state: RandomState::new(),
             hash_mask,
-            exact: HashMap::default(),
+            exact: WideTable::new(),
             doubled: HashMap::default(),
             wildcards: FilterTree::new(),
         }
@@ -142,7 +132,10 @@ impl RemoteFilters {
             return;
         }
         let hash = self.hash(filter);
-        if !self.exact.entry(hash).or_default().insert(core) {
+        let make = || Holders { hash, cores: CoreSet::default() };
+        let held =
+            self.exact.find_or_insert(hash, |held| held.hash == hash, |held| held.hash, make);
+        if !held.cores.insert(core) {
             *self.doubled.entry((hash, core)).or_default() += 1;
         }
     }
@@ -157,10 +150,10 @@ impl RemoteFilters {
         if self.remove_doubled(hash, core) {
             return;
         }
-        if let Some(cores) = self.exact.get_mut(&hash) {
-            cores.remove(core);
-            if cores.is_empty() {
-                self.exact.remove(&hash);
+        if let Some(held) = self.exact.find_mut(hash, |held| held.hash == hash) {
+            held.cores.remove(core);
+            if held.cores.is_empty() {
+                self.exact.remove(hash, |held| held.hash == hash);
             }
         }
     }
@@ -170,7 +163,9 @@ impl RemoteFilters {
     pub fn cores_for(&self, topic: &str) -> CoreSet {
         let mut cores = CoreSet::default();
         if !self.exact.is_empty() {
-            cores = self.exact.get(&self.hash(topic)).copied().unwrap_or_default();
+            let hash = self.hash(topic);
+            let held = self.exact.find(hash, |held| held.hash == hash);
+            cores = held.map(|held| held.cores).unwrap_or_default();
         }
         self.wildcards.for_each_match(topic, &mut |set| cores = cores.union(*set));
         cores
