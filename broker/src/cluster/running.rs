@@ -148,6 +148,8 @@ pub(crate) struct Running<M: Metadata = Etcd> {
     /// What an operator has asked for that this node does, or has answered.
     pub(super) wish: Option<Transfer>,
     pub(super) again: Option<String>,
+    /// Since when its cores end.
+    ends_since: Option<Instant>,
     failed: Option<ClusterError>,
     pub(super) mails: Vec<(CoreId, ControlMail)>,
 }
@@ -180,6 +182,7 @@ impl<M: Metadata> Running<M> {
             leaving: None,
             wish: None,
             again: None,
+            ends_since: None,
             failed: None,
             mails: Vec::new(),
         };
@@ -304,7 +307,10 @@ impl<M: Metadata> Running<M> {
         );
         let logs = Arc::clone(&self.logs);
         self.jobs.spawn_blocking(move || {
-            Done::Truncated(core, partition, logs.truncate(partition, to, from.as_ref()))
+            let begun = Instant::now();
+            let writer = logs.truncate(partition, to, from.as_ref());
+            info!(partition = partition.0, took = ?begun.elapsed(), "the log was opened again without it");
+            Done::Truncated(core, partition, writer)
         });
     }
 
@@ -551,6 +557,7 @@ impl<M: Metadata> Running<M> {
             return;
         }
         self.phase = Phase::Ending;
+        self.ends_since = Some(Instant::now());
         self.reporting.on_ending();
         let moved_to = self.reporting.moved_to();
         for core in (0..self.cores).map(CoreId) {
@@ -579,6 +586,9 @@ impl<M: Metadata> Running<M> {
                     self.jobs.spawn_blocking(move || Done::Written(write()));
                 }
             }
+        }
+        if let Some(since) = self.ends_since {
+            info!(took = ?since.elapsed(), "the cores have ended");
         }
         let Self { notes, reporting, again, failed, .. } = self;
         let lost = || std::io::Error::other("the thread that wrote to it panicked");

@@ -166,7 +166,7 @@ impl Replicas {
         let recovery = own.recovery.take();
         own.checkpoints = None;
         // What is made of the states of all partitions of the core is made anew.
-        self.is_warm = false;
+        (self.is_warm, self.has_said_ready) = (false, false);
         let Standby { routes, .. } = self.take_standby();
         let before = Box::new((recovery, routes));
         self.tell(ToControl::Replace { core, partition, start, before });

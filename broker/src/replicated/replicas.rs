@@ -69,6 +69,10 @@ pub(crate) struct Replicas {
     pub(super) is_filling: bool,
     /// All of the states were in it once.
     pub(super) is_warm: bool,
+    /// Since when they are taken in.
+    pub(super) fills_since: Nanos,
+    /// It was said that this core could lead.
+    pub(super) has_said_ready: bool,
     lanes: Lanes,
     pub(super) lease: HeldLease,
     /// On core 0.
@@ -170,6 +174,8 @@ impl Replicas {
             standby: Box::new(standby),
             is_filling: false,
             is_warm: false,
+            fills_since: now,
+            has_said_ready: false,
             lanes,
             lease: HeldLease::new(setup.boottime),
             elect,
@@ -506,7 +512,7 @@ impl Replicas {
             self.with_host(index, ground, |host, turn, around| host.end_turn(turn, around));
         }
         self.do_asks(ground);
-        self.fill_standby();
+        self.fill_standby(ground.now);
         self.keep_checkpoints(ground);
         self.elect(ground);
         self.do_asks(ground);

@@ -3,6 +3,7 @@
 use super::replicas::{Own, Replicas};
 use crate::delivery::PostedFilters;
 use crate::durable::Standby;
+use ringlane_dataplane::time::Nanos;
 
 /// Subscriptions and filters of a state that is there as a whole which are taken in in one turn.
 const FILLED_PER_TURN: usize = 256;
@@ -22,7 +23,7 @@ impl Own {
 impl Replicas {
     /// Takes in more of the states. A core that has not had all of them since it began, or got a checkpoint, does not
     /// campaign: it would have to do the rest in one piece, and be taken for dead meanwhile.
-    pub(super) fn fill_standby(&mut self) {
+    pub(super) fn fill_standby(&mut self, now: Nanos) {
         let Self { own, standby, .. } = self;
         let mut left = FILLED_PER_TURN;
         let has_all = self.gave_state || own.iter().all(|own| own.recovery.is_some());
@@ -33,7 +34,23 @@ impl Replicas {
         if is_full && has_all && !core::mem::replace(&mut self.is_warm, true) {
             let (core, sessions) = (self.core.0, self.standby.sessions.len());
             let subscriptions = self.standby.subscriptions;
-            tracing::info!(core, sessions, subscriptions, "this core could lead at once");
+            let took = now.since(self.fills_since);
+            tracing::info!(
+                core,
+                sessions,
+                subscriptions,
+                ?took,
+                "this core has taken in its sessions"
+            );
+        }
+        let lags = self.own.iter().any(|own| !own.is_in_step());
+        if self.is_warm && !lags && !core::mem::replace(&mut self.has_said_ready, true) {
+            let (core, took) = (self.core.0, now.since(self.fills_since));
+            tracing::info!(
+                core,
+                ?took,
+                "this core has applied what it knows to be committed: it could lead at once"
+            );
         }
     }
 

@@ -19,8 +19,9 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
+use std::time::Instant;
 use tokio::sync::mpsc;
-use tracing::error;
+use tracing::{error, info};
 
 /// Everything that a core's thread takes with it.
 pub(super) struct CoreThread {
@@ -152,7 +153,11 @@ fn run(
             if released.recv().is_err() {
                 return Ok(());
             }
-            core_loop.run().map_err(|error| format!("the socket driver failed: {error}"))
+            let ran = core_loop.run();
+            let begun = Instant::now();
+            drop(core_loop);
+            info!(core = id.0, took = ?begun.elapsed(), "the core has let go of what it held");
+            ran.map_err(|error| format!("the socket driver failed: {error}"))
         }
         Err(message) => {
             let _ = opened.send((id, Err(message)));
