@@ -136,7 +136,7 @@ fn append_and_commit(mut partition: Partition<u64>, level: Level, count: u64) ->
     for number in 0..count {
         let parts = Parts {
             head,
-            client_id: "client-7",
+            client_id: b"client-7",
             packet_id: 0,
             unix_ms: number,
             topic: "plant/7/line/31/temperature",

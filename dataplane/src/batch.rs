@@ -20,7 +20,7 @@ pub use raw::{Arrived, Foreign};
 pub(crate) use raw::Seen;
 
 use crate::ids::Offset;
-use crate::log::record::{self, Out, RecordFlags, RecordHead, RecordKind, RecordSeed};
+use crate::log::record::{self, RecordFlags, RecordHead, RecordKind, RecordSeed, Variable};
 use crate::message::{Charge, Message, MessageHead, MessageMeter};
 use crate::time::Nanos;
 use arena::Bytes;
@@ -123,8 +123,8 @@ struct Record {
 pub struct Parts<'a> {
     /// The head.
     pub head: MessageHead,
-    /// The publisher's client identifier; what is in no log does not keep it.
-    pub client_id: &'a str,
+    /// The publisher's client identifier, UTF-8; what is in no log does not keep it.
+    pub client_id: &'a [u8],
     /// The packet identifier of a QoS 2 publish, else 0.
     pub packet_id: u16,
     /// The broker's time, in milliseconds since 1970.
@@ -141,11 +141,12 @@ impl Parts<'_> {
     /// Bytes that it has on disk.
     #[must_use]
     pub fn record_bytes(&self) -> usize {
-        record::RECORD_HEAD_BYTES
-            + self.client_id.len()
-            + self.topic.len()
-            + self.properties.len()
-            + self.payload.len()
+        self.variable().record_bytes()
+    }
+
+    fn variable(&self) -> Variable<'_> {
+        let Self { client_id, topic, properties, payload, .. } = *self;
+        Variable { client_id, topic, properties, payload }
     }
 
     fn expiry_secs(&self) -> u32 {
@@ -334,7 +335,6 @@ impl Batch {
     }
 
     fn encode(&mut self, parts: &Parts<'_>, entry: &Entry, logged: &Logged) {
-        let Parts { client_id, topic, properties, payload, .. } = *parts;
         let is_state = entry.kind.is_state();
         let head = RecordHead {
             offset: logged.offset,
@@ -345,8 +345,7 @@ impl Batch {
             packet_id: parts.packet_id,
             expiry_secs: parts.expiry_secs(),
         };
-        let record = record::Record { head, client_id, topic, properties, payload };
-        record::put(&record, &mut self.bytes);
+        record::put(&head, &parts.variable(), &mut self.bytes);
     }
 
     fn record(&self, index: u32) -> &Record {
@@ -568,7 +567,7 @@ mod tests {
             qos: 1,
             retain: false,
         };
-        Parts { head, client_id: "client", packet_id: 0, unix_ms: 0, topic, properties, payload }
+        Parts { head, client_id: b"client", packet_id: 0, unix_ms: 0, topic, properties, payload }
     }
 
     fn fill(

@@ -155,7 +155,7 @@ impl Core {
         };
         let parts = Parts {
             head,
-            client_id: CLIENT,
+            client_id: CLIENT.as_bytes(),
             packet_id: 0,
             unix_ms,
             topic: TOPIC,

@@ -317,8 +317,15 @@ impl Broker {
                 self.metrics.wills_published.add(1);
                 let Accepted { topic, properties, payload, .. } = accepted;
                 let (head, packet_id, unix_ms) = (accepted.head(turn.now), 0, 0);
-                let parts =
-                    Parts { head, client_id, packet_id, unix_ms, topic, properties, payload };
+                let parts = Parts {
+                    head,
+                    client_id: client_id.as_bytes(),
+                    packet_id,
+                    unix_ms,
+                    topic,
+                    properties,
+                    payload,
+                };
                 self.append_will(will.partition, &parts, is_last);
                 Ok(())
             }

@@ -425,7 +425,7 @@ impl Broker {
         let Accepted { topic, properties, payload, .. } = *accepted;
         let parts = Parts {
             head: accepted.head(turn.now),
-            client_id: "",
+            client_id: b"",
             packet_id: source.packet_id,
             unix_ms: 0,
             topic,

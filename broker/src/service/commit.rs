@@ -74,7 +74,7 @@ impl Broker {
         if is_logged {
             parts.unix_ms = self.clock.unix_ms(parts.head.accepted_at);
             if let Some(session) = session_id.and_then(|session| self.sessions.get(session)) {
-                parts.client_id = session.client_id.as_str();
+                parts.client_id = session.client_id.as_bytes();
             }
         }
         if is_logged {

@@ -214,6 +214,15 @@ impl Bytes {
         &mut self[at..]
     }
 
+    /// Adds bytes.
+    ///
+    /// # Panics
+    /// If there is no room for them.
+    #[inline]
+    pub(super) fn extend_from_slice(&mut self, bytes: &[u8]) {
+        self.grow(bytes.len()).copy_from_slice(bytes);
+    }
+
     /// Adds zeros up to a multiple of `align`.
     ///
     /// # Panics
@@ -231,14 +240,8 @@ impl Bytes {
 
 impl Out for Bytes {
     #[inline]
-    fn extend_from_slice(&mut self, bytes: &[u8]) {
-        assert!(bytes.len() <= self.room(), "more than the chunk takes");
-        // SAFETY: `len` is at most `capacity`, so that it is inside of the chunk or at its end.
-        let to = unsafe { self.start.add(self.len) };
-        // SAFETY: the chunk has room for them (assertion above), and nobody can have a borrow of it that
-        // `bytes` could be while this one is unique.
-        unsafe { to.copy_from_nonoverlapping(NonNull::from(bytes).cast(), bytes.len()) };
-        self.len += bytes.len();
+    fn grow(&mut self, bytes: usize) -> &mut [u8] {
+        Self::grow(self, bytes)
     }
 }
 

@@ -9,6 +9,7 @@
 //! log whose leader has another one, [`mod@reset`] begins one anew behind a leader's checkpoint, and [`epoch_table`] finds what both are compared by. Nothing here does I/O of its own: files come in through
 //! [`crate::disk`].
 
+mod checksum;
 pub mod epoch_table;
 pub mod format;
 mod gather;

@@ -8,6 +8,7 @@
 //! and covers epoch and offset: what passes is the record of this log with this epoch and offset,
 //! whatever an older file or another log left in a block.
 
+use super::checksum::{AT_ONCE, checksums};
 use super::format::{DirectoryId, u16_at, u32_at, u64_at};
 use crate::ids::{Offset, PartitionId};
 use core::fmt;
@@ -168,8 +169,12 @@ impl Record<'_> {
     /// Bytes of the record when encoded.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        let text = self.client_id.len() + self.topic.len();
-        RECORD_HEAD_BYTES + text + self.properties.len() + self.payload.len()
+        self.variable().record_bytes()
+    }
+
+    fn variable(&self) -> Variable<'_> {
+        let Self { client_id, topic, properties, payload, .. } = *self;
+        Variable { client_id: client_id.as_bytes(), topic, properties, payload }
     }
 }
 
@@ -179,19 +184,43 @@ impl Record<'_> {
 /// As [`put`].
 pub fn encode(seed: RecordSeed, record: &Record<'_>, out: &mut Vec<u8>) {
     let at = out.len();
-    put(record, out);
+    put(&record.head, &record.variable(), out);
     put_checksums(seed, &mut out[at..]);
 }
 
 /// What records are appended to.
 pub trait Out {
-    /// Appends bytes.
-    fn extend_from_slice(&mut self, bytes: &[u8]);
+    /// The next so many bytes, to be overwritten.
+    fn grow(&mut self, bytes: usize) -> &mut [u8];
 }
 
 impl Out for Vec<u8> {
-    fn extend_from_slice(&mut self, bytes: &[u8]) {
-        Self::extend_from_slice(self, bytes);
+    fn grow(&mut self, bytes: usize) -> &mut [u8] {
+        let at = self.len();
+        self.resize(at + bytes, 0);
+        &mut self[at..]
+    }
+}
+
+/// The variable parts of a record, on their way into one.
+#[derive(Clone, Copy, Debug)]
+pub struct Variable<'a> {
+    /// Client identifier; UTF-8, which nobody checks here.
+    pub client_id: &'a [u8],
+    /// Topic name or filter.
+    pub topic: &'a str,
+    /// Properties.
+    pub properties: &'a [u8],
+    /// Payload.
+    pub payload: &'a [u8],
+}
+
+impl Variable<'_> {
+    /// Bytes of the record when encoded.
+    #[must_use]
+    pub fn record_bytes(&self) -> usize {
+        let text = self.client_id.len() + self.topic.len();
+        RECORD_HEAD_BYTES + text + self.properties.len() + self.payload.len()
     }
 }
 
@@ -200,43 +229,61 @@ impl Out for Vec<u8> {
 /// # Panics
 /// If a text is longer than 65,535 bytes or the record longer than 4 GiB: MQTT has neither, and
 /// what cannot be written must not be acknowledged.
-pub fn put(record: &Record<'_>, out: &mut impl Out) {
-    let head = &record.head;
-    let bytes = record.bytes();
+pub fn put(head: &RecordHead, variable: &Variable<'_>, out: &mut impl Out) {
+    let Variable { client_id, topic, properties, payload } = *variable;
+    let bytes = variable.record_bytes();
     assert!(
-        record.client_id.len() <= usize::from(u16::MAX)
-            && record.topic.len() <= usize::from(u16::MAX)
+        client_id.len() <= usize::from(u16::MAX)
+            && topic.len() <= usize::from(u16::MAX)
             && bytes <= u32::MAX as usize,
         "a record of {bytes} bytes does not fit its format"
     );
-    let mut fixed = [0; RECORD_HEAD_BYTES];
+    let place = out.grow(bytes).split_first_chunk_mut::<RECORD_HEAD_BYTES>();
+    let (fixed, rest) = place.expect("a record has a head");
+    fixed[..4].fill(0);
     fixed[4..8].copy_from_slice(&(bytes as u32).to_le_bytes());
     fixed[8..16].copy_from_slice(&head.offset.0.to_le_bytes());
     fixed[16..24].copy_from_slice(&head.unix_ms.to_le_bytes());
     fixed[24..32].copy_from_slice(&head.epoch.to_le_bytes());
     fixed[32] = head.kind.0;
     fixed[33] = head.flags.0;
-    fixed[34..36].copy_from_slice(&(record.client_id.len() as u16).to_le_bytes());
-    fixed[36..38].copy_from_slice(&(record.topic.len() as u16).to_le_bytes());
+    fixed[34..36].copy_from_slice(&(client_id.len() as u16).to_le_bytes());
+    fixed[36..38].copy_from_slice(&(topic.len() as u16).to_le_bytes());
     fixed[38..40].copy_from_slice(&head.packet_id.to_le_bytes());
-    fixed[40..44].copy_from_slice(&(record.properties.len() as u32).to_le_bytes());
+    fixed[40..44].copy_from_slice(&(properties.len() as u32).to_le_bytes());
     fixed[44..48].copy_from_slice(&head.expiry_secs.to_le_bytes());
-    out.extend_from_slice(&fixed);
-    out.extend_from_slice(record.client_id.as_bytes());
-    out.extend_from_slice(record.topic.as_bytes());
-    out.extend_from_slice(record.properties);
-    out.extend_from_slice(record.payload);
+    let rest = put_part(rest, client_id);
+    let rest = put_part(rest, topic.as_bytes());
+    let rest = if properties.is_empty() { rest } else { put_part(rest, properties) };
+    rest.copy_from_slice(payload);
+}
+
+/// Copies a part to the front of `place`; what is behind it.
+fn put_part<'a>(place: &'a mut [u8], part: &[u8]) -> &'a mut [u8] {
+    let (front, rest) = place.split_at_mut(part.len());
+    front.copy_from_slice(part);
+    rest
 }
 
 /// Puts the checksums into records that lie one behind the other, made by [`put`]. Those of many
-/// records at once take half the time: the processor works at several, and waits for no byte that
-/// was stored just before.
-pub fn put_checksums(seed: RecordSeed, mut records: &mut [u8]) {
-    while !records.is_empty() {
-        let (record, rest) = records.split_at_mut(u32_at(records, 4) as usize);
-        let crc = crc32c::crc32c_append(seed.0, &record[4..]);
-        record[..4].copy_from_slice(&crc.to_le_bytes());
-        records = rest;
+/// records at once take a fraction of the time ([`checksums`]), and wait for no byte that was stored just before.
+pub fn put_checksums(seed: RecordSeed, records: &mut [u8]) {
+    let mut at = 0;
+    while at < records.len() {
+        // Where each of the next records begins, and where the last of them ends.
+        let mut starts = [at; AT_ONCE + 1];
+        let mut count = 0;
+        while count < AT_ONCE && at < records.len() {
+            at += u32_at(records, at + 4) as usize;
+            count += 1;
+            starts[count..].fill(at);
+        }
+        // Those that there are not are empty.
+        let of = |record: usize| records.get(starts[record] + 4..starts[record + 1]);
+        let crcs = checksums(seed.0, core::array::from_fn(|record| of(record).unwrap_or(&[])));
+        for (start, crc) in starts.iter().zip(crcs).take(count) {
+            records[*start..*start + 4].copy_from_slice(&crc.to_le_bytes());
+        }
     }
 }
 
@@ -467,6 +514,22 @@ mod tests {
         let crc = crc32c::crc32c_append(SEED.0, &bytes[4..]);
         bytes[..4].copy_from_slice(&crc.to_le_bytes());
         assert_eq!(decode(SEED, &bytes), Err(RecordError::Length));
+    }
+
+    #[test]
+    fn checksums_of_any_number_of_records_are_those_of_each() {
+        let payload = [7; 300];
+        for count in 0..10 {
+            let (mut together, mut alone) = (Vec::new(), Vec::new());
+            for offset in 0..count {
+                let payload = &payload[..offset as usize * 33];
+                let record = Record { payload, ..record(offset) };
+                put(&record.head, &record.variable(), &mut together);
+                encode(SEED, &record, &mut alone);
+            }
+            put_checksums(SEED, &mut together);
+            assert_eq!(together, alone, "{count} records");
+        }
     }
 
     proptest! {

@@ -111,7 +111,7 @@ impl Rig {
         let ack = Some(self.partition.next_offset().0);
         let parts = Parts {
             head,
-            client_id: "meter-7",
+            client_id: b"meter-7",
             packet_id: 0,
             unix_ms: self.unix_ms,
             topic: "plant/7",

@@ -344,6 +344,7 @@ impl<A> Partition<A> {
     ) -> Offset {
         assert!(state.kind.is_state(), "a publish is appended as one");
         let StateParts { kind, client_id, topic, body: payload, unix_ms } = *state;
+        let client_id = client_id.as_bytes();
         let (head, properties, packet_id) = (MessageHead::of_state(), &[][..], 0);
         let parts = Parts { head, client_id, packet_id, unix_ms, topic, properties, payload };
         let quorum = self.writer.as_ref().is_some_and(|writer| writer.quorum().is_some());
@@ -615,7 +616,7 @@ mod tests {
         fn append(&mut self, payload: &[u8], ack: Option<&'static str>) -> Offset {
             let parts = Parts {
                 head: HEAD,
-                client_id: "client",
+                client_id: b"client",
                 packet_id: 0,
                 unix_ms: 0,
                 topic: "t",

@@ -41,7 +41,7 @@ impl Core {
                 qos: 1,
                 retain: false,
             },
-            client_id: "sim",
+            client_id: b"sim",
             packet_id: 0,
             unix_ms: time.unix_ms,
             topic: "t",

@@ -130,6 +130,9 @@ fn cancelled() -> io::Error {
 }
 
 fn zero(file: &File, from: u64, to: u64, stopped: &dyn Fn() -> bool) -> io::Result<()> {
+    if to <= from {
+        return Ok(());
+    }
     let zeros = vec![0; ZEROS_BYTES];
     let mut at = from;
     while at < to {

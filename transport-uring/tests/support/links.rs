@@ -311,6 +311,6 @@ fn parts(number: u64, payload: usize) -> Parts<'static> {
     };
     let payload = &PAYLOAD[..payload];
     let topic = "plant/7/line/31/temperature";
-    let client_id = "client-7";
+    let client_id = b"client-7";
     Parts { head, client_id, packet_id: 0, unix_ms: number, topic, properties: &[], payload }
 }

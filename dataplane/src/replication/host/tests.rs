@@ -225,7 +225,7 @@ impl Node {
         let head = MessageHead { qos: 1, ..MessageHead::of_state() };
         let parts = Parts {
             head,
-            client_id: "c",
+            client_id: b"c",
             packet_id: 0,
             unix_ms: 0,
             topic: "t",
