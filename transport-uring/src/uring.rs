@@ -438,12 +438,12 @@ impl Engine for UringEngine {
     }
 }
 
-/// Large receive buffers of a core: 2 MiB, eight times what a turn takes. When all are full the kernel
+/// Large receive buffers of a core: 4 MiB, sixteen times what a turn takes. When all are full the kernel
 /// stops receiving into them until the core has caught up.
 const LARGE_BUFFERS: u16 = 16;
-/// Twice what the loopback device and large segment offload put into one segment, see tcp(7): a receive takes
+/// Four times what the loopback device and large segment offload put into one segment, see tcp(7): a receive takes
 /// what came in several, and fewer packets are torn.
-const LARGE_BUFFER_BYTES: u32 = 128 * 1024;
+const LARGE_BUFFER_BYTES: u32 = 256 * 1024;
 /// Large receive buffers whose bytes wait to be sent, at most: the others are there to receive into.
 const KEPT_BUFFERS_MAX: usize = LARGE_BUFFERS as usize / 2;
 
