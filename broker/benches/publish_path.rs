@@ -74,8 +74,8 @@ fn exact(publisher: Version, subscriber: Version, batch: u64, count: u64) -> u64
     run(pairs(publisher, subscriber, topic, batch), batch, count)
 }
 
-/// More topics than are remembered, each matched by the wildcard of one subscriber.
-fn wildcard_miss(count: u64) -> u64 {
+/// More topics than are remembered, each matched by the wildcard of one subscriber, so many of them in one piece.
+fn wildcard_miss(batch: usize, count: u64) -> u64 {
     const TOPICS: usize = 100_000;
     let mut broker = Loopback::new(&Config::default());
     let publisher = broker.client("pub", V3);
@@ -87,16 +87,17 @@ fn wildcard_miss(count: u64) -> u64 {
         .map(|number| format!("plant/{}/{number}/temperature", number % PAIRS))
         .map(|topic| publish(V3, &topic, QoS::AtMostOnce, 0, &PAYLOAD))
         .collect();
+    let pieces: Vec<_> = packets.chunks_exact(batch).map(<[_]>::concat).collect();
     // Once round all topics, so that every place of the routes has been used.
-    let messages = TOPICS + count as usize;
-    for (number, packet) in packets.iter().cycle().take(messages).enumerate() {
-        broker.receive(publisher, packet);
-        if number % PAIRS == 0 {
+    let rounds = pieces.len() + count as usize / batch;
+    for (number, piece) in pieces.iter().cycle().take(rounds).enumerate() {
+        broker.receive(publisher, piece);
+        if number % PAIRS.div_ceil(batch) == 0 {
             broker.end_turn();
         }
     }
     let sent = broker.metrics.publishes_sent_qos0.get();
-    assert_eq!(sent, messages as u64, "every message is delivered once");
+    assert_eq!(sent, (rounds * batch) as u64, "every message is delivered once");
     sent
 }
 
@@ -166,12 +167,13 @@ fn encode_publish(count: u64) -> u64 {
 type Case = fn(u64) -> u64;
 
 fn main() {
-    let cases: [(&str, Case); 10] = [
+    let cases: [(&str, Case); 11] = [
         ("publish", |count| exact(V3, V3, 1, count)),
         ("publish-v5", |count| exact(V5, V5, 1, count)),
         ("publish-mixed", |count| exact(V3, V5, 1, count)),
         ("publish-batch-16", |count| exact(V3, V3, 16, count)),
-        ("publish-wildcard-miss", wildcard_miss),
+        ("publish-wildcard-miss", |count| wildcard_miss(1, count)),
+        ("publish-wildcard-miss-batch-16", |count| wildcard_miss(16, count)),
         ("publish-fan-out-100", fan_out),
         ("decode", |count| decode_publish(V3, count)),
         ("decode-v5", |count| decode_publish(V5, count)),
