@@ -86,6 +86,8 @@ pub enum DiskCommand {
         /// Zeros written behind them over zeros, fewer than [`BLOCK_BYTES`]: up to the end of a
         /// block, so that it need not be read first.
         zeros: u32,
+        /// Whether somebody reads it soon. If not, it need not go through the page cache.
+        is_read_soon: bool,
     },
     /// Reads; fewer bytes come only at the end of the file.
     Read {
@@ -183,16 +185,6 @@ pub enum FileJob {
     Remove {
         /// Their names.
         paths: Vec<PathBuf>,
-    },
-    /// Lets the page cache go of a range of a file, which is durable and will hardly be read soon. What is not there
-    /// any more is no error, nor that the system keeps it.
-    Uncache {
-        /// The file's name.
-        path: PathBuf,
-        /// Where the range begins.
-        position: u64,
-        /// How long it is.
-        bytes: u64,
     },
 }
 

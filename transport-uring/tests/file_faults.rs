@@ -22,6 +22,7 @@ const SEGMENT: u64 = 4 << 20;
 on_all_files!(
     a_full_disk_makes_no_segment_and_heals,
     a_failed_write_back_is_final_for_its_file_alone,
+    a_write_past_the_cache_that_fails_is_final_for_its_file,
     what_was_reported_survives_a_power_loss,
 );
 
@@ -75,6 +76,23 @@ fn a_failed_write_back_is_final_for_its_file_alone(kind: Kind) {
     assert_eq!(rig.driver.in_flight(), 0);
 }
 
+/// The same without a cache in between.
+fn a_write_past_the_cache_that_fails_is_final_for_its_file(kind: Kind) {
+    let Some(disk) = FaultyDisk::make("thin", 48) else { return };
+    let mut rig = FileRig::new(kind);
+    let path = disk.path().join("lost.log");
+    let others = fs::File::create(disk.path().join("others")).expect("there is room");
+    (&others).write_all(&vec![7; 34 << 20]).and_then(|()| others.sync_all()).expect("it fits");
+    fs::File::create(&path).and_then(|file| file.set_len(16 << 20)).expect("a sparse file");
+    let lost = rig.disk.open_id();
+    assert_eq!(rig.job(FileJob::Open { file: lost, path }), Ok(DiskDone::Done));
+    let written = rig.write_beside(lost, 0, headers((16 << 14) - 1));
+    let first = DiskError { in_sync: false, ..written.expect_err("no room below the file system") };
+    assert_eq!(rig.write_beside(lost, 0, headers(1)), Err(first), "the first error is final");
+    assert_eq!(rig.write(lost, 0, headers(1)), Err(first), "through the cache as well");
+    assert_eq!(rig.driver.in_flight(), 0);
+}
+
 /// What a run of jobs and rounds was told, before the power went.
 #[derive(Default)]
 struct Told {
@@ -114,7 +132,13 @@ fn work(rig: &mut FileRig, directory: &Path, cycle: u32, told: &mut Told) -> usi
     for number in 0..2 {
         let path = directory.join(format!("{cycle}-{number}.log"));
         let file = rig.create(&path, 1 << 20).expect("there is room");
-        assert_eq!(rig.write(file, 4096, headers(50)), Ok(DiskDone::Done));
+        if number == 0 {
+            assert_eq!(rig.write(file, 4096, headers(50)), Ok(DiskDone::Done));
+        } else {
+            let (first, rest) = (headers(50)[..20].to_vec(), headers(50)[20..].to_vec());
+            assert_eq!(rig.write_beside(file, 4096, first), Ok(DiskDone::Done));
+            assert_eq!(rig.write_beside(file, 4096 + 20 * 64, rest), Ok(DiskDone::Done));
+        }
         told.segments.push((file, path));
         told.flushed.push(50);
     }
@@ -134,8 +158,9 @@ fn work(rig: &mut FileRig, directory: &Path, cycle: u32, told: &mut Told) -> usi
         assert_eq!(rig.wait(token), Ok(DiskDone::Done));
     }
     told.published = 1;
-    let file = told.segments[0].0;
-    rig.push_write(file, 4096 + 50 * 64, headers(50));
+    let files = [told.segments[0].0, told.segments[1].0];
+    rig.push_write(files[0], 4096 + 50 * 64, headers(50));
+    rig.push_write_beside(files[1], 4096 + 50 * 64, headers(50));
     publish(rig, 2);
     let file = rig.disk.open_id();
     let path = directory.join(format!("{cycle}-new.log"));

@@ -27,7 +27,7 @@ on_all_files!(
     a_file_that_is_not_published_goes_with_its_close,
     small_files_are_replaced_as_a_whole,
     files_are_removed_and_missing_ones_are_no_error,
-    what_the_cache_lets_go_of_is_still_there,
+    what_goes_past_the_cache_is_read_like_everything_else,
     a_failed_create_leaves_nothing,
     what_names_no_file_is_refused,
     an_id_is_used_again,
@@ -174,19 +174,43 @@ fn files_are_removed_and_missing_ones_are_no_error(kind: Kind) {
     assert_eq!(directory.names(), ["b"]);
 }
 
-fn what_the_cache_lets_go_of_is_still_there(kind: Kind) {
+/// Writes go past the cache and through it in turn, from wherever the last one ended, into several files of a thread; what is
+/// read meanwhile is in the cache when the next one comes.
+fn what_goes_past_the_cache_is_read_like_everything_else(kind: Kind) {
     let directory = Directory::new();
-    let path = directory.path("1.log");
     let mut rig = FileRig::new(kind);
-    let file = rig.create(&path, 1 << 20).unwrap();
-    done(rig.write(file, 4096, headers(1000)));
-    for (position, bytes) in [(0, 0), (0, 1 << 20), (4097, 5000), (1 << 30, 1)] {
-        done(rig.job(FileJob::Uncache { path: path.clone(), position, bytes }));
+    let mut made: Vec<(FileId, FileId, Vec<u8>)> = (0..9)
+        .map(|number| {
+            let path = directory.path(&format!("{number}.log"));
+            let file = rig.create(&path, 2 << 20).unwrap();
+            let reader = rig.disk.open_id();
+            done(rig.job(FileJob::Open { file: reader, path }));
+            (file, reader, Vec::new())
+        })
+        .collect();
+    for round in 0..40_usize {
+        for (index, (file, reader, expected)) in made.iter_mut().enumerate() {
+            let counts = [1, 63, 64, 7, 500, 128, 5000];
+            let count = if index > 0 && round > 10 { 3 } else { counts[(round + index) % 7] };
+            let batches = headers(count);
+            let position = 4096 + expected.len() as u64;
+            expected.extend(bytes_of(&batches));
+            match (round + index) % 5 {
+                0 => done(rig.write(*file, position, batches)),
+                _ => done(rig.write_beside(*file, position, batches)),
+            }
+            let read = rig.read(*reader, 4096, expected.len() as u32 + 100).unwrap();
+            let DiskDone::Read(read) = read else { panic!("no bytes") };
+            assert!(read[..expected.len()] == expected[..], "file {index}, round {round}");
+            assert_eq!(read[expected.len()..], [0; 100], "nothing is behind them");
+        }
     }
-    let DiskDone::Read(read) = rig.read(file, 4096, 64_000).unwrap() else { panic!("no bytes") };
-    assert!(read == bytes_of(&headers(1000)));
-    let path = directory.path("none");
-    done(rig.job(FileJob::Uncache { path, position: 0, bytes: 1 }));
+    drop(rig);
+    for (index, (_, _, expected)) in made.iter().enumerate() {
+        let content = fs::read(directory.path(&format!("{index}.log"))).unwrap();
+        assert!(content[4096..][..expected.len()] == expected[..]);
+        assert_eq!(content.len(), 2 << 20);
+    }
 }
 
 fn a_failed_create_leaves_nothing(kind: Kind) {

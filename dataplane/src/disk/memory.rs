@@ -53,7 +53,7 @@ impl Operation {
             DiskCommand::Job { job, .. } => match job {
                 FileJob::Create { .. } => Self::Create,
                 FileJob::Open { .. } => Self::Open,
-                FileJob::Close { .. } | FileJob::Uncache { .. } => return None,
+                FileJob::Close { .. } => return None,
                 FileJob::Begin { .. } => Self::Begin,
                 FileJob::Append { .. } => Self::Append,
                 FileJob::Publish { .. } => Self::Publish,

@@ -20,7 +20,6 @@ pub mod progress;
 #[cfg(test)]
 mod quorum_tests;
 pub mod reader;
-mod recent;
 pub mod record;
 mod recover_error;
 pub mod recovery;

@@ -18,15 +18,12 @@
 use super::format::{self, BatchHeader};
 use super::gather::Gather;
 use super::progress::Progress;
-use super::recent::{Piece, Recent};
 use super::record::RecordSeed;
 use super::recovery::ReplayFrom;
 use super::room::Claim;
 use super::segments::{LogEnd, LogSetup, Segments};
 use crate::batch::{Batch, Level};
-use crate::disk::{
-    BLOCK_BYTES, BatchWrite, Disk, DiskCommand, DiskError, DiskEvent, DiskToken, FileJob,
-};
+use crate::disk::{BLOCK_BYTES, BatchWrite, Disk, DiskCommand, DiskError, DiskEvent, DiskToken};
 use crate::ids::Offset;
 use crate::partition::Marks;
 use crate::time::Nanos;
@@ -192,7 +189,6 @@ pub struct Writer {
     fault: Option<Fault>,
     /// Whether what comes is what another node has made.
     is_follower: bool,
-    recent: Recent,
     gather: Gather,
     /// Until when what is queued waits for its round and is nowhere else before; `None` if it is anywhere.
     held_until: Option<Nanos>,
@@ -231,7 +227,6 @@ impl Writer {
             is_touched: true,
             fault: None,
             is_follower: false,
-            recent: Recent::default(),
             gather: Gather::default(),
             held_until: None,
             gathers_until: None,
@@ -552,7 +547,9 @@ impl Writer {
             is_awaited: self.awaited < awaited,
         };
         self.gather.on_begun(round.records);
-        disk.push(DiskCommand::Write { token: round.token, file, position, batches, zeros });
+        // Nobody reads a follower's log while there is a leader.
+        let (token, is_read_soon) = (round.token, !self.is_follower);
+        disk.push(DiskCommand::Write { token, file, position, batches, zeros, is_read_soon });
         (self.close_at, self.linger_until) = (Nanos::NEVER, Nanos::NEVER);
         self.round = Some(round);
     }
@@ -650,7 +647,6 @@ impl Writer {
             self.segments.seal(round.end, disk);
         }
         self.segments.remove_below(round.log_start, disk);
-        self.uncache(&round, disk);
         if self.progress.watermark() < self.progress.flushed() {
             self.close_at = now + CLOSE_AFTER;
         }
@@ -661,19 +657,6 @@ impl Writer {
             self.gather.on_ended(now, self.usual);
         }
         Some(Flushed { records: round.records, bytes: round.bytes, took })
-    }
-
-    /// Lets the page cache go of what a follower has written a while ago.
-    fn uncache(&mut self, round: &Round, disk: &mut Disk) {
-        if !self.is_follower {
-            return self.recent.clear();
-        }
-        self.recent.push(round.number, round.position, round.bytes);
-        while let Some(Piece { number, position, bytes }) = self.recent.pop() {
-            let (token, path) = (self.segments.token(), self.segments.setup().segment_path(number));
-            let job = FileJob::Uncache { path, position, bytes };
-            disk.push(DiskCommand::Job { token, job });
-        }
     }
 
     /// Ends the log. What is queued is never written; those who wait for it are never answered.

@@ -92,6 +92,27 @@ fn a_round_is_written_in_whole_blocks() {
 }
 
 #[test]
+fn only_what_a_follower_writes_is_not_read_soon() {
+    let mut rig = Rig::ready();
+    rig.append(b"of a leader", Level::LocalDisk);
+    let is_read_soon = |rig: &mut Rig| {
+        rig.partition.end_turn(rig.now, UNIX_MS, &mut rig.disk);
+        let Some(DiskCommand::Write { is_read_soon, batches, .. }) = rig.disk.commands().next()
+        else {
+            panic!("a round begins with a write")
+        };
+        (*is_read_soon, batches.first().and_then(|write| write.batch.clone()))
+    };
+    let (leads, batch) = is_read_soon(&mut rig);
+    let body = batch.expect("it has a record").body().to_vec();
+    assert!(leads);
+    let mut rig = Rig::ready();
+    let batch = rig.pool.copy_records(&body, 1);
+    rig.partition.append_records(batch, 5);
+    assert!(!is_read_soon(&mut rig).0);
+}
+
+#[test]
 fn appends_are_taken_before_there_is_a_segment() {
     let mut rig = Rig::new(MemoryDisk::new());
     rig.append(b"early", Level::LocalDisk);

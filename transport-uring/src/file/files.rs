@@ -1,5 +1,6 @@
 //! The files of one core: its table, and what is under way.
 
+use super::beside::Beside;
 use super::jobs::Opened;
 use super::open::OpenFile;
 use super::operation::{Ended, FileOperation, Work};
@@ -22,6 +23,8 @@ struct Entry {
     open: Arc<OpenFile>,
     /// Operations under way on it.
     busy: u32,
+    /// The way past the page cache, while no write has it.
+    beside: Option<Box<Beside>>,
 }
 
 /// The files of one core.
@@ -78,9 +81,10 @@ impl Files {
             self.in_flight += 1;
             assert!(self.in_flight <= COMMANDS_MAX, "whoever asks has a bound of its own");
             match command {
-                DiskCommand::Write { token, file, position, batches, zeros } => {
+                DiskCommand::Write { token, file, position, batches, zeros, is_read_soon } => {
                     hit("write.before");
-                    let work = Work::Write { batches, zeros: zeros as usize };
+                    let zeros = zeros as usize;
+                    let work = Work::Write { batches, zeros, is_read_soon, beside: None };
                     self.operate(engine, token, file, work, position);
                 }
                 DiskCommand::Read { token, file, position, bytes } => {
@@ -97,7 +101,7 @@ impl Files {
         engine: &mut E,
         token: DiskToken,
         id: FileId,
-        work: Work,
+        mut work: Work,
         position: u64,
     ) {
         let entry = self.table.get_mut(id.index()).and_then(Option::as_mut);
@@ -109,6 +113,9 @@ impl Files {
             return self.refuse(token, libc::EBADF, batches);
         };
         entry.busy += 1;
+        if let Work::Write { beside, .. } = &mut work {
+            *beside = entry.beside.take();
+        }
         let operation = FileOperation::new(token, id, Arc::clone(&entry.open), work, position);
         if let Err(error) = operation.check() {
             self.ended.push_back(operation.end(Err(error)));
@@ -134,7 +141,7 @@ impl Files {
 
     fn refuse(&mut self, token: DiskToken, errno: i32, batches: Option<Vec<BatchWrite>>) {
         let event = DiskEvent { token, result: Err(DiskError::from_errno(errno)) };
-        self.ended.push_back(Ended { event, file: None, batches });
+        self.ended.push_back(Ended { event, file: None, batches, beside: None });
     }
 
     /// The ring has done a step of an operation.
@@ -174,7 +181,7 @@ impl Files {
     }
 
     fn next_ended(&mut self) -> Option<Ended> {
-        let ended = self.ended.pop_front().or_else(|| {
+        let mut ended = self.ended.pop_front().or_else(|| {
             let report = self.threads.as_mut()?.next()?;
             if let Some(opened) = report.opened {
                 self.take_in(opened);
@@ -185,6 +192,7 @@ impl Files {
             && let Some(entry) = self.table[id.index()].as_mut()
         {
             entry.busy -= 1;
+            entry.beside = ended.beside.take().or(entry.beside.take());
         }
         Some(ended)
     }
@@ -193,7 +201,7 @@ impl Files {
         if self.table.len() <= id.index() {
             self.table.resize_with(id.index() + 1, || None);
         }
-        self.table[id.index()] = Some(Entry { open, busy: 0 });
+        self.table[id.index()] = Some(Entry { open, busy: 0, beside: None });
     }
 
     /// Frees nothing of what the kernel may still use.

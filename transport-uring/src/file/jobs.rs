@@ -58,10 +58,6 @@ impl Jobs {
             }
             FileJob::Replace { path, content } => paths::replace(&path, &content),
             FileJob::Remove { paths } => paths::remove(&paths),
-            FileJob::Uncache { path, position, bytes } => {
-                paths::uncache(&path, position, bytes);
-                Ok(())
-            }
         }
         .map(|()| None)
         .map_err(disk_error)

@@ -5,6 +5,7 @@
 //! core. All these threads, those of the kernel included, run on CPUs that no core has. What ended
 //! comes back through a queue and the core's waker.
 
+mod beside;
 mod files;
 mod inbox;
 mod jobs;

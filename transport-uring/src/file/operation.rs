@@ -3,11 +3,13 @@
 //! Both backends drive it the same way: ask for the [`Step`], do it, and say what came of it with
 //! [`FileOperation::on_result`], until that says how it ended.
 
+use super::beside::{Beside, Blocks, Place};
 use super::open::OpenFile;
 use crate::failpoint::hit;
 use ringlane_dataplane::disk::{
     BLOCK_BYTES, BatchWrite, DiskDone, DiskError, DiskEvent, DiskToken, FileId,
 };
+use std::io;
 use std::sync::Arc;
 
 /// Slices of one call, at most (IOV_MAX, writev(2)).
@@ -22,6 +24,9 @@ pub(super) enum Work {
     Write {
         batches: Vec<BatchWrite>,
         zeros: usize,
+        is_read_soon: bool,
+        /// The way past the page cache, if it is known.
+        beside: Option<Box<Beside>>,
     },
     Read {
         buffer: Vec<u8>,
@@ -47,6 +52,8 @@ pub(super) struct Ended {
     pub(super) file: Option<FileId>,
     /// What was written.
     pub(super) batches: Option<Vec<BatchWrite>>,
+    /// The way past the page cache into the file.
+    pub(super) beside: Option<Box<Beside>>,
 }
 
 /// A write or read under way.
@@ -75,7 +82,7 @@ impl FileOperation {
         position: u64,
     ) -> Self {
         let bytes = match &work {
-            Work::Write { batches, zeros } => {
+            Work::Write { batches, zeros, .. } => {
                 batches.iter().map(BatchWrite::bytes).sum::<usize>() + zeros
             }
             Work::Read { buffer } => buffer.len(),
@@ -100,7 +107,7 @@ impl FileOperation {
     /// What is left to write, piece by piece.
     pub(super) fn pieces(&self) -> impl Iterator<Item = &[u8]> {
         let (batches, zeros): (&[BatchWrite], usize) = match &self.work {
-            Work::Write { batches, zeros } => (batches, *zeros),
+            Work::Write { batches, zeros, .. } => (batches, *zeros),
             Work::Read { .. } => (&[], 0),
         };
         let mut skip = self.done;
@@ -112,6 +119,24 @@ impl FileOperation {
             let left = &piece[skipped..];
             (!left.is_empty()).then_some(left)
         })
+    }
+
+    /// Writes all of it past the page cache, if nobody reads it soon: how many bytes. `None`: it goes through the cache.
+    pub(super) fn write_beside(&mut self, blocks: &mut Blocks) -> Option<io::Result<usize>> {
+        let Work::Write { beside, zeros, is_read_soon: false, .. } = &mut self.work else {
+            return None;
+        };
+        if self.done > 0 {
+            return None;
+        }
+        let place = Place { position: self.position, bytes: self.bytes, zeros: *zeros };
+        let cached = &self.open.file;
+        let mut way = beside.take().unwrap_or_else(|| Box::new(Beside::open(cached)));
+        let written = way.write(cached, place, self.pieces(), blocks);
+        if let Work::Write { beside, .. } = &mut self.work {
+            *beside = Some(way);
+        }
+        written.map(|result| result.map(|()| self.bytes))
     }
 
     /// Whether it may begin: a file that had an error is neither written nor synced.
@@ -178,15 +203,15 @@ impl FileOperation {
 
     /// Ends it: what is reported, and what goes back to the core. The file is let go of here.
     pub(super) fn end(self, result: Result<(), DiskError>) -> Ended {
-        let (done, batches) = match self.work {
-            Work::Write { batches, .. } => (DiskDone::Done, Some(batches)),
+        let (done, batches, beside) = match self.work {
+            Work::Write { batches, beside, .. } => (DiskDone::Done, Some(batches), beside),
             Work::Read { mut buffer } => {
                 buffer.truncate(self.done);
-                (DiskDone::Read(buffer), None)
+                (DiskDone::Read(buffer), None, None)
             }
         };
         let event = DiskEvent { token: self.token, result: result.map(|()| done) };
-        Ended { event, file: Some(self.id), batches }
+        Ended { event, file: Some(self.id), batches, beside }
     }
 }
 
@@ -202,7 +227,8 @@ mod tests {
 
     fn three_batches() -> FileOperation {
         let batch = |byte| BatchWrite { header: [byte; 64], batch: None };
-        operation(Work::Write { batches: vec![batch(1), batch(2), batch(3)], zeros: 100 })
+        let batches = vec![batch(1), batch(2), batch(3)];
+        operation(Work::Write { batches, zeros: 100, is_read_soon: true, beside: None })
     }
 
     #[test]

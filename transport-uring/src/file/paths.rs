@@ -4,14 +4,11 @@
 use crate::failpoint::hit;
 use crate::sys;
 use ringlane_dataplane::disk::{BLOCK_BYTES, temporary};
-use rustix::fs::{
-    Advice, CWD, FallocateFlags, OFlags, RenameFlags, fadvise, fallocate, renameat_with,
-};
+use rustix::fs::{CWD, FallocateFlags, OFlags, RenameFlags, fallocate, renameat_with};
 use rustix::io::Errno;
 use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
-use std::num::NonZeroU64;
 use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -223,15 +220,6 @@ pub(super) fn zero_from(path: &Path, position: u64) -> io::Result<()> {
     let file = open(path)?;
     zero(&file, position, file.metadata()?.len(), &|| false)?;
     file.sync_all()
-}
-
-/// Asks the system to drop the cached pages of a range (posix_fadvise(2)), if the file is still there.
-pub(super) fn uncache(path: &Path, position: u64, bytes: u64) {
-    let Some(bytes) = NonZeroU64::new(bytes) else { return };
-    if let Ok(file) = File::open(path) {
-        // A hint: whatever the system makes of it is good.
-        let _ = fadvise(&file, position, Some(bytes), Advice::DontNeed);
-    }
 }
 
 fn sync_parent(path: &Path) -> io::Result<()> {

@@ -6,6 +6,7 @@
 //! wakes the core when something has ended, once until the core looks.
 
 use super::FileConfig;
+use super::beside::Blocks;
 use super::inbox::Inbox;
 use super::jobs::{Jobs, Opened};
 use super::line::Line;
@@ -238,13 +239,15 @@ fn pin(cpus: &[u32]) -> io::Result<()> {
 }
 
 fn work(mut operations: Inbox, reporter: &Reporter, stopped: &AtomicBool) {
+    let mut blocks = Blocks::default();
     while let Some(mut operation) = operations.next() {
         if stopped.load(Ordering::Relaxed) {
             continue;
         }
         let result = match operation.check() {
             Ok(()) => loop {
-                let moved = carry_out(&mut operation).map_err(|error| sys::errno_of(&error));
+                let moved =
+                    carry_out(&mut operation, &mut blocks).map_err(|error| sys::errno_of(&error));
                 if let Some(end) = operation.on_result(moved) {
                     break end;
                 }
@@ -255,10 +258,13 @@ fn work(mut operations: Inbox, reporter: &Reporter, stopped: &AtomicBool) {
     }
 }
 
-fn carry_out(operation: &mut FileOperation) -> io::Result<usize> {
+fn carry_out(operation: &mut FileOperation, blocks: &mut Blocks) -> io::Result<usize> {
     let open = Arc::clone(&operation.open);
     match operation.step() {
         Step::Write { position } => {
+            if let Some(written) = operation.write_beside(blocks) {
+                return written;
+            }
             let pieces = operation.pieces().take(SLICES_MAX);
             let slices: Vec<IoSlice<'_>> = pieces.map(IoSlice::new).collect();
             Ok(rustix::io::pwritev(&open.file, &slices, position)?)
@@ -293,6 +299,9 @@ fn do_jobs(
             Err(error) => (Err(error), None),
         };
         let event = DiskEvent { token, result };
-        reporter.report(Report { ended: Ended { event, file: None, batches: None }, opened });
+        reporter.report(Report {
+            ended: Ended { event, file: None, batches: None, beside: None },
+            opened,
+        });
     }
 }

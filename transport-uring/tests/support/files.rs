@@ -5,7 +5,8 @@
 #![allow(clippy::unwrap_used, reason = "this is test code, though not inside a test function")]
 
 use ringlane_dataplane::disk::{
-    BatchWrite, Disk, DiskCommand, DiskDone, DiskError, DiskToken, FileDriver, FileId, FileJob,
+    BLOCK_BYTES, BatchWrite, Disk, DiskCommand, DiskDone, DiskError, DiskToken, FileDriver, FileId,
+    FileJob,
 };
 use ringlane_dataplane::ids::CoreId;
 use ringlane_dataplane::net::{Driver, Sockets, Wait};
@@ -171,7 +172,44 @@ impl FileRig {
         position: u64,
         batches: Vec<BatchWrite>,
     ) -> DiskToken {
-        self.push(|token| DiskCommand::Write { token, file, position, batches, zeros: 0 })
+        self.push(|token| DiskCommand::Write {
+            token,
+            file,
+            position,
+            batches,
+            zeros: 0,
+            is_read_soon: true,
+        })
+    }
+
+    /// A write of what nobody reads soon, with zeros up to the end of a block.
+    pub fn push_write_beside(
+        &mut self,
+        file: FileId,
+        position: u64,
+        batches: Vec<BatchWrite>,
+    ) -> DiskToken {
+        let end = position + batches.iter().map(|batch| batch.bytes() as u64).sum::<u64>();
+        let zeros = (end.next_multiple_of(BLOCK_BYTES as u64) - end) as u32;
+        let is_read_soon = false;
+        self.push(|token| DiskCommand::Write {
+            token,
+            file,
+            position,
+            batches,
+            zeros,
+            is_read_soon,
+        })
+    }
+
+    pub fn write_beside(
+        &mut self,
+        file: FileId,
+        position: u64,
+        batches: Vec<BatchWrite>,
+    ) -> Result<DiskDone, DiskError> {
+        let token = self.push_write_beside(file, position, batches);
+        self.wait(token)
     }
 
     pub fn write(

@@ -223,8 +223,7 @@ impl Files {
                 FileJob::Create { path, .. }
                 | FileJob::Open { path, .. }
                 | FileJob::Begin { path, .. }
-                | FileJob::Replace { path, .. }
-                | FileJob::Uncache { path, .. } => Some(path.clone()),
+                | FileJob::Replace { path, .. } => Some(path.clone()),
                 FileJob::Close { file }
                 | FileJob::Append { file, .. }
                 | FileJob::Publish { file } => of(file),
@@ -344,7 +343,6 @@ impl Files {
                 self.put(path, content);
             }
             FileJob::Remove { paths } => paths.iter().for_each(|path| self.remove(path)),
-            FileJob::Uncache { .. } => {}
         }
         Ok(())
     }

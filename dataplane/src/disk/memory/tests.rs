@@ -41,7 +41,14 @@ impl Bench {
     fn write_command(&self, position: u64, byte: u8) -> DiskCommand {
         let batch = BatchWrite { header: [byte; BATCH_HEADER_BYTES], batch: None };
         let (token, file) = (DiskToken(1), self.file);
-        DiskCommand::Write { token, file, position, batches: vec![batch], zeros: 0 }
+        DiskCommand::Write {
+            token,
+            file,
+            position,
+            batches: vec![batch],
+            zeros: 0,
+            is_read_soon: true,
+        }
     }
 
     fn write(&mut self, position: u64, byte: u8) -> Result<DiskDone, DiskError> {
