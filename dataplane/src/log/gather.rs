@@ -13,9 +13,10 @@ use core::time::Duration;
 /// With fewer records in a round nothing is waited for: a lone publisher has its round at once.
 const RECORDS_MIN: u64 = 16;
 /// A round of so many bytes is worth its cost.
-const BYTES_ENOUGH: u64 = 128 * 1024;
-/// Nothing waits for longer than this, nor than a round usually takes.
-const WAIT_MAX: Duration = Duration::from_millis(1);
+const BYTES_ENOUGH: u64 = 512 * 1024;
+/// Nothing waits for longer than this, nor than so many rounds usually take.
+const WAIT_MAX: Duration = Duration::from_millis(3);
+const WAIT_ROUNDS: u32 = 3;
 
 /// What the next round waits for.
 #[derive(Debug, Default)]
@@ -37,7 +38,7 @@ impl Gather {
 
     /// It is durable here: soon it will be with a majority.
     pub(super) fn on_ended(&mut self, now: Nanos, usual: Duration) {
-        self.until = now + usual.min(WAIT_MAX);
+        self.until = now + wait(usual);
     }
 
     /// Records are committed up to here.
@@ -45,7 +46,7 @@ impl Gather {
         if self.committed < committed {
             self.released += committed.0 - self.committed.0;
             self.committed = committed;
-            self.until = now + usual.min(WAIT_MAX);
+            self.until = now + wait(usual);
         }
     }
 
@@ -66,6 +67,11 @@ impl Gather {
     pub(super) fn until(&self) -> Nanos {
         self.until
     }
+}
+
+/// For how long a round waits where rounds take so long.
+fn wait(usual: Duration) -> Duration {
+    (usual * WAIT_ROUNDS).min(WAIT_MAX)
 }
 
 #[cfg(test)]
@@ -111,11 +117,11 @@ mod tests {
     }
 
     #[test]
-    fn nothing_waits_for_longer_than_a_round_takes_nor_than_the_bound() {
+    fn nothing_waits_for_longer_than_some_rounds_take_nor_than_the_bound() {
         let (mut gather, _) = after(100, 100, 1);
-        assert_eq!(gather.until(), BEGUN + USUAL);
+        assert_eq!(gather.until(), BEGUN + USUAL * WAIT_ROUNDS);
         gather.on_committed(BEGUN + USUAL, Offset(100), USUAL);
-        assert_eq!(gather.until(), BEGUN + USUAL, "nothing more was committed");
+        assert_eq!(gather.until(), BEGUN + USUAL * WAIT_ROUNDS, "nothing more was committed");
         gather.on_committed(BEGUN + USUAL, Offset(101), WAIT_MAX * 2);
         assert_eq!(gather.until(), BEGUN + USUAL + WAIT_MAX);
     }
