@@ -14,7 +14,8 @@ use core::time::Duration;
 const RECORDS_MIN: u64 = 16;
 /// A round of so many bytes is worth its cost.
 const BYTES_ENOUGH: u64 = 512 * 1024;
-/// Nothing waits for longer than this, nor than so many rounds usually take.
+/// Nothing waits for longer than this behind a round or behind the first commit after it, nor than so many rounds usually
+/// take.
 const WAIT_MAX: Duration = Duration::from_millis(3);
 const WAIT_ROUNDS: u32 = 3;
 
@@ -25,20 +26,23 @@ pub(super) struct Gather {
     committed: Offset,
     /// Records that were committed since the last round began.
     released: u64,
-    /// Records of the last round.
+    /// Records of the last round; 0 if nothing was committed before it, since then nobody waits for that.
     written: u64,
     until: Nanos,
+    /// Commits that come one after the other prolong it no further.
+    latest: Option<Nanos>,
 }
 
 impl Gather {
     /// A round begins with so many records.
     pub(super) fn on_begun(&mut self, records: u64) {
-        (self.released, self.written) = (0, records);
+        self.written = if self.released > 0 { records } else { 0 };
+        self.released = 0;
     }
 
     /// It is durable here: soon it will be with a majority.
     pub(super) fn on_ended(&mut self, now: Nanos, usual: Duration) {
-        self.until = now + wait(usual);
+        (self.until, self.latest) = (now + wait(usual), None);
     }
 
     /// Records are committed up to here.
@@ -46,7 +50,8 @@ impl Gather {
         if self.committed < committed {
             self.released += committed.0 - self.committed.0;
             self.committed = committed;
-            self.until = now + wait(usual);
+            let latest = *self.latest.get_or_insert(now + WAIT_MAX);
+            self.until = (now + wait(usual)).min(latest);
         }
     }
 
@@ -107,6 +112,8 @@ mod tests {
             (RECORDS_MIN, RECORDS_MIN, 1, true),
             (RECORDS_MIN - 1, RECORDS_MIN - 1, 1, false),
             (1, 0, 1, false),
+            // What is answered without a majority comes back at once: nobody waits for a commit.
+            (100, 0, 1, false),
         ] {
             let (gather, progress) = after(written, committed, queued);
             let case = (written, committed, queued);
@@ -122,7 +129,18 @@ mod tests {
         assert_eq!(gather.until(), BEGUN + USUAL * WAIT_ROUNDS);
         gather.on_committed(BEGUN + USUAL, Offset(100), USUAL);
         assert_eq!(gather.until(), BEGUN + USUAL * WAIT_ROUNDS, "nothing more was committed");
-        gather.on_committed(BEGUN + USUAL, Offset(101), WAIT_MAX * 2);
-        assert_eq!(gather.until(), BEGUN + USUAL + WAIT_MAX);
+        gather.on_ended(BEGUN, WAIT_MAX * 2);
+        assert_eq!(gather.until(), BEGUN + WAIT_MAX);
+    }
+
+    #[test]
+    fn commits_one_after_the_other_prolong_it_within_the_bound() {
+        let (mut gather, progress) = after(200, 100, 1);
+        for step in 1..=80_u32 {
+            let now = BEGUN + WAIT_MAX / 40 * step;
+            gather.on_committed(now, Offset(100 + u64::from(step)), USUAL);
+            let waits = gather.waits(now, &progress, 1000);
+            assert_eq!(waits, now < BEGUN + WAIT_MAX, "step {step}");
+        }
     }
 }
