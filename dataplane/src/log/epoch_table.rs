@@ -51,7 +51,7 @@ pub fn epoch_table<F: StartFiles + ?Sized>(
     }
     let known = known.and_then(|known| known.checked(recovered, &firsts));
     let (table, from) = known.unwrap_or_default();
-    let mut finding = Finding { table, from, segments_read: 0 };
+    let mut finding = Finding { table, from, segments_read: 0, is_refuted: false };
     for (index, segment) in recovered.segments.iter().enumerate() {
         let behind = recovered.segments.get(index + 1);
         if behind.map_or(recovered.next_offset, |behind| behind.base) <= from {
@@ -72,6 +72,9 @@ pub fn epoch_table<F: StartFiles + ?Sized>(
         };
         finding.push_each(files, directory, segment, end)?;
     }
+    if finding.is_refuted {
+        return epoch_table(files, directory, recovered, None);
+    }
     let Finding { table, segments_read, .. } = finding;
     Ok(FoundEpochs { table, segments_read })
 }
@@ -88,10 +91,11 @@ impl KnownEpochs {
         let mut table = EpochTable::from_starts(starts)?;
         let of = |offset: Offset| table.epoch_before(Offset(offset.0 + 1));
         let is_covered = start < end && end <= recovered.next_offset && of(start).is_some();
+        let is_of_this_log = table.last_epoch() <= recovered.epoch;
         let mut in_front = firsts.iter().flatten().filter(|first| first.base_offset < end);
         let are_right =
             in_front.all(|first| first.is_closing() || of(first.base_offset) == Some(first.epoch));
-        (is_covered && are_right).then(|| {
+        (is_covered && is_of_this_log && are_right).then(|| {
             table.trim(start);
             (table, end)
         })
@@ -104,11 +108,17 @@ struct Finding {
     /// Those of records in front of it are known.
     from: Offset,
     segments_read: usize,
+    /// A record behind what is known is of an older epoch: what is known is of another log.
+    is_refuted: bool,
 }
 
 impl Finding {
     fn push(&mut self, header: &BatchHeader) {
-        if !header.is_closing() && self.from <= header.base_offset {
+        if header.is_closing() || header.base_offset < self.from {
+            return;
+        }
+        self.is_refuted |= self.from > Offset(0) && header.epoch < self.table.last_epoch();
+        if !self.is_refuted {
             self.table.push(header.epoch, header.base_offset);
         }
     }

@@ -391,6 +391,13 @@ fn epochs_that_a_checkpoint_knows_are_not_read_again() {
     let mut known = right(records.len() as u64);
     known.starts[0] = EpochStart { epoch: epoch + 1, first: Offset(first.0 - 1) };
     assert_eq!(find(Some(&known)), all, "they do not rise");
+    // 7 from 8 on, 10 from 21 on, 13 from 34 on, and segments from 0, 20 and 38 on.
+    for (epoch, why) in [(60, "none is so new"), (12, "an older one follows")] {
+        let mut known = right(30);
+        known.starts.retain(|start| start.first < Offset(29));
+        known.starts.push(EpochStart { epoch, first: Offset(29) });
+        assert_eq!(find(Some(&known)), all, "{why}");
+    }
 }
 
 /// A log of two records of epoch 69, in a batch each.

@@ -89,9 +89,8 @@ impl EpochTable {
         if epoch == last && !self.starts.is_empty() {
             return;
         }
-        if self.starts.len() == TABLE_MAX {
-            self.starts.remove(0);
-        }
+        let excess = (self.starts.len() + 1).saturating_sub(TABLE_MAX);
+        self.starts.drain(..excess);
         self.starts.push(EpochStart { epoch, first });
     }
 
