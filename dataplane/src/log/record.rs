@@ -274,7 +274,12 @@ pub fn put_checksums(seed: RecordSeed, records: &mut [u8]) {
         let mut starts = [at; AT_ONCE + 1];
         let mut count = 0;
         while count < AT_ONCE && at < records.len() {
-            at += u32_at(records, at + 4) as usize;
+            let len = u32_at(records, at + 4) as usize;
+            assert!(
+                (RECORD_HEAD_BYTES..=records.len() - at).contains(&len),
+                "a record has {len} bytes"
+            );
+            at += len;
             count += 1;
             starts[count..].fill(at);
         }
