@@ -8,8 +8,8 @@ use std::fs;
 /// Descriptors that are not connections: listeners, rings, wake-ups, log, control plane.
 const DESCRIPTORS_RESERVED: u64 = 64;
 const DESCRIPTORS_RESERVED_PER_CORE: u64 = 16;
-/// The segment that is written, the next one, one that is read, a checkpoint.
-const DESCRIPTORS_RESERVED_PER_PARTITION: u64 = 4;
+/// The segment that is written, that again past the page cache, the next one, one that is read, a checkpoint.
+const DESCRIPTORS_RESERVED_PER_PARTITION: u64 = 5;
 /// What replays have open gets one part in so many.
 const READINGS_SHARE: u64 = 4;
 
