@@ -185,7 +185,8 @@ pub enum ToCore {
     },
     /// Hands the leadership over (core 0), after all cores have said [`ToControl::Drained`].
     TransferTo(NodeId),
-    /// Ends this core: clients are told, what was appended is flushed, then its thread ends.
+    /// Ends this core, which cannot go on: clients are told and have a second for it, also where the node stops then;
+    /// what was appended is flushed, then its thread ends.
     End {
         /// Where a client should go (`host:port`, MQTT 5 server reference), if that is known.
         moved_to: Option<String>,

@@ -16,7 +16,7 @@ use std::hash::{BuildHasher, RandomState};
 
 /// Children above which a node looks them up by hash and no longer by binary search.
 const CHILDREN_SORTED_MAX: usize = 8;
-/// Children above which they are in a table that grows a little at a time: of `{device}/#` there may be a million. Just
+/// Children from which on they are in a table that grows a little at a time: of `{device}/#` there may be a million. Just
 /// as many fill a table of 2,048 places.
 const CHILDREN_HASHED_MAX: usize = 1792;
 
