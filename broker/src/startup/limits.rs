@@ -139,7 +139,7 @@ mod tests {
             assert_eq!(found, expected, "{max}");
         }
         assert_eq!(descriptors_wanted(&asked(1000), 2, 0), 1096);
-        assert_eq!(descriptors_wanted(&asked(1000), 2, 8), 1128);
+        assert_eq!(descriptors_wanted(&asked(1000), 2, 8), 1136);
     }
 
     #[test]
@@ -152,7 +152,7 @@ mod tests {
         assert_eq!(readings_per_core(Some(2), 64), 1);
         let limits = LimitsConfig::default();
         let reserved = (1 << 20) - connections_per_core(&limits, Some(1 << 20), 2, 4);
-        assert_eq!(reserved, 96 + 4 * 4 + 128 * 4);
+        assert_eq!(reserved, 96 + 4 * 5 + 128 * 4);
     }
 
     #[test]
