@@ -1,6 +1,5 @@
 //! The files of one core: its table, and what is under way.
 
-use super::beside::Beside;
 use super::jobs::Opened;
 use super::open::OpenFile;
 use super::operation::{Ended, FileOperation, Work};
@@ -23,8 +22,6 @@ struct Entry {
     open: Arc<OpenFile>,
     /// Operations under way on it.
     busy: u32,
-    /// The way past the page cache, while no write has it.
-    beside: Option<Box<Beside>>,
 }
 
 /// The files of one core.
@@ -84,7 +81,7 @@ impl Files {
                 DiskCommand::Write { token, file, position, batches, zeros, is_read_soon } => {
                     hit("write.before");
                     let zeros = zeros as usize;
-                    let work = Work::Write { batches, zeros, is_read_soon, beside: None };
+                    let work = Work::Write { batches, zeros, is_read_soon };
                     self.operate(engine, token, file, work, position);
                 }
                 DiskCommand::Read { token, file, position, bytes } => {
@@ -101,7 +98,7 @@ impl Files {
         engine: &mut E,
         token: DiskToken,
         id: FileId,
-        mut work: Work,
+        work: Work,
         position: u64,
     ) {
         let entry = self.table.get_mut(id.index()).and_then(Option::as_mut);
@@ -113,9 +110,6 @@ impl Files {
             return self.refuse(token, libc::EBADF, batches);
         };
         entry.busy += 1;
-        if let Work::Write { beside, .. } = &mut work {
-            *beside = entry.beside.take();
-        }
         let operation = FileOperation::new(token, id, Arc::clone(&entry.open), work, position);
         if let Err(error) = operation.check() {
             self.ended.push_back(operation.end(Err(error)));
@@ -141,7 +135,7 @@ impl Files {
 
     fn refuse(&mut self, token: DiskToken, errno: i32, batches: Option<Vec<BatchWrite>>) {
         let event = DiskEvent { token, result: Err(DiskError::from_errno(errno)) };
-        self.ended.push_back(Ended { event, file: None, batches, beside: None });
+        self.ended.push_back(Ended { event, file: None, batches });
     }
 
     /// The ring has done a step of an operation.
@@ -181,7 +175,7 @@ impl Files {
     }
 
     fn next_ended(&mut self) -> Option<Ended> {
-        let mut ended = self.ended.pop_front().or_else(|| {
+        let ended = self.ended.pop_front().or_else(|| {
             let report = self.threads.as_mut()?.next()?;
             if let Some(opened) = report.opened {
                 self.take_in(opened);
@@ -192,7 +186,6 @@ impl Files {
             && let Some(entry) = self.table[id.index()].as_mut()
         {
             entry.busy -= 1;
-            entry.beside = ended.beside.take().or(entry.beside.take());
         }
         Some(ended)
     }
@@ -201,7 +194,7 @@ impl Files {
         if self.table.len() <= id.index() {
             self.table.resize_with(id.index() + 1, || None);
         }
-        self.table[id.index()] = Some(Entry { open, busy: 0, beside: None });
+        self.table[id.index()] = Some(Entry { open, busy: 0 });
     }
 
     /// Frees nothing of what the kernel may still use.

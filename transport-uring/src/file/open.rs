@@ -1,8 +1,10 @@
 //! An open file and its first error, which is final.
 
+use super::beside::Beside;
 use core::sync::atomic::{AtomicI32, Ordering};
 use ringlane_dataplane::disk::DiskError;
 use std::fs::File;
+use std::sync::Mutex;
 
 /// A file that the core and the threads share.
 #[derive(Debug)]
@@ -10,11 +12,13 @@ pub(crate) struct OpenFile {
     pub(crate) file: File,
     /// The first error of a write or a sync; 0 if there was none.
     errno: AtomicI32,
+    /// The way past the page cache, once it was looked for. A log has one write under way: nobody waits for another.
+    pub(super) beside: Mutex<Option<Beside>>,
 }
 
 impl OpenFile {
     pub(crate) fn new(file: File) -> Self {
-        Self { file, errno: AtomicI32::new(0) }
+        Self { file, errno: AtomicI32::new(0), beside: Mutex::new(None) }
     }
 
     /// Whether it may still be written and synced.

@@ -10,7 +10,7 @@ use ringlane_dataplane::disk::{
     BLOCK_BYTES, BatchWrite, DiskDone, DiskError, DiskEvent, DiskToken, FileId,
 };
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 /// Slices of one call, at most (IOV_MAX, writev(2)).
 pub(super) const SLICES_MAX: usize = 1024;
@@ -25,8 +25,6 @@ pub(super) enum Work {
         batches: Vec<BatchWrite>,
         zeros: usize,
         is_read_soon: bool,
-        /// The way past the page cache, if it is known.
-        beside: Option<Box<Beside>>,
     },
     Read {
         buffer: Vec<u8>,
@@ -52,8 +50,6 @@ pub(super) struct Ended {
     pub(super) file: Option<FileId>,
     /// What was written.
     pub(super) batches: Option<Vec<BatchWrite>>,
-    /// The way past the page cache into the file.
-    pub(super) beside: Option<Box<Beside>>,
 }
 
 /// A write or read under way.
@@ -122,21 +118,18 @@ impl FileOperation {
     }
 
     /// Writes all of it past the page cache, if nobody reads it soon: how many bytes. `None`: it goes through the cache.
-    pub(super) fn write_beside(&mut self, blocks: &mut Blocks) -> Option<io::Result<usize>> {
-        let Work::Write { beside, zeros, is_read_soon: false, .. } = &mut self.work else {
-            return None;
-        };
+    pub(super) fn write_beside(&self, blocks: &mut Blocks) -> Option<io::Result<usize>> {
+        let Work::Write { zeros, is_read_soon: false, .. } = self.work else { return None };
         if self.done > 0 {
             return None;
         }
-        let place = Place { position: self.position, bytes: self.bytes, zeros: *zeros };
-        let cached = &self.open.file;
-        let mut way = beside.take().unwrap_or_else(|| Box::new(Beside::open(cached)));
-        let written = way.write(cached, place, self.pieces(), blocks);
-        if let Work::Write { beside, .. } = &mut self.work {
-            *beside = Some(way);
-        }
-        written.map(|result| result.map(|()| self.bytes))
+        let place = Place { position: self.position, bytes: self.bytes, zeros };
+        let OpenFile { file, beside, .. } = &*self.open;
+        // What a panic leaves goes through the cache.
+        let mut way = beside.lock().unwrap_or_else(PoisonError::into_inner);
+        let way = way.get_or_insert_with(|| Beside::open(file));
+        let written = way.write(file, place, self.pieces(), blocks)?;
+        Some(written.map(|()| self.bytes))
     }
 
     /// Whether it may begin: a file that had an error is neither written nor synced.
@@ -203,15 +196,15 @@ impl FileOperation {
 
     /// Ends it: what is reported, and what goes back to the core. The file is let go of here.
     pub(super) fn end(self, result: Result<(), DiskError>) -> Ended {
-        let (done, batches, beside) = match self.work {
-            Work::Write { batches, beside, .. } => (DiskDone::Done, Some(batches), beside),
+        let (done, batches) = match self.work {
+            Work::Write { batches, .. } => (DiskDone::Done, Some(batches)),
             Work::Read { mut buffer } => {
                 buffer.truncate(self.done);
-                (DiskDone::Read(buffer), None, None)
+                (DiskDone::Read(buffer), None)
             }
         };
         let event = DiskEvent { token: self.token, result: result.map(|()| done) };
-        Ended { event, file: Some(self.id), batches, beside }
+        Ended { event, file: Some(self.id), batches }
     }
 }
 
@@ -228,7 +221,7 @@ mod tests {
     fn three_batches() -> FileOperation {
         let batch = |byte| BatchWrite { header: [byte; 64], batch: None };
         let batches = vec![batch(1), batch(2), batch(3)];
-        operation(Work::Write { batches, zeros: 100, is_read_soon: true, beside: None })
+        operation(Work::Write { batches, zeros: 100, is_read_soon: true })
     }
 
     #[test]

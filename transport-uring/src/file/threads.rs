@@ -299,9 +299,6 @@ fn do_jobs(
             Err(error) => (Err(error), None),
         };
         let event = DiskEvent { token, result };
-        reporter.report(Report {
-            ended: Ended { event, file: None, batches: None, beside: None },
-            opened,
-        });
+        reporter.report(Report { ended: Ended { event, file: None, batches: None }, opened });
     }
 }
