@@ -56,18 +56,24 @@ fn a_full_disk_makes_no_segment_and_heals(kind: Kind) {
     rig.create(&disk.path().join("next.log"), SEGMENT).expect("there is room again");
 }
 
+/// A file of 16 MiB for which the device below the file system has no room any more, of the 48 MiB that it takes.
+fn open_without_room(rig: &mut FileRig, disk: &FaultyDisk) -> FileId {
+    let path = disk.path().join("lost.log");
+    let others = fs::File::create(disk.path().join("others")).expect("there is room");
+    (&others).write_all(&vec![7; 34 << 20]).and_then(|()| others.sync_all()).expect("it fits");
+    fs::File::create(&path).and_then(|file| file.set_len(16 << 20)).expect("a sparse file");
+    let file = rig.disk.open_id();
+    assert_eq!(rig.job(FileJob::Open { file, path }), Ok(DiskDone::Done));
+    file
+}
+
 /// The device below the file system takes 48 MiB of its 256: what is written back beyond that is
 /// lost, the first sync says so, and a second one of the kernel's would not.
 fn a_failed_write_back_is_final_for_its_file_alone(kind: Kind) {
     let Some(disk) = FaultyDisk::make("thin", 48) else { return };
     let mut rig = FileRig::new(kind);
     let sound = rig.create(&disk.path().join("sound.log"), SEGMENT).expect("there is room");
-    let path = disk.path().join("lost.log");
-    let others = fs::File::create(disk.path().join("others")).expect("there is room");
-    (&others).write_all(&vec![7; 34 << 20]).and_then(|()| others.sync_all()).expect("it fits");
-    fs::File::create(&path).and_then(|file| file.set_len(16 << 20)).expect("a sparse file");
-    let lost = rig.disk.open_id();
-    assert_eq!(rig.job(FileJob::Open { file: lost, path }), Ok(DiskDone::Done));
+    let lost = open_without_room(&mut rig, &disk);
     let error = rig.write(lost, 0, headers(16 << 14)).expect_err("no room below the file system");
     let first = DiskError { in_sync: false, ..error };
     assert_eq!(rig.write(lost, 0, headers(1)), Err(first), "the first error is final");
@@ -80,12 +86,7 @@ fn a_failed_write_back_is_final_for_its_file_alone(kind: Kind) {
 fn a_write_past_the_cache_that_fails_is_final_for_its_file(kind: Kind) {
     let Some(disk) = FaultyDisk::make("thin", 48) else { return };
     let mut rig = FileRig::new(kind);
-    let path = disk.path().join("lost.log");
-    let others = fs::File::create(disk.path().join("others")).expect("there is room");
-    (&others).write_all(&vec![7; 34 << 20]).and_then(|()| others.sync_all()).expect("it fits");
-    fs::File::create(&path).and_then(|file| file.set_len(16 << 20)).expect("a sparse file");
-    let lost = rig.disk.open_id();
-    assert_eq!(rig.job(FileJob::Open { file: lost, path }), Ok(DiskDone::Done));
+    let lost = open_without_room(&mut rig, &disk);
     let written = rig.write_beside(lost, 0, headers((16 << 14) - 1));
     let first = DiskError { in_sync: false, ..written.expect_err("no room below the file system") };
     assert_eq!(rig.write_beside(lost, 0, headers(1)), Err(first), "the first error is final");

@@ -172,14 +172,7 @@ impl FileRig {
         position: u64,
         batches: Vec<BatchWrite>,
     ) -> DiskToken {
-        self.push(|token| DiskCommand::Write {
-            token,
-            file,
-            position,
-            batches,
-            zeros: 0,
-            is_read_soon: true,
-        })
+        self.push_write_of(file, position, batches, (0, true))
     }
 
     /// A write of what nobody reads soon, with zeros up to the end of a block.
@@ -191,7 +184,16 @@ impl FileRig {
     ) -> DiskToken {
         let end = position + batches.iter().map(|batch| batch.bytes() as u64).sum::<u64>();
         let zeros = (end.next_multiple_of(BLOCK_BYTES as u64) - end) as u32;
-        let is_read_soon = false;
+        self.push_write_of(file, position, batches, (zeros, false))
+    }
+
+    fn push_write_of(
+        &mut self,
+        file: FileId,
+        position: u64,
+        batches: Vec<BatchWrite>,
+        (zeros, is_read_soon): (u32, bool),
+    ) -> DiskToken {
         self.push(|token| DiskCommand::Write {
             token,
             file,
