@@ -28,39 +28,7 @@ enum Children {
     /// By rising level name.
     Sorted(Vec<(Box<str>, u32)>),
     Hashed(Box<HashMap<Box<str>, u32, RandomState>>),
-    Wide(Box<WideChildren>),
-}
-
-/// The children of a node that has many.
-#[derive(Debug)]
-struct WideChildren {
-    table: WideTable<(Box<str>, u32)>,
-    hasher: RandomState,
-}
-
-impl WideChildren {
-    fn new(hashed: HashMap<Box<str>, u32, RandomState>) -> Self {
-        let mut wide = Self { table: WideTable::new(), hasher: hashed.hasher().clone() };
-        hashed.into_iter().for_each(|(name, child)| wide.insert(name, child));
-        wide
-    }
-
-    fn get(&self, level: &str) -> Option<u32> {
-        let hash = self.hasher.hash_one(level);
-        self.table.find(hash, |(name, _)| **name == *level).map(|(_, child)| *child)
-    }
-
-    /// Puts in a child that is not there.
-    fn insert(&mut self, name: Box<str>, child: u32) {
-        let Self { table, hasher } = self;
-        let hash = hasher.hash_one(&*name);
-        table.insert_unique(hash, (name, child), |(name, _)| hasher.hash_one(&**name));
-    }
-
-    fn remove(&mut self, level: &str) {
-        let hash = self.hasher.hash_one(level);
-        self.table.remove(hash, |(name, _)| **name == *level);
-    }
+    Wide(Box<Names<u32>>),
 }
 
 #[derive(Debug)]
@@ -78,34 +46,35 @@ struct Node<V> {
 /// [`matching`](super::matching)) and are not bounded here.
 #[derive(Debug)]
 pub struct FilterTree<V> {
-    exact: Exact<V>,
+    exact: Names<V>,
     nodes: Vec<Node<V>>,
     free: Vec<u32>,
     wildcards: usize,
 }
 
-/// The filters without wildcards. There may be a million: they may not all be moved at once.
+/// Values by name: the filters without wildcards, and the children of a node that has many. There may be a million: they
+/// may not all be moved at once.
 #[derive(Debug)]
-struct Exact<V> {
-    table: WideTable<ExactFilter<V>>,
+struct Names<V> {
+    table: WideTable<Named<V>>,
     hasher: RandomState,
 }
 
-/// A filter with what it stands for. Its hash is kept: to read all names again is most of what it takes to move them.
+/// A name with what it stands for. Its hash is kept: to read all names again is most of what it takes to move them.
 #[derive(Debug)]
-struct ExactFilter<V> {
+struct Named<V> {
     hash: u64,
     name: Box<str>,
     value: V,
 }
 
-impl<V> ExactFilter<V> {
+impl<V> Named<V> {
     fn is(&self, hash: u64, name: &str) -> bool {
         self.hash == hash && *self.name == *name
     }
 }
 
-impl<V> Exact<V> {
+impl<V> Names<V> {
     fn new() -> Self {
         Self { table: WideTable::new(), hasher: RandomState::new() }
     }
@@ -132,7 +101,7 @@ impl<V> Exact<V> {
     fn get_or_insert(&mut self, name: &str, make: impl FnOnce() -> V) -> &mut V {
         let Self { table, hasher } = self;
         let hash = hasher.hash_one(name);
-        let make = || ExactFilter { hash, name: name.into(), value: make() };
+        let make = || Named { hash, name: name.into(), value: make() };
         &mut table
             .find_or_insert(hash, |known| known.is(hash, name), |known| known.hash, make)
             .value
@@ -154,7 +123,7 @@ impl<V> FilterTree<V> {
     /// An empty set.
     #[must_use]
     pub fn new() -> Self {
-        Self { exact: Exact::new(), nodes: vec![Node::new()], free: Vec::new(), wildcards: 0 }
+        Self { exact: Names::new(), nodes: vec![Node::new()], free: Vec::new(), wildcards: 0 }
     }
 
     /// Filters in the set.
@@ -358,7 +327,7 @@ impl<V> Node<V> {
                 Some(sorted[found].1)
             }
             Children::Hashed(hashed) => hashed.get(level).copied(),
-            Children::Wide(wide) => wide.get(level),
+            Children::Wide(wide) => wide.get(level).copied(),
         }
     }
 
@@ -371,11 +340,16 @@ impl<V> Node<V> {
             Children::Hashed(hashed) => {
                 hashed.insert(level.into(), child);
                 if hashed.len() == CHILDREN_HASHED_MAX {
-                    let hashed = core::mem::take(&mut **hashed);
-                    self.children = Children::Wide(Box::new(WideChildren::new(hashed)));
+                    let mut wide = Names::new();
+                    for (name, child) in hashed.drain() {
+                        wide.get_or_insert(&name, || child);
+                    }
+                    self.children = Children::Wide(Box::new(wide));
                 }
             }
-            Children::Wide(wide) => wide.insert(level.into(), child),
+            Children::Wide(wide) => {
+                wide.get_or_insert(level, || child);
+            }
             Children::Sorted(sorted) => {
                 let at = sorted.partition_point(|(name, _)| **name < *level);
                 sorted.insert(at, (level.into(), child));
@@ -396,7 +370,9 @@ impl<V> Node<V> {
             Children::Hashed(hashed) => {
                 hashed.remove(level);
             }
-            Children::Wide(wide) => wide.remove(level),
+            Children::Wide(wide) => {
+                wide.remove(level);
+            }
             Children::Sorted(sorted) => {
                 if let Ok(found) = sorted.binary_search_by(|(name, _)| (**name).cmp(level)) {
                     sorted.remove(found);
@@ -409,7 +385,7 @@ impl<V> Node<V> {
         let childless = match &self.children {
             Children::Sorted(sorted) => sorted.is_empty(),
             Children::Hashed(hashed) => hashed.is_empty(),
-            Children::Wide(wide) => wide.table.is_empty(),
+            Children::Wide(wide) => wide.is_empty(),
         };
         childless && self.single_level == NONE && self.value.is_none() && self.multi_level.is_none()
     }
