@@ -71,8 +71,8 @@ impl Replicas {
         let (epoch, leader) = self.newest();
         let standing = self.standing();
         let is_sound = self.may_lead && self.own.iter().all(Own::is_sound);
-        let is_ready = self.is_warm && self.own.iter().all(Own::is_in_step);
-        View { epoch, leader, standing, is_eligible: is_sound && is_ready && !self.has_ended }
+        let is_eligible = is_sound && self.is_ready() && !self.has_ended;
+        View { epoch, leader, standing, is_eligible }
     }
 
     pub(super) fn standing(&self) -> Standing {

@@ -43,8 +43,8 @@ impl Replicas {
                 "this core has taken in its sessions"
             );
         }
-        let lags = self.own.iter().any(|own| !own.is_in_step());
-        if self.is_warm && !lags && !core::mem::replace(&mut self.has_said_ready, true) {
+        if !self.has_said_ready && self.is_ready() {
+            self.has_said_ready = true;
             let (core, took) = (self.core.0, now.since(self.fills_since));
             tracing::info!(
                 core,
@@ -52,6 +52,11 @@ impl Replicas {
                 "this core has applied what it knows to be committed: it could lead at once"
             );
         }
+    }
+
+    /// Whether all of the states were taken in, and what is known to be committed was applied.
+    pub(super) fn is_ready(&self) -> bool {
+        self.is_warm && self.own.iter().all(Own::is_in_step)
     }
 
     /// The filters of this core that records are posted for. They are away until it leads.
