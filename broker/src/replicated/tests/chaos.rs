@@ -156,7 +156,7 @@ impl Run {
         let node = self.random.below(3) as usize;
         let running = self.cluster.nodes.iter().filter(|node| node.is_running()).count();
         match self.random.below(8) {
-            0 | 1 if running > 1 && self.may_lose_one() => {
+            0 | 1 if running > 1 && self.cluster.may_lose_one(self.level) => {
                 self.cluster.kill(node);
                 self.cluster.forget_progress();
             }
@@ -169,12 +169,6 @@ impl Run {
             7 => self.hang_up(),
             _ => {}
         }
-    }
-
-    /// At `quorum_memory` a majority keeps what it has: whoever was lost has it again, as its leader has said
-    /// since.
-    fn may_lose_one(&self) -> bool {
-        self.level == StreamLevel::QuorumDisk || self.cluster.all_have_all()
     }
 
     fn start_all(&mut self) {

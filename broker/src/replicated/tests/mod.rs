@@ -164,8 +164,13 @@ impl Cluster {
         self.nodes[node].dial(core, wire);
     }
 
-    /// Whether all nodes have what the leader has, in memory at least, as it has said since
-    /// [`Cluster::forget_progress`].
+    /// Whether one node may be lost without what is promised at `level`. At `quorum_memory` a majority keeps what it has:
+    /// whoever was lost has it again, as its leader has said since [`Cluster::forget_progress`].
+    fn may_lose_one(&self, level: StreamLevel) -> bool {
+        level == StreamLevel::QuorumDisk || self.all_have_all()
+    }
+
+    /// Whether all nodes have what the leader has, in memory at least.
     fn all_have_all(&self) -> bool {
         let Some(leader) = self.leader() else { return false };
         let progress = &self.nodes[leader].progress;

@@ -2,7 +2,6 @@
 
 use super::super::opening::Refused;
 use super::{Run, damage};
-use crate::config::StreamLevel;
 use ringlane_dataplane::disk::memory::MemoryDisk;
 use ringlane_dataplane::random::Random;
 use ringlane_dataplane::time::Nanos;
@@ -85,7 +84,7 @@ impl Run {
     }
 
     fn begin(&mut self) {
-        let may_go_down = self.may_lose_one();
+        let may_go_down = self.cluster.may_lose_one(self.level);
         let random = &mut self.random;
         let node = random.index(self.cluster.nodes.len());
         let long = millis(random, 400, 4_000);
@@ -130,12 +129,6 @@ impl Run {
             }
         }
         self.set_cuts();
-    }
-
-    /// At `quorum_memory` a majority keeps what it has: whoever was lost has it again, as its leader has said
-    /// since.
-    fn may_lose_one(&self) -> bool {
-        self.level == StreamLevel::QuorumDisk || self.cluster.all_have_all()
     }
 
     /// Some connections are gone, on the clients' side.

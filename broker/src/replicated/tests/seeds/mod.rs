@@ -174,7 +174,8 @@ fn levels(seed: u64) -> [StreamLevel; 2] {
 
 /// Everything that is not needed goes soon.
 fn config([kept, alone]: [StreamLevel; 2]) -> Config {
-    let mut stream = super::streams(&[("t/#", kept), ("alone/#", alone)]);
+    let [kept_filter, alone_filter] = [KEPT, ALONE].map(|prefix| format!("{prefix}/#"));
+    let mut stream = super::streams(&[(&kept_filter, kept), (&alone_filter, alone)]);
     stream.iter_mut().for_each(|stream| stream.retention_size = 4);
     let commit_log =
         CommitLogConfig { checkpoint_size: CHECKPOINT_BYTES, ..CommitLogConfig::default() };

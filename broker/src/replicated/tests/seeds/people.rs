@@ -3,6 +3,7 @@
 use super::super::Cluster;
 use super::super::client::Client;
 use super::super::driver::Outer;
+use super::KEPT;
 use ringlane_mqtt::QoS;
 use std::collections::BTreeMap;
 
@@ -154,7 +155,7 @@ impl Subscriber {
         );
         self.is_known |= self.has_subscribed();
         if !self.has_subscribed() {
-            self.client.subscribe(outer, "t/+", self.qos);
+            self.client.subscribe(outer, &format!("{KEPT}/+"), self.qos);
         }
     }
 
