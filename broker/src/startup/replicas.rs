@@ -81,7 +81,8 @@ pub(super) fn open(
     let mut replicas: Vec<Vec<ReplicaSetup>> = setups.iter().map(|_| Vec::new()).collect();
     for log in recovered {
         let owner = setups[0].placement.owner(log.partition).index();
-        let (place, replica) = give(data, &facts, &mut setups[owner], log, &mut segments_read)?;
+        let (place, replica, read) = give(data, &facts, &mut setups[owner], log)?;
+        segments_read += read;
         epochs += replica.opened.epochs.starts().len();
         places.push(place);
         replicas[owner].push(replica);
@@ -136,14 +137,13 @@ fn go_on_learning(
     Ok(())
 }
 
-/// Gives a core a log, and says how the replica of it begins.
+/// Gives a core a log, and says how the replica of it begins, and how many segments were read for its epochs.
 fn give(
     data: &DataDirectory,
     facts: &LogFacts,
     setup: &mut CoreSetup,
     recovered: RecoveredLog<Unapplied>,
-    segments_read: &mut usize,
-) -> Result<(LogPlace, ReplicaSetup), StartError> {
+) -> Result<(LogPlace, ReplicaSetup, usize), StartError> {
     let RecoveredLog { partition, directory, log, replay: Unapplied(replay) } = recovered;
     let PartitionReplay { recovery, found } = replay;
     let epoch = data.manifest.epoch;
@@ -156,13 +156,13 @@ fn give(
         return Err(StartError::NoCheckpoint { partition: partition.0, directory, begins });
     }
     let known = recovery.known_epochs();
-    let epochs = epochs(&StdFiles, partition, &directory, &log, &recovery, known.as_ref())?;
-    *segments_read += epochs.segments_read;
+    let FoundEpochs { table, segments_read } =
+        epochs(&StdFiles, partition, &directory, &log, &recovery, known.as_ref())?;
     let opened = Opened {
         reign: data.reign(),
         start: log.log_start,
         next: log.next_offset,
-        epochs: epochs.table,
+        epochs: table,
         // What it had acknowledged before it was emptied is gone.
         damage: data.is_learner().then_some(Claim::ALL),
     };
@@ -171,7 +171,8 @@ fn give(
     let tag = host_tag(partition, setup.cores);
     let place = LogPlace { directory: directory.clone(), tag };
     setup.logs.push(facts.writer(partition, directory, &log, log.epoch, tag));
-    Ok((place, ReplicaSetup { opened, recovery, checkpoints: found.into_kept() }))
+    let checkpoints = found.into_kept();
+    Ok((place, ReplicaSetup { opened, recovery, checkpoints }, segments_read))
 }
 
 /// The epochs of a log, and that of the record before its first one, which its checkpoint knows. What that says of
