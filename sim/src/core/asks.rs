@@ -95,8 +95,8 @@ impl Core {
         if is_wrong {
             self.fail(format!("node {} refuses node {peer}: {why}", self.node));
         }
-        let link = self.peers.iter().find(|(node, ..)| *node == peer).and_then(|peer| peer.1);
-        if let Some(link) = link {
+        // One core on each node, which has all partitions: any of them names the link.
+        if let Some(link) = self.lanes.link_of(peer, PartitionId(0)) {
             links.revoke(link);
         }
     }

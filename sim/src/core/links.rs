@@ -3,12 +3,17 @@
 use super::{Core, Output, PARTITIONS, Time, address_of};
 use crate::counters::Counter;
 use crate::node::CLUSTER;
+use core::time::Duration;
 use ringlane_dataplane::batch::{Arrived, Foreign};
 use ringlane_dataplane::ids::{CoreId, NodeId};
+use ringlane_dataplane::link::lanes::{LaneEvent, Lanes};
 use ringlane_dataplane::link::{LinkEvent, LinkId, Links};
 use ringlane_dataplane::replication::hello::{DirectoryTag, Hello, RdmaEnd, Transports};
 use ringlane_dataplane::replication::message::{Envelope, Message};
 use ringlane_dataplane::replication::wire::{self, WireError};
+
+/// How often a lane that is missing is dialed.
+const DIAL_EVERY: Duration = Duration::from_millis(100);
 
 /// How messages fare that arrive.
 #[derive(Clone, Copy, Default, Debug)]
@@ -53,6 +58,26 @@ impl<'a> Came<'a> {
     }
 }
 
+/// The lanes of a node to all others, which the broker's own code keeps up.
+pub(super) fn lanes(node: NodeId, members: &[NodeId]) -> Lanes {
+    let hello = Hello {
+        cluster: CLUSTER,
+        from: node,
+        to: node,
+        from_core: CoreId(0),
+        to_core: CoreId(0),
+        cores: 1,
+        partitions: PARTITIONS as u32,
+        message_bytes_max: 1 << 24,
+        transports: Transports::TCP,
+        directory: DirectoryTag::default(),
+        rdma: RdmaEnd::default(),
+    };
+    let others = members.iter().filter(|member| **member != node);
+    let others: Vec<_> = others.map(|member| (*member, address_of(*member))).collect();
+    Lanes::new(hello, &others, DIAL_EVERY)
+}
+
 impl Core {
     /// Something has happened to a link.
     pub fn on_link(
@@ -62,9 +87,12 @@ impl Core {
         time: Time,
         weather: Weather,
     ) {
+        match self.lanes.on_event(links, &event) {
+            Some(LaneEvent::Up(lane)) => self.on_up(links, lane.peer, time),
+            Some(LaneEvent::Down(lane)) => self.on_down(links, lane.peer, time),
+            None => {}
+        }
         match event {
-            LinkEvent::Greeted { link, hello, .. } => self.on_greeted(links, link, hello.from),
-            LinkEvent::Up { link, hello } => self.on_up(links, link, hello.from, time),
             LinkEvent::Received { link, message } => {
                 self.on_received(links, link, Came::Whole(message), time, weather);
             }
@@ -72,72 +100,33 @@ impl Core {
                 self.on_received(links, link, Came::Records(head, body), time, weather);
             }
             LinkEvent::Room { link } => {
-                if let Some(peer) = self.peer_of(link) {
+                if let Some(lane) = self.lanes.lane_of(link) {
                     self.with_all(time, links, |host, turn, around| {
-                        host.with_replica(turn, around, |replica| replica.on_room(peer));
+                        host.with_replica(turn, around, |replica| replica.on_room(lane.peer));
                     });
                 }
             }
-            LinkEvent::Down { link, .. } => self.on_down(links, link, time),
-            LinkEvent::Elsewhere { .. } | LinkEvent::TurnedAway { .. } => {}
+            LinkEvent::Greeted { .. }
+            | LinkEvent::Up { .. }
+            | LinkEvent::Down { .. }
+            | LinkEvent::Elsewhere { .. }
+            | LinkEvent::TurnedAway { .. } => {}
         }
         self.do_asks(links, time);
     }
 
-    pub(super) fn peer_of(&self, link: LinkId) -> Option<NodeId> {
-        let known = self.peers.iter().find(|(_, at, _)| *at == Some(link));
-        known.map(|(node, ..)| *node)
-    }
-
-    pub(super) fn hello(&self, to: NodeId) -> Hello {
-        Hello {
-            cluster: CLUSTER,
-            from: self.node,
-            to,
-            from_core: CoreId(0),
-            to_core: CoreId(0),
-            cores: 1,
-            partitions: PARTITIONS as u32,
-            message_bytes_max: 1 << 24,
-            transports: Transports::TCP,
-            directory: DirectoryTag::default(),
-            rdma: RdmaEnd::default(),
-        }
-    }
-
-    /// Who dials again has lost the old link, whatever this node thinks of it.
-    pub(super) fn on_greeted(&mut self, links: &mut Links, link: LinkId, from: NodeId) {
-        let hello = self.hello(from);
-        let Some(peer) = self.peers.iter_mut().find(|(node, ..)| *node == from) else { return };
-        if let Some(old) = peer.1.filter(|_| peer.2) {
-            links.revoke(old);
-            links.revoke(link);
-            return;
-        }
-        peer.1 = Some(link);
-        links.answer(link, hello);
-    }
-
-    pub(super) fn on_up(&mut self, links: &mut Links, link: LinkId, from: NodeId, time: Time) {
-        let Some(peer) = self.peers.iter_mut().find(|(_, at, _)| *at == Some(link)) else { return };
-        peer.2 = true;
+    fn on_up(&mut self, links: &mut Links, peer: NodeId, time: Time) {
         self.with_all(time, links, |host, turn, around| {
-            host.with_replica(turn, around, |replica| replica.on_link_up(from));
+            host.with_replica(turn, around, |replica| replica.on_link_up(peer));
         });
-        self.election.on_link_up(from, time.now);
+        self.election.on_link_up(peer, time.now);
     }
 
-    pub(super) fn on_down(&mut self, links: &mut Links, link: LinkId, time: Time) {
-        let Some(peer) = self.peers.iter_mut().find(|(_, at, _)| *at == Some(link)) else { return };
-        let node = peer.0;
-        let was_up = core::mem::take(&mut peer.2);
-        peer.1 = None;
-        if was_up {
-            self.with_all(time, links, |host, turn, around| {
-                host.with_replica(turn, around, |replica| replica.on_link_down(node));
-            });
-            self.election.on_link_down(node, time.now);
-        }
+    fn on_down(&mut self, links: &mut Links, peer: NodeId, time: Time) {
+        self.with_all(time, links, |host, turn, around| {
+            host.with_replica(turn, around, |replica| replica.on_link_down(peer));
+        });
+        self.election.on_link_down(peer, time.now);
     }
 
     pub(super) fn on_received(
@@ -148,7 +137,7 @@ impl Core {
         time: Time,
         weather: Weather,
     ) {
-        let Some(from) = self.peer_of(link) else { return };
+        let Some(from) = self.lanes.lane_of(link).map(|lane| lane.peer) else { return };
         if weather.loss > 0 && self.random.one_in(weather.loss) {
             return self.outputs.push(Output::Count(Counter::Lost));
         }
@@ -208,19 +197,9 @@ impl Core {
     pub(super) fn say(&mut self, links: &mut Links, to: NodeId, message: &Envelope) {
         let mut head = Vec::new();
         message.encode(&mut head);
-        let link = self.peers.iter().find(|(node, _, is_up)| *node == to && *is_up);
-        if let Some(link) = link.and_then(|(_, link, _)| *link) {
+        if let Some(link) = self.lanes.link_of(to, message.partition) {
             // One that finds no room is not missed: there is other traffic.
             let _sent = links.send(link, &head, None);
-        }
-    }
-
-    pub(super) fn dial(&mut self, links: &mut Links) {
-        for index in 0..self.peers.len() {
-            let (peer, link, _) = self.peers[index];
-            if link.is_none() && self.node < peer {
-                self.peers[index].1 = links.connect(address_of(peer), self.hello(peer));
-            }
         }
     }
 }

@@ -20,8 +20,9 @@ use disk::OwnJob;
 use ringlane_dataplane::batch::BatchPool;
 use ringlane_dataplane::disk::memory::MemoryDisk;
 use ringlane_dataplane::disk::{Disk, FileDriver};
-use ringlane_dataplane::ids::NodeId;
-use ringlane_dataplane::link::{Body, LinkId, Links, Unsent};
+use ringlane_dataplane::ids::{NodeId, PartitionId};
+use ringlane_dataplane::link::lanes::Lanes;
+use ringlane_dataplane::link::{Body, Links, Unsent};
 use ringlane_dataplane::log::record::Record;
 use ringlane_dataplane::message::MessageMeter;
 use ringlane_dataplane::partition::Partition;
@@ -34,8 +35,6 @@ use std::sync::OnceLock;
 
 /// Partitions of the cluster.
 pub const PARTITIONS: usize = 2;
-/// How often a link that is missing is dialed.
-const DIAL_EVERY: Duration = Duration::from_millis(100);
 /// How often a node says that it lives, and for how long a leader may be silent.
 const HEARTBEAT_EVERY: Duration = Duration::from_millis(50);
 const SUSPECT_AFTER: Duration = Duration::from_millis(300);
@@ -74,8 +73,7 @@ pub struct Core {
     pool: BatchPool,
     disk: Disk,
     files: MemoryDisk,
-    /// The link to each other node that is up, is dialed, or was greeted.
-    peers: Vec<(NodeId, Option<LinkId>, bool)>,
+    lanes: Lanes,
     election: Election,
     asks: VecDeque<(usize, Ask)>,
     /// By their token.
@@ -84,7 +82,6 @@ pub struct Core {
     jobs_given: u64,
     /// The epoch that it wants to lead in, or leads in.
     campaigns: Option<u64>,
-    dial_at: Nanos,
     random: Random,
     was_full: Vec<bool>,
     pieces_read: Vec<u64>,
@@ -107,15 +104,15 @@ pub struct Time {
 struct Around<'a> {
     partition: usize,
     links: &'a mut Links,
-    peers: &'a [(NodeId, Option<LinkId>, bool)],
+    lanes: &'a Lanes,
     asks: &'a mut VecDeque<(usize, Ask)>,
     outputs: &'a mut Vec<Output>,
 }
 
 impl Outside for Around<'_> {
     fn send(&mut self, to: NodeId, head: &[u8], body: Option<Body>) -> Result<(), Unsent> {
-        let link = self.peers.iter().find(|(node, _, is_up)| *node == to && *is_up);
-        let link = link.and_then(|(_, link, _)| *link).ok_or(Unsent::NotUp)?;
+        let partition = PartitionId(self.partition as u32);
+        let link = self.lanes.link_of(to, partition).ok_or(Unsent::NotUp)?;
         let sent = self.links.send(link, head, body);
         if sent == Err(Unsent::NoRoom) {
             self.outputs.push(Output::Count(Counter::NoRoom));
@@ -162,8 +159,6 @@ impl Core {
         now: Nanos,
         mut random: Random,
     ) -> Self {
-        let others = members.iter().filter(|member| **member != node);
-        let peers = others.map(|member| (*member, None, false)).collect();
         let election = election::Setup {
             node,
             members: members.to_vec(),
@@ -186,14 +181,13 @@ impl Core {
             pool: BatchPool::new(meter()),
             disk: Disk::new(),
             files,
-            peers,
+            lanes: links::lanes(node, members),
             election: Election::new(election, epoch, now),
             asks: VecDeque::new(),
             jobs: Vec::new(),
             again: Vec::new(),
             jobs_given: 0,
             campaigns: None,
-            dial_at: now,
             random,
             outputs: Vec::new(),
         }
@@ -206,10 +200,10 @@ impl Core {
         links: &mut Links,
         call: impl FnOnce(&mut Host, &mut Turn<'_, u64>, &mut Around<'_>) -> R,
     ) -> R {
-        let Self { hosts, partitions, pool, disk, peers, asks, outputs, .. } = self;
+        let Self { hosts, partitions, pool, disk, lanes, asks, outputs, .. } = self;
         let Time { now, unix_ms } = time;
         let mut turn = Turn { now, unix_ms, pool, disk, partition: &mut partitions[partition] };
-        let mut around = Around { partition, links, peers, asks, outputs };
+        let mut around = Around { partition, links, lanes, asks, outputs };
         call(&mut hosts[partition], &mut turn, &mut around)
     }
 
@@ -227,9 +221,8 @@ impl Core {
     /// The rest of a turn.
     pub fn end_turn(&mut self, links: &mut Links, time: Time) {
         self.elect(links, time);
-        if self.dial_at <= time.now {
-            self.dial_at = time.now + DIAL_EVERY;
-            self.dial(links);
+        if self.lanes.next_tick() <= time.now {
+            self.lanes.tick(time.now, links);
         }
         let due: Vec<_> = self.again.extract_if(.., |(at, _)| *at <= time.now).collect();
         due.into_iter().for_each(|(_, job)| self.give(job));
@@ -268,7 +261,7 @@ impl Core {
         let hosts = self.hosts.iter().zip(&self.partitions);
         let hosts = hosts.map(|(host, partition)| host.next_deadline(partition));
         let again = self.again.iter().map(|(at, _)| *at);
-        let own = [self.election.next_deadline(), self.dial_at];
+        let own = [self.election.next_deadline(), self.lanes.next_tick()];
         hosts.chain(again).chain(own).min().unwrap_or(Nanos::NEVER)
     }
 
