@@ -298,8 +298,10 @@ fn without_a_majority_nothing_is_acknowledged_until_there_is_one() {
         Err(Gone::Closed | Gone::TimedOut) => Vec::new(),
     };
     assert!(!answers.contains(&Kind::Puback), "{answers:?}");
+    cluster.wait_until_said(leader, (503, "0 of the 2 other nodes are heard"));
     cluster.restart(one);
     sender.publish(&cluster, "t", "again", 2);
+    cluster.wait_until_ready(leader);
     cluster.restart(two);
     cluster.wait_until_ready(two);
     sender.leave();

@@ -70,7 +70,8 @@ fn a_node_that_lives_or_is_needed_is_not_lost() {
         let mut status = leader_of_two_partitions();
         for partition in &mut status.partitions {
             let flushed = in_step.then_some(100);
-            partition.followers = vec![FollowerStatus { node: 3, flushed, lag: 0 }];
+            partition.followers =
+                vec![FollowerStatus { node: 3, accepted: flushed, flushed, lag: 0 }];
         }
         Ok(status)
     };

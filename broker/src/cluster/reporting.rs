@@ -7,15 +7,16 @@ use super::proxy::{self, Proxy, ProxyLimits, ProxyTarget};
 use super::status::{ClusterStatus, FollowerLag, FollowerStatus, NodeRole, PartitionStatus};
 use super::streams::{StreamsDiffer, StreamsRecord};
 use crate::config::{Config, Redirect};
-use crate::replicated::control_mail::PartitionProgress;
+use crate::replicated::control_mail::{Others, PartitionProgress};
 use crate::replicated::setup::AcceptedClient;
 use crate::service::ListenerKind;
 use ringlane_dataplane::ids::NodeId;
+use ringlane_dataplane::replication::quorum::majority;
 use ringlane_dataplane::replication::replica::RoleKind;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::sync::watch;
-use tracing::warn;
+use tracing::{info, warn};
 
 /// A client of a follower waits so many times the silence that is borne for somebody to lead.
 const WAIT_SILENCES: u32 = 10;
@@ -34,6 +35,8 @@ pub(crate) struct Reporting {
     listeners: Vec<ListenerKind>,
     /// What each node has said of itself last; it may have gone.
     records: BTreeMap<u16, NodeRecord>,
+    /// How often in a row fewer nodes were heard than make a majority.
+    without_majority: u32,
 }
 
 impl Reporting {
@@ -53,7 +56,9 @@ impl Reporting {
         };
         let (status, _) = watch::channel(status);
         let streams = StreamsRecord::of(&config);
-        Self { config, status, target, proxy, streams, listeners, records: BTreeMap::new() }
+        let records = BTreeMap::new();
+        let without_majority = 0;
+        Self { config, status, target, proxy, streams, listeners, records, without_majority }
     }
 
     /// What operators see.
@@ -160,16 +165,16 @@ impl Reporting {
         self.aim();
     }
 
-    /// How the partitions of a core are, and which other nodes could lead at once if it knows.
+    /// How the partitions of a core are, and the other nodes if it hears of them.
     pub(crate) fn on_progress(
         &mut self,
         partitions: Vec<PartitionProgress>,
-        ready: Option<Vec<NodeId>>,
+        others: Option<Others>,
     ) {
+        if let Some(others) = others {
+            self.on_others(others);
+        }
         self.status.send_modify(|status| {
-            if let Some(ready) = ready {
-                status.ready = ready.into_iter().map(|node| node.0).collect();
-            }
             for progress in partitions {
                 let row = partition_status(progress);
                 let found = status.partitions.binary_search_by_key(&row.partition, |p| p.partition);
@@ -178,6 +183,33 @@ impl Reporting {
                     Err(at) => status.partitions.insert(at, row),
                 }
             }
+        });
+    }
+
+    /// Which other nodes are heard.
+    fn on_others(&mut self, Others { heard, ready }: Others) {
+        let members = self.config.cluster.members.len();
+        let is_majority = majority(members) <= heard.len() + 1;
+        // Who has just begun hears nobody yet.
+        self.without_majority = if is_majority { 0 } else { self.without_majority + 1 };
+        let no_majority = (2 <= self.without_majority).then(|| {
+            format!(
+                "{} of the {} other nodes are heard, with this one no majority: nothing is acknowledged that needs one",
+                heard.len(),
+                members - 1
+            )
+        });
+        let numbers = |nodes: Vec<NodeId>| nodes.into_iter().map(|node| node.0).collect();
+        self.status.send_modify(|status| {
+            match (&status.no_majority, &no_majority) {
+                (None, Some(told)) => warn!("{told}"),
+                (Some(_), None) => {
+                    info!(heard = heard.len(), "a majority of the nodes is heard again")
+                }
+                _ => {}
+            }
+            (status.heard, status.ready) = (numbers(heard), numbers(ready));
+            status.no_majority = no_majority;
         });
     }
 
@@ -309,8 +341,9 @@ fn partition_status(progress: PartitionProgress) -> PartitionStatus {
     };
     let next = progress.next.0;
     let followers = progress.followers.into_iter().map(|(node, acknowledged)| {
-        let flushed = acknowledged.map(|(_, flushed)| flushed.0);
-        FollowerStatus { node: node.0, flushed, lag: next.saturating_sub(flushed.unwrap_or(0)) }
+        let (accepted, flushed) = acknowledged.map(|(one, other)| (one.0, other.0)).unzip();
+        let lag = next.saturating_sub(flushed.unwrap_or(0));
+        FollowerStatus { node: node.0, accepted, flushed, lag }
     });
     PartitionStatus {
         partition: progress.partition.0,
@@ -320,6 +353,7 @@ fn partition_status(progress: PartitionProgress) -> PartitionStatus {
         start: progress.start.0,
         next,
         flushed: progress.flushed.0,
+        quorum_accepted: progress.quorum_accepted.0,
         high_watermark: progress.high_watermark.0,
         // The state of a leader is the live one.
         applied: if progress.is_leading { progress.high_watermark } else { progress.applied }.0,
@@ -357,6 +391,29 @@ mod tests {
             streams,
         };
         Present { record, lease: None }
+    }
+
+    #[test]
+    fn a_majority_that_is_not_heard_is_told_of_until_it_is() {
+        let mut reporting = Reporting::new(Arc::new(config(StreamLevel::QuorumDisk)), Vec::new());
+        let status = reporting.status();
+        let hears = |reporting: &mut Reporting, nodes: &[u16]| {
+            let heard = nodes.iter().copied().map(NodeId).collect();
+            reporting.on_progress(Vec::new(), Some(Others { heard, ready: Vec::new() }));
+        };
+        hears(&mut reporting, &[]);
+        assert_eq!(status.borrow().no_majority, None, "it may have just begun");
+        hears(&mut reporting, &[]);
+        let told = status.borrow().no_majority.clone().expect("nobody is heard");
+        assert!(told.starts_with("0 of the 2 other nodes are heard"), "{told}");
+        // A core that is no part of the election knows nothing of others.
+        reporting.on_progress(Vec::new(), None);
+        assert_eq!(status.borrow().no_majority, Some(told));
+        hears(&mut reporting, &[3]);
+        assert_eq!(
+            (status.borrow().no_majority.clone(), &*status.borrow().heard),
+            (None, &[3][..])
+        );
     }
 
     #[test]

@@ -269,8 +269,8 @@ impl<M: Metadata> Running<M> {
             }
             ToControl::State { partition, epoch, given } => self.on_state(partition, epoch, given),
             ToControl::Leader { epoch, leader } => self.on_leader(epoch, leader),
-            ToControl::Progress { partitions, ready } => {
-                self.reporting.on_progress(partitions, ready);
+            ToControl::Progress { partitions, others } => {
+                self.reporting.on_progress(partitions, others);
                 self.look_for_successor();
             }
             ToControl::Ended { core, epoch, why } => self.on_ended(core, epoch, why),

@@ -8,7 +8,7 @@ use super::super::status::NodeRole;
 use super::*;
 use crate::config::{Config, MemberConfig};
 use crate::durable::PartitionState;
-use crate::replicated::control_mail::{Given, PartitionProgress};
+use crate::replicated::control_mail::{Given, Others, PartitionProgress};
 use crate::startup::logs::LogFacts;
 use ringlane_dataplane::log::format::DirectoryId;
 use ringlane_dataplane::replication::reign::Reign;
@@ -239,8 +239,9 @@ impl Rig {
             is_damaged: false,
             has_failed: false,
         };
-        let ready = Some(ready.iter().copied().map(NodeId).collect());
-        self.tell(ToControl::Progress { partitions: vec![partition], ready }).await;
+        let ready: Vec<NodeId> = ready.iter().copied().map(NodeId).collect();
+        let others = Some(Others { heard: ready.clone(), ready });
+        self.tell(ToControl::Progress { partitions: vec![partition], others }).await;
     }
 }
 

@@ -340,6 +340,9 @@ fn state_text(row: &ReplicaRow) -> String {
     for differ in &status.streams_differ {
         state.push(format!("has other streams than node {}", differ.node));
     }
+    if status.no_majority.is_some() {
+        state.push("hears no majority".to_owned());
+    }
     if status.etcd_trouble.is_some() {
         state.push("etcd does not answer it".to_owned());
     }

@@ -43,6 +43,12 @@ pub struct ClusterStatus {
     pub is_learner: bool,
     /// Why etcd does not answer it, if it does not.
     pub etcd_trouble: Option<String>,
+    /// The other nodes that it hears.
+    #[serde(default)]
+    pub heard: Vec<u16>,
+    /// That those are too few for a majority, if they are.
+    #[serde(default)]
+    pub no_majority: Option<String>,
     /// Why it cannot lead until it is started again, if that is so.
     #[serde(default)]
     pub cannot_lead: Option<String>,
@@ -75,6 +81,9 @@ pub struct PartitionStatus {
     pub next: u64,
     /// Durable here up to this offset.
     pub flushed: u64,
+    /// In the logs of a majority, as a leader knows: what `quorum_memory` is acknowledged by.
+    #[serde(default)]
+    pub quorum_accepted: u64,
     /// Durable on a majority.
     pub high_watermark: u64,
     /// In the state of the node up to this offset.
@@ -92,6 +101,9 @@ pub struct PartitionStatus {
 pub struct FollowerStatus {
     /// Its number.
     pub node: u16,
+    /// What it has in memory at least; `None` likewise.
+    #[serde(default)]
+    pub accepted: Option<u64>,
     /// What it has durably; `None` if it is not in step: away, or being brought up to date.
     pub flushed: Option<u64>,
     /// Records that it does not have durably.
@@ -171,12 +183,14 @@ pub(crate) mod tests {
             start: 0,
             next: 100,
             flushed: 100,
+            quorum_accepted: 100,
             high_watermark: 100,
             applied: 100,
             followers: vec![
-                FollowerStatus { node: 3, flushed: None, lag: 100 },
+                FollowerStatus { node: 3, accepted: None, flushed: None, lag: 100 },
                 FollowerStatus {
                     node: 2,
+                    accepted: lag.map(|_| 100),
                     flushed: lag.map(|lag| 100 - lag),
                     lag: lag.unwrap_or(100),
                 },
@@ -191,6 +205,7 @@ pub(crate) mod tests {
             epoch: 7,
             leader: Some(1),
             leader_name: Some("a".to_owned()),
+            heard: vec![2],
             ready: vec![2],
             partitions: vec![partition(0, Some(0)), partition(1, Some(5))],
             ..ClusterStatus::default()

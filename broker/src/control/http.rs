@@ -165,8 +165,12 @@ async fn ready(Shared(shown): Shared<Shown>) -> (StatusCode, String) {
         (State::Following, Some(cluster)) => cluster.leader.is_some(),
         (State::Following | State::Starting | State::Draining | State::Failed, _) => false,
     };
-    let leader = cluster.map(|cluster| cluster.leader_text() + "\n").unwrap_or_default();
-    (code(is_ready && serves), format!("{}\n{leader}{}", state.name(), logs.text()))
+    let cluster = cluster.map(|cluster| {
+        let majority = cluster.no_majority.as_ref().map(|told| format!("{told}\n"));
+        cluster.leader_text() + "\n" + &majority.unwrap_or_default()
+    });
+    let cluster = cluster.unwrap_or_default();
+    (code(is_ready && serves), format!("{}\n{cluster}{}", state.name(), logs.text()))
 }
 
 fn now(shown: &Shown) -> Arc<Node> {

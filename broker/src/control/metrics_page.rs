@@ -222,6 +222,18 @@ fn cluster_metrics(page: &mut Page, cluster: &ClusterStatus) {
             u64::from(cluster.etcd_trouble.is_some()),
         ),
         (
+            "cluster_nodes_heard",
+            "gauge",
+            "Other nodes that this node hears.",
+            cluster.heard.len() as u64,
+        ),
+        (
+            "cluster_no_majority",
+            "gauge",
+            "1 while this node hears too few others for a majority.",
+            u64::from(cluster.no_majority.is_some()),
+        ),
+        (
             "cluster_streams_differ",
             "gauge",
             "Nodes that run with other streams than this one.",
@@ -245,9 +257,15 @@ fn cluster_metrics(page: &mut Page, cluster: &ClusterStatus) {
 /// How far the replicas of a node are, and as a leader the others.
 fn replica_metrics(page: &mut Page, cluster: &ClusterStatus) {
     type Mark = (&'static str, &'static str, fn(&PartitionStatus) -> u64);
-    let marks: [Mark; 4] = [
+    let marks: [Mark; 6] = [
+        ("replica_epoch", "The epoch that is durable.", |replica| replica.epoch),
         ("replica_next_offset", "Offset that the next record gets.", |replica| replica.next),
         ("replica_flushed_offset", "Durable on this node below it.", |replica| replica.flushed),
+        (
+            "replica_quorum_accepted_offset",
+            "In the logs of a majority of the nodes below it, as the leader knows.",
+            |replica| replica.quorum_accepted,
+        ),
         ("replica_high_watermark", "Durable on a majority of the nodes below it.", |replica| {
             replica.high_watermark
         }),
@@ -395,7 +413,12 @@ mod tests {
         let samples = parse(&render(&node, &Process::default()));
         assert_eq!(samples["ringlane_cluster_leads"][0].1, 1.0);
         assert_eq!(samples["ringlane_cluster_epoch"][0].1, 7.0);
+        assert_eq!(samples["ringlane_cluster_nodes_heard"][0].1, 1.0);
+        assert_eq!(samples["ringlane_cluster_no_majority"][0].1, 0.0);
         assert_eq!(samples["ringlane_replica_high_watermark"].len(), 2);
+        let expected = [0, 1].map(|partition| (format!("partition=\"{partition}\""), 100.0));
+        assert_eq!(samples["ringlane_replica_quorum_accepted_offset"].as_slice(), expected);
+        assert_eq!(samples["ringlane_replica_epoch"][1].1, 7.0);
         let expected = [("node=\"2\"".to_owned(), 5.0), ("node=\"3\"".to_owned(), 200.0)];
         assert_eq!(samples["ringlane_follower_lag_records"].as_slice(), expected);
         let expected = [("node=\"2\"".to_owned(), 1.0), ("node=\"3\"".to_owned(), 0.0)];

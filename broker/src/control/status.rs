@@ -191,7 +191,7 @@ fn cluster_text(text: &mut String, cluster: &ClusterStatus) {
     if 0 < damaged + failed {
         let _ = writeln!(text, "replicas that are damaged: {damaged}, with a failed log: {failed}");
     }
-    if let Some(trouble) = &cluster.etcd_trouble {
+    for trouble in [&cluster.no_majority, &cluster.etcd_trouble].into_iter().flatten() {
         let _ = writeln!(text, "{trouble}");
     }
 }

@@ -98,8 +98,8 @@ pub(crate) enum ToControl {
     Progress {
         /// In rising order.
         partitions: Vec<PartitionProgress>,
-        /// The other nodes that could lead at once, as core 0 hears.
-        ready: Option<Vec<NodeId>>,
+        /// The other nodes, as core 0 hears.
+        others: Option<Others>,
     },
     /// The core goes on with nothing, because the node cannot go on as it is: it has to begin again.
     /// [`ToCore::End`] to every core is the answer.
@@ -202,6 +202,15 @@ pub struct Learned {
     pub(crate) recovery: Recovery,
     /// The checkpoint itself.
     pub(crate) checkpoints: Checkpoints,
+}
+
+/// The other nodes of the cluster, as a node hears.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub(crate) struct Others {
+    /// Those that are heard.
+    pub(crate) heard: Vec<NodeId>,
+    /// Those that could lead at once.
+    pub(crate) ready: Vec<NodeId>,
 }
 
 /// How one replica is.

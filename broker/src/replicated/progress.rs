@@ -1,6 +1,6 @@
 //! What a core says of its replicas, and what they say of how far its logs have got.
 
-use super::control_mail::{PartitionProgress, ToControl};
+use super::control_mail::{Others, PartitionProgress, ToControl};
 use super::replicas::{Ground, Own, Replicas};
 use crate::service::AckToken;
 use ringlane_dataplane::partition::Partition;
@@ -36,9 +36,12 @@ impl Replicas {
         }
         let all = self.own.iter().zip(ground.partitions.iter());
         let partitions = all.map(|(own, partition)| own.progress(partition)).collect();
-        let ready = self.elect.as_ref().map(|elect| elect.election.ready(ground.now).collect());
+        let others = self.elect.as_ref().map(|elect| Others {
+            heard: elect.election.heard(ground.now).collect(),
+            ready: elect.election.ready(ground.now).collect(),
+        });
         // One that gets lost is not missed.
-        let _sent = self.to_control.try_send(ToControl::Progress { partitions, ready });
+        let _sent = self.to_control.try_send(ToControl::Progress { partitions, others });
     }
 
     /// Whether everything that was accepted is where it was promised to be.

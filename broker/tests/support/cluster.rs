@@ -164,6 +164,19 @@ impl Cluster {
         }
     }
 
+    /// Waits until `/readyz` of a node answers with a status and says something.
+    pub fn wait_until_said(&self, node: usize, (status, said): (u16, &str)) {
+        let deadline = Instant::now() + ELECTION_PATIENCE;
+        loop {
+            let answer = get(self.nodes[node].control, "/readyz");
+            if answer.as_ref().is_some_and(|(code, text)| *code == status && text.contains(said)) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "node {node} says {answer:?}");
+            std::thread::sleep(PAUSE);
+        }
+    }
+
     /// Takes from a node that ends all that it had, and waits until etcd takes it for gone: another
     /// directory under its number is refused as long as its lease lives.
     pub fn wipe(&mut self, node: usize) {

@@ -156,6 +156,11 @@ impl Election {
         alive.filter(|peer| peer.said.could_lead).map(|peer| peer.node)
     }
 
+    /// The other nodes that a leader would count with itself: not silent for twice `suspect_after`.
+    pub fn heard(&self, now: Nanos) -> impl Iterator<Item = NodeId> {
+        self.alive(now, self.setup.suspect_after * 2).map(|peer| peer.node)
+    }
+
     /// Puts what is to be done behind what is in `into`.
     pub fn take_commands(&mut self, into: &mut Vec<Command>) {
         into.append(&mut self.commands);
@@ -314,7 +319,7 @@ impl Election {
 
     /// What is under way ends some time.
     fn watch(&mut self, now: Nanos) {
-        let Setup { suspect_after, campaign_for, .. } = self.setup;
+        let Setup { campaign_for, .. } = self.setup;
         match self.state {
             State::Idle => {}
             State::Asking { since } if since + campaign_for <= now => {
@@ -325,7 +330,7 @@ impl Election {
             State::Asking { .. } | State::Campaigning { .. } => {}
             State::Leading => {
                 // Twice as long as others wait: who is just slow is not deposed by itself.
-                let heard = self.alive(now, suspect_after * 2).count();
+                let heard = self.heard(now).count();
                 if heard + 1 < majority(self.setup.members.len()) {
                     self.give_up(now);
                 }

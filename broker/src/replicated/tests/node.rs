@@ -535,8 +535,8 @@ impl Node {
                 self.begin(running, epoch);
             }
             ToControl::Leader { leader, .. } => self.leader = leader,
-            ToControl::Progress { partitions, ready } => {
-                self.ready = ready.unwrap_or_else(|| core::mem::take(&mut self.ready));
+            ToControl::Progress { partitions, others } => {
+                self.ready = others.map_or_else(|| core::mem::take(&mut self.ready), |o| o.ready);
                 self.progress.extend(partitions.into_iter().map(|p| (p.partition.0, p)));
             }
             ToControl::Ended { why, .. } => self.end(running, why),
