@@ -1,7 +1,9 @@
-//! What carries replication on this host, and why.
+//! What carries replication on this host, and why: what a start does, and what `doctor` says.
 
 use crate::config::{RdmaConfig, ReplicationConfig, ReplicationTransport};
-use ringlane_transport_rdma::{Place, RdmaSettings, RdmaStatus, choose};
+use ringlane_transport_rdma::{
+    Device, Place, QueuePair, RdmaError, RdmaSettings, RdmaStatus, choose,
+};
 
 /// What carries replication.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -27,12 +29,17 @@ pub fn rdma_settings(config: &RdmaConfig) -> RdmaSettings {
     }
 }
 
-/// Chooses as `replication.transport` says.
+/// Chooses as `replication.transport` says. What is shown of the host is not all: `trial` makes what a link
+/// needs on the port that fits ([`make_one`]).
 ///
 /// # Errors
 /// RDMA is demanded and cannot be had: why not.
-pub fn carrier(config: &ReplicationConfig, host: &RdmaStatus) -> Result<Carrier, String> {
-    let rdma = || place(&config.rdma, host);
+pub fn carrier(
+    config: &ReplicationConfig,
+    host: &RdmaStatus,
+    trial: impl FnOnce(&Place, &RdmaSettings) -> Result<(), RdmaError>,
+) -> Result<Carrier, String> {
+    let rdma = || place(&rdma_settings(&config.rdma), host, trial);
     match config.transport {
         ReplicationTransport::Tcp => Ok(Carrier::Tcp("it is configured".to_owned())),
         ReplicationTransport::Rdma => rdma().map(Carrier::Rdma),
@@ -40,10 +47,27 @@ pub fn carrier(config: &ReplicationConfig, host: &RdmaStatus) -> Result<Carrier,
     }
 }
 
-fn place(config: &RdmaConfig, host: &RdmaStatus) -> Result<Place, String> {
-    let place = choose(&host.devices, &rdma_settings(config)).map_err(|error| error.to_string())?;
-    match host.libraries.iter().find(|library| library.path.is_none()) {
-        Some(library) => Err(format!("{} is not found", library.name)),
-        None => Ok(place),
+fn place(
+    settings: &RdmaSettings,
+    host: &RdmaStatus,
+    trial: impl FnOnce(&Place, &RdmaSettings) -> Result<(), RdmaError>,
+) -> Result<Place, String> {
+    let place = choose(&host.devices, settings).map_err(|error| error.to_string())?;
+    if let Some(library) = host.libraries.iter().find(|library| library.path.is_none()) {
+        return Err(format!("{} is not found", library.name));
     }
+    match trial(&place, settings) {
+        Ok(()) => Ok(place),
+        Err(error) => Err(format!("RDMA device {} cannot be used: {error}", place.device)),
+    }
+}
+
+/// Makes what a link needs, once, and lets go of it: sysfs does not show what the device or the limit of
+/// locked memory refuse.
+///
+/// # Errors
+/// What could not be made.
+pub fn make_one(place: &Place, settings: &RdmaSettings) -> Result<(), RdmaError> {
+    let device = Device::open(place)?;
+    QueuePair::new(&device, None, settings, 0).map(drop)
 }

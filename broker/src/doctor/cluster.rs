@@ -1,7 +1,7 @@
 //! The cluster: what would carry replication and why, the members, the etcd.
 
 use super::{Facts, Report, Severity};
-use crate::cluster::transport::{Carrier, carrier};
+use crate::cluster::transport::Carrier;
 use crate::config::ReplicationTransport;
 use ringlane_transport_rdma::Place;
 
@@ -19,15 +19,17 @@ pub(super) fn check(facts: &Facts, report: &mut Report) {
 /// What carries replication, and why.
 fn transport(facts: &Facts, report: &mut Report) {
     let name = "replication.transport";
-    let replication = &facts.config.replication;
-    let how = match replication.transport {
+    let how = match facts.config.replication.transport {
         ReplicationTransport::Auto => "auto takes",
         ReplicationTransport::Rdma | ReplicationTransport::Tcp => "configured:",
     };
-    match carrier(replication, &facts.rdma) {
+    match &facts.carrier {
         Ok(Carrier::Rdma(place)) => {
             let Place { device, port, gid_index, .. } = place;
-            let found = format!("{how} rdma: device {device}, port {port}, gid_index {gid_index}");
+            let found = format!(
+                "{how} rdma: device {device}, port {port}, gid_index {gid_index}; the port is active, \
+                 and what a link needs could be made there"
+            );
             report.ok(AREA, name, found);
         }
         Ok(Carrier::Tcp(why)) => report.ok(AREA, name, format!("{how} tcp: {why}")),

@@ -15,6 +15,7 @@ mod storage;
 pub use report::{Check, Report, Severity};
 
 use crate::cluster::etcd::{Etcd, EtcdSettings};
+use crate::cluster::transport::{Carrier, carrier, make_one};
 use crate::config::{Config, TransportSetting};
 use crate::startup::{CORES_MAX, affinity, limits};
 use ringlane_transport_rdma::RdmaStatus;
@@ -40,6 +41,8 @@ pub struct Facts {
     pub locked_bytes: (Option<u64>, Option<u64>),
     /// RDMA devices and libraries.
     pub rdma: RdmaStatus,
+    /// What would carry replication, tried as a start does, or why the configured carrier cannot be had.
+    pub carrier: Result<Carrier, String>,
     /// Bytes that can be written in the data directory's file system.
     pub free_bytes: Option<u64>,
     /// Bytes of messages that the node may hold.
@@ -61,6 +64,7 @@ impl Facts {
         let allowed = affinity::allowed_cpus().unwrap_or_default();
         let online = affinity::online_cpus();
         let cores = affinity::resolve(&config.runtime.cores, &allowed, &online, CORES_MAX);
+        let rdma = ringlane_transport_rdma::devices();
         Self {
             root: PathBuf::from("/"),
             capabilities: probe::probe(),
@@ -68,7 +72,8 @@ impl Facts {
             allowed,
             descriptors: limit(Resource::Nofile),
             locked_bytes: limit(Resource::Memlock),
-            rdma: ringlane_transport_rdma::devices(),
+            carrier: carrier(&config.replication, &rdma, make_one),
+            rdma,
             free_bytes: free_bytes(&config.data_dir),
             message_bytes: limits::message_bytes(&config.limits),
             etcd: etcd_versions(config),

@@ -2,7 +2,9 @@
 
 use super::*;
 use crate::config::{FileDriverSetting, MemberConfig, ReplicationTransport};
-use ringlane_transport_rdma::{Gid, Library, LinkLayer, PortState, RdmaDevice, RdmaPort};
+use ringlane_transport_rdma::{
+    Gid, Library, LinkLayer, PortState, RdmaDevice, RdmaError, RdmaPort,
+};
 use ringlane_transport_uring::probe::{UringCapabilities, UringRefusal};
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -73,6 +75,7 @@ fn good(root: &Root) -> Facts {
         descriptors: (Some(1024), Some(1 << 20)),
         locked_bytes: (None, None),
         rdma: RdmaStatus { devices: Vec::new(), libraries: Vec::new() },
+        carrier: Ok(Carrier::Tcp("there is no RDMA device".to_owned())),
         free_bytes: Some(100 << 30),
         message_bytes: 4 << 30,
         etcd: Vec::new(),
@@ -295,10 +298,34 @@ fn what_carries_replication_is_said_with_its_reason() {
         let mut facts = Facts { rdma: with_rdma(), ..good(&root) };
         facts.config.replication.transport = transport;
         spoil(&mut facts);
+        facts.carrier = carrier(&facts.config.replication, &facts.rdma, |_, _| Ok(()));
         let report = check(&facts);
         let found = find(&report, "replication.transport");
         assert_eq!(found.severity, severity, "{found:?}");
         assert!(found.found.contains(expected), "{found:?}");
+    }
+}
+
+#[test]
+fn a_device_that_refuses_what_a_link_needs_is_not_taken() {
+    let refusal = || RdmaError::Setting("no queue pair".to_owned());
+    let cases = [
+        (ReplicationTransport::Auto, Severity::Ok, "auto takes tcp: RDMA device mlx5_0 cannot"),
+        (ReplicationTransport::Rdma, Severity::Fail, "rdma cannot be had: RDMA device mlx5_0"),
+        (ReplicationTransport::Tcp, Severity::Ok, "configured: tcp: it is configured"),
+    ];
+    for (transport, severity, expected) in cases {
+        let root = Root::new();
+        let mut facts = Facts { rdma: with_rdma(), ..good(&root) };
+        facts.config.replication.transport = transport;
+        let replication = &facts.config.replication;
+        facts.carrier = carrier(replication, &facts.rdma, |_, _| Err(refusal()));
+        let report = check(&facts);
+        let found = find(&report, "replication.transport");
+        assert_eq!(found.severity, severity, "{found:?}");
+        assert!(found.found.contains(expected), "{found:?}");
+        let is_tried = transport != ReplicationTransport::Tcp;
+        assert_eq!(found.found.contains("no queue pair"), is_tried, "{found:?}");
     }
 }
 

@@ -1,13 +1,11 @@
 //! What carries the links of this node: decided, and tried, before its cores begin.
 
 use super::StartError;
-use crate::cluster::transport::{Carrier, carrier, rdma_settings};
+use crate::cluster::transport::{Carrier, carrier, make_one, rdma_settings};
 use crate::config::{ReplicationConfig, ReplicationTransport};
 use ringlane_dataplane::ids::CoreId;
 use ringlane_dataplane::replication::hello::{Expected, Transports};
-use ringlane_transport_rdma::{
-    Device, Place, QueuePair, RdmaError, RdmaLinkConfig, RdmaSettings, devices,
-};
+use ringlane_transport_rdma::{Place, RdmaLinkConfig, RdmaSettings, devices};
 use std::time::Duration;
 use tracing::info;
 
@@ -60,7 +58,7 @@ pub(super) fn plan(
 ) -> Result<Option<RdmaPlan>, StartError> {
     let demand = config.transport;
     let settings = rdma_settings(&config.rdma);
-    let found = carrier(config, &devices()).and_then(|found| tried(found, demand, &settings));
+    let found = carrier(config, &devices(), make_one);
     let place = match found.map_err(|why| StartError::NoRdma { why })? {
         Carrier::Tcp(why) => {
             info!(transport = "tcp", why, "replication");
@@ -78,28 +76,6 @@ pub(super) fn plan(
     let patience = config.suspect_after * SILENCES;
     let plan = RdmaPlan { place, is_demanded, settings, expected, message_bytes_max, patience };
     Ok(Some(plan))
-}
-
-/// Makes what a link needs, once: sysfs does not show what the device or the limit of locked memory
-/// refuse.
-fn tried(
-    found: Carrier,
-    demand: ReplicationTransport,
-    settings: &RdmaSettings,
-) -> Result<Carrier, String> {
-    let Carrier::Rdma(place) = &found else { return Ok(found) };
-    match make_one(place, settings) {
-        Ok(()) => Ok(found),
-        Err(error) if demand == ReplicationTransport::Auto => {
-            Ok(Carrier::Tcp(format!("RDMA device {} cannot be used: {error}", place.device)))
-        }
-        Err(error) => Err(format!("device {}: {error}", place.device)),
-    }
-}
-
-fn make_one(place: &Place, settings: &RdmaSettings) -> Result<(), RdmaError> {
-    let device = Device::open(place)?;
-    QueuePair::new(&device, None, settings, 0).map(drop)
 }
 
 #[cfg(test)]
