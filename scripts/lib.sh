@@ -171,8 +171,14 @@ unpack_etcd() {
 # be had: replication goes over TCP then.
 want_verbs() {
     [ -n "$(ls /sys/class/infiniband 2>/dev/null)" ] || return 0
-    PATH="$PATH:/usr/sbin:/sbin" ldconfig -p 2>/dev/null | grep -q 'libibverbs\.so\.1' && return 0
-    install verbs || say "libibverbs is missing: this host replicates over TCP"
+    has_verbs && return 0
+    install verbs || say "libibverbs or its providers are missing: this host replicates over TCP"
+}
+
+# The library, and what names its providers: without one of them it finds no device.
+has_verbs() {
+    PATH="$PATH:/usr/sbin:/sbin" ldconfig -p 2>/dev/null | grep -q 'libibverbs\.so\.1' &&
+        ls /etc/libibverbs.d/*.driver >/dev/null 2>&1
 }
 
 # Chromium with its driver; fails where no repository has them.
