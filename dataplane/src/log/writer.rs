@@ -123,6 +123,11 @@ impl Queued {
         self.batch.memory_records() < self.batch.len() as u32
     }
 
+    /// Whether other nodes are to have it before it is flushed here.
+    fn is_sooner(&self) -> bool {
+        self.batch.needs_quorum(Level::Memory)
+    }
+
     fn end(&self) -> Offset {
         Offset(self.first.0 + self.batch.len() as u64)
     }
@@ -174,6 +179,8 @@ pub struct Writer {
     queue_bytes: u64,
     /// Batches in the queue with records that somebody waits for.
     awaited: usize,
+    /// Batches in the queue that a majority is to have in memory, which no round is waited for.
+    sooner: usize,
     /// When those are written that nobody waits for.
     linger_until: Nanos,
     round: Option<Round>,
@@ -219,6 +226,7 @@ impl Writer {
             queue: VecDeque::new(),
             queue_bytes: 0,
             awaited: 0,
+            sooner: 0,
             linger_until: Nanos::NEVER,
             round: None,
             usual: Duration::ZERO,
@@ -440,6 +448,7 @@ impl Writer {
         assert!(body_bytes <= bytes_max, "a batch of {body_bytes} bytes may fit no segment");
         self.queue_bytes += queued.bytes();
         self.awaited += usize::from(queued.is_awaited());
+        self.sooner += usize::from(queued.is_sooner());
         self.queue.push_back(queued);
         self.is_touched = true;
     }
@@ -470,8 +479,7 @@ impl Writer {
     /// Until when other nodes get nothing of what is queued: they have one round where this node has one, then. A round
     /// that takes longer than usual is no reason to wait.
     fn hold(&self, now: Nanos) -> Option<Nanos> {
-        let is_sooner = |queued: &Queued| queued.batch.needs_quorum(Level::Memory);
-        if self.awaited == 0 || self.queue.iter().any(is_sooner) {
+        if self.awaited == 0 || self.sooner > 0 {
             return None;
         }
         let until = match &self.round {
@@ -580,6 +588,7 @@ impl Writer {
             bytes += queued.bytes();
             self.queue_bytes -= queued.bytes();
             self.awaited -= usize::from(queued.is_awaited());
+            self.sooner -= usize::from(queued.is_sooner());
             let end = queued.end();
             self.put_epoch = queued.epoch;
             batches.push(self.put(Some(queued.batch), false, unix_ms));
@@ -664,7 +673,7 @@ impl Writer {
         let path = self.segments.setup().segment_path(number);
         self.fault = Some(Fault { path, position, at, error });
         self.queue.clear();
-        (self.queue_bytes, self.awaited) = (0, 0);
+        (self.queue_bytes, self.awaited, self.sooner) = (0, 0, 0);
         (self.held_until, self.gathers_until) = (None, None);
     }
 
