@@ -6,6 +6,7 @@
 #   kill                the node, with SIGKILL
 #   end                 the same, and the disk is unmounted
 #   run PROGRAM ...     a program of the job to its end; its output comes on the same port
+#   cpu                 CPU time of the node's process in hundredths of a second
 #   log [PATTERN]       the last lines of what the node has logged
 #   quit                end with status 0
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin
@@ -61,6 +62,7 @@ while read -r word rest; do
         show </tmp/run.log
         say ran "$code"
         ;;
+    cpu) say cpu "$(busybox sed 's/.*) //' "/proc/$child/stat" | busybox awk '{ print $12 + $13 }')" ;;
     log)
         if [ -n "$rest" ]; then busybox grep -E "$rest" /run/data/node.log; else busybox cat /run/data/node.log; fi |
             busybox tail -n 30 | show

@@ -160,6 +160,11 @@ class Cluster:
         check("rdma_requests_total" in sums, f"node {number} shows no counters")
         return sums
 
+    def cpu(self, number):
+        """CPU seconds since they began: of the node's process by its guest's clock, and of its whole machine on the host."""
+        process = int(self.machines.ask(number, "cpu", "cpu")["detail"]) / 100
+        return process, self.machines.guests[number].host_cpu()
+
     def wait_caught_up(self, number, seconds=20, most=LAG_RECORDS):
         """Until the leader says that a follower lacks no more of any log than that: what is on its way."""
         leader = self.leader() or self.wait_leader()
