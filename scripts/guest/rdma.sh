@@ -7,7 +7,7 @@
 # Environment:
 #   RINGLANE_GUEST_BINARY     the broker, default target/release/ringlane
 #   RINGLANE_BENCH            the load tool, default target/release/ringlane-bench
-#   RINGLANE_GUEST_SECONDS    bound of the whole run, default 800
+#   RINGLANE_GUEST_SECONDS    bound of the whole run, default 880
 # Exit status: 0 passed, 1 failed, 124 not ended in time, 77 cannot run here.
 set -euo pipefail
 # shellcheck source=scripts/guest/lib.sh
@@ -15,7 +15,7 @@ set -euo pipefail
 # shellcheck source=scripts/guest/machine.sh
 . "$(dirname "${BASH_SOURCE[0]}")/machine.sh"
 
-SECONDS_MAX="${RINGLANE_GUEST_SECONDS:-800}"
+SECONDS_MAX="${RINGLANE_GUEST_SECONDS:-880}"
 SUITE="$REPOSITORY/tests/rdma"
 BROKER="${RINGLANE_GUEST_BINARY:-${CARGO_TARGET_DIR:-$REPOSITORY/target}/release/ringlane}"
 

@@ -236,6 +236,18 @@ class Machines:
         guest.send(line)
         return self.wait(number, event, seconds)
 
+    def lines(self, number, line, event):
+        """What a guest prints before an event that comes after a line."""
+        self.guests[number].read()
+        before = len(self.guests[number].lines)
+        self.ask(number, line, event)
+        return [text[2:] for text in self.guests[number].lines[before:] if text.startswith("| ")]
+
+    def do(self, number, command):
+        """A command in the guest, which has to succeed."""
+        code = self.ask(number, f"do {command}", "ran")["detail"]
+        check(code == "0", f"node {number}: {command} ended with {code}")
+
     def write(self, number, name, text):
         """A file on the guest's disk."""
         encoded = base64.b64encode(text.encode()).decode()

@@ -54,15 +54,15 @@ def wait_until(what, seconds, is_so):
     return found
 
 
-def configuration(node, factor, etcd_port, transport):
+def configuration(node, factor, etcd_port, transport, cores):
     """What a node is told. Times are those of the defaults, times the factor."""
     lease = max(3, factor)
     lines = f"""
 data_dir = "/run/data/ringlane"
 
 [runtime]
-# The other CPU is for the device's soft interrupts and the files.
-cores = [0]
+# With one core the other CPU is for the device's soft interrupts and the files.
+cores = {cores}
 partitions = 4
 idle = "park"
 
@@ -113,9 +113,9 @@ class Cluster:
         #: Those whose process runs, as far as the harness knows.
         self.running = set()
 
-    def configure(self, number, transport):
+    def configure(self, number, transport, cores=(0,)):
         """Writes the node's configuration."""
-        text = configuration(number, self.factor, self.etcd.port, transport)
+        text = configuration(number, self.factor, self.etcd.port, transport, list(cores))
         self.machines.write(number, "ringlane.toml", text)
 
     def start(self, number):
@@ -160,10 +160,25 @@ class Cluster:
         check("rdma_requests_total" in sums, f"node {number} shows no counters")
         return sums
 
+    def links(self, number):
+        """How many links a node has over RDMA, and over TCP."""
+        counted = self.metrics(number)
+        return counted.get("replication_links_rdma", 0), counted.get("replication_links_tcp", 0)
+
     def cpu(self, number):
         """CPU seconds since they began: of the node's process by its guest's clock, and of its whole machine on the host."""
         process = int(self.machines.ask(number, "cpu", "cpu")["detail"]) / 100
         return process, self.machines.guests[number].host_cpu()
+
+    def carrier_said(self, number):
+        """What the node's last start has said of what carries replication."""
+        said = self.machines.lines(number, "log replication.*transport=\"", "logged")
+        check(said, f"node {number} has not said what carries replication")
+        return said[-1]
+
+    def doctor_says(self, number):
+        """What doctor finds of RDMA and of what carries replication, with the node's configuration."""
+        return self.machines.lines(number, "doctor RDMA|libibverbs|replication.transport", "examined")
 
     def wait_caught_up(self, number, seconds=20, most=LAG_RECORDS):
         """Until the leader says that a follower lacks no more of any log than that: what is on its way."""

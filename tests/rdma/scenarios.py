@@ -12,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+from carriers import caught_up, device_gone, mix, port_down
 from costs import copied, publish_counted
 from ledger import Ledger
 from logs import check_logs
@@ -41,6 +42,8 @@ class Story:
         self.loads = []
         self.load = None
         self.ledger = None
+        #: The nodes that chose what carries their links by themselves.
+        self.auto = ()
 
     def patience(self, seconds):
         """Seconds, by the factor of this machine."""
@@ -138,17 +141,32 @@ def cut_in(story):
     yield from cut(story, "one way, follower to leader", lambda leader, lost: [(lost, leader)])
 
 
-def cut_off(story):
-    """Nothing gets through between the leader and both others: one of them leads, and the old leader follows it."""
+def cut_leader(story, ways):
+    """A cut between the leader and both others: one of them leads, and after it the old leader has all."""
     old = story.leader
     for node in story.others(old):
-        story.machines.switch.cut_both_ways(old, node)
+        for source, target in ways(old, node):
+            story.machines.switch.cut_one_way(source, target)
     yield
     story.next_leader(old)
     story.gets_on()
     story.machines.switch.heal()
-    story.cluster.wait_follows(old)
-    story.cluster.wait_caught_up(old, 40)
+    caught_up(story, old)
+
+
+def cut_mute(story):
+    """Nothing gets from the leader to anybody."""
+    yield from cut_leader(story, lambda leader, other: [(leader, other)])
+
+
+def cut_deaf(story):
+    """Nothing gets from anybody to the leader."""
+    yield from cut_leader(story, lambda leader, other: [(other, leader)])
+
+
+def cut_off(story):
+    """Nothing gets through between the leader and both others."""
+    yield from cut_leader(story, lambda leader, other: [(leader, other), (other, leader)])
 
 
 def kill_process(story):
@@ -208,13 +226,15 @@ def ledger(story):
 
 
 BEGINNING = [verbs, tcp, replicate]
-FAULTS = [cut_out, cut_in, cut_off, kill_process, pause, kill_guest]
+FAULTS = [cut_out, cut_in, cut_mute, cut_deaf, cut_off, kill_process, pause, kill_guest,
+          port_down, mix, device_gone]
 
 
 def tell(story, chosen):
     """All scenarios, or those that were chosen; the cluster is begun and ended in any case."""
     def is_told(scenario):
-        return not chosen or scenario.__name__ in chosen or scenario is replicate
+        return (not chosen or scenario.__name__ in chosen or scenario is replicate
+                or scenario is mix and device_gone.__name__ in chosen)
 
     for scenario in filter(is_told, BEGINNING):
         held(scenario.__name__, scenario, story)
