@@ -1,7 +1,7 @@
 //! The job thread's work: one job at a time, in the order of their `Line`.
 
 use super::open::OpenFile;
-use super::paths;
+use super::paths::{self, Zeros};
 use crate::sys;
 use ringlane_dataplane::disk::{DiskError, FileId, FileJob};
 use std::collections::HashMap;
@@ -28,11 +28,12 @@ pub(super) struct Jobs {
     held: HashMap<FileId, Held>,
     /// The core has gone: what has not ended is not wanted any more.
     stopped: Arc<AtomicBool>,
+    zeros: Zeros,
 }
 
 impl Jobs {
     pub(super) fn new(stopped: Arc<AtomicBool>) -> Self {
-        Self { held: HashMap::new(), stopped }
+        Self { held: HashMap::new(), stopped, zeros: Zeros::default() }
     }
 
     /// Carries out a job.
@@ -40,7 +41,7 @@ impl Jobs {
         match job {
             FileJob::Create { file, path, header, bytes } => {
                 let stopped = || self.stopped.load(Ordering::Relaxed);
-                let made = paths::create(&path, &header, bytes, &stopped);
+                let made = paths::create(&path, &header, bytes, &mut self.zeros, &stopped);
                 return made.map(|made| Some(self.hold(file, made, None))).map_err(disk_error);
             }
             FileJob::Open { file, path } => {

@@ -20,6 +20,21 @@ const DIRECTORY_MODE: u32 = 0o700;
 /// a segment that is made ahead of use does not fill the disk's queue in front of a sync.
 const ZEROS_BYTES: usize = 1024 * 1024;
 
+/// Zeros that files are filled with: memory that begins with a block, made when it is first used and then used for
+/// every file. Made for each of them, it would be touched and cleared each time.
+#[derive(Debug, Default)]
+pub(super) struct Zeros(Vec<u8>);
+
+impl Zeros {
+    fn blocks(&mut self) -> &[u8] {
+        if self.0.is_empty() {
+            self.0 = vec![0; ZEROS_BYTES + BLOCK_BYTES];
+        }
+        let start = self.0.as_ptr().align_offset(BLOCK_BYTES);
+        &self.0[start..][..ZEROS_BYTES]
+    }
+}
+
 fn readable() -> OpenOptions {
     let mut options = OpenOptions::new();
     options.read(true).write(true).mode(FILE_MODE);
@@ -44,10 +59,11 @@ pub(super) fn create(
     path: &Path,
     header: &[u8],
     bytes: u64,
+    zeros: &mut Zeros,
     stopped: &dyn Fn() -> bool,
 ) -> io::Result<File> {
     let (file, temporary) = begin(path)?;
-    fill(&file, &temporary, header, bytes, stopped)
+    fill((&file, &temporary), header, bytes, zeros.blocks(), stopped)
         .inspect(|()| hit("segment.before-rename"))
         .and_then(|()| rename_new(&temporary, path))
         .inspect_err(|_| undo(&temporary))?;
@@ -65,16 +81,16 @@ fn undo(path: &Path) {
 }
 
 fn fill(
-    file: &File,
-    path: &Path,
+    (file, path): (&File, &Path),
     header: &[u8],
     bytes: u64,
+    zeros: &[u8],
     stopped: &dyn Fn() -> bool,
 ) -> io::Result<()> {
     reserve(file, bytes)?;
     file.write_all_at(header, 0)?;
-    let zeroed = zero_beside_cache(path, header.len() as u64, bytes, stopped)?;
-    zero(file, zeroed, bytes, stopped)?;
+    let zeroed = zero_beside_cache(path, header.len() as u64, bytes, zeros, stopped)?;
+    zero(file, zeroed, bytes, zeros, stopped)?;
     file.sync_all()
 }
 
@@ -94,6 +110,7 @@ fn zero_beside_cache(
     path: &Path,
     from: u64,
     to: u64,
+    zeros: &[u8],
     stopped: &dyn Fn() -> bool,
 ) -> io::Result<u64> {
     if !from.is_multiple_of(BLOCK_BYTES as u64) {
@@ -103,14 +120,12 @@ fn zero_beside_cache(
     let Ok(file) = OpenOptions::new().write(true).custom_flags(flags).open(path) else {
         return Ok(from);
     };
-    let zeros = vec![0; ZEROS_BYTES + BLOCK_BYTES];
-    let zeros = &zeros[zeros.as_ptr().align_offset(BLOCK_BYTES)..];
     let mut at = from;
     while BLOCK_BYTES as u64 <= to - at {
         if stopped() {
             return Err(cancelled());
         }
-        let blocks = (to - at).min(ZEROS_BYTES as u64) as usize / BLOCK_BYTES;
+        let blocks = (to - at).min(zeros.len() as u64) as usize / BLOCK_BYTES;
         match file.write_at(&zeros[..blocks * BLOCK_BYTES], at) {
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => break,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -126,17 +141,19 @@ fn cancelled() -> io::Error {
     io::Error::from_raw_os_error(libc::ECANCELED)
 }
 
-fn zero(file: &File, from: u64, to: u64, stopped: &dyn Fn() -> bool) -> io::Result<()> {
-    if to <= from {
-        return Ok(());
-    }
-    let zeros = vec![0; ZEROS_BYTES];
+fn zero(
+    file: &File,
+    from: u64,
+    to: u64,
+    zeros: &[u8],
+    stopped: &dyn Fn() -> bool,
+) -> io::Result<()> {
     let mut at = from;
     while at < to {
         if stopped() {
             return Err(cancelled());
         }
-        let bytes = (to - at).min(ZEROS_BYTES as u64);
+        let bytes = (to - at).min(zeros.len() as u64);
         file.write_all_at(&zeros[..bytes as usize], at)?;
         sys::write_back(file.as_fd(), at, bytes)?;
         at += bytes;
@@ -218,7 +235,7 @@ pub(super) fn make_directory(path: &Path) -> io::Result<()> {
 /// Overwrites a file with zeros from `position` to its end, and syncs it.
 pub(super) fn zero_from(path: &Path, position: u64) -> io::Result<()> {
     let file = open(path)?;
-    zero(&file, position, file.metadata()?.len(), &|| false)?;
+    zero(&file, position, file.metadata()?.len(), Zeros::default().blocks(), &|| false)?;
     file.sync_all()
 }
 
