@@ -9,6 +9,7 @@
 //! [`runtime`], [`routing`], [`log`], [`replication`].
 
 pub mod batch;
+pub mod clock;
 pub mod disk;
 pub mod ids;
 pub mod link;

@@ -2,6 +2,7 @@
 
 use crate::core::{Core, PARTITIONS};
 use core::time::Duration;
+use ringlane_dataplane::clock::Clock;
 use ringlane_dataplane::disk::memory::MemoryDisk;
 use ringlane_dataplane::disk::{Disk, FileDriver, StartFiles};
 use ringlane_dataplane::ids::{NodeId, Offset, PartitionId};
@@ -33,45 +34,6 @@ pub const RECORD_BYTES_MAX: u64 = 8 * 1024;
 const WINDOW_BYTES: u64 = 48 * 1024;
 /// Bytes that wait on a link, at most.
 const ROOM_BYTES: usize = 96 * 1024;
-/// The time of day at which all runs begin.
-const UNIX_MS: u64 = 1_800_000_000_000;
-
-/// A clock that goes wrong by a part in ten thousand at most, and was set at another time.
-#[derive(Clone, Copy, Debug)]
-pub struct Clock {
-    offset: u64,
-    /// Parts in a million that it is too fast, plus a million.
-    rate: u64,
-}
-
-impl Clock {
-    fn new(random: &mut Random) -> Self {
-        let rate = random.between(1_000_000 - 500, 1_000_000 + 500);
-        Self { offset: random.below(1_000_000_000_000), rate }
-    }
-
-    /// What it shows at a time of the run.
-    #[must_use]
-    pub fn at(&self, time: Nanos) -> Nanos {
-        Nanos(self.offset + (u128::from(time.0) * u128::from(self.rate) / 1_000_000) as u64)
-    }
-
-    /// The first time of the run at which it shows at least `local`.
-    #[must_use]
-    pub fn when(&self, local: Nanos) -> Nanos {
-        if local == Nanos::NEVER {
-            return local;
-        }
-        let since = u128::from(local.0.saturating_sub(self.offset));
-        Nanos((since * 1_000_000).div_ceil(u128::from(self.rate)) as u64)
-    }
-
-    /// The time of day.
-    #[must_use]
-    pub fn unix_ms(&self, time: Nanos) -> u64 {
-        UNIX_MS + self.at(time).0 / 1_000_000
-    }
-}
 
 /// A node.
 #[derive(Debug)]
@@ -114,7 +76,7 @@ impl Node {
     /// A node that has never been started.
     #[must_use]
     pub fn new(id: NodeId, host: HostId, counts_memory: bool, mut random: Random) -> Self {
-        let clock = Clock::new(&mut random);
+        let clock = Clock::drawn(&mut random);
         Self {
             id,
             host,
