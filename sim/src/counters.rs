@@ -78,10 +78,14 @@ pub enum Counter {
     Flipped,
     /// Nodes that did not start for it, and got new ones.
     Replaced,
+    /// Ways between whole brokers that were cut in one direction.
+    OneWay,
+    /// Ways between whole brokers that messages came late on.
+    Late,
 }
 
 /// The counters, in the order of [`Counter`].
-pub const NAMES: [&str; 36] = [
+pub const NAMES: [&str; 38] = [
     "acknowledged",
     "faults",
     "leader change",
@@ -118,6 +122,8 @@ pub const NAMES: [&str; 36] = [
     "refused for a full disk",
     "bit turned on a broker's disk",
     "replaced for it",
+    "cut between brokers one way",
+    "late way between brokers",
 ];
 
 /// What each run of all tests has to have, be it in clusters of replicas or of whole brokers.
@@ -205,6 +211,8 @@ impl Kind {
             Counter::Refused,
             Counter::Flipped,
             Counter::Replaced,
+            Counter::OneWay,
+            Counter::Late,
         ];
         let of_both = [
             Counter::Acknowledged,
@@ -215,6 +223,7 @@ impl Kind {
             Counter::TornTail,
             Counter::DiskFull,
             Counter::Cut,
+            Counter::Reset,
             Counter::Pause,
             Counter::EtcdDown,
             Counter::BeganAgain,

@@ -1,5 +1,7 @@
 //! Sockets, files and links of a core in memory, behind the seams that it runs on.
 
+use super::ways::Ways;
+use ringlane_dataplane::clock::Clock;
 use ringlane_dataplane::disk::memory::MemoryDisk;
 use ringlane_dataplane::disk::{Disk, DiskEvent, FileDriver};
 use ringlane_dataplane::ids::{ConnectionId, CoreId, ListenerId};
@@ -8,6 +10,7 @@ use ringlane_dataplane::link::{LinkCounters, LinkDriver, LinkEvent, Links};
 use ringlane_dataplane::net::{
     Close, Closure, Driver, DriverCounters, NetEvent, SocketCommand, Sockets, Wait,
 };
+use ringlane_dataplane::random::Random;
 use ringlane_dataplane::time::Nanos;
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
@@ -33,7 +36,7 @@ thread_local! {
     static BOOTTIME: Cell<Nanos> = const { Cell::new(Nanos(0)) };
 }
 
-/// The clock that leases are counted on, for the nodes of this thread.
+/// The clock that leases are counted on, for the node of this thread whose turn it is.
 pub(super) fn boottime() -> Nanos {
     BOOTTIME.get()
 }
@@ -50,6 +53,8 @@ pub(super) struct Outer {
     moving: RefCell<HashMap<i32, usize>>,
     /// Hosts that nothing arrives at or comes from; it waits.
     pub(super) cut: RefCell<Vec<HostId>>,
+    /// What arrives when between the others.
+    pub(super) ways: RefCell<Ways>,
 }
 
 impl Outer {
@@ -62,19 +67,23 @@ impl Outer {
             wires: RefCell::default(),
             moving: RefCell::default(),
             cut: RefCell::default(),
+            ways: Ways::new(Random::new(0)).into(),
         })
     }
 
     /// Time goes on.
     pub(super) fn pass(&self, time: Duration) {
         self.now.set(self.now.get() + time);
-        BOOTTIME.set(self.now.get() + self.slept.get());
+    }
+
+    /// It is the turn of a node with this clock.
+    pub(super) fn set_clock(&self, clock: &Clock) {
+        BOOTTIME.set(clock.at(self.now.get() + self.slept.get()));
     }
 
     /// The hosts sleep for so long.
     pub(super) fn sleep(&self, time: Duration) {
         self.slept.set(self.slept.get() + time);
-        self.pass(Duration::ZERO);
     }
 
     /// The wire that a detached socket stands for.
@@ -82,11 +91,19 @@ impl Outer {
         self.moving.borrow_mut().remove(&socket.as_raw_fd())
     }
 
+    /// Takes the way on which something arrives at a host now.
     fn next_way(&self, to: HostId) -> Option<WayId> {
-        let (network, cut) = (self.network.borrow(), self.cut.borrow());
+        let (network, cut, mut ways) =
+            (self.network.borrow(), self.cut.borrow(), self.ways.borrow_mut());
+        let now = self.now.get();
         let is_open = |host: &HostId| !cut.contains(host);
-        let mut ways = network.ways().filter(|way| is_open(&way.from) && is_open(&way.to));
-        ways.find(|way| way.to == to).map(|way| way.id)
+        let mut coming = network.ways().filter(|way| way.to == to);
+        let next = coming.find(|way| {
+            // What sets out is late or not, however long it waits for a way that is open.
+            ways.arrives(way, now) && is_open(&way.from) && is_open(&way.to)
+        })?;
+        ways.take(next.id);
+        Some(next.id)
     }
 }
 
@@ -107,6 +124,7 @@ enum Told {
 
 pub(super) struct TestDriver {
     outer: Rc<Outer>,
+    clock: Clock,
     host: HostId,
     files: MemoryDisk,
     doors: Rc<RefCell<Doors>>,
@@ -120,12 +138,13 @@ fn peer() -> SocketAddr {
 
 impl TestDriver {
     pub(super) fn new(
-        outer: Rc<Outer>,
+        (outer, clock): (Rc<Outer>, Clock),
         host: HostId,
         files: MemoryDisk,
         doors: Rc<RefCell<Doors>>,
     ) -> Self {
-        Self { outer, host, files, doors, wires: Vec::new(), told: VecDeque::new() }
+        let (wires, told) = (Vec::new(), VecDeque::new());
+        Self { outer, clock, host, files, doors, wires, told }
     }
 
     fn wire(&self, id: ConnectionId) -> Option<usize> {
@@ -245,7 +264,7 @@ impl TestDriver {
 
 impl Driver for TestDriver {
     fn now(&self) -> Nanos {
-        self.outer.now.get()
+        self.clock.at(self.outer.now.get())
     }
 
     fn apply(&mut self, sockets: &mut Sockets, _now: Nanos) {

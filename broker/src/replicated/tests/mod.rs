@@ -14,6 +14,7 @@ mod levels;
 mod node;
 mod opening;
 pub(crate) mod seeds;
+mod ways;
 
 use crate::config::{Config, StreamConfig, StreamLevel};
 use client::Client;

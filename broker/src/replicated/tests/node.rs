@@ -13,6 +13,7 @@ use crate::metrics::CoreMetrics;
 use crate::service::{CoreSetup, ListenerKind, RestoredState};
 use crate::startup::learn;
 use crate::startup::state::put_together;
+use ringlane_dataplane::clock::Clock;
 use ringlane_dataplane::disk::StartFiles;
 use ringlane_dataplane::disk::memory::MemoryDisk;
 use ringlane_dataplane::ids::{CoreId, NodeId, Offset, PartitionId};
@@ -110,6 +111,7 @@ pub(super) struct Node {
     /// All nodes of the cluster.
     members: Vec<NodeId>,
     pub(super) cores: u16,
+    pub(super) clock: Clock,
     /// One per core that it may ever have.
     pub(super) hosts: Vec<HostId>,
     /// By core: a disk tells whoever asks first what has ended.
@@ -127,10 +129,10 @@ pub(super) struct Node {
     pub(super) serves: Option<u64>,
     /// The same, while its cores do not know it yet.
     begins: Option<u64>,
-    /// When its lease was kept last, while it leads.
+    /// When its lease was kept last, while it leads, on its clock.
     kept_at: Nanos,
     /// And until when its cores may count on it.
-    pub(super) lease_until: Nanos,
+    lease_until: Nanos,
     /// The newest epoch that etcd has told it of.
     seen: u64,
     /// Why it began again, each time.
@@ -181,6 +183,7 @@ impl Node {
             id: NodeId(id),
             members,
             cores: hosts.len() as u16,
+            clock: Clock::EXACT,
             hosts,
             files,
             log_bytes: LOG_BYTES,
@@ -326,6 +329,7 @@ impl Node {
     /// Starts it: all of its cores follow. It does not start with a log that is damaged.
     pub(super) fn start(&mut self, outer: &Rc<Outer>, config: &Arc<Config>) -> Result<(), Refused> {
         self.starts += 1;
+        outer.set_clock(&self.clock);
         (self.serves, self.begins, self.leader, self.drained) = (None, None, None, 0);
         (self.seen, self.lease_until) = (0, Nanos(0));
         let rooms = to_control_rooms(PARTITIONS, self.cores);
@@ -360,12 +364,12 @@ impl Node {
             let doors = Rc::<RefCell<Doors>>::default();
             let host = self.hosts[usize::from(core)];
             let driver = TestDriver::new(
-                Rc::clone(outer),
+                (Rc::clone(outer), self.clock),
                 host,
                 self.files[usize::from(core)].clone(),
                 Rc::clone(&doors),
             );
-            let service = NodeCore::new(setup, outer.now.get());
+            let service = NodeCore::new(setup, self.clock.at(outer.now.get()));
             let (limits, stats) = (TurnLimits::default(), Arc::new(CoreStats::default()));
             let sockets = Sockets::new(100);
             let core = CoreLoop::new(driver, service, sockets, endpoint, Idle::Spin, limits, stats);
@@ -395,6 +399,11 @@ impl Node {
             outer.network.borrow_mut().crash(self.hosts[core]);
             files.crash(self.starts * 31 + core as u64);
         }
+    }
+
+    /// Until when its cores may count on its lease, in the time of the run.
+    pub(super) fn lease_ends(&self) -> Nanos {
+        self.clock.when(self.lease_until)
     }
 
     /// Postings that named a record which was not there.
@@ -439,6 +448,7 @@ impl Node {
     /// A turn of each core, and of the control thread. Begins again where the node has to.
     pub(super) fn turn(&mut self, outer: &Rc<Outer>, config: &Arc<Config>, etcd: &mut Etcd) {
         let Some(mut running) = self.running.take() else { return };
+        outer.set_clock(&self.clock);
         for core in running.cores.iter_mut().filter(|core| !core.has_stopped) {
             let after = core.core.turn().expect("this driver does not fail");
             core.has_stopped = after == After::Stop;

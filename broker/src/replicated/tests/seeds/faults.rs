@@ -3,6 +3,7 @@
 use super::super::opening::Refused;
 use super::{Run, damage};
 use ringlane_dataplane::disk::memory::MemoryDisk;
+use ringlane_dataplane::link::LinkDown;
 use ringlane_dataplane::random::Random;
 use ringlane_dataplane::time::Nanos;
 use std::time::Duration;
@@ -12,6 +13,34 @@ const FIRST: Duration = Duration::from_secs(2);
 
 /// What a full disk still has room for, at most.
 const ROOM_BYTES_MAX: u64 = 64 << 10;
+/// What a message takes on a way that is late, one of these at most: less and more than what makes a leader suspect.
+const LATE_MS: [u64; 3] = [60, 250, 1_200];
+/// `ECONNRESET` (errno(3)).
+const ECONNRESET: i32 = 104;
+
+/// The ways from one node to another; from or to all others where none is named.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Road {
+    from: Option<usize>,
+    to: Option<usize>,
+}
+
+impl Road {
+    /// Between two of so many nodes, or on one side of one.
+    fn drawn(nodes: usize, random: &mut Random) -> Self {
+        let from = random.index(nodes);
+        let to = (from + 1 + random.index(nodes - 1)) % nodes;
+        match random.below(4) {
+            0 => Self { from: Some(from), to: None },
+            1 => Self { from: None, to: Some(to) },
+            _ => Self { from: Some(from), to: Some(to) },
+        }
+    }
+
+    fn has(self, from: usize, to: usize) -> bool {
+        from != to && self.from.is_none_or(|it| it == from) && self.to.is_none_or(|it| it == to)
+    }
+}
 
 /// What goes wrong until it ends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -20,6 +49,10 @@ pub(super) enum Lasting {
     Down(usize),
     /// Nothing arrives at a node, nor from it.
     Cut(usize),
+    /// Nothing arrives in one direction.
+    OneWay(Road),
+    /// What arrives in one direction comes late, by so much at most.
+    Late(Road, Duration),
     /// A node stands still.
     Paused(usize),
     /// A disk completes nothing.
@@ -59,6 +92,11 @@ impl Faults {
     }
 }
 
+/// Each of these with each of those.
+fn pairs<T: Copy>(these: &[T], those: &[T]) -> impl Iterator<Item = (T, T)> {
+    these.iter().flat_map(|one| those.iter().map(|other| (*one, *other)))
+}
+
 fn millis(random: &mut Random, from: u64, to: u64) -> Duration {
     Duration::from_micros(random.between(from * 1000, to * 1000))
 }
@@ -90,14 +128,21 @@ impl Run {
         let long = millis(random, 400, 4_000);
         let short = millis(random, 1, 400);
         let mut length = if random.one_in(3) { short } else { long };
-        let lasting = match random.below(19) {
+        let nodes = self.cluster.nodes.len();
+        let lasting = match random.below(24) {
             0..=5 if may_go_down && self.cluster.nodes[node].is_running() => Lasting::Down(node),
-            6 | 7 => Lasting::Cut(node),
-            8 | 9 => Lasting::Paused(node),
-            10 => Lasting::SlowDisk(node),
-            11..=13 => return self.lose_clients(),
-            14 | 15 => Lasting::EtcdAway,
-            16 | 17 => {
+            6 => Lasting::Cut(node),
+            7..=9 => Lasting::OneWay(Road::drawn(nodes, random)),
+            10 => {
+                let longest = Duration::from_millis(LATE_MS[random.index(LATE_MS.len())]);
+                Lasting::Late(Road::drawn(nodes, random), longest)
+            }
+            11 | 12 => return self.reset_links(),
+            13 | 14 => Lasting::Paused(node),
+            15 => Lasting::SlowDisk(node),
+            16..=18 => return self.lose_clients(),
+            19 | 20 => Lasting::EtcdAway,
+            21 | 22 => {
                 // It takes a while until the room that is left is used up.
                 length = millis(random, 3_000, 15_000);
                 Lasting::FullDisk(node)
@@ -116,6 +161,11 @@ impl Run {
                 self.cluster.forget_progress();
             }
             Lasting::Cut(_) => self.figures.cuts += 1,
+            Lasting::OneWay(_) => {
+                self.figures.cuts += 1;
+                self.figures.one_way += 1;
+            }
+            Lasting::Late(..) => self.figures.late += 1,
             Lasting::Paused(_) => self.figures.pauses += 1,
             Lasting::SlowDisk(_) => self.hold_disks(node, true),
             Lasting::FullDisk(_) => {
@@ -128,7 +178,30 @@ impl Run {
                 self.cluster.etcd.is_away = true;
             }
         }
-        self.set_cuts();
+        self.set_ways();
+    }
+
+    /// Links between two nodes end, and what was under way on them is lost. Each side learns it when it arrives there.
+    fn reset_links(&mut self) {
+        let Self { cluster, random, figures, .. } = self;
+        let nodes = cluster.nodes.len();
+        let one = random.index(nodes);
+        let other = (one + 1 + random.index(nodes - 1)) % nodes;
+        let mut network = cluster.outer.network.borrow_mut();
+        let mut count = 0;
+        for (from, to) in pairs(&cluster.nodes[one].hosts, &cluster.nodes[other].hosts) {
+            let ways: Vec<_> = network.between(from, to).collect();
+            // Both directions of a link come one after the other.
+            for link in ways.chunk_by(|a, b| a.wire() == b.wire()) {
+                if random.one_in(3) {
+                    continue;
+                }
+                count += 1;
+                link.iter().for_each(|way| network.end(*way, LinkDown::Error(ECONNRESET)));
+            }
+        }
+        figures.resets += count;
+        figures.faults += u64::from(count > 0);
     }
 
     /// Some connections are gone, on the clients' side.
@@ -151,9 +224,13 @@ impl Run {
             }
             Lasting::EtcdAway => self.cluster.etcd.is_away = false,
             Lasting::SlowDisk(node) => self.hold_disks(node, false),
-            Lasting::Down(_) | Lasting::Cut(_) | Lasting::Paused(_) => {}
+            Lasting::Down(_)
+            | Lasting::Cut(_)
+            | Lasting::OneWay(_)
+            | Lasting::Late(..)
+            | Lasting::Paused(_) => {}
         }
-        self.set_cuts();
+        self.set_ways();
     }
 
     /// Some nodes come back with new disks, or with a bit of their disks turned, if enough others have what they had:
@@ -188,11 +265,28 @@ impl Run {
         self.cluster.nodes[node].files.iter().for_each(|files| files.hold(held));
     }
 
-    fn set_cuts(&mut self) {
-        let nodes =
-            (0..self.cluster.nodes.len()).filter(|node| self.faults.is(Lasting::Cut(*node)));
-        let hosts = nodes.flat_map(|node| self.cluster.nodes[node].hosts.clone());
-        *self.cluster.outer.cut.borrow_mut() = hosts.collect();
+    /// What arrives between nodes now, and when.
+    fn set_ways(&mut self) {
+        let Self { cluster, faults, .. } = self;
+        let nodes = &cluster.nodes;
+        let mut ways = cluster.outer.ways.borrow_mut();
+        ways.cut.clear();
+        ways.late.clear();
+        for (from, to) in pairs(&Vec::from_iter(0..nodes.len()), &Vec::from_iter(0..nodes.len())) {
+            let hosts: Vec<_> = pairs(&nodes[from].hosts, &nodes[to].hosts).collect();
+            for (_, lasting) in &faults.lasting {
+                match lasting {
+                    Lasting::Cut(node) if from != to && [from, to].contains(node) => {
+                        ways.cut.extend(&hosts);
+                    }
+                    Lasting::OneWay(road) if road.has(from, to) => ways.cut.extend(&hosts),
+                    Lasting::Late(road, longest) if road.has(from, to) => {
+                        ways.late.extend(hosts.iter().map(|direction| (*direction, *longest)));
+                    }
+                    _ => {}
+                }
+            }
+        }
     }
 
     /// Everything that went wrong ends.

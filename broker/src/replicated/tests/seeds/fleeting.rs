@@ -78,7 +78,7 @@ impl Fleeting {
             return;
         }
         let now = cluster.outer.now.get();
-        let has_ended = cluster.nodes[self.node].lease_until <= now;
+        let has_ended = cluster.nodes[self.node].lease_ends() <= now;
         self.in_vain += u64::from(has_ended);
         let payload = now.0.to_string();
         let message = (TOPIC, payload.as_bytes());
@@ -87,7 +87,7 @@ impl Fleeting {
 
     /// What was said before the lease ended may come late: the node had taken it, and stood still.
     fn look(&mut self, cluster: &Cluster) {
-        let lease_until = cluster.nodes[self.node].lease_until;
+        let lease_until = cluster.nodes[self.node].lease_ends();
         for payload in &self.listener.received[self.seen..] {
             let text = String::from_utf8_lossy(payload);
             let said_at = Nanos(text.parse().expect("a time"));

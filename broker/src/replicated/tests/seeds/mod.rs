@@ -5,6 +5,8 @@
 //! all have again what the leader has. Beside them somebody publishes at a level of one node, which promises nothing of a
 //! fail-over, but is answered in the end.
 //!
+//! Each node has a clock of its own, and messages between nodes take their time.
+//!
 //! What must hold: nothing acknowledged is lost for a subscriber that keeps its session, whether it was connected,
 //! absent, or taken over; QoS 2 comes once and in order across every fail-over; one node serves in an epoch; no
 //! posting names a record that is not there; nothing of QoS 0 comes under a lease that has ended; what is refused for a
@@ -18,10 +20,12 @@ mod people;
 use super::Cluster;
 use super::client::Client;
 use super::node::{LogBytes, Node};
+use super::ways::Ways;
 use crate::config::{CommitLogConfig, Config, StreamLevel};
 use faults::Faults;
 use fleeting::Fleeting;
 use people::{Answers, Publisher, Subscriber};
+use ringlane_dataplane::clock::Clock;
 use ringlane_dataplane::disk::memory::MemoryDisk;
 use ringlane_dataplane::random::Random;
 use ringlane_dataplane::time::Nanos;
@@ -62,6 +66,8 @@ const CHECKPOINT_BYTES: u64 = 128 << 10;
 const TRUNCATION_MS_MAX: u64 = 3_000;
 /// How long a lease counts, one of these.
 const LEASES_MS: [u64; 2] = [1_000, 3_000];
+/// What a message between nodes takes, at most one of these.
+const USUAL_MS: [u64; 3] = [0, 3, 15];
 
 /// What took place.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -78,8 +84,14 @@ pub struct Figures {
     pub crashes: u64,
     /// Logs of which a start has cut a torn tail.
     pub torn: u64,
-    /// Nodes that were cut off.
+    /// Nodes that were cut off, and ways between nodes that were cut in one direction.
     pub cuts: u64,
+    /// Those in one direction.
+    pub one_way: u64,
+    /// Ways that messages came late on.
+    pub late: u64,
+    /// Links that were reset.
+    pub resets: u64,
     /// Nodes that stood still.
     pub pauses: u64,
     /// Nodes that stopped leading, and began again.
@@ -196,7 +208,11 @@ impl Run {
         cluster.nodes.iter_mut().for_each(|node| node.log_bytes = LOG_BYTES);
         for node in &mut cluster.nodes {
             node.truncation_takes = Duration::from_millis(random.below(TRUNCATION_MS_MAX));
+            node.clock = Clock::drawn(&mut random);
         }
+        let mut ways = Ways::new(random.fork());
+        ways.usual = Duration::from_millis(USUAL_MS[random.below(3) as usize]);
+        cluster.outer.ways.replace(ways);
         cluster.etcd.lease = Duration::from_millis(LEASES_MS[random.below(2) as usize]);
         (0..count).for_each(|node| cluster.start(node));
         let publishers = PUBLISHERS.into_iter().enumerate();
