@@ -50,6 +50,7 @@ fn counted(figures: &Figures) -> Counters {
         (Counter::Refused, figures.refused),
         (Counter::Flipped, figures.damaged),
         (Counter::Replaced, figures.replaced),
+        (Counter::Agreed, figures.agreed),
     ] {
         counters.count_many(counter, count);
     }

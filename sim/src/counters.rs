@@ -82,10 +82,12 @@ pub enum Counter {
     OneWay,
     /// Ways between whole brokers that messages came late on.
     Late,
+    /// Records that nodes of whole brokers agreed on.
+    Agreed,
 }
 
 /// The counters, in the order of [`Counter`].
-pub const NAMES: [&str; 38] = [
+pub const NAMES: [&str; 39] = [
     "acknowledged",
     "faults",
     "leader change",
@@ -124,6 +126,7 @@ pub const NAMES: [&str; 38] = [
     "replaced for it",
     "cut between brokers one way",
     "late way between brokers",
+    "records that brokers agree on",
 ];
 
 /// What each run of all tests has to have, be it in clusters of replicas or of whole brokers.
@@ -213,6 +216,7 @@ impl Kind {
             Counter::Replaced,
             Counter::OneWay,
             Counter::Late,
+            Counter::Agreed,
         ];
         let of_both = [
             Counter::Acknowledged,

@@ -73,6 +73,12 @@ impl Following {
         })
     }
 
+    /// The replicas of its partitions.
+    #[cfg(any(test, feature = "simulation"))]
+    pub(super) fn replicas(&self) -> &Replicas {
+        &self.replicas
+    }
+
     fn with_replicas<R>(
         &mut self,
         turn: &mut Turn<'_>,

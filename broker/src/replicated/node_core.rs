@@ -1,6 +1,8 @@
 //! What a core runs: it follows, or it is a broker.
 
 use super::following::Following;
+#[cfg(any(test, feature = "simulation"))]
+use super::replicas::Replicas;
 use crate::mail::Mail;
 use crate::service::{Broker, CoreSetup, Timer, Turn};
 use ringlane_dataplane::disk::DiskEvent;
@@ -32,6 +34,16 @@ impl NodeCore {
         match Following::new(setup, now) {
             Ok(following) => Self::Following(Box::new(following)),
             Err(setup) => Self::Leading(Broker::new(*setup, now)),
+        }
+    }
+
+    /// The replicas of its partitions, where its node is one of a cluster.
+    #[cfg(any(test, feature = "simulation"))]
+    pub(super) fn replicas(&self) -> Option<&Replicas> {
+        match self {
+            Self::Following(following) => Some(following.replicas()),
+            Self::Leading(broker) => broker.replicas.as_deref(),
+            Self::Turning => None,
         }
     }
 

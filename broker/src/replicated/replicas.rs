@@ -206,6 +206,12 @@ impl Replicas {
         (replicas, partitions)
     }
 
+    /// Each partition with its replica.
+    #[cfg(any(test, feature = "simulation"))]
+    pub(super) fn hosts(&self) -> impl Iterator<Item = (PartitionId, &Host)> {
+        self.own.iter().map(|own| (own.partition, &own.host))
+    }
+
     pub(super) fn place_of(&self, partition: PartitionId) -> Option<usize> {
         let index = (partition.0 / u32::from(self.cores)) as usize;
         self.own.get(index).filter(|own| own.partition == partition).map(|_| index)

@@ -2,6 +2,7 @@
 
 use super::super::control_mail::{Given, Learned, PartitionProgress, ToControl, ToCore};
 use super::super::node_core::NodeCore;
+use super::super::replicas::Replicas;
 use super::super::setup::{AcceptedClient, ClusterSetup, ReplicaSetup, host_tag, to_control_rooms};
 use super::driver::{Doors, Outer, TestDriver, boottime};
 use super::opening::{self, OpenedLog, Refused};
@@ -31,6 +32,7 @@ use ringlane_dataplane::log::writer::Writer;
 use ringlane_dataplane::net::Sockets;
 use ringlane_dataplane::replication::election;
 use ringlane_dataplane::replication::hello::{DirectoryTag, Hello, RdmaEnd, Transports};
+use ringlane_dataplane::replication::host::Host;
 use ringlane_dataplane::replication::message::Claim;
 use ringlane_dataplane::replication::reign::Reign;
 use ringlane_dataplane::replication::replica::Opened;
@@ -120,6 +122,8 @@ pub(super) struct Node {
     /// The durable epoch.
     pub(super) manifest: Reign,
     pub(super) starts: u64,
+    /// How often its process was started.
+    pub(super) processes: u64,
     running: Option<Running>,
     /// Of each core of each start.
     metrics: Vec<Arc<CoreMetrics>>,
@@ -163,11 +167,11 @@ pub(super) fn address(node: u16) -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], 1000 + node))
 }
 
-fn directory(partition: u32) -> PathBuf {
+pub(super) fn directory(partition: u32) -> PathBuf {
     PathBuf::from(format!("/d/{partition}"))
 }
 
-fn owner(partition: u32) -> LogOwner {
+pub(super) fn owner(partition: u32) -> LogOwner {
     LogOwner { directory: CLUSTER, partition: PartitionId(partition) }
 }
 
@@ -189,6 +193,7 @@ impl Node {
             log_bytes: LOG_BYTES,
             manifest: Reign::default(),
             starts: 0,
+            processes: 0,
             running: None,
             metrics: Vec::new(),
             leader: None,
@@ -329,6 +334,7 @@ impl Node {
     /// Starts it: all of its cores follow. It does not start with a log that is damaged.
     pub(super) fn start(&mut self, outer: &Rc<Outer>, config: &Arc<Config>) -> Result<(), Refused> {
         self.starts += 1;
+        self.processes += 1;
         outer.set_clock(&self.clock);
         (self.serves, self.begins, self.leader, self.drained) = (None, None, None, 0);
         (self.seen, self.lease_until) = (0, Nanos(0));
@@ -404,6 +410,13 @@ impl Node {
     /// Until when its cores may count on its lease, in the time of the run.
     pub(super) fn lease_ends(&self) -> Nanos {
         self.clock.when(self.lease_until)
+    }
+
+    /// What each of its cores has of the logs, while it runs.
+    pub(super) fn replicas(&mut self) -> impl Iterator<Item = (PartitionId, &Host)> {
+        let cores = self.running.iter_mut().flat_map(|running| &mut running.cores);
+        let replicas = cores.filter_map(|core| core.core.service_mut().replicas());
+        replicas.flat_map(Replicas::hosts)
     }
 
     /// Postings that named a record which was not there.

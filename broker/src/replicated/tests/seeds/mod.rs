@@ -8,10 +8,11 @@
 //! Each node has a clock of its own, and messages between nodes take their time.
 //!
 //! What must hold: nothing acknowledged is lost for a subscriber that keeps its session, whether it was connected,
-//! absent, or taken over; QoS 2 comes once and in order across every fail-over; one node serves in an epoch; no
-//! posting names a record that is not there; nothing of QoS 0 comes under a lease that has ended; what is refused for a
+//! absent, or taken over; QoS 2 comes once and in order across every fail-over; one node serves in an epoch;
+//! what is below a high watermark is the same on all nodes, and none goes back; no posting names a record that is not there; nothing of QoS 0 comes under a lease that has ended; what is refused for a
 //! full disk at QoS 2 does not come; and the cluster serves again when everything is well.
 
+mod agreed;
 mod damage;
 mod faults;
 mod fleeting;
@@ -22,6 +23,7 @@ use super::client::Client;
 use super::node::{LogBytes, Node};
 use super::ways::Ways;
 use crate::config::{CommitLogConfig, Config, StreamLevel};
+use agreed::Agreement;
 use faults::Faults;
 use fleeting::Fleeting;
 use people::{Answers, Publisher, Subscriber};
@@ -122,6 +124,8 @@ pub struct Figures {
     pub damaged: u64,
     /// Nodes that did not start for it, and were replaced.
     pub replaced: u64,
+    /// Records that nodes agreed on.
+    pub agreed: u64,
 }
 
 /// How much a run is to have.
@@ -150,6 +154,7 @@ struct Run {
     away_until: Nanos,
     /// Who served in each epoch.
     served: BTreeMap<u64, usize>,
+    agreement: Agreement,
     figures: Figures,
     trace: u64,
 }
@@ -233,6 +238,7 @@ impl Run {
             fleeting: Fleeting::new(),
             away_until: now,
             served: BTreeMap::new(),
+            agreement: Agreement::new(),
             figures: Figures::default(),
             trace: 0xCBF2_9CE4_8422_2325,
         }
@@ -277,10 +283,16 @@ impl Run {
         outer.pass(super::STEP);
         self.take_answers();
         self.look_at_leaders();
+        let looked = self.agreement.look(&mut self.cluster.nodes);
+        self.note(looked);
         self.connect();
         let random = &mut self.random;
         let core = random.any() as usize;
         self.fleeting.go_on(&mut self.cluster, |cores| core % usize::from(cores));
+    }
+
+    fn note(&mut self, number: u64) {
+        self.trace = (self.trace ^ number).wrapping_mul(0x0100_0000_01B3);
     }
 
     fn take_answers(&mut self) {
@@ -457,6 +469,7 @@ impl Run {
         self.figures.torn = nodes.iter().map(|node| node.torn).sum();
         self.figures.behind_checkpoint = nodes.iter().map(|node| node.behind_checkpoint).sum();
         self.figures.no_room += self.cluster.nodes.iter().map(Node::no_room_count).sum::<u64>();
+        self.figures.agreed = self.agreement.records();
         self.figures.fleeting = self.fleeting.heard();
         self.figures.without_lease = self.fleeting.in_vain;
         self.figures.carried_over = self.publishers.iter().map(|p| p.carried_over).sum();
@@ -473,6 +486,7 @@ mod tests {
     fn what_was_acknowledged_is_delivered_by_the_next_leader() {
         let (figures, _) = run(3, Demand { seconds: 60, acknowledged: 1000 });
         assert!(figures.carried_over > 0 && figures.began_again > 0, "{figures:?}");
+        assert!(figures.agreed > 1000, "{figures:?}");
         assert!(figures.learned > 0 && figures.behind_checkpoint > 0, "{figures:?}");
     }
 }
