@@ -58,7 +58,7 @@ stage_sim() {
     "$TARGET/debug/ringlane-sim" --seeds "${RINGLANE_SIM_SEEDS:-0..1000}" \
         --broker-seeds "${RINGLANE_SIM_BROKER_SEEDS:-0..24}" --complete
     "$TARGET/debug/ringlane-sim" --seeds "${RINGLANE_SIM_LIVENESS_SEEDS:-1000000..1000050}" --liveness
-    cargo test "${build[@]}" --test planted --test planted_brokers
+    cargo test "${build[@]}" --test brokers --test planted --test planted_brokers
 }
 
 stage_doctests() {
