@@ -306,6 +306,12 @@ fn without_a_majority_nothing_is_acknowledged_until_there_is_one() {
     cluster.wait_until_ready(two);
     sender.leave();
     sender.publish(&cluster, "t", "by all", 1);
+    // A follower that is left alone has heard of a leader, and does not know that it has gone.
+    let leader = cluster.leader();
+    let [one, left] = [1, 2].map(|step| (leader + step) % 3);
+    cluster.kill(leader);
+    cluster.kill(one);
+    cluster.wait_until_said(left, (503, "0 of the 2 other nodes are heard"));
 }
 
 #[test]

@@ -194,7 +194,7 @@ impl Reporting {
         self.without_majority = if is_majority { 0 } else { self.without_majority + 1 };
         let no_majority = (2 <= self.without_majority).then(|| {
             format!(
-                "{} of the {} other nodes are heard, with this one no majority: nothing is acknowledged that needs one",
+                "{} of the {} other nodes are heard, with this one no majority: this node acknowledges nothing that needs one",
                 heard.len(),
                 members - 1
             )

@@ -152,7 +152,7 @@ async fn alive(Shared(shown): Shared<Shown>) -> (StatusCode, String) {
 }
 
 /// All cores run and listeners accept; in a cluster somebody leads, this node or one that clients are
-/// passed on to. Partitions whose log is full or has failed are named; the node is ready as long as
+/// passed on to, and a majority is heard. Partitions whose log is full or has failed are named; the node is ready as long as
 /// it serves any.
 async fn ready(Shared(shown): Shared<Shown>) -> (StatusCode, String) {
     let node = now(&shown);
@@ -162,7 +162,10 @@ async fn ready(Shared(shown): Shared<Shown>) -> (StatusCode, String) {
     let cluster = node.cluster();
     let is_ready = match (state, &cluster) {
         (State::Ready, _) => true,
-        (State::Following, Some(cluster)) => cluster.leader.is_some(),
+        // Who hears no majority cannot know whether the leader that it heard of last still leads.
+        (State::Following, Some(cluster)) => {
+            cluster.leader.is_some() && cluster.no_majority.is_none()
+        }
         (State::Following | State::Starting | State::Draining | State::Failed, _) => false,
     };
     let cluster = cluster.map(|cluster| {

@@ -28,7 +28,7 @@ fn transport(facts: &Facts, report: &mut Report) {
             let Place { device, port, gid_index, .. } = place;
             let found = format!(
                 "{how} rdma: device {device}, port {port}, gid_index {gid_index}; the port is active, \
-                 and what a link needs could be made there"
+                 and what a link needs could be made there with this user's limits"
             );
             report.ok(AREA, name, found);
         }

@@ -196,7 +196,9 @@ fn read_on(
                 Step::Batch(batch) if batch.header.next_offset() <= end => each(&batch),
                 Step::Last => break,
                 // The rest is not below the mark, or not on the disk.
-                Step::Batch(_) | Step::Blank | Step::Bad { .. } => return place,
+                Step::Batch(_) | Step::Blank => return place,
+                // Not what was there before: from the beginning next time.
+                Step::Bad { .. } => return None,
             }
         }
     }
