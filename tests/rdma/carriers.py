@@ -7,7 +7,7 @@ from nodes import wait_until
 DEVICE = "rxe0"
 #: What a start and doctor say of a device that works.
 TAKEN = f'transport="rdma" device="{DEVICE}" port=1 gid_index=1'
-MADE = f"rdma: device {DEVICE}, port 1, gid_index 1; the port is active, and what a link needs could be made there"
+MADE = f"rdma: device {DEVICE}, port 1, gid_index 1; the port is active, and what a link needs could be made there with this user's limits"
 
 
 def port_down(story):
@@ -49,8 +49,10 @@ def device_gone(story):
     story.cluster.kill(lost)
     yield
     story.gets_on()
-    story.machines.do(lost, "test ! -e /sys/class/infiniband/rxe0")
-    story.cluster.start(lost)
+    gone = f"do test ! -e /sys/class/infiniband/{DEVICE}"
+    wait_until("the device is gone", 30 * story.cluster.factor,
+               lambda: story.machines.ask(lost, gone, "ran")["detail"] == "0")
+    story.cluster.begin_anew(lost)
     caught_up(story, lost)
     is_said(story, lost, 'transport="tcp" why="there is no RDMA device"', "auto takes tcp: there is no RDMA device", False)
     wait_links(story, lost, lambda rdma, tcp: tcp and not rdma)
@@ -60,7 +62,7 @@ def restart(story, node, transport, cores=(0,)):
     """kill -9, another configuration, and up again."""
     story.cluster.kill(node)
     story.cluster.configure(node, transport, cores)
-    story.cluster.start(node)
+    story.cluster.begin_anew(node)
     caught_up(story, node)
     story.gets_on()
 
@@ -81,7 +83,7 @@ def wait_links(story, node, are_so):
 
 def is_said(story, node, by_start, by_doctor, has_device=True):
     """The node's start has said so of what carries replication, and doctor does; it names the device and its address."""
-    said = story.cluster.carrier_said(node)
+    said = story.cluster.carriers_said(node)[-1]
     check(by_start in said, f"node {node} has said: {said}")
     found = "\n".join(story.cluster.doctor_says(node))
     check(by_doctor in found, f"doctor does not say {by_doctor} on node {node}:\n{found}")

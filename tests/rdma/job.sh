@@ -66,10 +66,12 @@ while read -r word rest; do
         kill -9 "$child"
         wait "$child" 2>/dev/null
         say killed "$child"
+        child=
         ;;
     end)
         kill -9 "$child"
         wait "$child" 2>/dev/null
+        child=
         busybox umount /run/data
         say ended "$?"
         ;;
@@ -89,7 +91,7 @@ while read -r word rest; do
     log)
         if [ -n "$rest" ]; then busybox grep -E "$rest" /run/data/node.log; else busybox cat /run/data/node.log; fi |
             busybox tail -n 30 | show
-        kill -0 "$child" 2>/dev/null || how_it_ended
+        [ -z "$child" ] || kill -0 "$child" 2>/dev/null || how_it_ended
         say logged "$?"
         ;;
     quit) exit 0 ;;

@@ -150,31 +150,48 @@ class Cluster:
         say(f"node {leader} leads ({time.monotonic() - started:.1f} s)")
         return leader
 
-    def metrics(self, number):
-        """The counters of a node, summed over its cores."""
+    def one_leader(self, seconds=60):
+        """Waits until nobody leads beside the leader: who was cut off may believe that it does for a while."""
+        leaders = wait_until("one node leads", seconds * self.factor,
+                             lambda: (found := [node for node in NODES if self.leader([node])]) and len(found) == 1 and found)
+        return leaders[0]
+
+    def counters(self, number):
+        """What a node counts, summed over its cores; nothing if it does not answer."""
         sums = {}
         for line in (fetch(self.url(number, "metrics")) or "").splitlines():
             found = re.match(r"ringlane_(\w+)(?:\{[^}]*\})? (\d+)$", line)
             if found:
                 sums[found[1]] = sums.get(found[1], 0) + int(found[2])
-        check("rdma_requests_total" in sums, f"node {number} shows no counters")
         return sums
 
+    def metrics(self, number):
+        """The counters of a node that has to answer."""
+        counted = self.counters(number)
+        check("rdma_requests_total" in counted, f"node {number} shows no counters")
+        return counted
+
     def links(self, number):
-        """How many links a node has over RDMA, and over TCP."""
-        counted = self.metrics(number)
-        return counted.get("replication_links_rdma", 0), counted.get("replication_links_tcp", 0)
+        """How many links a node has over RDMA, and over TCP; none if it does not answer."""
+        counted = self.counters(number)
+        names = ("replication_links_rdma", "replication_links_tcp")
+        return tuple(counted.get(name, 0) for name in names) if counted else None
 
     def cpu(self, number):
         """CPU seconds since they began: of the node's process by its guest's clock, and of its whole machine on the host."""
         process = int(self.machines.ask(number, "cpu", "cpu")["detail"]) / 100
         return process, self.machines.guests[number].host_cpu()
 
-    def carrier_said(self, number):
-        """What the node's last start has said of what carries replication."""
-        said = self.machines.lines(number, "log replication.*transport=\"", "logged")
-        check(said, f"node {number} has not said what carries replication")
-        return said[-1]
+    def carriers_said(self, number):
+        """What each start of the node has said of what carries replication, the last one last."""
+        return self.machines.lines(number, "log replication.*transport=\"", "logged")
+
+    def begin_anew(self, number):
+        """Starts the node's process, and waits until it has said what carries replication."""
+        before = len(self.carriers_said(number))
+        self.start(number)
+        wait_until(f"node {number} says what carries replication", 30 * self.factor,
+                   lambda: before < len(self.carriers_said(number)))
 
     def doctor_says(self, number):
         """What doctor finds of RDMA and of what carries replication, with the node's configuration."""
