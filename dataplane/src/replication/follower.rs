@@ -166,6 +166,16 @@ impl Replica {
         leader == from
     }
 
+    /// It counts for what only memory has from now on, and its leader has to know.
+    pub(super) fn tell_whole(&mut self) {
+        let Role::Follower(follower) = &self.role else { return };
+        if let Some(leader) = follower.leader
+            && self.reign.memory_epoch == self.reign.epoch
+        {
+            self.report_again(leader);
+        }
+    }
+
     /// Reports again: what came does not follow what is here, and the leader has to compare anew.
     fn report_again(&mut self, to: NodeId) {
         if let Some(follower) = self.follower() {

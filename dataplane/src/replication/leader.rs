@@ -49,6 +49,8 @@ struct Peer {
     /// What it acknowledged in this epoch.
     accepted: Offset,
     flushed: Offset,
+    /// As it reported last. Its log is chosen in no takeover, so that what only its memory has would be lost.
+    is_damaged: bool,
     /// From here on it lacks records, as far as was ever known: 0 if it never said.
     lacks: Offset,
     state: State,
@@ -153,7 +155,13 @@ impl Peer {
     fn new(node: NodeId) -> Self {
         let none = Offset(0);
         let state = State::Unknown;
-        Self { node, accepted: none, flushed: none, lacks: none, state, is_blocked: false }
+        let (is_damaged, is_blocked) = (false, false);
+        Self { node, accepted: none, flushed: none, is_damaged, lacks: none, state, is_blocked }
+    }
+
+    /// Up to where its memory counts.
+    fn counts(&self) -> Offset {
+        if self.is_damaged { Offset(0) } else { self.accepted }
     }
 
     fn awaits(&self, marks: Told, next: Offset) -> Awaits {
@@ -284,7 +292,7 @@ impl Replica {
         };
         let is_behind = matches!(state, State::Behind(_));
         let Some(peer) = self.peer_mut(node) else { return };
-        peer.lacks = lacks;
+        (peer.lacks, peer.is_damaged) = (lacks, report.damage.is_some());
         // What it had before it reported counts only when it says so again.
         (peer.accepted, peer.flushed, peer.state) = (Offset(0), Offset(0), state);
         if is_behind {
@@ -514,7 +522,7 @@ impl Replica {
         let (accepted, flushed) = (self.log.next, self.log.flushed);
         let Role::Leader(leader) = &self.role else { return };
         let Some(start) = leader.start else { return };
-        let quorum_accepted = majority_of(accepted, leader.peers.iter().map(|peer| peer.accepted));
+        let quorum_accepted = majority_of(accepted, leader.peers.iter().map(Peer::counts));
         let high_watermark = majority_of(flushed, leader.peers.iter().map(|peer| peer.flushed));
         let began = |mark: Offset| if start < mark { mark } else { Offset(0) };
         let quorum_accepted =

@@ -591,6 +591,7 @@ impl Replica {
     /// The durable note that this replica is damaged is gone.
     pub fn on_damage_cleared(&mut self) {
         self.damage = None;
+        self.tell_whole();
     }
 
     /// Does what is due.

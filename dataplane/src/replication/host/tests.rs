@@ -19,6 +19,7 @@ use crate::log::writer::Writer;
 use crate::message::{MessageHead, MessageMeter};
 use crate::partition::Partition;
 use crate::replication::command::Errand;
+use crate::replication::message::Claim;
 use crate::replication::replica::{Opened, Setup};
 use crate::replication::wire;
 use crate::routing::CoreSet;
@@ -93,6 +94,8 @@ struct Node {
     around: Around,
     acks: Vec<u64>,
     reopened: u8,
+    /// Nothing that it asked of the disk ends.
+    disk_stands_still: bool,
     /// What it sends to who lacks records.
     checkpoint: Option<Source>,
 }
@@ -103,6 +106,10 @@ impl Node {
     }
 
     fn opened(id: u16, members: u16, opened: Opened) -> Self {
+        Self::with(id, members, opened, false)
+    }
+
+    fn with(id: u16, members: u16, opened: Opened, counts_memory: bool) -> Self {
         let mut files = MemoryDisk::new();
         let setup = log_setup(0, id as u8);
         let recovered: Recovered =
@@ -113,7 +120,7 @@ impl Node {
             members: (1..=members).map(NodeId).collect(),
             seed: OWNER.seed(),
             record_bytes_max: 4096,
-            counts_memory: false,
+            counts_memory,
             window_bytes: 32 * 1024,
         };
         let writer = Writer::new(setup, recovered.log_end());
@@ -127,6 +134,7 @@ impl Node {
             around: Around { node: id, ..Around::default() },
             acks: Vec::new(),
             reopened: 0,
+            disk_stands_still: false,
             checkpoint: None,
         }
     }
@@ -205,7 +213,9 @@ impl Node {
 
     fn turn(&mut self, now: Nanos) {
         let mut events = Vec::new();
-        self.files.complete(&mut self.disk, 8, &mut |_, event| events.push(event));
+        if !self.disk_stands_still {
+            self.files.complete(&mut self.disk, 8, &mut |_, event| events.push(event));
+        }
         for event in events {
             assert!(self.host.owns(&event));
             self.call(now, |host, turn, around| host.on_disk(event, turn, around));
@@ -473,6 +483,36 @@ fn without_a_majority_nobody_is_answered() {
     cluster.join(3);
     cluster.run();
     assert_eq!(cluster.nodes[0].acks.len(), 5);
+}
+
+#[test]
+fn what_a_damaged_node_has_in_memory_does_not_count() {
+    let damaged = Opened { damage: Some(Claim::ALL), ..Opened::default() };
+    let mut cluster = Cluster::new(3);
+    cluster.nodes = vec![
+        Node::with(1, 3, Opened::default(), true),
+        Node::with(2, 3, damaged, true),
+        Node::with(3, 3, Opened::default(), true),
+    ];
+    (1..=3).for_each(|id| cluster.links(id, true));
+    cluster.nodes[1].disk_stands_still = true;
+    cluster.campaign(1, 1);
+    cluster.publish(1, 0..10, 100);
+    cluster.leave(3);
+    let accepted = |cluster: &Cluster| cluster.nodes[0].host.replica().quorum_accepted().0;
+    let before = accepted(&cluster);
+    cluster.publish(1, 10..20, 100);
+    let own = cluster.nodes[0].host.replica().next_offset().0;
+    assert_eq!(cluster.nodes[1].host.replica().next_offset().0, own, "it has them");
+    assert_eq!(accepted(&cluster), before, "a takeover would not ask it for them");
+    // On its disk it has them for good: it is whole, and counts from now on.
+    cluster.nodes[1].disk_stands_still = false;
+    cluster.run();
+    assert_eq!(cluster.nodes[1].host.replica().damage(), None);
+    cluster.nodes[1].disk_stands_still = true;
+    cluster.publish(1, 20..30, 100);
+    assert_eq!(accepted(&cluster), own + 10);
+    assert_eq!(cluster.nodes[0].host.replica().high_watermark().0, own);
 }
 
 #[test]
