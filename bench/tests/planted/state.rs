@@ -158,7 +158,7 @@ impl State {
             if publish.retain && !(self.bug == Bug::StaleRetained && self.life > 1) {
                 self.retained.insert(message.topic.clone(), message.payload.clone());
             }
-            self.route(&message);
+            self.route(&message, false);
         }
         let mut out = Vec::new();
         match publish.qos {
@@ -247,14 +247,16 @@ impl State {
             return;
         };
         if self.bug != Bug::WillMissing {
-            self.route(&will);
+            self.route(&will, true);
         }
         if self.bug == Bug::WillTwice {
-            self.route(&will);
+            self.route(&will, true);
         }
     }
 
-    fn route(&mut self, message: &Will) {
+    /// To every subscriber. Wills are left out of what is damaged or doubled: their own check would find
+    /// that, too.
+    fn route(&mut self, message: &Will, is_will: bool) {
         let names: Vec<String> = self.sessions.keys().cloned().collect();
         for name in names {
             let session = self.sessions.get_mut(&name).unwrap();
@@ -264,8 +266,9 @@ impl State {
             session.last_packet_id = session.last_packet_id.checked_add(1).unwrap_or(1);
             let packet_id = session.last_packet_id;
             let mut message = Will { qos: message.qos.min(granted), ..message.clone() };
-            self.deliveries += 1;
-            let is_chosen = self.deliveries.is_multiple_of(60) && !message.payload.is_empty();
+            self.deliveries += u64::from(!is_will);
+            let is_sixtieth = !is_will && self.deliveries.is_multiple_of(60);
+            let is_chosen = is_sixtieth && !message.payload.is_empty();
             if self.bug == Bug::Damage && is_chosen {
                 *message.payload.last_mut().unwrap() ^= 1;
             }
