@@ -8,6 +8,7 @@ use super::membership::{members, random, revision, view};
 use super::metadata::{Condition, Metadata, Outcome, Put, Transaction};
 use super::orders::{Transfer, Transferred};
 use ringlane_dataplane::ids::NodeId;
+use ringlane_dataplane::replication::quorum::majority;
 use serde::Serialize;
 use std::time::{Duration, Instant};
 use tokio::time::sleep;
@@ -168,10 +169,10 @@ fn is_lost(found: &View, node: u16, answers: &[(u16, Answer)]) -> Result<(), Str
         return Err(format!("the cluster has no node {node}"));
     }
     let others = found.nodes.iter().filter(|present| present.record.node != node).count();
-    let majority = nodes.len() / 2 + 1;
-    if others < majority {
+    let enough = majority(nodes.len());
+    if others < enough {
         return Err(format!(
-            "only {others} other nodes run, and {majority} are a majority: what was acknowledged may be \
+            "only {others} other nodes run, and {enough} are a majority: what was acknowledged may be \
              on node {node} and not on them. Start them first"
         ));
     }

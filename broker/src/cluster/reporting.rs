@@ -341,7 +341,8 @@ fn partition_status(progress: PartitionProgress) -> PartitionStatus {
     };
     let next = progress.next.0;
     let followers = progress.followers.into_iter().map(|(node, acknowledged)| {
-        let (accepted, flushed) = acknowledged.map(|(one, other)| (one.0, other.0)).unzip();
+        let (accepted, flushed) =
+            acknowledged.map(|(accepted, flushed)| (accepted.0, flushed.0)).unzip();
         let lag = next.saturating_sub(flushed.unwrap_or(0));
         FollowerStatus { node: node.0, accepted, flushed, lag }
     });

@@ -13,6 +13,7 @@ use crate::ctl::CtlError;
 use crate::ctl::table::{Table, output};
 use clap::{Args, Subcommand};
 use ringlane_dataplane::ids::NodeId;
+use ringlane_dataplane::replication::quorum::majority;
 use serde::Serialize;
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -217,7 +218,7 @@ fn status(config: &ClusterConfig, found: &Found) -> StatusRow {
         partitions: identity.map(|identity| identity.partitions),
         nodes,
         nodes_running: found.view.nodes.len(),
-        majority: nodes / 2 + 1,
+        majority: majority(nodes),
         leader,
         leader_name: name.map(|member| member.name.clone()),
         leader_runs: present.is_some(),

@@ -152,8 +152,8 @@ async fn alive(Shared(shown): Shared<Shown>) -> (StatusCode, String) {
 }
 
 /// All cores run and listeners accept; in a cluster somebody leads, this node or one that clients are
-/// passed on to, and a majority is heard. Partitions whose log is full or has failed are named; the node is ready as long as
-/// it serves any.
+/// passed on to, and a majority is heard. Partitions whose log is full or has failed are named; the
+/// node is ready as long as it serves any.
 async fn ready(Shared(shown): Shared<Shown>) -> (StatusCode, String) {
     let node = now(&shown);
     let state = node.state();

@@ -157,11 +157,7 @@ impl Cluster {
 
     /// Waits until a node answers that it is ready: it leads, or follows a leader.
     pub fn wait_until_ready(&self, node: usize) {
-        let deadline = Instant::now() + ELECTION_PATIENCE;
-        while get(self.nodes[node].control, "/readyz").is_none_or(|(status, _)| status != 200) {
-            assert!(Instant::now() < deadline, "node {node} is not ready");
-            std::thread::sleep(PAUSE);
-        }
+        self.wait_until_said(node, (200, ""));
     }
 
     /// Waits until `/readyz` of a node answers with a status and says something.
