@@ -37,7 +37,7 @@ pub use device::{Channel, Device};
 pub use endpoint::{Endpoint, EndpointCounters};
 pub use error::{AsyncEvent, DownCause, Ends, RdmaError, WorkStatus};
 pub use library::{Library, find_libraries};
-pub use links::{RdmaLinkConfig, RdmaLinks};
+pub use links::{Fallen, RdmaLinkConfig, RdmaLinks};
 pub use queue::{COMPLETIONS_MAX, Completion, Queue, Slice, Write};
 pub use queue_pair::{PairAddress, QueuePair};
 pub use received::{InRing, Received};

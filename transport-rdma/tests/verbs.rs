@@ -16,8 +16,8 @@ use ringlane_dataplane::replication::hello::{
 };
 use ringlane_dataplane::replication::message::{Append, Envelope, Message, Run};
 use ringlane_transport_rdma::{
-    Channel, Completion, Device, DownCause, Endpoint, Queue, QueuePair, RdmaLinkConfig, RdmaLinks,
-    RdmaSettings, Received, Slice, Write, choose, devices, ring,
+    Channel, Completion, Device, DownCause, Endpoint, Fallen, Queue, QueuePair, RdmaLinkConfig,
+    RdmaLinks, RdmaSettings, Received, Slice, Write, choose, devices, ring,
 };
 use std::io::{Read, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -304,6 +304,11 @@ fn said(stream: &mut TcpStream) -> Option<Hello> {
     })
 }
 
+/// What a node with a device offers that demands nothing.
+fn both() -> Transports {
+    Transports::TCP.with(Transports::RDMA)
+}
+
 /// A node with one core.
 struct Node {
     number: u16,
@@ -318,13 +323,24 @@ struct Node {
 
 impl Node {
     fn new(device: &Device, number: u16, cluster: u8) -> Self {
+        Self::with(device, number, cluster, both(), settings())
+    }
+
+    fn with(
+        device: &Device,
+        number: u16,
+        cluster: u8,
+        transports: Transports,
+        settings: RdmaSettings,
+    ) -> Self {
         let expected = Expected {
             cluster: DirectoryId([cluster; 16]),
             node: NodeId(number),
             cores: 1,
             partitions: 4,
         };
-        let mut config = RdmaLinkConfig::new(CoreId(0), expected, settings());
+        let mut config = RdmaLinkConfig::new(CoreId(0), expected, settings);
+        config.transports = transports;
         config.hello_timeout = PATIENCE;
         config.connect_timeout = PATIENCE;
         let driver = RdmaLinks::new(device.clone(), config).expect("a driver");
@@ -445,8 +461,7 @@ fn the_end_of_a_node_is_noticed_at_once() {
 fn answered(device: &Device, transports: Transports, cluster: u8) -> (Node, LinkId, TcpStream) {
     let (mut one, door) = (Node::new(device, 1, 1), door());
     let address = door.local_addr().expect("bound");
-    let both = Transports::TCP.with(Transports::RDMA);
-    let hello = Hello { transports: both, ..one.hello(2, 1) };
+    let hello = Hello { transports: both(), ..one.hello(2, 1) };
     let link = one.links.connect(address, hello).expect("a slot");
     let (mut caller, mut found) = (None, None);
     until("the hello", || {
@@ -456,7 +471,7 @@ fn answered(device: &Device, transports: Transports, cluster: u8) -> (Node, Link
         found.is_some()
     });
     let (Some((mut stream, _)), Some(theirs)) = (caller, found) else { unreachable!() };
-    assert_eq!(theirs.transports, both);
+    assert_eq!(theirs.transports, both());
     let answer = Hello {
         cluster: DirectoryId([cluster; 16]),
         from: NodeId(2),
@@ -502,10 +517,9 @@ fn a_peer_that_is_not_reached_over_verbs_is_dialed_over_tcp() {
     let Some(device) = device() else { return };
     let (mut one, door) = (Node::new(&device, 1, 1), door());
     let address = door.local_addr().expect("bound");
-    let both = Transports::TCP.with(Transports::RDMA);
     let mut commands = Vec::new();
     until("a dial over TCP", || {
-        let hello = Hello { transports: both, ..one.hello(2, 1) };
+        let hello = Hello { transports: both(), ..one.hello(2, 1) };
         one.links.connect(address, hello).expect("a slot");
         let (before, mut callers) = (one.seen.len(), Vec::new());
         until("the end of a dial", || {
@@ -521,7 +535,102 @@ fn a_peer_that_is_not_reached_over_verbs_is_dialed_over_tcp() {
     assert!(
         matches!(commands[0], LinkCommand::Connect { address: dialed, .. } if dialed == address)
     );
-    assert_eq!(one.driver.take_fallen().collect::<Vec<_>>(), [address]);
+    assert_eq!(one.driver.take_fallen().collect::<Vec<_>>(), [Fallen::Dialed(address)]);
+}
+
+/// Node 1, whose queue pair is never connected, so that it discards what comes.
+struct DeafCaller {
+    stream: TcpStream,
+    _pair: QueuePair,
+    /// None: its call was left to TCP.
+    answer: Option<Hello>,
+}
+
+impl DeafCaller {
+    fn call(device: &Device, two: &mut Node) -> Self {
+        let pair = QueuePair::new(device, None, &settings(), 7).expect("a queue pair");
+        let address = pair.address();
+        let rdma = RdmaEnd {
+            queue_pair: address.number,
+            packet_sequence: address.psn,
+            gid: address.gid,
+            path_mtu: address.mtu as u16,
+            ring_key: address.ring_key,
+            ring_address: address.ring_address,
+            ring_bytes: u64::from(address.ring_bytes),
+        };
+        let (from, to, transports) = (NodeId(1), NodeId(2), both());
+        let hello = Hello { from, to, transports, rdma, ..two.hello(2, 1) };
+        let door = two.door.local_addr().expect("bound");
+        let mut stream = TcpStream::connect(door).expect("connected");
+        stream.write_all(&hello.encode()).expect("sent");
+        stream.set_nonblocking(true).expect("a socket");
+        let (mut answer, mut left) = (None, Vec::new());
+        until("what becomes of a call", || {
+            two.turn(1);
+            two.links.take_commands_of(Carrier::Tcp, &mut left);
+            answer = said(&mut stream);
+            answer.is_some() || !left.is_empty()
+        });
+        if let Some(command) = left.first() {
+            let LinkCommand::Adopt(arrival) = command else { panic!("{command:?}") };
+            assert_eq!((arrival.carrier, arrival.hello), (Carrier::Tcp, hello));
+        }
+        Self { stream, _pair: pair, answer }
+    }
+
+    /// A link over verbs on which node 2 has posted a write.
+    fn with_link(device: &Device, two: &mut Node) -> Self {
+        let mut caller = Self::call(device, two);
+        assert_eq!(caller.answer.map(|hello| hello.transports), Some(Transports::RDMA));
+        caller.stream.write_all(&[1]).expect("ready");
+        until("the link", || {
+            two.turn(1);
+            !two.up.is_empty()
+        });
+        two.links.send(two.up[0], &message(24, 0), None).expect("room");
+        two.turn(1);
+        caller
+    }
+}
+
+fn ended(two: &mut Node) -> String {
+    until("the end of the link", || {
+        two.turn(1);
+        !two.seen.is_empty()
+    });
+    two.up.clear();
+    two.seen.remove(0)
+}
+
+#[test]
+fn who_calls_and_is_not_reached_over_verbs_is_left_to_tcp_unless_rdma_is_demanded() {
+    let Some(device) = device() else { return };
+    for transports in [both(), Transports::RDMA] {
+        let mut two = Node::with(&device, 2, 1, transports, settings());
+        for _ in 0..3 {
+            let _caller = DeafCaller::with_link(&device, &mut two);
+            assert_eq!(ended(&mut two), format!("down: {:?}", LinkDown::Error(libc::ETIMEDOUT)));
+        }
+        assert_eq!(two.driver.take_fallen().collect::<Vec<_>>(), [Fallen::Accepted(NodeId(1))]);
+        let answered = DeafCaller::call(&device, &mut two).answer.map(|hello| hello.transports);
+        let demanded = (transports == Transports::RDMA).then_some(Transports::RDMA);
+        assert_eq!(answered, demanded);
+    }
+}
+
+#[test]
+fn links_that_a_node_has_revoked_itself_say_nothing_of_the_way() {
+    let Some(device) = device() else { return };
+    // Half a minute goes by before a write is given up.
+    let patient = RdmaSettings { ack_timeout: 20, retries: 7, ..settings() };
+    let mut two = Node::with(&device, 2, 1, both(), patient);
+    for _ in 0..4 {
+        let _caller = DeafCaller::with_link(&device, &mut two);
+        two.links.revoke(two.up[0]);
+        assert_eq!(ended(&mut two), format!("down: {:?}", LinkDown::Revoked));
+    }
+    assert_eq!(two.driver.take_fallen().count(), 0);
 }
 
 #[test]

@@ -29,6 +29,7 @@ impl RdmaPlan {
     pub(super) fn config(&self, core: CoreId) -> RdmaLinkConfig {
         let config = RdmaLinkConfig::new(core, self.expected, self.settings.clone());
         RdmaLinkConfig {
+            transports: Self::transports(Some(self)),
             message_bytes_max: self.message_bytes_max,
             hello_timeout: config.hello_timeout.max(self.patience),
             connect_timeout: config.connect_timeout.max(self.patience),
@@ -120,6 +121,7 @@ mod tests {
             patience: Duration::from_secs(9),
         };
         assert_eq!(RdmaPlan::transports(Some(&plan)), Transports::RDMA);
+        assert_eq!(plan.config(CoreId(0)).transports, Transports::RDMA);
         let both = RdmaPlan::transports(Some(&RdmaPlan { is_demanded: false, ..plan.clone() }));
         assert!(both.has(Transports::RDMA) && both.has(Transports::TCP));
         let config = plan.config(CoreId(3));

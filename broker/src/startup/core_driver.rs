@@ -95,7 +95,7 @@ impl Rdma {
         for peer in self.links.take_fallen() {
             tracing::warn!(
                 core, %peer,
-                "a node is not reached over RDMA, although both ends offer it: TCP for a while. Check \
+                "nothing gets through to a node over RDMA, although both ends offer it: TCP for a while. Check \
                  that the RDMA addresses of the nodes reach each other (ringlane doctor), and the limit \
                  of locked memory"
             );

@@ -3,7 +3,7 @@
 use crate::settings::RdmaSettings;
 use core::time::Duration;
 use ringlane_dataplane::ids::CoreId;
-use ringlane_dataplane::replication::hello::Expected;
+use ringlane_dataplane::replication::hello::{Expected, Transports};
 
 /// The links of one core.
 #[derive(Clone, Debug)]
@@ -12,6 +12,8 @@ pub struct RdmaLinkConfig {
     pub core: CoreId,
     /// Who may call this node.
     pub expected: Expected,
+    /// How this node can talk: where TCP is not among it, no peer that has called is left to TCP.
+    pub transports: Transports,
     /// The device and how it is used.
     pub settings: RdmaSettings,
     /// Bytes of the longest message that this node takes.
@@ -33,6 +35,7 @@ impl RdmaLinkConfig {
         Self {
             core,
             expected,
+            transports: Transports::TCP.with(Transports::RDMA),
             settings,
             message_bytes_max: ringlane_dataplane::replication::wire::MESSAGE_BYTES_MAX,
             hello_timeout: Duration::from_secs(1),

@@ -13,6 +13,7 @@ mod unregistered;
 mod watch;
 
 pub use config::RdmaLinkConfig;
+pub use fallback::Fallen;
 
 use crate::device::{Channel, Device};
 use crate::endpoint::EndpointCounters;
@@ -24,6 +25,7 @@ use core::time::Duration;
 use fallback::Fallback;
 use peer::{Peer, Phase, link_down};
 use ringlane_dataplane::batch::Foreign;
+use ringlane_dataplane::ids::NodeId;
 use ringlane_dataplane::link::{
     Carrier, LinkCommand, LinkCounters, LinkDown, LinkDriver, LinkEvent, LinkId, Links, Outbox,
 };
@@ -66,10 +68,13 @@ pub struct RdmaLinks {
     ready: VecDeque<Ready>,
     tries: Vec<(SocketAddr, Instant)>,
     causes: VecDeque<(LinkId, DownCause)>,
-    fallback: Fallback,
+    /// Of those that this node dials.
+    dialed: Fallback<SocketAddr>,
+    /// Of those that dial it.
+    accepted: Fallback<NodeId>,
     unregistered: Unregistered,
     /// Peers that are reached over TCP from now on.
-    fallen: VecDeque<SocketAddr>,
+    fallen: VecDeque<Fallen>,
     counters: LinkCounters,
     /// Of links that have ended.
     past: EndpointCounters,
@@ -109,7 +114,8 @@ impl RdmaLinks {
             ready: VecDeque::new(),
             tries: Vec::new(),
             causes: VecDeque::new(),
-            fallback: Fallback::default(),
+            dialed: Fallback::new(),
+            accepted: Fallback::new(),
             unregistered: Unregistered::default(),
             fallen: VecDeque::new(),
             counters: LinkCounters::default(),
@@ -160,9 +166,9 @@ impl RdmaLinks {
         self.causes.drain(..)
     }
 
-    /// Peers that were not reached over verbs, several times in a row, and are dialed over TCP for a
+    /// Peers that were not reached over verbs, several times in a row, and are reached over TCP for a
     /// while now, oldest first.
-    pub fn take_fallen(&mut self) -> impl Iterator<Item = SocketAddr> + '_ {
+    pub fn take_fallen(&mut self) -> impl Iterator<Item = Fallen> + '_ {
         self.fallen.drain(..)
     }
 
@@ -244,19 +250,25 @@ impl RdmaLinks {
         Some(*peer)
     }
 
-    /// Counts a dial that has ended: whether there is a way over verbs.
+    /// Counts a link that has ended, or never was one: whether there is a way over verbs.
     fn judge(&mut self, peer: &Peer) {
-        let is_dialed = peer.gives_up_at.is_some();
-        let worked = peer.end.as_ref().is_some_and(|end| end.has_worked());
-        // One that was up and that nobody used says nothing.
-        let failed = peer.was_spoken_to && peer.end.as_ref().is_none_or(|end| end.was_used());
-        if is_dialed && worked {
-            self.fallback.on_success(peer.address);
-        } else if is_dialed && failed && self.fallback.on_failure(peer.address, self.now) {
+        let (verdict, now) = (peer.verdict(), self.now);
+        let has_fallen = match (peer.gives_up_at, &peer.theirs) {
+            (Some(_), _) => {
+                let is_new = self.dialed.count(peer.address, verdict, now);
+                is_new.then_some(Fallen::Dialed(peer.address))
+            }
+            (None, Some(theirs)) => {
+                let is_new = self.accepted.count(theirs.from, verdict, now);
+                is_new.then_some(Fallen::Accepted(theirs.from))
+            }
+            (None, None) => None,
+        };
+        if let Some(fallen) = has_fallen {
             if self.fallen.len() == CAUSES_MAX {
                 self.fallen.pop_front();
             }
-            self.fallen.push_back(peer.address);
+            self.fallen.push_back(fallen);
         }
     }
 

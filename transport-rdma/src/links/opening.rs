@@ -29,7 +29,7 @@ impl RdmaLinks {
         mut hello: Box<Hello>,
         links: &mut Links,
     ) {
-        let prefers_tcp = self.is_device_lost || self.fallback.is_tcp(address, self.now);
+        let prefers_tcp = self.is_device_lost || self.dialed.is_tcp(&address, self.now);
         if prefers_tcp && hello.transports.has(Transports::TCP) {
             hello.transports = Transports::TCP;
             let dial = LinkCommand::Connect { link, address, hello };
@@ -201,8 +201,12 @@ impl RdmaLinks {
     }
 
     /// A connection that the driver of TCP accepted, on this core or another one, and whose hello was
-    /// checked there.
+    /// checked there. That driver gets it back if its node is reached over TCP for a while: its answer
+    /// says TCP then.
     pub(super) fn adopt(&mut self, arrival: Arrival, links: &mut Links) {
+        if self.prefers_tcp(&arrival.hello) {
+            return links.adopt(Arrival { carrier: Carrier::Tcp, ..arrival });
+        }
         let Arrival { socket, peer: address, hello, carrier: _ } = arrival;
         if hello.to_core != self.config.core {
             let refused = LinkDown::Refused(Refused::Core(hello.to_core));
@@ -213,6 +217,13 @@ impl RdmaLinks {
             Ok(index) => self.greeted(index, hello, links),
             Err(error) => self.turned_away(address, LinkDown::Error(errno(&error))),
         }
+    }
+
+    /// Whether a node that has called is to be answered over TCP, which both ends offer.
+    fn prefers_tcp(&mut self, theirs: &Hello) -> bool {
+        let offers = [self.config.transports, theirs.transports];
+        offers.iter().all(|offer| offer.has(Transports::TCP))
+            && (self.is_device_lost || self.accepted.is_tcp(&theirs.from, self.now))
     }
 
     fn greeted(&mut self, index: usize, theirs: Hello, links: &mut Links) {
@@ -248,6 +259,7 @@ impl RdmaLinks {
         pair.connect(pair_address(&theirs.rdma)?, &self.config.settings).map_err(down_of)?;
         peer.end = Some(Box::new(endpoint(pair, theirs, self.config.message_bytes_max)));
         greeting.say(&own).map_err(|error| LinkDown::Error(errno(&error)))?;
+        peer.was_spoken_to = true;
         peer.own = Some(own);
         peer.phase = Phase::Confirming;
         Ok(())

@@ -1,5 +1,6 @@
 //! One peer of a core: a connection on its way to a link, or a link.
 
+use super::fallback::Verdict;
 use super::greeting::Greeting;
 use crate::endpoint::Endpoint;
 use crate::error::DownCause;
@@ -40,7 +41,7 @@ pub(super) struct Peer {
     /// When a dial gives up; none for who was accepted.
     pub(super) gives_up_at: Option<Instant>,
     pub(super) link: Option<LinkId>,
-    /// Of a dial: its hello was said over a connection that stood.
+    /// Its hello was said over a connection that stood, and this node has not ended it since.
     pub(super) was_spoken_to: bool,
     pub(super) own: Option<Box<Hello>>,
     pub(super) theirs: Option<Box<Hello>>,
@@ -68,6 +69,20 @@ impl Peer {
             pair: None,
             end: None,
             cause: None,
+        }
+    }
+
+    /// What it says of the way over verbs, now that it has ended. A link that was up and that nobody
+    /// used says nothing.
+    pub(super) fn verdict(&self) -> Verdict {
+        let (worked, was_used) = match &self.end {
+            Some(end) => (end.has_worked(), end.was_used()),
+            None => (false, true),
+        };
+        match (worked, self.was_spoken_to && was_used) {
+            (true, _) => Verdict::Worked,
+            (false, true) => Verdict::Failed,
+            (false, false) => Verdict::Nothing,
         }
     }
 }
