@@ -2,7 +2,7 @@
 
 Each guest sends its frames to a socket of the switch and receives them at its own (`-netdev dgram`).
 The switch learns addresses, floods what it does not know, and drops what the test says: a set of
-(from, to) pairs of ports, so that a way can be cut in one direction only.
+(from, to) pairs of ports, so that a way can be cut in one direction only, for all or for RoCE alone.
 
 It is a thread of the harness. What a guest does not take at once waits, up to a bound, as in a switch: a
 kernel queues 10 datagrams for a unix socket, and a burst of a queue pair is 128 packets.
@@ -18,6 +18,12 @@ FRAME_BYTES_MAX = 65536
 BUFFER_BYTES = 4 << 20
 #: Frames that wait for a guest at most; further ones are dropped.
 WAITING_MAX = 4096
+IPV4, UDP, ROCE_PORT = b"\x08\x00", 17, (4791).to_bytes(2, "big")
+
+
+def is_roce(frame):
+    """Whether it is a packet of RoCE v2: UDP over IPv4, without options, to its port."""
+    return frame[12:14] == IPV4 and frame[23] == UDP and frame[36:38] == ROCE_PORT
 
 
 class Switch(threading.Thread):
@@ -28,6 +34,7 @@ class Switch(threading.Thread):
         self.directory = directory
         self.ports = range(1, ports + 1)
         self.cut = set()
+        self.roce_cut = set()
         self.frames = 0
         self.dropped = 0
         self._learned = {}
@@ -81,7 +88,7 @@ class Switch(threading.Thread):
         for to in [known] if known else self.ports:
             if to == port:
                 continue
-            if (port, to) in self.cut:
+            if (port, to) in self.cut or ((port, to) in self.roce_cut and is_roce(frame)):
                 self.dropped += 1
                 continue
             self._send(to, frame)
@@ -139,9 +146,13 @@ class Switch(threading.Thread):
         """Nothing gets through between the two."""
         self.cut = self.cut | {(one, other), (other, one)}
 
+    def cut_roce(self, one, other):
+        """No RoCE gets through between the two; all else does."""
+        self.roce_cut = self.roce_cut | {(one, other), (other, one)}
+
     def heal(self):
         """Everything gets through."""
-        self.cut = set()
+        self.cut, self.roce_cut = set(), set()
 
     def stop(self):
         """Ends the thread."""

@@ -1,5 +1,5 @@
-"""Faults of what carries replication, and nodes that differ in it: ports that go down, a device that is gone, `auto` and `tcp` in
-one cluster. As in scenarios.py a fault comes until its first `yield`, and goes after it."""
+"""Faults of what carries replication, and nodes that differ in it: ports that go down, RDMA that does not get through, a device that
+is gone, `auto` and `tcp` in one cluster. As in scenarios.py a fault comes until its first `yield`, and goes after it."""
 
 from machines import check, say
 from nodes import wait_until
@@ -37,6 +37,28 @@ def mix(story):
         wait_links(story, node, lambda rdma, tcp: rdma and tcp)
     is_said(story, second, 'transport="tcp" why="it is configured"', "configured: tcp: it is configured")
     wait_links(story, second, lambda rdma, tcp: tcp and not rdma)
+
+
+def roce_lost(story):
+    """Between the two nodes that chose RDMA by themselves no RoCE gets through, but all else does: one of them leads, and whichever
+    end the links are used from, the other one follows over TCP in all partitions."""
+    for node in story.auto:
+        wait_links(story, node, lambda rdma, _: rdma)
+    story.machines.switch.cut_roce(*story.auto)
+    yield
+    story.leader = wait_until("all follow over TCP", 30 * story.cluster.factor, lambda: leader_over_tcp(story))
+    say(f"node {story.leader} leads, and has all in step")
+    story.gets_on()
+    story.machines.switch.heal()
+
+
+def leader_over_tcp(story):
+    """Who leads, once all follow in all partitions, and the two nodes have all links over TCP. If the third one leads by now, the links
+    between the two are not used, and may stay as they are."""
+    leader = story.cluster.leader()
+    carried = [story.cluster.links(node) for node in story.auto]
+    goes_on = leader and (leader not in story.auto or carried == [(0, 3), (0, 4)])
+    return leader if goes_on and story.cluster.has_all_in_step(leader) else None
 
 
 def device_gone(story):

@@ -176,6 +176,11 @@ class Guest:
         after_name = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(after_name[11]) + int(after_name[12])) / os.sysconf("SC_CLK_TCK")
 
+    def console(self):
+        """The last lines that the kernel has printed: why it ended, if it did."""
+        text = (self.directory / f"console-{self.number}").read_text(errors="replace")
+        return "\n".join(text.splitlines()[-40:])
+
     def is_alive(self):
         """Whether the machine runs, or stands still."""
         return self.process.poll() is None

@@ -9,6 +9,7 @@ import urllib.request
 from machines import CONTROL_PORT, HOST_ADDRESS, MQTT_PORT, NODES, Failure, check, free_port, say
 
 REPLICATION_PORT = 7883
+PARTITIONS = 4
 #: Records that the publishers of the tests have on their way, at most.
 LAG_RECORDS = 500
 
@@ -63,7 +64,7 @@ data_dir = "/run/data/ringlane"
 [runtime]
 # With one core the other CPU is for the device's soft interrupts and the files.
 cores = {cores}
-partitions = 4
+partitions = {PARTITIONS}
 idle = "park"
 
 [listeners.tcp]
@@ -197,6 +198,12 @@ class Cluster:
         """What doctor finds of RDMA and of what carries replication, with the node's configuration."""
         return self.machines.lines(number, "doctor RDMA|libibverbs|replication.transport", "examined")
 
+    def has_all_in_step(self, leader):
+        """Whether a leader says that all others follow it in every partition."""
+        page = fetch(self.url(leader, "metrics")) or ""
+        in_step = re.findall(r"^ringlane_follower_partitions_in_step{.*} (\d+)$", page, re.M)
+        return [int(value) for value in in_step] == [PARTITIONS] * (len(NODES) - 1)
+
     def wait_caught_up(self, number, seconds=20, most=LAG_RECORDS):
         """Until the leader says that a follower lacks no more of any log than that: what is on its way."""
         leader = self.leader() or self.wait_leader()
@@ -221,14 +228,16 @@ class Cluster:
         self.running.clear()
 
     def show_logs(self):
-        """The last lines of each node's log, for people."""
+        """The last lines of each node's log, or of its machine's console if that has ended, for people."""
         for number, guest in self.machines.guests.items():
-            if guest.is_alive():
-                try:
-                    guest.qmp("cont")
-                    self.machines.ask(number, "log", "logged", 3)
-                except Failure as failure:
-                    say(str(failure))
+            if not guest.is_alive():
+                say(f"the machine of node {number} has ended with {guest.process.returncode}:\n{guest.console()}")
+                continue
+            try:
+                guest.qmp("cont")
+                self.machines.ask(number, "log", "logged", 3)
+            except Failure as failure:
+                say(str(failure))
 
     def stop(self):
         """Ends the etcd."""

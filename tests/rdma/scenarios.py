@@ -12,7 +12,7 @@ import sys
 import time
 from pathlib import Path
 
-from carriers import caught_up, device_gone, mix, port_down
+from carriers import caught_up, device_gone, mix, port_down, roce_lost
 from costs import copied, publish_counted
 from ledger import Ledger
 from logs import check_logs
@@ -228,14 +228,16 @@ def ledger(story):
 
 BEGINNING = [verbs, tcp, replicate]
 FAULTS = [cut_out, cut_in, cut_mute, cut_deaf, cut_off, kill_process, pause, kill_guest,
-          port_down, mix, device_gone]
+          port_down, mix, roce_lost, device_gone]
+#: They need nodes that do not demand RDMA.
+AFTER_MIX = [roce_lost, device_gone]
 
 
 def tell(story, chosen):
     """All scenarios, or those that were chosen; the cluster is begun and ended in any case."""
     def is_told(scenario):
         return (not chosen or scenario.__name__ in chosen or scenario is replicate
-                or scenario is mix and device_gone.__name__ in chosen)
+                or scenario is mix and any(other.__name__ in chosen for other in AFTER_MIX))
 
     for scenario in filter(is_told, BEGINNING):
         held(scenario.__name__, scenario, story)
