@@ -166,7 +166,11 @@ fn small_mailboxes_full_both_ways_never_stall(transport: Transport) {
     for reason in ["slow_subscriber", "backlog", "expired", "too_large", "memory"] {
         assert_eq!(grown(&format!("ringlane_messages_dropped_{reason}_total")), 0, "{reason}");
     }
-    assert_eq!(grown(&metric_of("received", QoS::AtMostOnce)), qos0.sent, "all that was sent is read");
+    assert_eq!(
+        grown(&metric_of("received", QoS::AtMostOnce)),
+        qos0.sent,
+        "all that was sent is read"
+    );
     assert_eq!(qos0.lost, dropped, "every loss is counted, and nothing else is");
     let mails = |core| growth(&before, &after, "ringlane_fanout_mails_total", core);
     assert!(mails(0) > 1000 && mails(1) > 1000, "{} and {} mails", mails(0), mails(1));
