@@ -161,11 +161,8 @@ impl Run {
                 self.cluster.forget_progress();
             }
             2..=4 => self.start_all(),
-            5 => {
-                let hosts = self.cluster.nodes[node].hosts.clone();
-                *self.cluster.outer.cut.borrow_mut() = hosts;
-            }
-            6 => self.cluster.outer.cut.borrow_mut().clear(),
+            5 => self.cluster.cut_off(node),
+            6 => self.cluster.join(),
             7 => self.hang_up(),
             _ => {}
         }
@@ -194,7 +191,7 @@ impl Run {
     }
 
     fn heal(&mut self) {
-        self.cluster.outer.cut.borrow_mut().clear();
+        self.cluster.join();
         self.start_all();
         self.until("the cluster serves", |run| run.cluster.leader().is_some());
         self.until("all is acknowledged", |run| run.publishers.iter().all(Publisher::is_done));

@@ -51,9 +51,7 @@ pub(super) struct Outer {
     pub(super) wires: RefCell<Vec<Wire>>,
     /// Sockets on their way between cores: the descriptor stands for the wire.
     moving: RefCell<HashMap<i32, usize>>,
-    /// Hosts that nothing arrives at or comes from; it waits.
-    pub(super) cut: RefCell<Vec<HostId>>,
-    /// What arrives when between the others.
+    /// What arrives when between hosts.
     pub(super) ways: RefCell<Ways>,
 }
 
@@ -66,7 +64,6 @@ impl Outer {
             network: Network::new(1 << 40).into(),
             wires: RefCell::default(),
             moving: RefCell::default(),
-            cut: RefCell::default(),
             ways: Ways::new(Random::new(0)).into(),
         })
     }
@@ -93,15 +90,10 @@ impl Outer {
 
     /// Takes the way on which something arrives at a host now.
     fn next_way(&self, to: HostId) -> Option<WayId> {
-        let (network, cut, mut ways) =
-            (self.network.borrow(), self.cut.borrow(), self.ways.borrow_mut());
+        let (network, mut ways) = (self.network.borrow(), self.ways.borrow_mut());
         let now = self.now.get();
-        let is_open = |host: &HostId| !cut.contains(host);
         let mut coming = network.ways().filter(|way| way.to == to);
-        let next = coming.find(|way| {
-            // What sets out is late or not, however long it waits for a way that is open.
-            ways.arrives(way, now) && is_open(&way.from) && is_open(&way.to)
-        })?;
+        let next = coming.find(|way| ways.arrives(way, now))?;
         ways.take(next.id);
         Some(next.id)
     }

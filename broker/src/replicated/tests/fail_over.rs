@@ -208,7 +208,7 @@ fn a_leader_that_is_cut_off_acknowledges_nothing_and_begins_again() {
     let mut publisher = client_of(1, 2);
     cluster.connect(&mut publisher, leader, 1);
     publish_many(&mut cluster, &mut publisher, 0..10);
-    *cluster.outer.cut.borrow_mut() = cluster.nodes[leader].hosts.clone();
+    cluster.cut_off(leader);
     let lost = publisher.publish(&cluster.outer, ("t/a", b"lost"), QoS::AtLeastOnce, false);
     cluster.until("it goes on", &mut [&mut publisher], |c, _| !c.nodes[leader].ends.is_empty());
     cluster.pass(Duration::from_secs(1), &mut [&mut publisher]);
@@ -218,7 +218,7 @@ fn a_leader_that_is_cut_off_acknowledges_nothing_and_begins_again() {
     assert_ne!(next, leader);
     cluster.connect(&mut publisher, next, 0);
     publish_many(&mut cluster, &mut publisher, 10..20);
-    cluster.outer.cut.borrow_mut().clear();
+    cluster.join();
     cluster.wait_for_followers();
     assert!(cluster.nodes[leader].truncations > 0, "what it alone had is given up");
     assert_eq!(cluster.nodes[leader].leader, Some(id(next)));
@@ -239,7 +239,7 @@ fn a_leader_that_is_cut_off_waits_for_no_client_out_of_reach() {
     let mut publisher = Client::new("p");
     cluster.connect(&mut publisher, leader, 0);
     cluster.outer.wires.borrow_mut().iter_mut().for_each(|wire| wire.is_out_of_reach = true);
-    *cluster.outer.cut.borrow_mut() = cluster.nodes[leader].hosts.clone();
+    cluster.cut_off(leader);
     let starts = cluster.nodes[leader].starts;
     cluster.until("it goes on", &mut [], |c, _| !c.nodes[leader].ends.is_empty());
     assert_eq!(cluster.nodes[leader].starts, starts, "its clients are told");

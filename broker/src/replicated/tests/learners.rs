@@ -214,14 +214,14 @@ fn a_log_that_is_long_in_being_truncated_gets_no_checkpoint_meanwhile() {
     case.churn(8);
     case.cluster.nodes[leader].truncation_takes = Duration::from_secs(5);
     let Case { cluster, publisher, .. } = &mut case;
-    *cluster.outer.cut.borrow_mut() = cluster.nodes[leader].hosts.clone();
+    cluster.cut_off(leader);
     for _ in 0..6 {
         publisher.publish(&cluster.outer, ("churn", &[1; PAYLOAD]), QoS::AtLeastOnce, false);
     }
     cluster.until("it goes on", &mut [&mut *publisher], |c, _| !c.nodes[leader].ends.is_empty());
     let next = cluster.wait_for_leader();
     assert_ne!(next, leader);
-    cluster.outer.cut.borrow_mut().clear();
+    cluster.join();
     cluster.wait_for_followers();
     assert!(cluster.nodes[leader].truncations > 0, "what it alone had is given up");
     cluster.connect(publisher, next, 0);

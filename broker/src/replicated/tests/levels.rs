@@ -63,7 +63,7 @@ impl Served {
 
     fn cut_off(&mut self) {
         self.cluster.etcd.is_away = true;
-        *self.cluster.outer.cut.borrow_mut() = self.cluster.nodes[self.leader].hosts.clone();
+        self.cluster.cut_off(self.leader);
     }
 }
 
@@ -193,7 +193,7 @@ fn a_level_of_one_node_may_lose_what_it_acknowledged_and_no_more() {
         served.cluster.kill(served.leader);
         served.cluster.etcd.is_away = false;
         let next = served.cluster.wait_for_leader();
-        served.cluster.outer.cut.borrow_mut().clear();
+        served.cluster.join();
         served.cluster.start(served.leader);
         let Served { cluster, publisher, .. } = &mut served;
         cluster.connect(publisher, next, 0);

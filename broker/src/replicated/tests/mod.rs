@@ -92,6 +92,20 @@ impl Cluster {
         self.nodes[node].kill(&self.outer);
     }
 
+    /// Nothing arrives at this node nor from it, and from now on no other one is cut off.
+    fn cut_off(&self, node: usize) {
+        self.join();
+        let mut ways = self.outer.ways.borrow_mut();
+        for other in self.nodes.iter().filter(|other| other.id != id(node)) {
+            ways.cut_between(&self.nodes[node].hosts, &other.hosts);
+        }
+    }
+
+    /// Nobody is cut off any more.
+    fn join(&self) {
+        self.outer.ways.borrow_mut().cut.clear();
+    }
+
     /// A turn of everybody, and a little time.
     fn turn(&mut self, clients: &mut [&mut Client]) {
         for node in &mut self.nodes {

@@ -30,7 +30,14 @@ impl Ways {
         Self { cut, late, usual: Duration::ZERO, random, due }
     }
 
-    /// Whether the next of a way arrives.
+    /// Nothing arrives between these hosts and those any more, in either direction.
+    pub(super) fn cut_between(&mut self, these: &[HostId], those: &[HostId]) {
+        for one in these {
+            self.cut.extend(those.iter().flat_map(|other| [(*one, *other), (*other, *one)]));
+        }
+    }
+
+    /// Whether the next of a way arrives. What sets out is late or not, however long it waits for a way that is open.
     pub(super) fn arrives(&mut self, way: &Way, now: Nanos) -> bool {
         let takes = self.takes_at_most((way.from, way.to));
         let Self { random, due, .. } = self;
