@@ -132,12 +132,18 @@ impl Finding {
     ) -> io::Result<()> {
         let path = directory.join(segment_name(segment.number));
         self.segments_read += 1;
-        Before::read_each(files, &path, &segment.id, end, |bytes| {
+        let before = Before::read_each(files, &path, &segment.id, end, |bytes| {
             if let Ok(header) = BatchHeader::decode(bytes, &segment.id) {
                 self.push(&header);
             }
         })?;
-        Ok(())
+        // Behind a header that is damaged an epoch may begin of which nobody would know.
+        let is_whole = before.last.is_some_and(|(last, _)| last.is_last) || before.position == end;
+        if is_whole {
+            return Ok(());
+        }
+        let message = format!("no batch begins at position {}, where one has to", before.position);
+        Err(io::Error::other(message))
     }
 }
 

@@ -349,6 +349,35 @@ fn a_follower_holds_what_it_is_sent_in_the_epochs_of_its_leaders() {
     assert_eq!(epochs.table, table_of(&copied));
 }
 
+/// An epoch that begins behind a damaged header is not missed: it is found, or the damage is said.
+#[test]
+fn a_header_that_is_damaged_in_front_of_a_checkpoint_hides_no_epoch() {
+    let (memory, records) = log();
+    let (found, _) = recovered(&memory);
+    let (expected, directory) = (table_of(&records), directory());
+    let mut places = Vec::new();
+    let looked = inspect(&memory, &directory, &OWNER, None, Offset(0), &mut |segment, batch| {
+        places.push((segment, batch.position, batch.header.next_offset()));
+    });
+    assert!(looked.is_ok());
+    let mut said = 0;
+    for (segment, position, offset) in places.iter().copied() {
+        let memory = copy(&memory);
+        let path = directory.join(segment_name(segment));
+        memory.damage(&path, |content| content[position as usize + 20] ^= 1);
+        let from = ReplayFrom { offset, segment, position, flushed: offset };
+        let known = KnownEpochs { starts: expected.starts().to_vec(), from };
+        match epoch_table(&memory, &directory, &found, Some(&known)) {
+            Ok(epochs) => assert_eq!(epochs.table, expected, "{segment}, {position}"),
+            Err(error) => {
+                assert!(error.to_string().contains(&format!("position {position}")), "{error}");
+                said += 1;
+            }
+        }
+    }
+    assert!(0 < said && said < places.len(), "{said} of {}", places.len());
+}
+
 /// Wherever a checkpoint lies, what it knows of the epochs is not read, and what it is wrong about is.
 #[test]
 fn epochs_that_a_checkpoint_knows_are_not_read_again() {
