@@ -523,8 +523,7 @@ impl<M: Metadata> Running<M> {
     fn on_cannot_lead(&mut self, why: String) {
         if self.reporting.on_cannot_lead(why.clone()) {
             error!(
-                "this node has a record that it cannot read, and so cannot lead before it is started again: {why}; a \
-                 later release wrote it: upgrade this node"
+                "this node has a record that it cannot read, and so cannot lead before it is started again: {why}"
             );
         }
     }

@@ -3,6 +3,7 @@
 use super::control_mail::ToControl;
 use super::replicas::{Ground, Replicas};
 use ringlane_dataplane::ids::NodeId;
+use ringlane_dataplane::log::reader::ReadError;
 use ringlane_dataplane::replication::command::{Errand, Refusal};
 use ringlane_dataplane::replication::host::Ask;
 use ringlane_dataplane::replication::reign::Reign;
@@ -33,15 +34,27 @@ impl Replicas {
                     self.risen.push(index);
                 }
             }
-            Ask::Lost(error) => {
-                self.own[index].has_lost = true;
-                tracing::error!(
-                    partition = partition.0, %error,
-                    "records of a partition cannot be read: this node goes on as a follower and \
-                     cannot lead; check the disk, then start it with an empty data_dir"
-                );
-            }
+            Ask::Lost(error) => self.on_lost(index, &error),
             Ask::Replace { start } => self.replace(index, start),
+        }
+    }
+
+    /// Records of a log cannot be read. Others have them: this node does not lead without them.
+    pub(crate) fn on_lost(&mut self, index: usize, error: &ReadError) {
+        let own = &mut self.own[index];
+        if core::mem::replace(&mut own.has_lost, true) {
+            return;
+        }
+        let partition = own.partition.0;
+        tracing::error!(
+            partition, %error,
+            "records of a partition cannot be read: this node goes on as a follower and \
+             cannot lead; check the disk, then start it with an empty data_dir"
+        );
+        if self.gave_state {
+            let why = format!("partition {partition}: {error}");
+            self.tell(ToControl::CannotLead { why: why.clone() });
+            self.end(why);
         }
     }
 

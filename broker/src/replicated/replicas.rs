@@ -50,7 +50,7 @@ pub(super) struct Own {
     pub(super) asked_epoch: Option<u64>,
     /// It leads in this epoch, which begins there.
     pub(super) leads: Option<(u64, Offset)>,
-    /// The state lacks records that the log could not be read for.
+    /// There are records that the log could not be read for.
     pub(super) has_lost: bool,
     /// Its log has failed.
     pub(super) has_failed: bool,
@@ -210,6 +210,11 @@ impl Replicas {
     #[cfg(any(test, feature = "simulation"))]
     pub(super) fn hosts(&self) -> impl Iterator<Item = (PartitionId, &Host)> {
         self.own.iter().map(|own| (own.partition, &own.host))
+    }
+
+    /// Whether other nodes have these partitions, too.
+    pub(crate) fn has_others(&self) -> bool {
+        self.own.iter().any(|own| own.peers.nodes().next().is_some())
     }
 
     pub(super) fn place_of(&self, partition: PartitionId) -> Option<usize> {
@@ -435,7 +440,8 @@ impl Replicas {
                 }
                 Err((offset, error)) => {
                     let why = format!("partition {}: offset {offset}: {error}", partition.0);
-                    self.tell(ToControl::CannotLead { why: why.clone() });
+                    let of_later = format!("{why}; a later release wrote it: upgrade this node");
+                    self.tell(ToControl::CannotLead { why: of_later });
                     self.end(why);
                 }
             }

@@ -78,7 +78,9 @@ impl Replicas {
     pub(super) fn standing(&self) -> Standing {
         let Some(epoch) = self.campaign else { return Standing::Follows };
         let follows = |own: &Own| own.host.replica().role() == RoleKind::Follower;
-        if self.gave_up || self.has_ended || self.own.iter().any(follows) {
+        let has_lost = |own: &Own| own.has_lost;
+        let is_over = self.gave_up || self.has_ended || self.own.iter().any(has_lost);
+        if is_over || self.own.iter().any(follows) {
             Standing::GaveUp(epoch)
         } else if self.own.iter().all(|own| own.leads.is_some_and(|(leads, _)| leads == epoch)) {
             Standing::Leads(epoch)

@@ -144,6 +144,10 @@ struct Tools<'a> {
     placement: &'a Placement,
     clocks: Clocks,
     left: &'a mut usize,
+    /// Other nodes have what cannot be read here: it is not skipped.
+    others_have_it: bool,
+    /// What of that there is.
+    lost: Option<ReadError>,
 }
 
 impl Serving {
@@ -187,6 +191,10 @@ fn read_one(
                 *tools.left -= 1;
                 task.push(found(&record, epoch, offset, tools));
                 return true;
+            }
+            Next::Lost(error) if tools.others_have_it && error.failure != ReadFailure::Trimmed => {
+                tools.lost = Some(error);
+                return false;
             }
             Next::Lost(error) => {
                 report(task.fetch.partition, &error);
@@ -279,10 +287,23 @@ impl Broker {
         let clocks = self.clocks(turn.now);
         let mut left = RECORDS_PER_TURN;
         let mut answers = Vec::new();
-        let Self { partitions, fetches, maker, placement, .. } = self;
+        let Self { partitions, fetches, maker, placement, replicas, .. } = self;
         let Some(log) = partitions[index].log() else { return };
-        let tools = &mut Tools { log, disk: turn.disk, maker, placement, clocks, left: &mut left };
+        let others_have_it = replicas.as_ref().is_some_and(|replicas| replicas.has_others());
+        let tools = &mut Tools {
+            log,
+            disk: turn.disk,
+            maker,
+            placement,
+            clocks,
+            left: &mut left,
+            others_have_it,
+            lost: None,
+        };
         fetches.logs[index].serve(turn.now, index, tools, &mut answers);
+        if let (Some(error), Some(replicas)) = (tools.lost.take(), replicas) {
+            replicas.on_lost(index, &error);
+        }
         if left == 0 && !self.fetches.busy.contains(&index) {
             self.fetches.busy.push(index);
         }

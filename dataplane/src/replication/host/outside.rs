@@ -88,6 +88,6 @@ pub enum Ask {
         /// Durable on a majority.
         high_watermark: Offset,
     },
-    /// Records that the state lacks now, because the log cannot be read there.
+    /// Records that the log cannot be read for: the state lacks them now, or another node that needs them.
     Lost(ReadError),
 }

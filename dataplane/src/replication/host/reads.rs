@@ -1,9 +1,9 @@
 //! What a host reads of its log for other nodes that lack it, and how what it reads ends.
 
-use super::{Host, Outside, Turn};
+use super::{Ask, Host, Outside, Turn};
 use crate::disk::{Disk, DiskEvent};
 use crate::ids::{NodeId, Offset};
-use crate::log::reader::{Next, Reader};
+use crate::log::reader::{Next, ReadError, ReadFailure, Reader};
 use crate::log::record::{self, RecordSeed};
 use crate::log::writer::BATCH_BYTES_MAX;
 use crate::partition::Partition;
@@ -48,7 +48,7 @@ enum Progress {
     /// There is nothing more to add.
     Done,
     /// It cannot be read.
-    Lost,
+    Lost(ReadError),
 }
 
 impl PeerRead {
@@ -59,7 +59,7 @@ impl PeerRead {
             match self.reader.next_record() {
                 Next::Record(record) if wanted.take(seed, &record) => {}
                 Next::Record(_) => return Progress::Done,
-                Next::Lost(_) if wanted.records == 0 => return Progress::Lost,
+                Next::Lost(error) if wanted.records == 0 => return Progress::Lost(error),
                 Next::Lost(_) => return Progress::Done,
                 Next::Wait => return Progress::Waits,
             }
@@ -98,11 +98,16 @@ impl Host {
         }
         self.apply_on(turn, outside);
         for index in 0..self.reads.len() {
-            self.read_for_peer(index, turn);
+            self.read_for_peer(index, turn, outside);
         }
     }
 
-    fn read_for_peer<A>(&mut self, index: usize, turn: &mut Turn<'_, A>) {
+    fn read_for_peer<A>(
+        &mut self,
+        index: usize,
+        turn: &mut Turn<'_, A>,
+        outside: &mut impl Outside,
+    ) {
         let Some(log) = turn.partition.log() else { return };
         let read = &mut self.reads[index];
         let mut progress = read.take(self.seed);
@@ -116,10 +121,14 @@ impl Host {
                 progress = Progress::Done;
             }
         }
-        let (peer, wanted) = match progress {
+        match progress {
             Progress::Waits => return,
-            Progress::Done | Progress::Lost => (read.peer, read.wanted.take()),
-        };
+            Progress::Lost(error) if error.failure != ReadFailure::Trimmed => {
+                outside.ask(Ask::Lost(error));
+            }
+            Progress::Done | Progress::Lost(_) => {}
+        }
+        let (peer, wanted) = (read.peer, read.wanted.take());
         let Some(Wanted { from, body, records, .. }) = wanted else { return };
         if records == 0 {
             return self.replica.on_read(peer, from, None);
