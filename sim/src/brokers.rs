@@ -51,6 +51,9 @@ fn counted(figures: &Figures) -> Counters {
         (Counter::Flipped, figures.damaged),
         (Counter::Replaced, figures.replaced),
         (Counter::Agreed, figures.agreed),
+        (Counter::NoRoomForLog, figures.no_room_for_logs),
+        (Counter::Unread, figures.unread),
+        (Counter::Met, figures.met),
     ] {
         counters.count_many(counter, count);
     }

@@ -4,6 +4,8 @@
 #[cfg(test)]
 mod chaos;
 mod client;
+#[cfg(test)]
+mod damaged;
 mod driver;
 #[cfg(test)]
 mod fail_over;
@@ -20,7 +22,6 @@ use crate::config::{Config, StreamConfig, StreamLevel};
 use client::Client;
 use driver::{Outer, Wire};
 use node::{Etcd, KEY, Node, PARTITIONS, address};
-use opening::Refused;
 use ringlane_dataplane::disk::memory::MemoryDisk;
 use ringlane_dataplane::ids::{CoreId, NodeId};
 use ringlane_dataplane::routing::Placement;
@@ -80,12 +81,12 @@ impl Cluster {
     }
 
     fn start(&mut self, node: usize) {
-        self.try_start(node).expect("its disk is whole");
+        self.nodes[node].start_with_room(&self.outer, &self.config).expect("its disk is whole");
     }
 
-    /// The same, if its disk is.
-    fn try_start(&mut self, node: usize) -> Result<(), Refused> {
-        self.nodes[node].start(&self.outer, &self.config)
+    /// The same; if it is not, the node says so.
+    fn start_or_name(&mut self, node: usize) {
+        self.nodes[node].start_or_name(&self.outer, &self.config);
     }
 
     fn kill(&mut self, node: usize) {
@@ -134,8 +135,14 @@ impl Cluster {
     fn describe(&self) -> Vec<String> {
         let node = |node: &Node| {
             format!(
-                "node {}: leader {:?}, serves {:?}, ends {:?}, epoch {}, progress {:?}",
-                node.id, node.leader, node.serves, node.ends, node.manifest.epoch, node.progress
+                "node {}: leader {:?}, serves {:?}, ends {:?}, epoch {}, damaged {:?}, progress {:?}",
+                node.id,
+                node.leader,
+                node.serves,
+                node.ends,
+                node.manifest.epoch,
+                node.names,
+                node.progress
             )
         };
         self.nodes.iter().map(node).collect()

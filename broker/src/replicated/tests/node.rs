@@ -5,7 +5,7 @@ use super::super::node_core::NodeCore;
 use super::super::replicas::Replicas;
 use super::super::setup::{AcceptedClient, ClusterSetup, ReplicaSetup, host_tag, to_control_rooms};
 use super::driver::{Doors, Outer, TestDriver, boottime};
-use super::opening::{self, OpenedLog, Refused};
+use super::opening::{self, OpenedLog, Refused, refused_learn, refused_log};
 use crate::clock::WallClock;
 use crate::config::{Config, StreamLevel};
 use crate::durable::NodeState;
@@ -15,17 +15,16 @@ use crate::service::{CoreSetup, ListenerKind, RestoredState};
 use crate::startup::learn;
 use crate::startup::state::put_together;
 use ringlane_dataplane::clock::Clock;
-use ringlane_dataplane::disk::StartFiles;
-use ringlane_dataplane::disk::memory::MemoryDisk;
+use ringlane_dataplane::disk::memory::{MemoryDisk, Operation};
+use ringlane_dataplane::disk::{ENOSPC, StartFiles};
 use ringlane_dataplane::ids::{CoreId, NodeId, Offset, PartitionId};
 use ringlane_dataplane::link::Links;
 use ringlane_dataplane::link::memory::HostId;
-use ringlane_dataplane::log::format::{
-    DirectoryId, SEGMENT_HEADER_BYTES, SEGMENT_SUFFIX, SegmentId, number_of,
-};
+use ringlane_dataplane::log::format::{DirectoryId, SEGMENT_SUFFIX, SegmentId};
 use ringlane_dataplane::log::record::Record;
 use ringlane_dataplane::log::recovery::{ReplayFrom, recover};
-use ringlane_dataplane::log::scan::{Chain, LogOwner, Segment, SegmentScan, Step};
+use ringlane_dataplane::log::reset::received;
+use ringlane_dataplane::log::scan::LogOwner;
 use ringlane_dataplane::log::segments::LogSetup;
 use ringlane_dataplane::log::truncate::truncate;
 use ringlane_dataplane::log::writer::Writer;
@@ -54,6 +53,8 @@ pub(super) const KEY: [u8; 16] = [7; 16];
 const CLUSTER: DirectoryId = DirectoryId([0x5A; 16]);
 const LOG_BYTES: LogBytes = LogBytes { record_max: 300_000, segment: 1 << 20 };
 
+/// A node whose disk has no room for its start tries again after this time.
+const TRY_AGAIN: Duration = Duration::from_millis(500);
 /// How often a lease is kept within its time.
 const KEEPS_PER_LEASE: u32 = 3;
 
@@ -79,6 +80,15 @@ impl Default for Etcd {
 pub(super) struct LogBytes {
     pub(super) record_max: u64,
     pub(super) segment: u64,
+}
+
+/// A bit that has turned on a disk.
+#[derive(Clone, Debug)]
+pub(super) struct Flaw {
+    pub(super) partition: u32,
+    pub(super) path: PathBuf,
+    /// No start reads there.
+    pub(super) is_unread: bool,
 }
 
 struct Core {
@@ -125,6 +135,15 @@ pub(super) struct Node {
     /// How often its process was started.
     pub(super) processes: u64,
     running: Option<Running>,
+    /// There was no room for a start: when it is tried again.
+    tries_at: Option<Nanos>,
+    pub(super) flaw: Option<Flaw>,
+    /// What it has said of that: its operator is to replace it.
+    pub(super) names: Option<String>,
+    /// No segment is put in place of another one: there is no room for it beside that.
+    pub(super) lacks_room: bool,
+    /// What its control thread and its starts found no room for.
+    pub(super) no_room_for: u64,
     /// Of each core of each start.
     metrics: Vec<Arc<CoreMetrics>>,
     /// Who it thinks leads.
@@ -195,6 +214,11 @@ impl Node {
             starts: 0,
             processes: 0,
             running: None,
+            tries_at: None,
+            flaw: None,
+            names: None,
+            lacks_room: false,
+            no_room_for: 0,
             metrics: Vec::new(),
             leader: None,
             serves: None,
@@ -239,6 +263,15 @@ impl Node {
         self.files[partition as usize % usize::from(self.cores)].clone()
     }
 
+    /// The same, to put a segment in place of another one.
+    fn files_to_change(&self, partition: u32) -> MemoryDisk {
+        let files = self.files_of(partition);
+        if self.lacks_room {
+            files.fail(Operation::Replace, SEGMENT_SUFFIX, ENOSPC);
+        }
+        files
+    }
+
     /// What found no room on its disks.
     pub(super) fn no_room_count(&self) -> u64 {
         self.files.iter().map(MemoryDisk::no_room_count).sum()
@@ -255,15 +288,24 @@ impl Node {
         opening::flushed_batches(&self.files_of(partition), &path, &owner, PARTITIONS)
     }
 
+    /// The batches of a partition that a start does not read, because a checkpoint has what they say.
+    pub(super) fn unread_batches(&self, partition: u32) -> Vec<(PathBuf, Range<u64>)> {
+        let (path, owner) = (directory(partition), owner(partition));
+        opening::unread_batches(&self.files_of(partition), &path, &owner, PARTITIONS)
+    }
+
     /// Opens a log after any end, with the state of its newest checkpoint.
     fn open(&mut self, partition: u32) -> Result<(Writer, ReplicaSetup), Refused> {
-        let mut files = self.files_of(partition);
-        files.make_directory(&directory(partition)).expect("a disk in memory");
+        let path = directory(partition);
+        let is_to_change = received(&self.files_of(partition), &path).is_ok_and(|r| r.is_some());
+        let mut files =
+            if is_to_change { self.files_to_change(partition) } else { self.files_of(partition) };
+        files.make_directory(&path).expect("a disk in memory");
         // Numbers of segments are used again.
         self.starts += 1;
         let setup = self.log_setup(partition, 0);
         let OpenedLog { recovered, recovery, checkpoints, epochs, read } =
-            opening::open(&mut files, &setup, PARTITIONS)?;
+            opening::open(&mut files, &setup, PARTITIONS, self.flaw.is_some())?;
         self.behind_checkpoint += u64::from(recovery.replay_from().is_some());
         self.records_read += read;
         self.torn += u64::from(recovered.torn.is_some());
@@ -399,7 +441,7 @@ impl Node {
 
     /// The process is killed, and what was not synced is lost.
     pub(super) fn kill(&mut self, outer: &Outer) {
-        self.running = None;
+        (self.running, self.tries_at) = (None, None);
         (self.serves, self.begins) = (None, None);
         for (core, files) in self.files.iter().enumerate() {
             outer.network.borrow_mut().crash(self.hosts[core]);
@@ -460,11 +502,18 @@ impl Node {
 
     /// A turn of each core, and of the control thread. Begins again where the node has to.
     pub(super) fn turn(&mut self, outer: &Rc<Outer>, config: &Arc<Config>, etcd: &mut Etcd) {
+        if self.tries_at.is_some_and(|at| at <= outer.now.get()) {
+            self.start_or_name(outer, config);
+        }
         let Some(mut running) = self.running.take() else { return };
         outer.set_clock(&self.clock);
         for core in running.cores.iter_mut().filter(|core| !core.has_stopped) {
             let after = core.core.turn().expect("this driver does not fail");
             core.has_stopped = after == After::Stop;
+        }
+        let mut replicas = running.cores.iter_mut().filter_map(|c| c.core.service_mut().replicas());
+        if self.names.is_none() && replicas.any(|replicas| replicas.has_lost()) {
+            self.name("records of a partition cannot be read".to_owned());
         }
         self.serves = self.begins.take().or(self.serves);
         while let Ok(mail) = running.from_cores.try_recv() {
@@ -486,7 +535,43 @@ impl Node {
         drop(running);
         // What it had flushed is all that it finds.
         self.kill(outer);
-        self.start(outer, config).expect("its disk is whole");
+        self.start_or_name(outer, config);
+    }
+
+    /// Starts it, or has it say what is damaged.
+    pub(super) fn start_or_name(&mut self, outer: &Rc<Outer>, config: &Arc<Config>) {
+        if let Err(refused) = self.start_with_room(outer, config) {
+            self.name(format!("{refused:?}"));
+        }
+    }
+
+    /// Whether a bit has turned on its disks, in a file that is still there.
+    pub(super) fn is_flawed(&self) -> bool {
+        let is_there = |Flaw { partition, path, .. }: &Flaw| self.files_of(*partition).len(path);
+        self.flaw.as_ref().is_some_and(|flaw| is_there(flaw).is_ok())
+    }
+
+    /// It says that a log is damaged.
+    fn name(&mut self, why: String) {
+        assert!(self.flaw.is_some(), "a log is damaged on a disk that is whole: {why}");
+        self.names.get_or_insert(why);
+    }
+
+    /// Starts it, or tries again later if there is no room on its disk.
+    pub(super) fn start_with_room(
+        &mut self,
+        outer: &Rc<Outer>,
+        config: &Arc<Config>,
+    ) -> Result<(), Refused> {
+        self.tries_at = None;
+        match self.start(outer, config) {
+            Err(Refused::NoRoom(_)) => {
+                self.no_room_for += 1;
+                self.tries_at = Some(outer.now.get() + TRY_AGAIN);
+                Ok(())
+            }
+            other => other,
+        }
     }
 
     /// Etcd tells of each epoch that it gives.
@@ -537,9 +622,13 @@ impl Node {
                 running.truncating.push(Truncation { at, core, partition, to, from });
             }
             ToControl::Replace { core, partition, .. } if self.replaces => {
-                self.learned += 1;
-                let learned = Box::new(self.replace(partition.0));
-                running.outbox.push_back((core, ToCore::Replaced { partition, learned }));
+                match self.replace(partition.0) {
+                    Ok(learned) => {
+                        let learned = Box::new(learned);
+                        running.outbox.push_back((core, ToCore::Replaced { partition, learned }));
+                    }
+                    Err(refused) => self.cannot_change(running, refused),
+                }
             }
             // It does not come so far.
             ToControl::Replace { .. } => {}
@@ -563,7 +652,7 @@ impl Node {
                 self.progress.extend(partitions.into_iter().map(|p| (p.partition.0, p)));
             }
             ToControl::Ended { why, .. } => self.end(running, why),
-            ToControl::CannotLead { why } => panic!("this release has written it: {why}"),
+            ToControl::CannotLead { why } => self.name(why),
             ToControl::Drained { .. } => self.drained += 1,
             ToControl::Client(client) => self.passed_on.push(client),
         }
@@ -581,35 +670,61 @@ impl Node {
     }
 
     fn truncate_due(&mut self, running: &mut Running, now: Nanos) {
-        for due in running.truncating.extract_if(.., |truncation| truncation.at <= now) {
-            let Truncation { core, partition, to, from, .. } = due;
-            let writer = Box::new(self.truncate(partition.0, to, from));
-            running.outbox.push_back((core, ToCore::Truncated { partition, writer }));
+        let due = running.truncating.extract_if(.., |truncation| truncation.at <= now);
+        for Truncation { core, partition, to, from, .. } in due.collect::<Vec<_>>() {
+            match self.truncate(partition.0, to, from) {
+                Ok(writer) => {
+                    let writer = Box::new(writer);
+                    running.outbox.push_back((core, ToCore::Truncated { partition, writer }));
+                }
+                Err(refused) => self.cannot_change(running, refused),
+            }
         }
     }
 
-    fn truncate(&mut self, partition: u32, to: Offset, from: Option<ReplayFrom>) -> Writer {
-        self.truncations += 1;
+    /// What the control thread cannot do with a log has the node begin again.
+    fn cannot_change(&mut self, running: &mut Running, refused: Refused) {
+        let why = match refused {
+            Refused::NoRoom(why) => {
+                self.no_room_for += 1;
+                why
+            }
+            Refused::Damaged(why) => {
+                self.name(why.clone());
+                why
+            }
+        };
+        self.end(running, why);
+    }
+
+    fn truncate(
+        &mut self,
+        partition: u32,
+        to: Offset,
+        from: Option<ReplayFrom>,
+    ) -> Result<Writer, Refused> {
         // Numbers of segments are used again.
         self.starts += 1;
         let id = SegmentId(u128::from(self.starts).to_le_bytes());
-        let mut files = self.files_of(partition);
+        let mut files = self.files_to_change(partition);
         truncate(&mut files, &directory(partition), &owner(partition), from.as_ref(), to, id)
-            .expect("a disk in memory is not damaged");
-        self.open(partition).expect("it was just read").0
+            .map_err(|error| refused_log(&error))?;
+        self.truncations += 1;
+        Ok(self.open(partition)?.0)
     }
 
     /// A checkpoint that came takes the place of a log.
-    fn replace(&mut self, partition: u32) -> Learned {
+    fn replace(&mut self, partition: u32) -> Result<Learned, Refused> {
         self.starts += 1;
         let setup = self.log_setup(partition, 0);
-        let mut files = self.files_of(partition);
+        let mut files = self.files_to_change(partition);
         let put = learn::put_in_place(&mut files, &setup, PARTITIONS, 0);
-        let put = put.expect("what came is whole").expect("something has come");
+        let put = put.map_err(|error| refused_learn(&error))?.expect("something has come");
+        self.learned += 1;
         let path = directory(partition);
         let log = recover(&mut files, &path, &owner(partition), None, &mut |_| {});
         let writer = Writer::new(setup, log.expect("it was just made").log_end());
-        Learned { writer, recovery: put.recovery, checkpoints: put.checkpoints }
+        Ok(Learned { writer, recovery: put.recovery, checkpoints: put.checkpoints })
     }
 
     /// Its disks are new ones, and it comes back under its number.
@@ -623,6 +738,7 @@ impl Node {
         self.files = (0..).zip(&self.files).map(|(core, _)| disk(core)).collect();
         self.manifest = Reign { epoch, ..Reign::default() };
         self.is_learner = true;
+        (self.flaw, self.names) = (None, None);
         self.progress.clear();
     }
 
@@ -645,45 +761,18 @@ impl Node {
         let placement = self.placement();
         let mut read = |partition: PartitionId, from, each: &mut dyn FnMut(&Record<'_>)| {
             let end = ends[partition.0 as usize];
-            read_log(&self.files_of(partition.0), partition.0, from..end, each);
-            Ok::<_, std::convert::Infallible>(())
+            opening::read_log(&self.files_of(partition.0), &owner(partition.0), from..end, each)
         };
         let given = put_together(given, &placement);
-        let Ok(node) = NodeState::build(given, &ends, &placement, &mut |_| false, &mut read);
+        let node = match NodeState::build(given, &ends, &placement, &mut |_| false, &mut read) {
+            Ok(node) => node,
+            Err(why) => return self.cannot_change(running, Refused::Damaged(why)),
+        };
         let states = node.split(&placement, epoch);
         for (core, state) in (0..).zip(states) {
             let state = Box::new(RestoredState(state));
             running.outbox.push_back((CoreId(core), ToCore::Begin { epoch, state }));
         }
         self.begins = Some(epoch);
-    }
-}
-
-/// Reads a log beside its writer.
-fn read_log(
-    files: &MemoryDisk,
-    partition: u32,
-    range: Range<Offset>,
-    each: &mut dyn FnMut(&Record<'_>),
-) {
-    let (path, owner) = (directory(partition), owner(partition));
-    let names = files.list(&path).expect("the directory is there");
-    let mut numbers: Vec<_> =
-        names.iter().filter_map(|name| number_of(name, SEGMENT_SUFFIX)).collect();
-    numbers.sort_unstable();
-    // What was trimmed may vanish meanwhile.
-    let mut next = None;
-    for number in numbers {
-        let segment = Segment::open(files, &path, number, &owner).expect("it is undamaged");
-        let chain = Chain { next_offset: next, ..Chain::default() };
-        let mut scan = SegmentScan::new(files, &segment, SEGMENT_HEADER_BYTES, chain);
-        while let Step::Batch(batch) = scan.step().expect("it can be read") {
-            for record in batch.records() {
-                next = Some(Offset(record.head.offset.0 + 1));
-                if range.contains(&record.head.offset) {
-                    each(&record);
-                }
-            }
-        }
     }
 }

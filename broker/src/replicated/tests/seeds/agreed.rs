@@ -4,10 +4,10 @@
 //! Epochs are compared at once, as a replica knows them; what records say is, as a node has them on its disk, a little later.
 
 use super::super::node::{Node, directory, owner};
-use ringlane_dataplane::disk::StartFiles;
+use super::super::opening::segments;
 use ringlane_dataplane::disk::memory::MemoryDisk;
 use ringlane_dataplane::ids::{Offset, PartitionId};
-use ringlane_dataplane::log::format::{SEGMENT_HEADER_BYTES, SEGMENT_SUFFIX, SegmentId, number_of};
+use ringlane_dataplane::log::format::{SEGMENT_HEADER_BYTES, SegmentId};
 use ringlane_dataplane::log::scan::{Chain, GoodBatch, Segment, SegmentScan, Step};
 use ringlane_dataplane::replication::host::Host;
 use std::collections::BTreeMap;
@@ -148,15 +148,6 @@ impl Agreement {
     }
 }
 
-/// The segments of a partition, in order.
-fn segments(files: &MemoryDisk, partition: PartitionId) -> Vec<u64> {
-    let names = files.list(&directory(partition.0)).unwrap_or_default();
-    let mut numbers: Vec<_> =
-        names.iter().filter_map(|name| number_of(name, SEGMENT_SUFFIX)).collect();
-    numbers.sort_unstable();
-    numbers
-}
-
 /// Reads whole batches that end at `end` or before, from a place in a log or from its beginning. Returns the place behind
 /// them.
 fn read_on(
@@ -166,7 +157,7 @@ fn read_on(
     place: Option<Place>,
     each: &mut dyn FnMut(&GoodBatch<'_>),
 ) -> Option<Place> {
-    let numbers = segments(files, partition);
+    let numbers = segments(files, &directory(partition.0));
     // One that was put in place of another begins anew.
     let mut place = place.filter(|place| numbers.last().is_some_and(|last| place.number <= *last));
     for number in numbers {

@@ -1,7 +1,8 @@
 //! What goes wrong in a run, and when: drawn from its seed as it goes.
 
-use super::super::opening::Refused;
+use super::super::node::Flaw;
 use super::{Run, damage};
+use crate::config::StreamLevel;
 use ringlane_dataplane::disk::memory::MemoryDisk;
 use ringlane_dataplane::link::LinkDown;
 use ringlane_dataplane::random::Random;
@@ -171,7 +172,10 @@ impl Run {
             Lasting::FullDisk(_) => {
                 self.figures.full_disks += 1;
                 let room = self.random.below(ROOM_BYTES_MAX);
-                self.cluster.nodes[node].files.iter().for_each(|files| files.leave_room(room));
+                let node = &mut self.cluster.nodes[node];
+                node.files.iter().for_each(|files| files.leave_room(room));
+                // At `quorum_memory` a node that begins again for it would lose what a majority may have counted.
+                node.lacks_room = self.level == StreamLevel::QuorumDisk;
             }
             Lasting::EtcdAway => {
                 self.figures.etcd_away += 1;
@@ -219,8 +223,9 @@ impl Run {
         match lasting {
             Lasting::Down(node) if !self.cluster.nodes[node].is_running() => self.come_back(node),
             Lasting::FullDisk(node) => {
-                let files = &self.cluster.nodes[node].files;
-                files.iter().for_each(|files| files.set_capacity(u64::MAX));
+                let node = &mut self.cluster.nodes[node];
+                node.files.iter().for_each(|files| files.set_capacity(u64::MAX));
+                node.lacks_room = false;
             }
             Lasting::EtcdAway => self.cluster.etcd.is_away = false,
             Lasting::SlowDisk(node) => self.hold_disks(node, false),
@@ -234,23 +239,59 @@ impl Run {
     }
 
     /// Some nodes come back with new disks, or with a bit of their disks turned, if enough others have what they had:
-    /// what only they still had would be lost. Who does not start then gets new disks, as an operator would give it.
+    /// what only they still had would be lost.
     fn come_back(&mut self, node: usize) {
+        if self.cluster.nodes[node].names.is_some() {
+            // Its operator has it.
+            return;
+        }
+        let may_lose_disk = self.may_lose_disk(node) && !self.cluster.nodes[node].is_flawed();
+        if may_lose_disk && self.random.one_in(6) {
+            self.replace_disks(node);
+        } else if may_lose_disk && self.random.one_in(5) {
+            return self.come_back_flawed(node);
+        }
+        self.cluster.start_or_name(node);
+    }
+
+    /// Whether enough others have what this node had.
+    fn may_lose_disk(&self, node: usize) -> bool {
         let nodes = &self.cluster.nodes;
         let others = nodes.iter().enumerate().filter(|(at, _)| *at != node);
-        let lacking = others.filter(|(_, other)| other.is_learner).count();
-        let is_minority = lacking < (nodes.len() - 1) / 2;
-        if is_minority && self.random.one_in(6) {
-            self.replace_disks(node);
-        } else if is_minority && self.random.one_in(5) {
-            let is_damaged = damage::flip(&self.cluster.nodes[node], &mut self.random);
-            self.figures.damaged += u64::from(is_damaged);
-            let Err(Refused(why)) = self.cluster.try_start(node) else { return };
-            assert!(is_damaged, "a node whose disk is whole does not start: {why}");
-            self.figures.replaced += 1;
-            self.replace_disks(node);
+        let lacking = others.filter(|(_, other)| other.is_learner || other.is_flawed()).count();
+        lacking < (nodes.len() - 1) / 2
+    }
+
+    /// What a start has to see is no matter any more once it has.
+    fn come_back_flawed(&mut self, node: usize) {
+        let Self { cluster, random, figures, .. } = self;
+        // At `quorum_memory` a leader that begins again for it would lose what a majority may have counted.
+        let is_unread = self.level == StreamLevel::QuorumDisk && random.one_in(2);
+        let flip = if is_unread { damage::flip_unread } else { damage::flip };
+        let flaw = flip(&cluster.nodes[node], random);
+        let count = if is_unread { &mut figures.unread } else { &mut figures.damaged };
+        *count += u64::from(flaw.is_some());
+        cluster.nodes[node].flaw = flaw;
+        cluster.start_or_name(node);
+        if !is_unread && cluster.nodes[node].names.is_none() {
+            cluster.nodes[node].flaw = None;
         }
-        self.cluster.start(node);
+    }
+
+    /// Who has said that its disk is damaged gets new ones, as an operator would give it.
+    pub(super) fn replace_damaged(&mut self) {
+        for node in 0..self.cluster.nodes.len() {
+            let is_named = self.cluster.nodes[node].names.is_some();
+            if is_named && !self.faults.is(Lasting::Down(node)) && self.may_lose_disk(node) {
+                let is_unread = |flaw: &Flaw| flaw.is_unread;
+                let flaw = self.cluster.nodes[node].flaw.as_ref();
+                self.figures.met += u64::from(flaw.is_some_and(is_unread));
+                self.figures.replaced += 1;
+                self.cluster.kill(node);
+                self.replace_disks(node);
+                self.cluster.start_or_name(node);
+            }
+        }
     }
 
     fn replace_disks(&mut self, node: usize) {

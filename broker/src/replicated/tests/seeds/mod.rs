@@ -118,11 +118,17 @@ pub struct Figures {
     pub full_disks: u64,
     /// What found no room on a disk.
     pub no_room: u64,
+    /// Logs that were not truncated, put in place or opened for it, and nodes that began again.
+    pub no_room_for_logs: u64,
     /// Publishes and CONNECTs that were refused for it.
     pub refused: u64,
     /// Disks of which a bit has turned.
     pub damaged: u64,
-    /// Nodes that did not start for it, and were replaced.
+    /// Disks of which a bit has turned where a start does not read.
+    pub unread: u64,
+    /// Nodes that read there later and said so.
+    pub met: u64,
+    /// Nodes that did not start with a bit that had turned, or met it later, and were replaced.
     pub replaced: u64,
     /// Records that nodes agreed on.
     pub agreed: u64,
@@ -207,8 +213,8 @@ impl Run {
         let count = if seed % 4 == 3 { 5 } else { 3 };
         let cores: Vec<_> = (0..count).map(|_| 1 + random.below(2) as u16).collect();
         let secret = random.any();
-        let disk = |number: u64| MemoryDisk::shuffled(secret ^ number);
         let levels = levels(seed);
+        let disk = |number: u64| MemoryDisk::shuffled(secret ^ number);
         let mut cluster = Cluster::of(cores, config(levels), disk);
         cluster.nodes.iter_mut().for_each(|node| node.log_bytes = LOG_BYTES);
         for node in &mut cluster.nodes {
@@ -283,6 +289,7 @@ impl Run {
         outer.pass(super::STEP);
         self.take_answers();
         self.look_at_leaders();
+        self.replace_damaged();
         let looked = self.agreement.look(&mut self.cluster.nodes);
         self.note(looked);
         self.connect();
@@ -467,6 +474,7 @@ impl Run {
         self.figures.began_again = nodes.iter().map(|node| node.ends.len() as u64).sum();
         self.figures.learned = nodes.iter().map(|node| node.learned as u64).sum();
         self.figures.torn = nodes.iter().map(|node| node.torn).sum();
+        self.figures.no_room_for_logs = nodes.iter().map(|node| node.no_room_for).sum();
         self.figures.behind_checkpoint = nodes.iter().map(|node| node.behind_checkpoint).sum();
         self.figures.no_room += self.cluster.nodes.iter().map(Node::no_room_count).sum::<u64>();
         self.figures.agreed = self.agreement.records();
