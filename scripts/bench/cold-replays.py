@@ -6,7 +6,8 @@
 Messages are stored, then live ones (QoS 1, level `memory`, an open loop at a fixed rate) are measured in interleaved
 rounds: alone, and with replays of the stored ones that begin with the page cache dropped, while the broker's reads of
 the device are held to so many a second by a control group. As root. Broker on CPU 0; load on CPU 1, and what its clients
-leave of that for those of the replays. `--dir` is on the device that is throttled. Exit status 1 if a bound is missed: p99 within 10 %, no longer turn than without replays.
+leave of that for those of the replays. Each window says how long the core waited for its CPU, how late the load was (p99), and the steal time:
+where these grow with p99, it is the machine's. `--dir` is on the device that is throttled. Exit status 1 if a bound is missed: p99 within 10 %, no longer turn than without replays.
 """
 import json
 import os
@@ -68,16 +69,26 @@ class Replay(threading.Thread):
         self.connection.close()
 
 
+def waited(broker):
+    """Seconds that the core was ready to run while its CPU was another's: no work of the broker's core."""
+    tasks = pathlib.Path(f"/proc/{broker.process.pid}/task").iterdir()
+    cores = [task for task in tasks if (task / "comm").read_text().startswith("ringlane-core")]
+    return sum(int((core / "schedstat").read_text().split()[1]) for core in cores) / 1e9
+
+
 def live(options, broker, seconds=10):
-    """One window of live traffic: p99 in us, and the turns."""
-    out, before = broker.dir / "live.json", turns(broker)
+    """One window of live traffic: p99 in us, the turns, and how far the CPUs were there for it."""
+    out, before, waited_before = broker.dir / "live.json", turns(broker), waited(broker)
     command = [options.bench, "end-to-end", "pairs", "-p", str(options.port), "-t", "live", "-q", "1", "-c", "20"]
     command += ["--rate", str(options.rate), "-d", str(seconds), "--cpu", "1", "--pid", str(broker.process.pid)]
     subprocess.run([*command, "--json", str(out)], check=True, stdout=subprocess.DEVNULL)
     figures = json.loads(out.read_text())["figures"]
     latency = next(value for name, value in figures.items() if name.endswith("latency_us"))
     turn, turn_999 = longest(before, turns(broker))
-    return {"p50_us": latency["p50"], "p99_us": latency["p99"], "longest_turn_s": turn, "p999_turn_s": turn_999}
+    facts = {"p50_us": latency["p50"], "p99_us": latency["p99"], "longest_turn_s": turn, "p999_turn_s": turn_999}
+    late = figures["generator_lateness_us"]["p99"]
+    waits = {"core_waited_s": round(waited(broker) - waited_before, 3), "load_late_p99_us": late}
+    return facts | waits | {"steal_s": figures["steal_seconds"]}
 
 
 def beside_replays(options, broker, throttle):
