@@ -142,10 +142,6 @@ class Switch(threading.Thread):
         """From now on nothing gets from `source` to `target`; the other way goes on."""
         self.cut = self.cut | {(source, target)}
 
-    def cut_both_ways(self, one, other):
-        """Nothing gets through between the two."""
-        self.cut = self.cut | {(one, other), (other, one)}
-
     def cut_roce(self, one, other):
         """No RoCE gets through between the two; all else does."""
         self.roce_cut = self.roce_cut | {(one, other), (other, one)}

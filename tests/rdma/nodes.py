@@ -151,11 +151,10 @@ class Cluster:
         say(f"node {leader} leads ({time.monotonic() - started:.1f} s)")
         return leader
 
-    def one_leader(self, seconds=60):
-        """Waits until nobody leads beside the leader: who was cut off may believe that it does for a while."""
-        leaders = wait_until("one node leads", seconds * self.factor,
-                             lambda: (found := [node for node in NODES if self.leader([node])]) and len(found) == 1 and found)
-        return leaders[0]
+    def wait_one_leader(self, seconds=60):
+        """Until nobody leads beside the leader: who was cut off may believe that it does for a while."""
+        wait_until("one node leads", seconds * self.factor,
+                   lambda: sum(self.leader([node]) is not None for node in NODES) == 1)
 
     def counters(self, number):
         """What a node counts, summed over its cores; nothing if it does not answer."""

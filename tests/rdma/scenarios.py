@@ -151,7 +151,7 @@ def cut_leader(story, ways):
     story.next_leader(old)
     story.gets_on()
     story.machines.switch.heal()
-    story.cluster.one_leader()
+    story.cluster.wait_one_leader()
     caught_up(story, old)
 
 
