@@ -492,7 +492,7 @@ mod tests {
     /// One in which nodes end and begin again with exchanges of QoS 2 under way, and learn from checkpoints.
     #[test]
     fn what_was_acknowledged_is_delivered_by_the_next_leader() {
-        let (figures, _) = run(3, Demand { seconds: 60, acknowledged: 1000 });
+        let (figures, _) = run(15, Demand { seconds: 60, acknowledged: 1000 });
         assert!(figures.carried_over > 0 && figures.began_again > 0, "{figures:?}");
         assert!(figures.agreed > 1000, "{figures:?}");
         assert!(figures.learned > 0 && figures.behind_checkpoint > 0, "{figures:?}");
