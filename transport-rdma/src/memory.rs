@@ -43,7 +43,7 @@ impl Mapping {
     ///
     /// # Errors
     ///
-    /// What memfd_create(2), ftruncate(2) or mmap(2) say.
+    /// What memfd_create(2), fallocate(2) or mmap(2) say.
     pub(crate) fn new(name: &CStr, bytes: usize, huge: bool) -> io::Result<Self> {
         if huge
             && let Ok(mapping) = Self::with_pages(name, bytes, HUGE_PAGE_BYTES, libc::MFD_HUGETLB)
@@ -63,24 +63,33 @@ impl Mapping {
         // SAFETY: the descriptor was just made and is nobody else's.
         let file = unsafe { OwnedFd::from_raw_fd(fd) };
         let length = i64::try_from(bytes).map_err(io::Error::other)?;
+        // Here, and not by mapping, is found out that there are too few pages: see below.
         // SAFETY: numbers only.
-        if unsafe { libc::ftruncate(file.as_raw_fd(), length) } != 0 {
+        if unsafe { libc::fallocate(file.as_raw_fd(), 0, 0, length) } != 0 {
             return Err(io::Error::last_os_error());
         }
         let (reserved, reserved_bytes) = reserve(bytes + 2 * page)?;
         let at = reserved.as_ptr().wrapping_add(page.max(page_bytes()));
         let aligned = at.wrapping_add(at.align_offset(page));
-        let mut mapping = Self { reserved, reserved_bytes, start: reserved, bytes };
         let access = libc::PROT_READ | libc::PROT_WRITE;
         let kind = libc::MAP_SHARED | libc::MAP_FIXED | libc::MAP_POPULATE;
         // SAFETY: `aligned` is at most two pages into the reservation (`reserve` adds two pages to
         // `bytes`, and one more page of slack), which is ours and unused; it is replaced in place.
         let start = unsafe { libc::mmap(aligned.cast(), bytes, access, kind, file.as_raw_fd(), 0) };
         if start == libc::MAP_FAILED {
-            return Err(io::Error::last_os_error());
+            let error = io::Error::last_os_error();
+            let end = reserved.as_ptr().wrapping_add(reserved_bytes);
+            let behind = aligned.wrapping_add(bytes);
+            for (from, to) in [(reserved.as_ptr(), aligned), (behind, end)] {
+                // SAFETY: these two parts of the reservation were not touched since. What was to be replaced is
+                // left alone: a call that fails may have unmapped it first, and then another thread may have
+                // something there by now.
+                unsafe { libc::munmap(from.cast(), to as usize - from as usize) };
+            }
+            return Err(error);
         }
-        mapping.start = NonNull::new(start.cast()).ok_or_else(io::Error::last_os_error)?;
-        Ok(mapping)
+        let start = NonNull::new(start.cast()).ok_or_else(io::Error::last_os_error)?;
+        Ok(Self { reserved, reserved_bytes, start, bytes })
     }
 
     pub(crate) fn address(&self) -> u64 {
