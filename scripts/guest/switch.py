@@ -18,12 +18,12 @@ FRAME_BYTES_MAX = 65536
 BUFFER_BYTES = 4 << 20
 #: Frames that wait for a guest at most; further ones are dropped.
 WAITING_MAX = 4096
-IPV4, UDP, ROCE_PORT = b"\x08\x00", 17, (4791).to_bytes(2, "big")
+IPV4, UDP, ROCE_PORT = b"\x08\x00", b"\x11", (4791).to_bytes(2, "big")
 
 
 def is_roce(frame):
     """Whether it is a packet of RoCE v2: UDP over IPv4, without options, to its port."""
-    return frame[12:14] == IPV4 and frame[23] == UDP and frame[36:38] == ROCE_PORT
+    return frame[12:14] == IPV4 and frame[23:24] == UDP and frame[36:38] == ROCE_PORT
 
 
 class Switch(threading.Thread):

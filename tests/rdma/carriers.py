@@ -47,7 +47,8 @@ def roce_lost(story):
     story.machines.switch.cut_roce(*story.auto)
     yield
     story.leader = wait_until("all follow over TCP", 30 * story.cluster.factor, lambda: leader_over_tcp(story))
-    say(f"node {story.leader} leads, and has all in step")
+    used = "over TCP" if story.leader in story.auto else "the links between the two are not used"
+    say(f"node {story.leader} leads, and has all in step: {used}")
     story.gets_on()
     story.machines.switch.heal()
 

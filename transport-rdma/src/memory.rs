@@ -65,8 +65,11 @@ impl Mapping {
         let length = i64::try_from(bytes).map_err(io::Error::other)?;
         // Here, and not by mapping, is found out that there are too few pages: see below.
         // SAFETY: numbers only.
-        if unsafe { libc::fallocate(file.as_raw_fd(), 0, 0, length) } != 0 {
-            return Err(io::Error::last_os_error());
+        while unsafe { libc::fallocate(file.as_raw_fd(), 0, 0, length) } != 0 {
+            let error = io::Error::last_os_error();
+            if error.kind() != io::ErrorKind::Interrupted {
+                return Err(error);
+            }
         }
         let (reserved, reserved_bytes) = reserve(bytes + 2 * page)?;
         let at = reserved.as_ptr().wrapping_add(page.max(page_bytes()));

@@ -191,7 +191,9 @@ pub(crate) fn epochs<F: StartFiles + ?Sized>(
     let found = epoch_table(files, directory, log, known).map_err(|error| StartError::Reread {
         partition: partition.0,
         path: directory.to_owned(),
-        message: error.to_string(),
+        message: format!(
+            "{error}; the other nodes have what was there: this one can be started with an empty data_dir"
+        ),
     })?;
     let Some((epoch, first)) = recovery.epoch_before(log.log_start) else { return Ok(found) };
     let mut table = EpochTable::new();

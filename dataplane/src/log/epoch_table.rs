@@ -49,9 +49,11 @@ pub fn epoch_table<F: StartFiles + ?Sized>(
     for segment in &recovered.segments {
         firsts.push(first_header(files, directory, segment)?);
     }
-    let known = known.and_then(|known| known.checked(recovered, &firsts));
-    let (table, from) = known.unwrap_or_default();
-    let mut finding = Finding { table, from, segments_read: 0, is_refuted: false };
+    let known = known.and_then(|known| Some((known.checked(recovered, &firsts)?, known.from)));
+    let (table, known_to) = known.unzip();
+    let from = known_to.map_or(Offset(0), |place| place.offset);
+    let table = table.unwrap_or_default();
+    let mut finding = Finding { table, known_to, from, segments_read: 0, is_refuted: false };
     for (index, segment) in recovered.segments.iter().enumerate() {
         let behind = recovered.segments.get(index + 1);
         if behind.map_or(recovered.next_offset, |behind| behind.base) <= from {
@@ -80,12 +82,8 @@ pub fn epoch_table<F: StartFiles + ?Sized>(
 }
 
 impl KnownEpochs {
-    /// The table of the records in front of the place, and where that is; nothing if it does not go with the log.
-    fn checked(
-        &self,
-        recovered: &Recovered,
-        firsts: &[Option<BatchHeader>],
-    ) -> Option<(EpochTable, Offset)> {
+    /// The table of the records in front of the place; nothing if it does not go with the log.
+    fn checked(&self, recovered: &Recovered, firsts: &[Option<BatchHeader>]) -> Option<EpochTable> {
         let (start, end) = (recovered.log_start, self.from.offset);
         let starts = self.starts.iter().filter(|epoch| epoch.first < end).copied().collect();
         let mut table = EpochTable::from_starts(starts)?;
@@ -97,7 +95,7 @@ impl KnownEpochs {
             in_front.all(|first| first.is_closing() || of(first.base_offset) == Some(first.epoch));
         (is_covered && is_of_this_log && are_right).then(|| {
             table.trim(start);
-            (table, end)
+            table
         })
     }
 }
@@ -105,7 +103,9 @@ impl KnownEpochs {
 /// Epochs while they are found.
 struct Finding {
     table: EpochTable,
-    /// Those of records in front of it are known.
+    /// The place of a checkpoint: what is in front of it is known.
+    known_to: Option<ReplayFrom>,
+    /// The epochs of records in front of it are known.
     from: Offset,
     segments_read: usize,
     /// A record behind what is known is of an older epoch: what is known is of another log.
@@ -132,7 +132,8 @@ impl Finding {
     ) -> io::Result<()> {
         let path = directory.join(segment_name(segment.number));
         self.segments_read += 1;
-        let before = Before::read_each(files, &path, &segment.id, end, |bytes| {
+        let start = self.first_unknown(files, &path, segment)?;
+        let before = Before::read_each(files, &path, &segment.id, start..end, |bytes| {
             if let Ok(header) = BatchHeader::decode(bytes, &segment.id) {
                 self.push(&header);
             }
@@ -142,8 +143,29 @@ impl Finding {
         if is_whole {
             return Ok(());
         }
-        let message = format!("no batch begins at position {}, where one has to", before.position);
+        let message = format!(
+            "{}: no batch begins at position {}, where one has to",
+            path.display(),
+            before.position
+        );
         Err(io::Error::other(message))
+    }
+
+    /// Where the headers begin of which the epochs are not known: the checkpoint's place, if the
+    /// batch is there that has to be, so that damage in front of it does no harm.
+    fn first_unknown<F: StartFiles + ?Sized>(
+        &self,
+        files: &F,
+        path: &Path,
+        segment: &FoundSegment,
+    ) -> io::Result<u64> {
+        let place = self.known_to.filter(|place| place.segment == segment.number);
+        let Some(ReplayFrom { offset, position, .. }) = place else {
+            return Ok(SEGMENT_HEADER_BYTES);
+        };
+        let header = header_at(files, path, segment, position)?;
+        let is_there = header.is_some_and(|header| header.base_offset == offset);
+        Ok(if is_there { position } else { SEGMENT_HEADER_BYTES })
     }
 }
 
@@ -152,8 +174,17 @@ fn first_header<F: StartFiles + ?Sized>(
     directory: &Path,
     segment: &FoundSegment,
 ) -> io::Result<Option<BatchHeader>> {
-    let mut bytes = [0; BATCH_HEADER_BYTES];
     let path = directory.join(segment_name(segment.number));
-    let count = read(files, &path, SEGMENT_HEADER_BYTES, &mut bytes)?;
+    header_at(files, &path, segment, SEGMENT_HEADER_BYTES)
+}
+
+fn header_at<F: StartFiles + ?Sized>(
+    files: &F,
+    path: &Path,
+    segment: &FoundSegment,
+    position: u64,
+) -> io::Result<Option<BatchHeader>> {
+    let mut bytes = [0; BATCH_HEADER_BYTES];
+    let count = read(files, path, position, &mut bytes)?;
     Ok(BatchHeader::decode(&bytes[..count], &segment.id).ok())
 }

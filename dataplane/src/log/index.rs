@@ -11,6 +11,7 @@ use super::format::{
 use super::scan::{Segment, read};
 use crate::disk::StartFiles;
 use crate::ids::Offset;
+use core::ops::Range;
 use std::io;
 use std::path::Path;
 
@@ -218,23 +219,19 @@ impl Before {
         segment: &SegmentId,
         end: u64,
     ) -> io::Result<Self> {
-        Self::read_each(files, path, segment, end, |_| ())
+        Self::read_each(files, path, segment, SEGMENT_HEADER_BYTES..end, |_| ())
     }
 
-    /// As [`Before::read`], and hands out the bytes of each header.
+    /// As [`Before::read`], from a place on where a batch begins, and hands out the bytes of each header.
     pub(super) fn read_each<F: StartFiles + ?Sized>(
         files: &F,
         path: &Path,
         segment: &SegmentId,
-        end: u64,
+        Range { start, end }: Range<u64>,
         mut each: impl FnMut(&[u8; BATCH_HEADER_BYTES]),
     ) -> io::Result<Self> {
-        let mut before = Self {
-            index: SegmentIndex::new(),
-            last: None,
-            log_start: Offset(0),
-            position: SEGMENT_HEADER_BYTES,
-        };
+        let mut before =
+            Self { index: SegmentIndex::new(), last: None, log_start: Offset(0), position: start };
         let mut window = Window::default();
         while before.position < end {
             let bytes = window.header_at(files, path, before.position)?;

@@ -593,9 +593,15 @@ impl Pass {
         }
         let mut in_front = HashSet::new();
         let id = &segment.header.segment;
-        Before::read_each(files, &segment.path, id, self.position, |header| {
-            in_front.insert(*header);
-        })?;
+        Before::read_each(
+            files,
+            &segment.path,
+            id,
+            SEGMENT_HEADER_BYTES..self.position,
+            |header| {
+                in_front.insert(*header);
+            },
+        )?;
         look_behind(files, segment, position, &|header| in_front.contains(header))
     }
 
