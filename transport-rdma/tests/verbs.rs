@@ -549,16 +549,7 @@ struct DeafCaller {
 impl DeafCaller {
     fn call(device: &Device, two: &mut Node) -> Self {
         let pair = QueuePair::new(device, None, &settings(), 7).expect("a queue pair");
-        let address = pair.address();
-        let rdma = RdmaEnd {
-            queue_pair: address.number,
-            packet_sequence: address.psn,
-            gid: address.gid,
-            path_mtu: address.mtu as u16,
-            ring_key: address.ring_key,
-            ring_address: address.ring_address,
-            ring_bytes: u64::from(address.ring_bytes),
-        };
+        let rdma = RdmaEnd::from(&pair.address());
         let (from, to, transports) = (NodeId(1), NodeId(2), both());
         let hello = Hello { from, to, transports, rdma, ..two.hello(2, 1) };
         let door = two.door.local_addr().expect("bound");

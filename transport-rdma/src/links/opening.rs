@@ -5,7 +5,7 @@
 //! it, and only the dialer's has to be waited for: it says that it is ready.
 
 use super::greeting::{Greeting, Heard, errno};
-use super::peer::{LinkEnd, Peer, Phase, pair_address, rdma_end};
+use super::peer::{LinkEnd, Peer, Phase, pair_address};
 use super::{RdmaLinks, Ready};
 use crate::endpoint::Endpoint;
 use crate::error::{DownCause, RdmaError};
@@ -14,7 +14,7 @@ use crate::ring::WRITES_MAX;
 use core::net::SocketAddr;
 use ringlane_dataplane::ids::Lane;
 use ringlane_dataplane::link::{Arrival, Carrier, Dialed, LinkCommand, LinkDown, LinkId, Links};
-use ringlane_dataplane::replication::hello::{Hello, Refused, Transports};
+use ringlane_dataplane::replication::hello::{Hello, RdmaEnd, Refused, Transports};
 use std::io;
 use std::os::fd::AsFd;
 use std::time::Instant;
@@ -123,7 +123,7 @@ impl RdmaLinks {
         let (Some(own), Some(greeting)) = (&mut peer.own, &mut peer.greeting) else {
             return Ok(());
         };
-        own.rdma = rdma_end(&pair.address());
+        own.rdma = RdmaEnd::from(&pair.address());
         let said = greeting.say(own);
         said.map_err(|error| LinkDown::Unreachable(errno(&error)))?;
         let watched = self.watch.connected(greeting.as_fd(), index as u64);
@@ -255,7 +255,7 @@ impl RdmaLinks {
             return Ok(());
         };
         own.transports = Transports::RDMA;
-        own.rdma = rdma_end(&pair.address());
+        own.rdma = RdmaEnd::from(&pair.address());
         pair.connect(pair_address(&theirs.rdma)?, &self.config.settings).map_err(down_of)?;
         peer.end = Some(Box::new(endpoint(pair, theirs, self.config.message_bytes_max)));
         greeting.say(&own).map_err(|error| LinkDown::Error(errno(&error)))?;

@@ -87,16 +87,18 @@ impl Peer {
     }
 }
 
-/// An address as a hello says it.
-pub(super) fn rdma_end(address: &PairAddress) -> RdmaEnd {
-    RdmaEnd {
-        queue_pair: address.number,
-        packet_sequence: address.psn,
-        gid: address.gid,
-        path_mtu: address.mtu as u16,
-        ring_key: address.ring_key,
-        ring_address: address.ring_address,
-        ring_bytes: u64::from(address.ring_bytes),
+impl From<&PairAddress> for RdmaEnd {
+    /// The address as a hello says it.
+    fn from(address: &PairAddress) -> Self {
+        Self {
+            queue_pair: address.number,
+            packet_sequence: address.psn,
+            gid: address.gid,
+            path_mtu: address.mtu as u16,
+            ring_key: address.ring_key,
+            ring_address: address.ring_address,
+            ring_bytes: u64::from(address.ring_bytes),
+        }
     }
 }
 
@@ -151,9 +153,9 @@ mod tests {
             ring_key: 99,
             ring_bytes: 4 << 20,
         };
-        assert_eq!(pair_address(&rdma_end(&address)), Ok(address));
+        assert_eq!(pair_address(&RdmaEnd::from(&address)), Ok(address));
         for bytes in [0, 100, 1 << 31, u64::MAX >> 1] {
-            let end = RdmaEnd { ring_bytes: bytes, ..rdma_end(&address) };
+            let end = RdmaEnd { ring_bytes: bytes, ..RdmaEnd::from(&address) };
             assert!(pair_address(&end).is_err(), "{bytes}");
         }
     }
