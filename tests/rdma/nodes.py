@@ -199,9 +199,8 @@ class Cluster:
 
     def has_all_in_step(self, leader):
         """Whether a leader says that all others follow it in every partition."""
-        page = fetch(self.url(leader, "metrics")) or ""
-        in_step = re.findall(r"^ringlane_follower_partitions_in_step{.*} (\d+)$", page, re.M)
-        return [int(value) for value in in_step] == [PARTITIONS] * (len(NODES) - 1)
+        others = len(NODES) - 1
+        return self.counters(leader).get("follower_partitions_in_step") == PARTITIONS * others
 
     def wait_caught_up(self, number, seconds=20, most=LAG_RECORDS):
         """Until the leader says that a follower lacks no more of any log than that: what is on its way."""
