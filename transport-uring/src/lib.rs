@@ -19,6 +19,7 @@ mod file;
 mod link;
 mod listen;
 pub mod probe;
+mod resident;
 mod sending;
 mod sys;
 mod uring;
@@ -30,4 +31,5 @@ pub use config::{TransportChoice, TransportConfig, TransportError, TransportKind
 pub use file::{FileBackend, FileConfig, StdFiles};
 pub use link::LinkConfig;
 pub use listen::{ListenSocket, bind};
+pub use resident::{HeldCode, hold_code};
 pub use wake::{WakeEvent, Wakers};

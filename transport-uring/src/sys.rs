@@ -5,6 +5,7 @@
 use core::ffi::c_int;
 use core::mem::MaybeUninit;
 use core::net::SocketAddr;
+use core::ops::Range;
 use core::time::Duration;
 use ringlane_dataplane::runtime::ThreadUsage;
 use ringlane_dataplane::time::Nanos;
@@ -111,6 +112,23 @@ pub(crate) fn wait_readable(fd: BorrowedFd<'_>, timeout: Duration) -> bool {
     // SAFETY: `entry` is one live local and the count is one.
     let ready = unsafe { libc::poll(&raw mut entry, 1, millis) };
     ready > 0
+}
+
+/// Reads what is mapped at these addresses into memory and keeps it there, see mlock(2).
+pub(crate) fn lock(addresses: Range<usize>) -> io::Result<()> {
+    // SAFETY: mlock changes no byte, and follows the addresses for their pages only; where there
+    // is no mapping it fails (ENOMEM).
+    let result = unsafe { libc::mlock(addresses.start as *const _, addresses.len()) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Reads what is mapped at these addresses into memory, see madvise(2).
+pub(crate) fn populate(addresses: Range<usize>) -> io::Result<()> {
+    let advice = libc::MADV_POPULATE_READ;
+    // SAFETY: this advice changes no byte: it reads one of each page as if it were accessed, and
+    // fails where that cannot be.
+    let result = unsafe { libc::madvise(addresses.start as *mut _, addresses.len(), advice) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// Starts to write a range of a file back and waits until the disk has it (sync_file_range(2)).

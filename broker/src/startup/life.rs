@@ -20,7 +20,7 @@ use crate::system_random::random_bytes;
 use ringlane_dataplane::ids::{CoreId, ListenerId};
 use ringlane_dataplane::routing::Placement;
 use ringlane_dataplane::runtime::{CoreStats, Endpoint, Idle, Mesh};
-use ringlane_transport_uring::{TransportConfig, TransportKind, Wakers};
+use ringlane_transport_uring::{HeldCode, TransportConfig, TransportKind, Wakers, hold_code};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -133,6 +133,7 @@ fn start_cores(
     config: &TransportConfig,
     idle: Idle,
 ) -> Result<CoreThreads, StartError> {
+    keep_code();
     let mut threads = CoreThreads::new(parts.cpus.len());
     let cores = parts.cpus.iter().zip(parts.setups).zip(parts.stats).zip(parts.endpoints);
     for (((cpu, setup), stats), endpoint) in cores {
@@ -157,6 +158,22 @@ fn start_cores(
     }
     threads.release()?;
     Ok(threads)
+}
+
+/// Keeps the code that the cores run in memory, libraries that were loaded for RDMA included. A
+/// node works without that; its turns may be longer.
+fn keep_code() {
+    match hold_code() {
+        Ok(HeldCode { bytes, is_locked: true }) => info!(bytes, "code is locked in memory"),
+        Ok(HeldCode { bytes, is_locked: false }) => info!(
+            bytes,
+            "code is in memory and may leave it: the limit on locked memory allows no more (LimitMEMLOCK= of \
+             the unit, ulimit -l)"
+        ),
+        Err(error) => {
+            warn!(%error, "cannot keep code in memory: a turn may wait for the disk that it is read from")
+        }
+    }
 }
 
 fn core_views(cpus: &[u32], setups: &[CoreSetup], stats: &[Arc<CoreStats>]) -> Vec<CoreView> {
