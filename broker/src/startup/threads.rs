@@ -9,6 +9,7 @@ use crate::control::CoreEnd;
 use crate::mail::Mail;
 use crate::replicated::node_core::NodeCore;
 use crate::service::CoreSetup;
+use core::hint::black_box;
 use ringlane_dataplane::ids::{CoreId, ListenerId};
 use ringlane_dataplane::link::Links;
 use ringlane_dataplane::net::{Driver, Sockets};
@@ -47,6 +48,7 @@ impl CoreThread {
     fn open(self) -> Result<Loop, String> {
         pin_current_thread(&[self.cpu])
             .map_err(|error| format!("cannot pin its thread to CPU {}: {error}", self.cpu))?;
+        widen_heap();
         let core = self.setup.core;
         let driver = open(self.kind, core, &self.config, self.listeners, self.wakers)
             .map_err(|error| format!("cannot open the {} driver: {error}", self.kind))?;
@@ -60,6 +62,21 @@ impl CoreThread {
         let core = CoreLoop::new(driver, service, sockets, self.endpoint, self.idle, limits, stats);
         Ok(core.with_links(Links::new(room_bytes)))
     }
+}
+
+/// How far the heap of a core's thread is widened when it begins.
+const HEAP_BYTES: usize = 32 << 20;
+/// In pieces that the allocator takes from the heap of the thread and not from the system.
+const HEAP_PIECE_BYTES: usize = 64 << 10;
+
+/// Lets the allocator get addresses for what the core is going to need: glibc's gets them page by
+/// page where a heap grows, each time by an mprotect(2), which waits for every thread of the
+/// process that is in a page fault of its own, and so for the CPU that this one has lost. The
+/// memory itself is given back at once.
+fn widen_heap() {
+    let piece = |_| black_box(Vec::<u8>::with_capacity(HEAP_PIECE_BYTES));
+    let pieces: Vec<_> = (0..HEAP_BYTES / HEAP_PIECE_BYTES).map(piece).collect();
+    drop(pieces);
 }
 
 /// The running cores.
