@@ -9,6 +9,7 @@ use core::ops::Range;
 use core::time::Duration;
 use ringlane_dataplane::runtime::ThreadUsage;
 use ringlane_dataplane::time::Nanos;
+use rustix::mm;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
@@ -118,17 +119,17 @@ pub(crate) fn wait_readable(fd: BorrowedFd<'_>, timeout: Duration) -> bool {
 pub(crate) fn lock(addresses: Range<usize>) -> io::Result<()> {
     // SAFETY: mlock changes no byte, and follows the addresses for their pages only; where there
     // is no mapping it fails (ENOMEM).
-    let result = unsafe { libc::mlock(addresses.start as *const _, addresses.len()) };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    unsafe { mm::mlock(addresses.start as *mut _, addresses.len())? };
+    Ok(())
 }
 
 /// Reads what is mapped at these addresses into memory, see madvise(2).
 pub(crate) fn populate(addresses: Range<usize>) -> io::Result<()> {
-    let advice = libc::MADV_POPULATE_READ;
+    let advice = mm::Advice::LinuxPopulateRead;
     // SAFETY: this advice changes no byte: it reads one of each page as if it were accessed, and
     // fails where that cannot be.
-    let result = unsafe { libc::madvise(addresses.start as *mut _, addresses.len(), advice) };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    unsafe { mm::madvise(addresses.start as *mut _, addresses.len(), advice)? };
+    Ok(())
 }
 
 /// Starts to write a range of a file back and waits until the disk has it (sync_file_range(2)).
