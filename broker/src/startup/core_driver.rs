@@ -93,9 +93,13 @@ impl Rdma {
             );
         }
         for peer in self.links.take_fallen() {
+            let next = match self.is_demanded {
+                true => "it is tried again, for replication.transport demands RDMA",
+                false => "TCP for a while, unless that node demands RDMA",
+            };
             tracing::warn!(
                 core, %peer,
-                "nothing gets through to a node over RDMA, although both ends offer it: TCP for a while. Check \
+                "nothing gets through to a node over RDMA, although both ends offer it: {next}. Check \
                  that the RDMA addresses of the nodes reach each other (ringlane doctor), and the limit \
                  of locked memory"
             );

@@ -166,8 +166,8 @@ impl RdmaLinks {
         self.causes.drain(..)
     }
 
-    /// Peers that were not reached over verbs, several times in a row, and are reached over TCP for a
-    /// while now, oldest first.
+    /// Peers that were not reached over verbs, several times in a row, oldest first. They are reached
+    /// over TCP for a while now, unless the configuration demands verbs.
     pub fn take_fallen(&mut self) -> impl Iterator<Item = Fallen> + '_ {
         self.fallen.drain(..)
     }
