@@ -222,12 +222,6 @@ impl<Q: Queue> Endpoint<Q> {
         self.done != 0 || self.incoming.has_landed()
     }
 
-    /// Whether something was written, or came.
-    #[must_use]
-    pub fn was_used(&self) -> bool {
-        self.posted != 0 || self.has_worked()
-    }
-
     /// Takes a message: `head`, and the bytes of `body` behind it.
     pub fn push(&mut self, head: &[u8], body: Option<Body>) {
         self.waiting_bytes += head.len() + body.as_ref().map_or(0, Body::len);

@@ -457,30 +457,42 @@ fn the_end_of_a_node_is_noticed_at_once() {
     assert_eq!(one.seen, [format!("down: {:?}", LinkDown::Ended)]);
 }
 
-/// What node 1 makes of it when node 2 answers with this.
-fn answered(device: &Device, transports: Transports, cluster: u8) -> (Node, LinkId, TcpStream) {
-    let (mut one, door) = (Node::new(device, 1, 1), door());
+/// Node 1 dials node 2, which is only a door: the dial, the connection and its hello, or the command by which it is left to TCP.
+fn dialed(
+    one: &mut Node,
+    door: &TcpListener,
+) -> Result<(LinkId, TcpStream, Hello), Box<LinkCommand>> {
     let address = door.local_addr().expect("bound");
     let hello = Hello { transports: both(), ..one.hello(2, 1) };
     let link = one.links.connect(address, hello).expect("a slot");
-    let (mut caller, mut found) = (None, None);
+    let (mut caller, mut found, mut left) = (None, None, Vec::new());
     until("the hello", || {
         one.turn(1);
-        caller = caller.take().or_else(|| called(&door));
+        one.links.take_commands_of(Carrier::Tcp, &mut left);
+        caller = caller.take().or_else(|| called(door));
         found = caller.as_mut().and_then(|(stream, _)| said(stream));
-        found.is_some()
+        found.is_some() || !left.is_empty()
     });
-    let (Some((mut stream, _)), Some(theirs)) = (caller, found) else { unreachable!() };
+    if let Some(command) = left.pop() {
+        return Err(Box::new(command));
+    }
+    let (Some((stream, _)), Some(theirs)) = (caller, found) else { unreachable!() };
     assert_eq!(theirs.transports, both());
-    let answer = Hello {
-        cluster: DirectoryId([cluster; 16]),
-        from: NodeId(2),
-        to: NodeId(1),
-        transports,
-        directory: DirectoryTag::default(),
-        rdma: RdmaEnd::default(),
-        ..theirs
-    };
+    Ok((link, stream, theirs))
+}
+
+/// What node 2 answers to that hello.
+fn answer_to(theirs: Hello, transports: Transports, rdma: RdmaEnd) -> Hello {
+    let (from, to, directory) = (NodeId(2), NodeId(1), DirectoryTag::default());
+    Hello { from, to, transports, directory, rdma, ..theirs }
+}
+
+/// What node 1 makes of it when node 2 answers with this.
+fn answered(device: &Device, transports: Transports, cluster: u8) -> (Node, LinkId, TcpStream) {
+    let (mut one, door) = (Node::new(device, 1, 1), door());
+    let (link, mut stream, theirs) = dialed(&mut one, &door).expect("a dial over verbs");
+    let answer = answer_to(theirs, transports, RdmaEnd::default());
+    let answer = Hello { cluster: DirectoryId([cluster; 16]), ..answer };
     stream.write_all(&answer.encode()).expect("sent");
     (one, link, stream)
 }
@@ -512,44 +524,72 @@ fn an_answer_of_another_cluster_ends_the_dial() {
     assert_eq!(one.seen, [format!("down: {:?}", LinkDown::Refused(Refused::Cluster))]);
 }
 
+/// The end of a queue pair with an address that no device has.
+fn end_without_a_way(pair: &QueuePair) -> RdmaEnd {
+    RdmaEnd { gid: [0; 16], ..RdmaEnd::from(&pair.address()) }
+}
+
 #[test]
 fn a_peer_that_is_not_reached_over_verbs_is_dialed_over_tcp() {
     let Some(device) = device() else { return };
+    // It is never connected, so that it discards what comes.
+    let deaf = QueuePair::new(&device, None, &settings(), 7).expect("a queue pair");
+    for has_way in [true, false] {
+        let (mut one, door) = (Node::new(&device, 1, 1), door());
+        for _ in 0..3 {
+            let (_, mut stream, theirs) = dialed(&mut one, &door).expect("a dial over verbs");
+            let end =
+                if has_way { RdmaEnd::from(&deaf.address()) } else { end_without_a_way(&deaf) };
+            let answer = answer_to(theirs, Transports::RDMA, end);
+            stream.write_all(&answer.encode()).expect("sent");
+            until("the link, or the end of the dial", || {
+                one.turn(1);
+                !one.up.is_empty() || !one.seen.is_empty()
+            });
+            assert_eq!(one.up.len(), usize::from(has_way), "{:?}", one.seen);
+            if let Some(link) = one.up.first() {
+                one.links.send(*link, &message(24, 0), None).expect("room");
+            }
+            let found = ended(&mut one);
+            let silent = format!("down: {:?}", LinkDown::Error(libc::ETIMEDOUT));
+            assert!(found == silent || !has_way, "{found}");
+        }
+        let address = door.local_addr().expect("bound");
+        let left = dialed(&mut one, &door).expect_err("a dial over TCP");
+        assert!(matches!(*left, LinkCommand::Connect { address: to, .. } if to == address));
+        assert_eq!(one.driver.take_fallen().collect::<Vec<_>>(), [Fallen::Dialed(address)]);
+    }
+}
+
+#[test]
+fn a_peer_that_turns_calls_away_is_dialed_over_verbs_again() {
+    let Some(device) = device() else { return };
     let (mut one, door) = (Node::new(&device, 1, 1), door());
-    let address = door.local_addr().expect("bound");
-    let mut commands = Vec::new();
-    until("a dial over TCP", || {
-        let hello = Hello { transports: both(), ..one.hello(2, 1) };
-        one.links.connect(address, hello).expect("a slot");
-        let (before, mut callers) = (one.seen.len(), Vec::new());
-        until("the end of a dial", || {
-            one.turn(1);
-            callers.extend(called(&door));
-            // Spoken to, and gone before it answers.
-            callers.retain_mut(|(stream, _)| said(stream).is_none());
-            one.links.take_commands_of(Carrier::Tcp, &mut commands);
-            before < one.seen.len() || !commands.is_empty()
-        });
-        !commands.is_empty()
-    });
-    assert!(
-        matches!(commands[0], LinkCommand::Connect { address: dialed, .. } if dialed == address)
-    );
-    assert_eq!(one.driver.take_fallen().collect::<Vec<_>>(), [Fallen::Dialed(address)]);
+    for _ in 0..4 {
+        let (_, stream, _) = dialed(&mut one, &door).expect("a dial over verbs");
+        drop(stream);
+        assert_eq!(ended(&mut one), format!("down: {:?}", LinkDown::TurnedAway));
+    }
+    assert_eq!(one.driver.take_fallen().count(), 0);
 }
 
 /// Node 1, whose queue pair is never connected, so that it discards what comes.
 struct DeafCaller {
     stream: TcpStream,
     _pair: QueuePair,
-    /// None: its call was left to TCP.
+    /// None: its call was left to TCP, or turned away.
     answer: Option<Hello>,
 }
 
 impl DeafCaller {
     fn call(device: &Device, two: &mut Node) -> Self {
+        Self::call_as(device, two, |pair| RdmaEnd::from(&pair.address()))
+    }
+
+    /// Its hello says `end` of its queue pair.
+    fn call_as(device: &Device, two: &mut Node, end: impl FnOnce(&QueuePair) -> RdmaEnd) -> Self {
         let pair = QueuePair::new(device, None, &settings(), 7).expect("a queue pair");
-        let rdma = RdmaEnd::from(&pair.address());
+        let rdma = end(&pair);
         let (from, to, transports) = (NodeId(1), NodeId(2), both());
         let hello = Hello { from, to, transports, rdma, ..two.hello(2, 1) };
         let door = two.door.local_addr().expect("bound");
@@ -561,7 +601,7 @@ impl DeafCaller {
             two.turn(1);
             two.links.take_commands_of(Carrier::Tcp, &mut left);
             answer = said(&mut stream);
-            answer.is_some() || !left.is_empty()
+            answer.is_some() || !left.is_empty() || !two.seen.is_empty()
         });
         if let Some(command) = left.first() {
             let LinkCommand::Adopt(arrival) = command else { panic!("{command:?}") };
@@ -611,15 +651,44 @@ fn who_calls_and_is_not_reached_over_verbs_is_left_to_tcp_unless_rdma_is_demande
 }
 
 #[test]
+fn who_calls_from_an_address_that_is_not_reached_is_left_to_tcp() {
+    let Some(device) = device() else { return };
+    let mut two = Node::new(&device, 2, 1);
+    for _ in 0..3 {
+        let caller = DeafCaller::call_as(&device, &mut two, end_without_a_way);
+        assert_eq!(caller.answer, None);
+        let found = ended(&mut two);
+        assert!(found.starts_with("down: Error"), "{found}");
+    }
+    assert_eq!(two.driver.take_fallen().collect::<Vec<_>>(), [Fallen::Accepted(NodeId(1))]);
+    assert_eq!(DeafCaller::call(&device, &mut two).answer, None);
+}
+
+/// A node that gives up a write after half a minute.
+fn patient(device: &Device) -> Node {
+    let settings = RdmaSettings { ack_timeout: 20, retries: 7, ..settings() };
+    Node::with(device, 2, 1, both(), settings)
+}
+
+#[test]
 fn links_that_a_node_has_revoked_itself_say_nothing_of_the_way() {
     let Some(device) = device() else { return };
-    // Half a minute goes by before a write is given up.
-    let patient = RdmaSettings { ack_timeout: 20, retries: 7, ..settings() };
-    let mut two = Node::with(&device, 2, 1, both(), patient);
+    let mut two = patient(&device);
     for _ in 0..4 {
         let _caller = DeafCaller::with_link(&device, &mut two);
         two.links.revoke(two.up[0]);
         assert_eq!(ended(&mut two), format!("down: {:?}", LinkDown::Revoked));
+    }
+    assert_eq!(two.driver.take_fallen().count(), 0);
+}
+
+#[test]
+fn links_that_the_peer_has_ended_before_a_write_was_confirmed_say_nothing_of_the_way() {
+    let Some(device) = device() else { return };
+    let mut two = patient(&device);
+    for _ in 0..4 {
+        drop(DeafCaller::with_link(&device, &mut two));
+        assert_eq!(ended(&mut two), format!("down: {:?}", LinkDown::Ended));
     }
     assert_eq!(two.driver.take_fallen().count(), 0);
 }

@@ -5,8 +5,11 @@
 //! once they have fallen. Those that dial it, it knows by their numbers: their links are handed to TCP
 //! as they arrive. On a link that only one end writes to, only that end learns that there is no way.
 //!
-//! A link counts as a failure if the peer was spoken to and nothing of a write of this node or the peer
-//! ever landed. After [`FAILURES_MAX`] of them in a row it is TCP, for [`TCP_FOR`].
+//! What counts as a failure is what this node's own device says: it makes or connects no queue pair, or
+//! a link that nothing has come through either way ends because a call fails or, mostly, because the
+//! peer's card acknowledges no write. A link that the peer has ended or refused, or that this node has
+//! revoked, says nothing, whatever was written to it: fences and ends of processes are no fault of the
+//! way. After [`FAILURES_MAX`] failures in a row it is TCP, for [`TCP_FOR`].
 
 use core::fmt;
 use core::net::SocketAddr;
@@ -44,9 +47,9 @@ impl fmt::Display for Fallen {
 pub(super) enum Verdict {
     /// Something has landed.
     Worked,
-    /// Nothing has, of what should have.
+    /// Nothing has, and this node's device says that there is no way.
     Failed,
-    /// Nobody used it, or this node ended it.
+    /// It ended for another reason.
     Nothing,
 }
 

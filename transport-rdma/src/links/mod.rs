@@ -274,11 +274,8 @@ impl RdmaLinks {
 
     /// Ends a link.
     fn end(&mut self, index: usize, cause: DownCause) {
-        if cause == DownCause::Revoked
-            && let Some(peer) = self.peer(index)
-        {
-            // It is this node that had enough of it.
-            peer.was_spoken_to = false;
+        if let Some(peer) = self.peer(index) {
+            peer.cause.get_or_insert_with(|| cause.clone());
         }
         let Some(peer) = self.remove(index) else { return };
         let Some(link) = peer.link else { return };

@@ -83,7 +83,6 @@ impl RdmaLinks {
         let address = peer.address;
         peer.greeting = None;
         peer.pair = None;
-        peer.was_spoken_to = false;
         match peer.gives_up_at {
             Some(at) if now < at => {
                 peer.phase = Phase::Resting;
@@ -115,10 +114,7 @@ impl RdmaLinks {
 
     /// The dialer's hello, with a queue pair made for it.
     fn say_own(&mut self, index: usize) -> Result<(), LinkDown> {
-        if let Some(peer) = self.peer(index) {
-            peer.was_spoken_to = true;
-        }
-        let pair = self.make_pair()?;
+        let pair = self.pair_for(index)?;
         let Some(peer) = self.peers[index].as_mut() else { return Ok(()) };
         let (Some(own), Some(greeting)) = (&mut peer.own, &mut peer.greeting) else {
             return Ok(());
@@ -149,7 +145,9 @@ impl RdmaLinks {
             return self.leave_to_tcp(index, theirs, links);
         }
         let address = pair_address(&theirs.rdma)?;
-        pair.connect(address, &settings).map_err(down_of)?;
+        let connected = pair.connect(address, &settings);
+        peer.lacks_pair = connected.is_err();
+        connected.map_err(down_of)?;
         peer.end = Some(Box::new(endpoint(*pair, &theirs, self.config.message_bytes_max)));
         peer.theirs = Some(Box::new(theirs));
         let said = peer.greeting.as_mut().map_or(Ok(()), Greeting::say_ready);
@@ -166,8 +164,6 @@ impl RdmaLinks {
         links: &mut Links,
     ) -> Result<(), LinkDown> {
         let Some(peer) = self.peer(index) else { return Ok(()) };
-        // It works, only not over verbs, which nobody wants there.
-        peer.was_spoken_to = false;
         let Some(greeting) = peer.greeting.take() else { return Ok(()) };
         self.watch.remove(greeting.as_fd());
         let socket = greeting.into_socket().map_err(|error| LinkDown::Error(errno(&error)))?;
@@ -249,23 +245,33 @@ impl RdmaLinks {
         if self.peer(index).is_none_or(|peer| peer.phase != Phase::Greeted) {
             return Ok(());
         }
-        let mut pair = self.make_pair()?;
+        let mut pair = self.pair_for(index)?;
         let Some(peer) = self.peers[index].as_mut() else { return Ok(()) };
         let (Some(theirs), Some(greeting)) = (&peer.theirs, &mut peer.greeting) else {
             return Ok(());
         };
         own.transports = Transports::RDMA;
         own.rdma = RdmaEnd::from(&pair.address());
-        pair.connect(pair_address(&theirs.rdma)?, &self.config.settings).map_err(down_of)?;
+        let connected = pair.connect(pair_address(&theirs.rdma)?, &self.config.settings);
+        peer.lacks_pair = connected.is_err();
+        connected.map_err(down_of)?;
         peer.end = Some(Box::new(endpoint(pair, theirs, self.config.message_bytes_max)));
         greeting.say(&own).map_err(|error| LinkDown::Error(errno(&error)))?;
-        peer.was_spoken_to = true;
         peer.own = Some(own);
         peer.phase = Phase::Confirming;
         Ok(())
     }
 
     // ---- both ----
+
+    /// A queue pair for a peer, of which it is remembered if there is none to be had.
+    fn pair_for(&mut self, index: usize) -> Result<QueuePair, LinkDown> {
+        let made = self.make_pair();
+        if let Some(peer) = self.peer(index) {
+            peer.lacks_pair = made.is_err();
+        }
+        made
+    }
 
     fn make_pair(&self) -> Result<QueuePair, LinkDown> {
         let mut bytes = [0; 4];

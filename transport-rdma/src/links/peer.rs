@@ -41,8 +41,8 @@ pub(super) struct Peer {
     /// When a dial gives up; none for who was accepted.
     pub(super) gives_up_at: Option<Instant>,
     pub(super) link: Option<LinkId>,
-    /// Its hello was said over a connection that stood, and this node has not ended it since.
-    pub(super) was_spoken_to: bool,
+    /// No queue pair could be made here, or connected with its own.
+    pub(super) lacks_pair: bool,
     pub(super) own: Option<Box<Hello>>,
     pub(super) theirs: Option<Box<Hello>>,
     pub(super) greeting: Option<Greeting>,
@@ -50,7 +50,7 @@ pub(super) struct Peer {
     pub(super) pair: Option<Box<QueuePair>>,
     /// Once it is one, or about to be.
     pub(super) end: Option<Box<LinkEnd>>,
-    /// Why it ends once what has come is delivered.
+    /// Why it ends, once what has come is delivered.
     pub(super) cause: Option<DownCause>,
 }
 
@@ -62,7 +62,7 @@ impl Peer {
             deadline: None,
             gives_up_at: None,
             link: None,
-            was_spoken_to: false,
+            lacks_pair: false,
             own: None,
             theirs: None,
             greeting: None,
@@ -72,14 +72,11 @@ impl Peer {
         }
     }
 
-    /// What it says of the way over verbs, now that it has ended. A link that was up and that nobody
-    /// used says nothing.
+    /// What it says of the way over verbs, now that it has ended.
     pub(super) fn verdict(&self) -> Verdict {
-        let (worked, was_used) = match &self.end {
-            Some(end) => (end.has_worked(), end.was_used()),
-            None => (false, true),
-        };
-        match (worked, self.was_spoken_to && was_used) {
+        let has_worked = self.end.as_ref().is_some_and(|end| end.has_worked());
+        let has_failed = self.lacks_pair || self.cause.as_ref().is_some_and(shows_no_way);
+        match (has_worked, has_failed) {
             (true, _) => Verdict::Worked,
             (false, true) => Verdict::Failed,
             (false, false) => Verdict::Nothing,
@@ -118,6 +115,22 @@ pub(super) fn pair_address(end: &RdmaEnd) -> Result<PairAddress, LinkDown> {
     })
 }
 
+/// Whether a link that ended so, and that nothing has come through, shows that there is no way: this node's own
+/// device says so. What a peer has ended, or refuses, is no fault of the way.
+fn shows_no_way(cause: &DownCause) -> bool {
+    match cause {
+        DownCause::Silent | DownCause::Call { .. } | DownCause::Work(_) => true,
+        DownCause::Refused(_)
+        | DownCause::NotReady
+        | DownCause::Flushed
+        | DownCause::Protocol(_)
+        | DownCause::Device(_)
+        | DownCause::PeerClosed
+        | DownCause::Revoked
+        | DownCause::Local => false,
+    }
+}
+
 /// What the core is told of a cause.
 pub(super) fn link_down(cause: &DownCause) -> LinkDown {
     match cause {
@@ -141,6 +154,40 @@ pub(super) fn link_down(cause: &DownCause) -> LinkDown {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::{AsyncEvent, WorkStatus};
+    use crate::ring::RingError;
+
+    fn ended(cause: Option<DownCause>, lacks_pair: bool) -> Verdict {
+        let peer = Peer::new(SocketAddr::from(([10, 0, 0, 2], 7883)), Phase::Up);
+        Peer { cause, lacks_pair, ..peer }.verdict()
+    }
+
+    #[test]
+    fn what_the_own_device_says_of_the_way_is_a_failure() {
+        let call = DownCause::Call { call: "ibv_post_send", errno: libc::EINVAL };
+        for cause in [DownCause::Silent, call, WorkStatus(19).cause()] {
+            assert_eq!(ended(Some(cause.clone()), false), Verdict::Failed, "{cause}");
+        }
+        assert_eq!(ended(None, true), Verdict::Failed, "no queue pair");
+    }
+
+    #[test]
+    fn what_somebody_has_ended_or_refused_says_nothing_of_the_way() {
+        let causes = [
+            DownCause::PeerClosed,
+            DownCause::Revoked,
+            DownCause::Local,
+            WorkStatus::REM_ACCESS.cause(),
+            WorkStatus::RNR_RETRY_EXC.cause(),
+            WorkStatus::WR_FLUSH.cause(),
+            DownCause::Protocol(RingError::MessageBytes(1)),
+            DownCause::Device(AsyncEvent { kind: 10, subject: 0 }),
+        ];
+        for cause in causes {
+            assert_eq!(ended(Some(cause.clone()), false), Verdict::Nothing, "{cause}");
+        }
+        assert_eq!(ended(None, false), Verdict::Nothing, "a dial that was turned away");
+    }
 
     #[test]
     fn addresses_come_back_from_hellos_and_impossible_rings_do_not() {
