@@ -51,12 +51,11 @@ pub fn epoch_table<F: StartFiles + ?Sized>(
     }
     let known = known.and_then(|known| Some((known.checked(recovered, &firsts)?, known.from)));
     let (table, known_to) = known.unzip();
-    let from = known_to.map_or(Offset(0), |place| place.offset);
     let table = table.unwrap_or_default();
-    let mut finding = Finding { table, known_to, from, segments_read: 0, is_refuted: false };
+    let mut finding = Finding { table, known_to, segments_read: 0, is_refuted: false };
     for (index, segment) in recovered.segments.iter().enumerate() {
         let behind = recovered.segments.get(index + 1);
-        if behind.map_or(recovered.next_offset, |behind| behind.base) <= from {
+        if behind.map_or(recovered.next_offset, |behind| behind.base) <= finding.from() {
             continue;
         }
         let next = match firsts.get(index + 1) {
@@ -105,19 +104,22 @@ struct Finding {
     table: EpochTable,
     /// The place of a checkpoint: what is in front of it is known.
     known_to: Option<ReplayFrom>,
-    /// The epochs of records in front of it are known.
-    from: Offset,
     segments_read: usize,
     /// A record behind what is known is of an older epoch: what is known is of another log.
     is_refuted: bool,
 }
 
 impl Finding {
+    /// The epochs of records in front of it are known.
+    fn from(&self) -> Offset {
+        self.known_to.map_or(Offset(0), |place| place.offset)
+    }
+
     fn push(&mut self, header: &BatchHeader) {
-        if header.is_closing() || header.base_offset < self.from {
+        if header.is_closing() || header.base_offset < self.from() {
             return;
         }
-        self.is_refuted |= self.from > Offset(0) && header.epoch < self.table.last_epoch();
+        self.is_refuted |= self.from() > Offset(0) && header.epoch < self.table.last_epoch();
         if !self.is_refuted {
             self.table.push(header.epoch, header.base_offset);
         }
