@@ -175,6 +175,14 @@ pub enum Refusal {
     /// What this log lacks cannot be fetched from the one that is more complete: that node has to
     /// lead. It has been asked to.
     Behind(NodeId),
+    /// Those whose logs are the most complete were asked for what this log lacks, and have none of it to give, or cannot
+    /// read it. One of them has been asked to lead.
+    Withheld {
+        /// Offset of the first record that this log lacks.
+        from: Offset,
+        /// Who was asked to lead.
+        node: NodeId,
+    },
     /// The log has failed.
     Failed,
 }
@@ -204,6 +212,12 @@ impl fmt::Display for Refusal {
             Self::Behind(node) => {
                 write!(f, "node {node} has a log that this one cannot be made equal to: it leads")
             }
+            Self::Withheld { from, node } => write!(
+                f,
+                "no node gives the records from offset {} on, which this one lacks: those that have them cannot \
+                 read them; node {node} is asked to lead",
+                from.0
+            ),
             Self::Failed => f.write_str("the log of this replica has failed"),
         }
     }

@@ -17,6 +17,19 @@ pub(super) struct Takeover {
     /// Of those that have promised to obey no older epoch.
     reports: Vec<(NodeId, Report)>,
     winner: Option<Winner>,
+    /// They were asked for records, and had none to give: none is asked twice in one takeover.
+    mute: Vec<NodeId>,
+}
+
+impl Takeover {
+    /// Whose log is as good as the best one, to take from it what is missing here. Logs that are equally complete are equal.
+    fn giver(&self, best: &Report) -> Option<(NodeId, Report)> {
+        let gives = |(node, report): &&(NodeId, Report)| {
+            let is_whole = report.damage.is_none() && !self.mute.contains(node);
+            is_whole && completeness(report) == completeness(best)
+        };
+        self.reports.iter().find(gives).cloned()
+    }
 }
 
 /// Whose log is more complete.
@@ -124,28 +137,38 @@ impl Replica {
     fn decide(&mut self) {
         let is_settled = self.is_settled();
         let (own, node, members) = (self.report(), self.setup.node, self.setup.members.len());
+        let up = self.up.clone();
         let Some(takeover) = self.takeover() else { return };
         if !is_settled || takeover.winner.is_some() {
             return;
         }
-        let Some((winner, report)) = choose((node, &own), &takeover.reports, members) else {
+        let Some((best, report)) = choose((node, &own), &takeover.reports, members) else {
             return;
         };
-        if winner == node {
+        if best == node {
             return self.begin_leading();
         }
-        let report = report.clone();
-        let next = report.next;
-        takeover.winner = Some(Winner { node: winner, next, asked: None });
-        self.become_equal(winner, &report);
+        if let Some((winner, report)) = takeover.giver(report) {
+            let next = report.next;
+            takeover.winner = Some(Winner { node: winner, next, asked: None });
+            return self.become_equal(winner, &report);
+        }
+        let has_reported = |node: &NodeId| takeover.reports.iter().any(|(other, _)| other == node);
+        // Else whoever has yet to report may have them.
+        if up.iter().all(has_reported) {
+            let from = self.log.next;
+            self.hand_over(best, Refusal::Withheld { from, node: best });
+        }
     }
 
     /// Gives up what the winner's log has not, so that all that is left is in it, too.
     fn become_equal(&mut self, winner: NodeId, report: &Report) {
         let common = self.log.epochs.common(self.log.next, report.epochs.starts(), report.next);
-        let Common::Below(to) = common else { return self.hand_over(winner) };
+        let Common::Below(to) = common else {
+            return self.hand_over(winner, Refusal::Behind(winner));
+        };
         if to < report.log_start || to < self.log.start {
-            return self.hand_over(winner);
+            return self.hand_over(winner, Refusal::Behind(winner));
         }
         let high_watermark = self.high_watermark;
         if to < high_watermark {
@@ -155,11 +178,11 @@ impl Replica {
     }
 
     /// The winner has to lead: what this log lacks, the other cannot send.
-    fn hand_over(&mut self, winner: NodeId) {
+    fn hand_over(&mut self, winner: NodeId, why: Refusal) {
         let message = Message::TakeOver;
         let message = Envelope { partition: WHOLE_NODE, epoch: self.reign.epoch, message };
         self.commands.push(Command::Send { to: winner, message, body: None });
-        self.give_up(Refusal::Behind(winner));
+        self.give_up(why);
     }
 
     pub(super) fn on_candidate_truncated(&mut self) {
@@ -204,7 +227,7 @@ impl Replica {
         let end = winner.next;
         winner.asked = None;
         if run.records == 0 {
-            return self.hand_over(from);
+            return self.ask_another(from);
         }
         let follows = self.log.epoch_before(next) == Some(run.previous_epoch);
         if !follows || run.epoch >= self.reign.epoch || end < run.end() {
@@ -214,6 +237,15 @@ impl Replica {
         } else {
             self.fetch_more();
         }
+    }
+
+    /// A node has none of the records that are missing here, or cannot read them: another one may.
+    fn ask_another(&mut self, mute: NodeId) {
+        if let Some(takeover) = self.takeover() {
+            takeover.winner = None;
+            takeover.mute.push(mute);
+        }
+        self.decide();
     }
 
     /// What was asked and not answered is asked again.
@@ -248,7 +280,117 @@ impl Replica {
 #[cfg(test)]
 mod tests {
     use super::super::epochs::EpochTable;
+    use super::super::message::Run;
+    use super::super::reign::Reign;
+    use super::super::replica::{Opened, RoleKind, Setup};
     use super::*;
+    use crate::ids::PartitionId;
+    use crate::log::format::DirectoryId;
+    use crate::log::record::RecordSeed;
+    use crate::message::MessageMeter;
+
+    const PARTITION: PartitionId = PartitionId(0);
+    const EPOCH: u64 = 5;
+
+    /// A candidate of three, with three records of an epoch of which the others have more.
+    struct Candidate {
+        replica: Replica,
+        pool: BatchPool,
+    }
+
+    impl Candidate {
+        fn new() -> Self {
+            let setup = Setup {
+                node: NodeId(1),
+                partition: PARTITION,
+                members: vec![NodeId(1), NodeId(2), NodeId(3)],
+                seed: RecordSeed::new(&DirectoryId([1; 16]), PARTITION),
+                record_bytes_max: 1000,
+                counts_memory: false,
+                window_bytes: 1 << 20,
+            };
+            let reign = Reign { epoch: 1, ..Reign::default() };
+            let epochs = report(1, 3, None).epochs;
+            let opened = Opened { reign, next: Offset(3), epochs, ..Opened::default() };
+            let mut replica = Replica::new(setup, opened);
+            (2..=3).for_each(|node| replica.on_link_up(NodeId(node)));
+            replica.campaign(EPOCH);
+            replica.on_revoked();
+            replica.on_epoch_durable(EPOCH);
+            let mut candidate = Self { replica, pool: BatchPool::new(MessageMeter::leaked()) };
+            candidate.sends();
+            candidate
+        }
+
+        /// What it has sent since this was asked.
+        fn sends(&mut self) -> Vec<(u16, Message)> {
+            let mut commands = Vec::new();
+            self.replica.take_commands(&mut commands);
+            let sent = |command| match command {
+                Command::Send { to, message, .. } => Some((to.0, message.message)),
+                _ => None,
+            };
+            commands.into_iter().filter_map(sent).collect()
+        }
+
+        fn hears(&mut self, from: u16, message: Message) -> Vec<(u16, Message)> {
+            let envelope = Envelope { partition: PARTITION, epoch: EPOCH, message };
+            self.replica.on_message(NodeId(from), &envelope, [][..].into(), &mut self.pool);
+            self.sends()
+        }
+
+        fn hears_report(&mut self, from: u16, report: Report) -> Vec<(u16, Message)> {
+            self.hears(from, Message::Fenced(Box::new(report)))
+        }
+
+        fn hears_nothing(&mut self, from: u16) -> Vec<(u16, Message)> {
+            let run = Run { base: Offset(3), ..Run::default() };
+            self.hears(from, Message::Fetched(Fetched { run, next: Offset(6) }))
+        }
+    }
+
+    fn asks(sent: &[(u16, Message)]) -> Vec<u16> {
+        let fetches = |message: &Message| matches!(message, Message::Fetch(f) if f.from.0 == 3);
+        sent.iter().filter(|(_, message)| fetches(message)).map(|(to, _)| *to).collect()
+    }
+
+    #[test]
+    fn who_had_nothing_to_give_is_not_asked_again_while_another_one_has_the_same() {
+        let mut candidate = Candidate::new();
+        assert_eq!(asks(&candidate.hears_report(2, report(1, 6, None))), [2]);
+        assert_eq!(asks(&candidate.hears_report(3, report(1, 6, None))), [], "one is asked");
+        assert_eq!(asks(&candidate.hears_nothing(2)), [3]);
+        assert_eq!(asks(&candidate.hears_nothing(2)), [], "that came twice");
+        assert_eq!(asks(&candidate.hears_report(2, report(1, 6, None))), []);
+        candidate.replica.end_turn(crate::time::Nanos(1_000_000_000));
+        assert_eq!(asks(&candidate.sends()), [3], "the question may be lost");
+        assert_eq!(candidate.replica.role(), RoleKind::Candidate);
+        // Now nobody is left, and it ends.
+        assert!(matches!(candidate.hears_nothing(3)[..], [(_, Message::TakeOver)]));
+        assert_eq!(candidate.replica.role(), RoleKind::Follower);
+    }
+
+    #[test]
+    fn whoever_has_yet_to_report_is_waited_for_and_less_is_never_made_do_with() {
+        let mut candidate = Candidate::new();
+        assert_eq!(asks(&candidate.hears_report(2, report(1, 6, None))), [2]);
+        assert_eq!(candidate.hears_nothing(2), [], "the third may have them");
+        assert_eq!(candidate.replica.role(), RoleKind::Candidate);
+        assert_eq!(asks(&candidate.hears_report(3, report(1, 6, None))), [3]);
+
+        let mut candidate = Candidate::new();
+        candidate.hears_report(2, report(1, 6, None));
+        candidate.hears_nothing(2);
+        let less = candidate.hears_report(3, report(1, 5, None));
+        assert!(matches!(less[..], [(2, Message::TakeOver)]), "{less:?}");
+        assert_eq!(candidate.replica.role(), RoleKind::Follower);
+
+        let mut candidate = Candidate::new();
+        candidate.hears_report(2, report(1, 6, None));
+        candidate.hears_report(3, report(1, 6, Some((1, 9))));
+        let damaged = candidate.hears_nothing(2);
+        assert!(matches!(damaged[..], [(2, Message::TakeOver)]), "{damaged:?}");
+    }
 
     fn report(epoch: u64, next: u64, damage: Option<(u64, u64)>) -> Report {
         let mut epochs = EpochTable::new();

@@ -69,6 +69,7 @@ impl Counters {
             "repeated",
             "fetched",
             "read",
+            "unread",
             "checkpoint",
             "no room",
             "handed over",
@@ -493,7 +494,13 @@ impl World {
             }
             Job::Read(peer, from, bytes_max) => {
                 self.counters.count("read");
-                let batch = node.read(from.0, bytes_max);
+                // A candidate is told that there is nothing.
+                let answers = replica.role() == RoleKind::Follower && !self.is_healing;
+                let is_unread = answers && self.random.below(8) == 0;
+                let batch = if is_unread { None } else { node.read(from.0, bytes_max) };
+                if is_unread {
+                    self.counters.count("unread");
+                }
                 if let Some(replica) = &mut node.replica {
                     replica.on_read(peer, from, batch.as_ref());
                 }
