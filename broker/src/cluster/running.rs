@@ -383,9 +383,8 @@ impl<M: Metadata> Running<M> {
                 self.peers.on_addresses(addresses);
                 self.tell_peers();
             }
-            Done::Truncated(.., Err(error))
-            | Done::Replaced(.., Err(error))
-            | Done::TookOver(_, Err(error)) => {
+            Done::TookOver(_, Err(error)) => self.on_state_unread(error.to_string()),
+            Done::Truncated(.., Err(error)) | Done::Replaced(.., Err(error)) => {
                 self.begin_again(error.to_string());
             }
         }
@@ -526,6 +525,14 @@ impl<M: Metadata> Running<M> {
                 "this node has a record that it cannot read, and so cannot lead before it is started again: {why}"
             );
         }
+    }
+
+    /// What it is to lead with cannot be read: it would not be read the next time, either.
+    fn on_state_unread(&mut self, why: String) {
+        if !self.is_ending() {
+            self.on_cannot_lead(why.clone());
+        }
+        self.begin_again(why);
     }
 
     fn on_ended(&mut self, core: CoreId, epoch: u64, why: String) {

@@ -658,6 +658,20 @@ fn a_record_that_cannot_be_read_is_said_once_and_the_node_only_follows() {
 }
 
 #[test]
+fn a_leader_that_cannot_read_what_it_is_to_lead_with_begins_again_and_only_follows() {
+    test(async || {
+        let mut rig = Rig::new(false).await;
+        let path = rig.directory.0.join("0");
+        let message = "offset 9 is damaged".to_owned();
+        let error = StartError::Reread { partition: 0, path, message };
+        rig.running.on_step(Step::Done(Ok(Done::TookOver(8, Err(error)))));
+        assert!(rig.running.is_ending() && !rig.running.reporting.can_lead());
+        let ended = rig.running.end().await.unwrap();
+        assert!(ended.again.is_some_and(|why| why.contains("offset 9")));
+    });
+}
+
+#[test]
 fn a_deposed_leader_begins_again_with_the_promise_that_deposed_it() {
     test(async || {
         let mut rig = Rig::new(false).await;

@@ -51,9 +51,10 @@ impl Replicas {
             "records of a partition cannot be read: this node goes on as a follower and \
              cannot lead; check the disk, then start it with an empty data_dir"
         );
+        // Also of who only follows: what begins again in the same process would not know it.
+        let why = format!("partition {partition}: {error}");
+        self.tell(ToControl::CannotLead { why: why.clone() });
         if self.gave_state {
-            let why = format!("partition {partition}: {error}");
-            self.tell(ToControl::CannotLead { why: why.clone() });
             self.end(why);
         }
     }

@@ -79,6 +79,12 @@ impl Following {
         &self.replicas
     }
 
+    /// The same, to have something happen to them.
+    #[cfg(test)]
+    pub(super) fn replicas_mut(&mut self) -> &mut Replicas {
+        &mut self.replicas
+    }
+
     fn with_replicas<R>(
         &mut self,
         turn: &mut Turn<'_>,

@@ -47,6 +47,16 @@ impl NodeCore {
         }
     }
 
+    /// The same, to have something happen to them.
+    #[cfg(test)]
+    pub(super) fn replicas_mut(&mut self) -> Option<&mut Replicas> {
+        match self {
+            Self::Following(following) => Some(following.replicas_mut()),
+            Self::Leading(broker) => broker.replicas.as_deref_mut(),
+            Self::Turning => None,
+        }
+    }
+
     fn on_following_mail(&mut self, turn: &mut Turn<'_>, from: CoreId, mail: Mail) {
         let Self::Following(following) = self else { return };
         let Some(state) = following.on_mail(turn, from, mail) else { return };

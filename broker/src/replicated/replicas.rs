@@ -212,12 +212,6 @@ impl Replicas {
         self.own.iter().map(|own| (own.partition, &own.host))
     }
 
-    /// Whether records of a log could not be read.
-    #[cfg(any(test, feature = "simulation"))]
-    pub(super) fn has_lost(&self) -> bool {
-        self.own.iter().any(|own| own.has_lost)
-    }
-
     /// Whether other nodes have these partitions, too.
     pub(crate) fn has_others(&self) -> bool {
         self.own.iter().any(|own| own.peers.nodes().next().is_some())

@@ -67,7 +67,7 @@ pub(crate) fn host_tag(partition: PartitionId, cores: u16) -> u32 {
 }
 
 /// Rooms of the queue to the control thread, for a node with so many partitions: two questions of each,
-/// its state, clients that come in a burst, and what each core says of itself.
+/// its state, what it cannot read, clients that come in a burst, and what each core says of itself.
 pub(crate) fn to_control_rooms(partitions: u32, cores: u16) -> usize {
     partitions as usize * 4 + usize::from(cores) * (CLIENTS_PER_CORE + 16)
 }

@@ -4,6 +4,10 @@
 use super::Cluster;
 use super::client::Client;
 use super::node::{Flaw, Node, PARTITIONS, directory};
+use crate::replicated::control_mail::ToCore;
+use crate::replicated::mail::Standing;
+use ringlane_dataplane::ids::Offset;
+use ringlane_dataplane::log::reader::{ReadError, ReadFailure};
 use ringlane_mqtt::QoS;
 use std::time::Duration;
 
@@ -83,4 +87,66 @@ fn a_leader_that_cannot_read_what_a_session_is_owed_skips_nothing() {
         clients[0].received.iter().any(|payload| payload == b"after")
     });
     assert!(absent.received.iter().any(|payload| payload == DAMAGED), "it is not skipped");
+}
+
+/// A node whose core 0 finds that records of its first log cannot be read.
+fn lose(node: &mut Node) {
+    let path = directory(0);
+    node.flaw = Some(Flaw { partition: 0, path: path.clone(), is_unread: true });
+    let lost = Offset(0)..Offset(1);
+    let error = ReadError { path, position: 0, lost, failure: ReadFailure::Misplaced };
+    let replicas = node.core(0).replicas_mut().expect("it is one of a cluster");
+    replicas.on_lost(0, &error);
+}
+
+fn standing(node: &mut Node) -> Standing {
+    node.core(0).replicas().map_or(Standing::Follows, |replicas| replicas.standing())
+}
+
+#[test]
+fn a_candidate_that_cannot_read_its_log_gives_up() {
+    let (mut cluster, leader) = Cluster::serving([1, 1, 1]);
+    cluster.wait_for_followers();
+    cluster.kill(leader);
+    let followers = [(leader + 1) % 3, (leader + 2) % 3];
+    let candidate = loop {
+        cluster.turn(&mut []);
+        let campaigns = |node: &mut Node| matches!(standing(node), Standing::Campaigns(_));
+        if let Some(at) = followers.into_iter().find(|at| campaigns(&mut cluster.nodes[*at])) {
+            break at;
+        }
+    };
+    lose(&mut cluster.nodes[candidate]);
+    assert!(matches!(standing(&mut cluster.nodes[candidate]), Standing::GaveUp(_)));
+    let next = cluster.wait_for_leader();
+    assert_ne!(next, candidate);
+    assert!(cluster.nodes[candidate].ends.is_empty(), "it goes on as a follower");
+    cluster.wait_for_followers();
+}
+
+#[test]
+fn a_follower_that_could_not_read_its_log_does_not_lead_although_it_begins_again() {
+    let (mut cluster, leader) = Cluster::serving([1, 1, 1]);
+    cluster.wait_for_followers();
+    // Of two that could lead the first does.
+    let (lost, other) = match leader {
+        0 => (1, 2),
+        1 => (0, 2),
+        _ => (0, 1),
+    };
+    lose(&mut cluster.nodes[lost]);
+    cluster.until("it says nothing", &mut [], |c, _| c.nodes[lost].names.is_some());
+    let starts = cluster.nodes[lost].processes;
+    cluster.nodes[lost].tell(0, ToCore::End { moved_to: None });
+    cluster.until("it does not begin again", &mut [], |c, _| starts < c.nodes[lost].processes);
+    cluster.wait_for_followers();
+    cluster.pass(Duration::from_millis(500), &mut []);
+    cluster.kill(leader);
+    assert_eq!(cluster.wait_for_leader(), other);
+    // Its operator has started it anew.
+    cluster.kill(lost);
+    cluster.start(lost);
+    cluster.kill(other);
+    cluster.start(leader);
+    cluster.wait_for_leader();
 }

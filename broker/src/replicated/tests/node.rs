@@ -140,6 +140,8 @@ pub(super) struct Node {
     pub(super) flaw: Option<Flaw>,
     /// What it has said of that: its operator is to replace it.
     pub(super) names: Option<String>,
+    /// It has said so, and this process has not ended: none of its starts leads.
+    pub(super) cannot_lead: bool,
     /// No segment is put in place of another one: there is no room for it beside that.
     pub(super) lacks_room: bool,
     /// What its control thread and its starts found no room for.
@@ -217,6 +219,7 @@ impl Node {
             tries_at: None,
             flaw: None,
             names: None,
+            cannot_lead: false,
             lacks_room: false,
             no_room_for: 0,
             metrics: Vec::new(),
@@ -367,7 +370,7 @@ impl Node {
             boottime,
             checkpoint_size: config.commit_log.checkpoint_size,
             replicas,
-            may_lead: true,
+            may_lead: !self.cannot_lead,
             to_control,
         };
         Ok((logs, setup))
@@ -441,6 +444,11 @@ impl Node {
 
     /// The process is killed, and what was not synced is lost.
     pub(super) fn kill(&mut self, outer: &Outer) {
+        self.cannot_lead = false;
+        self.end_cores(outer);
+    }
+
+    fn end_cores(&mut self, outer: &Outer) {
         (self.running, self.tries_at) = (None, None);
         (self.serves, self.begins) = (None, None);
         for (core, files) in self.files.iter().enumerate() {
@@ -459,6 +467,11 @@ impl Node {
         let cores = self.running.iter_mut().flat_map(|running| &mut running.cores);
         let replicas = cores.filter_map(|core| core.core.service_mut().replicas());
         replicas.flat_map(Replicas::hosts)
+    }
+
+    #[cfg(test)]
+    pub(super) fn core(&mut self, core: usize) -> &mut NodeCore {
+        self.running.as_mut().expect("the node runs").cores[core].core.service_mut()
     }
 
     /// Postings that named a record which was not there.
@@ -511,10 +524,6 @@ impl Node {
             let after = core.core.turn().expect("this driver does not fail");
             core.has_stopped = after == After::Stop;
         }
-        let mut replicas = running.cores.iter_mut().filter_map(|c| c.core.service_mut().replicas());
-        if self.names.is_none() && replicas.any(|replicas| replicas.has_lost()) {
-            self.name("records of a partition cannot be read".to_owned());
-        }
         self.serves = self.begins.take().or(self.serves);
         while let Ok(mail) = running.from_cores.try_recv() {
             self.on_mail(&mut running, mail, etcd, outer.now.get());
@@ -534,7 +543,7 @@ impl Node {
         }
         drop(running);
         // What it had flushed is all that it finds.
-        self.kill(outer);
+        self.end_cores(outer);
         self.start_or_name(outer, config);
     }
 
@@ -555,6 +564,12 @@ impl Node {
     fn name(&mut self, why: String) {
         assert!(self.flaw.is_some(), "a log is damaged on a disk that is whole: {why}");
         self.names.get_or_insert(why);
+    }
+
+    /// The same, and it leads no more before its process is started anew.
+    fn name_for_good(&mut self, why: String) {
+        self.cannot_lead = true;
+        self.name(why);
     }
 
     /// Starts it, or tries again later if there is no room on its disk.
@@ -652,7 +667,7 @@ impl Node {
                 self.progress.extend(partitions.into_iter().map(|p| (p.partition.0, p)));
             }
             ToControl::Ended { why, .. } => self.end(running, why),
-            ToControl::CannotLead { why } => self.name(why),
+            ToControl::CannotLead { why } => self.name_for_good(why),
             ToControl::Drained { .. } => self.drained += 1,
             ToControl::Client(client) => self.passed_on.push(client),
         }
@@ -766,7 +781,10 @@ impl Node {
         let given = put_together(given, &placement);
         let node = match NodeState::build(given, &ends, &placement, &mut |_| false, &mut read) {
             Ok(node) => node,
-            Err(why) => return self.cannot_change(running, Refused::Damaged(why)),
+            Err(why) => {
+                self.name_for_good(why.clone());
+                return self.end(running, why);
+            }
         };
         let states = node.split(&placement, epoch);
         for (core, state) in (0..).zip(states) {
