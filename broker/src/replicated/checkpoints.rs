@@ -54,7 +54,7 @@ impl Own {
             recovery.trim_epochs(log.marks().start);
         }
         let gone = before - log.segments().count();
-        if log.fault().is_none() && !self.host.is_replacing() {
+        if log.fault().is_none() && !self.host.is_replacing() && !self.has_lost {
             let applied = self.host.applied();
             let follower = Followed { index, recovery, applied, log };
             checkpoints.look_as_follower(ground.now, &follower, (trimmed, bytes_max), ground.disk);
@@ -67,7 +67,8 @@ impl Own {
         let (Some(recovery), Some(checkpoints)) = (&self.recovery, &mut self.checkpoints) else {
             return Nanos::NEVER;
         };
-        if self.host.is_replacing() || !self.host.has_open_log() {
+        // Without what could not be read the state is not whole: a checkpoint of it would hide that from the next process.
+        if self.host.is_replacing() || !self.host.has_open_log() || self.has_lost {
             checkpoints.give_up_as_follower(index, ground.disk);
             return Nanos::NEVER;
         }

@@ -89,14 +89,16 @@ fn a_leader_that_cannot_read_what_a_session_is_owed_skips_nothing() {
     assert!(absent.received.iter().any(|payload| payload == DAMAGED), "it is not skipped");
 }
 
-/// A node whose core 0 finds that records of its first log cannot be read.
-fn lose(node: &mut Node) {
-    let path = directory(0);
-    node.flaw = Some(Flaw { partition: 0, path: path.clone(), is_unread: true });
-    let lost = Offset(0)..Offset(1);
-    let error = ReadError { path, position: 0, lost, failure: ReadFailure::Misplaced };
+/// A node whose core 0 finds that records of a log of its own cannot be read.
+pub(super) fn lose(node: &mut Node, index: usize) {
     let replicas = node.core(0).replicas_mut().expect("it is one of a cluster");
-    replicas.on_lost(0, &error);
+    let (partition, _) = replicas.hosts().nth(index).expect("it has that log");
+    let path = directory(partition.0);
+    let lost = Offset(0)..Offset(1);
+    let error =
+        ReadError { path: path.clone(), position: 0, lost, failure: ReadFailure::Misplaced };
+    replicas.on_lost(index, &error);
+    node.flaw = Some(Flaw { partition: partition.0, path, is_unread: true });
 }
 
 fn standing(node: &mut Node) -> Standing {
@@ -116,7 +118,7 @@ fn a_candidate_that_cannot_read_its_log_gives_up() {
             break at;
         }
     };
-    lose(&mut cluster.nodes[candidate]);
+    lose(&mut cluster.nodes[candidate], 0);
     assert!(matches!(standing(&mut cluster.nodes[candidate]), Standing::GaveUp(_)));
     let next = cluster.wait_for_leader();
     assert_ne!(next, candidate);
@@ -134,7 +136,7 @@ fn a_follower_that_could_not_read_its_log_does_not_lead_although_it_begins_again
         1 => (0, 2),
         _ => (0, 1),
     };
-    lose(&mut cluster.nodes[lost]);
+    lose(&mut cluster.nodes[lost], 0);
     cluster.until("it says nothing", &mut [], |c, _| c.nodes[lost].names.is_some());
     let starts = cluster.nodes[lost].processes;
     cluster.nodes[lost].tell(0, ToCore::End { moved_to: None });

@@ -1,6 +1,7 @@
 //! Followers write checkpoints and trim; who lacks what is not kept gets a checkpoint and the log, and then counts.
 
 use super::client::Client;
+use super::damaged::lose;
 use super::node::PARTITIONS;
 use super::{Cluster, id};
 use crate::config::{CommitLogConfig, Config, StreamConfig, StreamLevel};
@@ -137,6 +138,17 @@ fn followers_write_checkpoints_and_trim_and_read_little_at_a_start() {
         assert!(node.records_read < kept, "{} of {kept}", node.records_read);
         assert_eq!(node.learned, 0);
     }
+}
+
+#[test]
+fn a_follower_that_could_not_read_its_log_writes_no_checkpoint_that_hides_it() {
+    let (mut case, ..) = Case::new([1, 1, 1]);
+    let (lost, other) = ((case.leader + 1) % 3, (case.leader + 2) % 3);
+    case.cluster.wait_for_followers();
+    (0..PARTITIONS as usize).for_each(|index| lose(&mut case.cluster.nodes[lost], index));
+    case.churn_until_trimmed(other);
+    assert!(!case.cluster.nodes[other].files_with(".checkpoint").is_empty());
+    assert_eq!(case.cluster.nodes[lost].files_with(".checkpoint").len(), 0);
 }
 
 /// A follower loses its disk, is rebuilt while the logs go on and are trimmed, and then only what it has counts.
