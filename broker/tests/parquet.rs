@@ -52,6 +52,8 @@ fn messages_come_back_as_they_were_published() {
     let mut client = Client::plain(broker.tcp, Version::V5, "meter-1");
     publish(&mut client);
     client.disconnect();
+    // Beside the broker a message is shown once a later batch says that it is durable.
+    broker.wait_until_logs_rest();
     let beside = broker.directory().join("beside.parquet");
     let output = export(&broker.data_dir(), &beside, &[]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
