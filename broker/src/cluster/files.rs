@@ -74,7 +74,7 @@ impl LogPlaces {
             let path = directory.clone();
             let message =
                 format!("it ends at offset {}, and was cut at {}", log.next_offset.0, to.0);
-            return Err(StartError::Reread { partition: partition.0, path, message });
+            return Err(StartError::Reread { partition: partition.0, path, message, errno: None });
         }
         let facts = self.facts.with_new_secret()?;
         let writer = facts.writer(partition, directory.clone(), &log, log.epoch, place.tag);
@@ -106,7 +106,7 @@ impl LogPlaces {
         })?;
         let wrong = |message| {
             let path = directory.clone();
-            StartError::Reread { partition: partition.0, path, message }
+            StartError::Reread { partition: partition.0, path, message, errno: None }
         };
         let put = put.ok_or_else(|| wrong("the checkpoint that came is not there".to_owned()))?;
         let log = recover(files, directory, &owner, None, &mut |_| ())

@@ -383,7 +383,7 @@ impl<M: Metadata> Running<M> {
                 self.peers.on_addresses(addresses);
                 self.tell_peers();
             }
-            Done::TookOver(_, Err(error)) => self.on_state_unread(error.to_string()),
+            Done::TookOver(_, Err(error)) => self.on_state_unread(&error),
             Done::Truncated(.., Err(error)) | Done::Replaced(.., Err(error)) => {
                 self.begin_again(error.to_string());
             }
@@ -527,12 +527,12 @@ impl<M: Metadata> Running<M> {
         }
     }
 
-    /// What it is to lead with cannot be read: it would not be read the next time, either.
-    fn on_state_unread(&mut self, why: String) {
-        if !self.is_ending() {
-            self.on_cannot_lead(why.clone());
+    /// What it is to lead with cannot be read: nor could it the next time, unless the host was short of something.
+    fn on_state_unread(&mut self, error: &StartError) {
+        if !self.is_ending() && !error.is_passing() {
+            self.on_cannot_lead(error.to_string());
         }
-        self.begin_again(why);
+        self.begin_again(error.to_string());
     }
 
     fn on_ended(&mut self, core: CoreId, epoch: u64, why: String) {

@@ -14,6 +14,7 @@ use ringlane_dataplane::log::format::DirectoryId;
 use ringlane_dataplane::replication::reign::Reign;
 use ringlane_dataplane::replication::replica::RoleKind;
 use ringlane_dataplane::routing::Placement;
+use rustix::io::Errno;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -663,11 +664,23 @@ fn a_leader_that_cannot_read_what_it_is_to_lead_with_begins_again_and_only_follo
         let mut rig = Rig::new(false).await;
         let path = rig.directory.0.join("0");
         let message = "offset 9 is damaged".to_owned();
-        let error = StartError::Reread { partition: 0, path, message };
+        let error = StartError::Reread { partition: 0, path, message, errno: None };
         rig.running.on_step(Step::Done(Ok(Done::TookOver(8, Err(error)))));
         assert!(rig.running.is_ending() && !rig.running.reporting.can_lead());
         let ended = rig.running.end().await.unwrap();
         assert!(ended.again.is_some_and(|why| why.contains("offset 9")));
+    });
+}
+
+#[test]
+fn a_leader_whose_host_was_short_of_something_begins_again_and_may_lead() {
+    test(async || {
+        let mut rig = Rig::new(false).await;
+        let (path, message) = (rig.directory.0.join("0"), "too many open files".to_owned());
+        let errno = Some(Errno::MFILE.raw_os_error());
+        let error = StartError::Reread { partition: 0, path, message, errno };
+        rig.running.on_step(Step::Done(Ok(Done::TookOver(8, Err(error)))));
+        assert!(rig.running.is_ending() && rig.running.reporting.can_lead());
     });
 }
 

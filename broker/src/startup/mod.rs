@@ -39,6 +39,7 @@ use ringlane_dataplane::log::recovery::RecoverError;
 use ringlane_dataplane::log::scan::LogOwner;
 use ringlane_dataplane::routing::{Placement, default_partitions};
 use ringlane_transport_uring::{StdFiles, TransportError};
+use rustix::io::Errno;
 use std::io;
 use std::time::{Duration, Instant};
 use thiserror::Error;
@@ -115,6 +116,8 @@ pub enum StartError {
         path: std::path::PathBuf,
         /// What is wrong.
         message: String,
+        /// The errno value, if the system said that (errno(3)).
+        errno: Option<i32>,
     },
     /// The node cannot be one of its cluster.
     #[error(transparent)]
@@ -191,6 +194,14 @@ impl StartError {
             Self::Control(_) | Self::Core { .. } | Self::Interrupted => false,
             Self::Stuck { .. } | Self::System { .. } => false,
         }
+    }
+
+    /// Whether the host was short of something just then, which says nothing of what is on the disk.
+    pub(crate) fn is_passing(&self) -> bool {
+        const PASSING: [Errno; 5] =
+            [Errno::INTR, Errno::AGAIN, Errno::NOMEM, Errno::NFILE, Errno::MFILE];
+        let Self::Reread { errno: Some(errno), .. } = self else { return false };
+        PASSING.iter().any(|passing| passing.raw_os_error() == *errno)
     }
 
     pub(crate) fn system(what: &'static str, error: io::Error) -> Self {

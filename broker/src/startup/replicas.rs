@@ -194,6 +194,7 @@ pub(crate) fn epochs<F: StartFiles + ?Sized>(
         message: format!(
             "{error}; the other nodes have what was there: this one can be started with an empty data_dir"
         ),
+        errno: None,
     })?;
     let Some((epoch, first)) = recovery.epoch_before(log.log_start) else { return Ok(found) };
     let mut table = EpochTable::new();

@@ -16,9 +16,10 @@ use ringlane_dataplane::log::format::{
 };
 use ringlane_dataplane::log::record::Record;
 use ringlane_dataplane::log::recovery::ReplayFrom;
-use ringlane_dataplane::log::scan::{Chain, LogOwner, Segment, SegmentScan, Step};
+use ringlane_dataplane::log::scan::{Chain, LogOwner, Segment, SegmentError, SegmentScan, Step};
 use ringlane_dataplane::routing::Placement;
 use ringlane_transport_uring::StdFiles;
+use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -167,8 +168,7 @@ impl LogFiles<'_> {
     /// The segments from the one on that has an offset, or the first.
     fn segments_behind(&self, from: Offset) -> Result<Vec<u64>, StartError> {
         let names = StdFiles.list(self.directory);
-        let names =
-            names.map_err(|error| self.wrong(self.directory.to_owned(), error.to_string()))?;
+        let names = names.map_err(|error| self.failed(self.directory.to_owned(), &error))?;
         let mut numbers: Vec<u64> =
             names.iter().filter_map(|name| number_of(name, SEGMENT_SUFFIX)).collect();
         numbers.sort_unstable();
@@ -185,7 +185,7 @@ impl LogFiles<'_> {
         let segment = self.open(number)?;
         let mut scan =
             SegmentScan::new(&StdFiles, &segment, SEGMENT_HEADER_BYTES, Chain::default());
-        let step = scan.step().map_err(|error| self.wrong(segment.path.clone(), error.to_string()));
+        let step = scan.step().map_err(|error| self.failed(segment.path.clone(), &error));
         Ok(match step? {
             Step::Batch(batch) => Some(batch.header.base_offset),
             Step::Last | Step::Blank | Step::Bad { .. } => None,
@@ -196,7 +196,11 @@ impl LogFiles<'_> {
         let owner = LogOwner { directory: self.id, partition: self.partition };
         let opened = Segment::open(&StdFiles, self.directory, number, &owner);
         opened.map_err(|error| {
-            self.wrong(self.directory.join(segment_name(number)), error.to_string())
+            let path = self.directory.join(segment_name(number));
+            match error {
+                SegmentError::Io(error) => self.failed(path, &error),
+                error => self.wrong(path, error.to_string()),
+            }
         })
     }
 
@@ -213,7 +217,7 @@ impl LogFiles<'_> {
         let mut next = range.start;
         loop {
             let step = scan.step();
-            match step.map_err(|error| self.wrong(segment.path.clone(), error.to_string()))? {
+            match step.map_err(|error| self.failed(segment.path.clone(), &error))? {
                 Step::Batch(batch) => {
                     let wanted = batch.records().filter(|r| range.contains(&r.head.offset));
                     wanted.for_each(|record| each(&record));
@@ -231,6 +235,11 @@ impl LogFiles<'_> {
     }
 
     fn wrong(&self, path: PathBuf, message: String) -> StartError {
-        StartError::Reread { partition: self.partition.0, path, message }
+        StartError::Reread { partition: self.partition.0, path, message, errno: None }
+    }
+
+    fn failed(&self, path: PathBuf, error: &io::Error) -> StartError {
+        let (message, errno) = (error.to_string(), error.raw_os_error());
+        StartError::Reread { partition: self.partition.0, path, message, errno }
     }
 }
