@@ -196,6 +196,13 @@ impl AsyncEvent {
         }
     }
 
+    /// Whether a queue pair could not go on: devices say so when nothing answers (`IBV_EVENT_QP_FATAL`), some of them
+    /// before the work's own end tells.
+    #[must_use]
+    pub fn is_queue_fatal(self) -> bool {
+        self.kind == 1
+    }
+
     /// Whether the device is lost for good, until it is opened again.
     #[must_use]
     pub fn is_device_lost(self) -> bool {

@@ -120,11 +120,11 @@ pub(super) fn pair_address(end: &RdmaEnd) -> Result<PairAddress, LinkDown> {
 fn shows_no_way(cause: &DownCause) -> bool {
     match cause {
         DownCause::Silent | DownCause::Call { .. } | DownCause::Work(_) => true,
+        DownCause::Device(event) => event.is_queue_fatal(),
         DownCause::Refused(_)
         | DownCause::NotReady
         | DownCause::Flushed
         | DownCause::Protocol(_)
-        | DownCause::Device(_)
         | DownCause::PeerClosed
         | DownCause::Revoked
         | DownCause::Local => false,
@@ -165,7 +165,8 @@ mod tests {
     #[test]
     fn what_the_own_device_says_of_the_way_is_a_failure() {
         let call = DownCause::Call { call: "ibv_post_send", errno: libc::EINVAL };
-        for cause in [DownCause::Silent, call, WorkStatus(19).cause()] {
+        let fatal = DownCause::Device(AsyncEvent { kind: 1, subject: 7 });
+        for cause in [DownCause::Silent, call, fatal, WorkStatus(19).cause()] {
             assert_eq!(ended(Some(cause.clone()), false), Verdict::Failed, "{cause}");
         }
         assert_eq!(ended(None, true), Verdict::Failed, "no queue pair");
