@@ -46,6 +46,7 @@ impl Replicas {
             return;
         }
         let partition = own.partition.0;
+        self.may_lead = false;
         tracing::error!(
             partition, %error,
             "records of a partition cannot be read: this node goes on as a follower and \
