@@ -72,10 +72,14 @@ const HEAP_PIECE_BYTES: usize = 64 << 10;
 /// Lets the allocator get addresses for what the core is going to need: glibc's gets them page by
 /// page where a heap grows, each time by an mprotect(2), which waits for every thread of the
 /// process that is in a page fault of its own, and so for the CPU that this one has lost. The
-/// memory itself is given back at once.
+/// memory itself is given back at once; with `vm.overcommit_memory = 2` the addresses are, too, and
+/// nothing is gained. Where there is no more to be had the heap stays as it is.
 fn widen_heap() {
-    let piece = |_| black_box(Vec::<u8>::with_capacity(HEAP_PIECE_BYTES));
-    let pieces: Vec<_> = (0..HEAP_BYTES / HEAP_PIECE_BYTES).map(piece).collect();
+    let piece = |_| {
+        let mut piece = Vec::<u8>::new();
+        piece.try_reserve_exact(HEAP_PIECE_BYTES).is_ok().then(|| black_box(piece))
+    };
+    let pieces: Vec<_> = (0..HEAP_BYTES / HEAP_PIECE_BYTES).map_while(piece).collect();
     drop(pieces);
 }
 
