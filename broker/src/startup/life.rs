@@ -164,12 +164,13 @@ fn start_cores(
 /// node works without that; its turns may be longer.
 fn keep_code() {
     match hold_code() {
-        Ok(HeldCode { bytes, is_locked: true }) => info!(bytes, "code is locked in memory"),
-        Ok(HeldCode { bytes, is_locked: false }) => info!(
+        Ok(HeldCode { bytes, locked_bytes }) if locked_bytes < bytes => info!(
             bytes,
-            "code is in memory and may leave it: the limit on locked memory allows no more (LimitMEMLOCK= of \
-             the unit, ulimit -l)"
+            locked_bytes,
+            "code is in memory and may leave it: the system does not have more of it locked (LimitMEMLOCK= of the \
+             unit, ulimit -l)"
         ),
+        Ok(HeldCode { bytes, .. }) => info!(bytes, "code is locked in memory"),
         Err(error) => {
             warn!(%error, "cannot keep code in memory: a turn may wait for the disk that it is read from")
         }
