@@ -232,6 +232,16 @@ pub const ENOSPC: i32 = 28;
 pub const EIO: i32 = 5;
 const EDQUOT: i32 = 122;
 
+/// Errors of a host that is short of something just now: EINTR, EAGAIN, ENOMEM, ENFILE, EMFILE
+/// (errno(3)). They say nothing of what is on the disk.
+const TRANSIENT: [i32; 5] = [4, 11, 12, 23, 24];
+
+/// Whether an `errno` value says that the host was short of something, and nothing of what is on the disk.
+#[must_use]
+pub fn is_transient(errno: i32) -> bool {
+    TRANSIENT.contains(&errno)
+}
+
 impl DiskError {
     /// The error of an `errno` value.
     #[must_use]

@@ -33,13 +33,13 @@ use life::{Ground, launch};
 use logs::{LogFacts, RecoveredLog, recover_all};
 use manifest::{DataDirectory, ManifestError};
 use plan::Plan;
+use ringlane_dataplane::disk::is_transient;
 use ringlane_dataplane::ids::{CoreId, ENDPOINTS_MAX};
 use ringlane_dataplane::log::format::DirectoryId;
 use ringlane_dataplane::log::recovery::RecoverError;
 use ringlane_dataplane::log::scan::LogOwner;
 use ringlane_dataplane::routing::{Placement, default_partitions};
 use ringlane_transport_uring::{StdFiles, TransportError};
-use rustix::io::Errno;
 use std::io;
 use std::time::{Duration, Instant};
 use thiserror::Error;
@@ -198,10 +198,7 @@ impl StartError {
 
     /// Whether the host was short of something just then, which says nothing of what is on the disk.
     pub(crate) fn is_passing(&self) -> bool {
-        const PASSING: [Errno; 5] =
-            [Errno::INTR, Errno::AGAIN, Errno::NOMEM, Errno::NFILE, Errno::MFILE];
-        let Self::Reread { errno: Some(errno), .. } = self else { return false };
-        PASSING.iter().any(|passing| passing.raw_os_error() == *errno)
+        matches!(self, Self::Reread { errno: Some(errno), .. } if is_transient(*errno))
     }
 
     pub(crate) fn system(what: &'static str, error: io::Error) -> Self {

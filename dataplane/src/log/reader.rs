@@ -10,7 +10,9 @@ use super::index::{IndexEntry, SegmentIndex, index_bytes_max};
 use super::record::{self, RECORD_HEAD_BYTES, Record, RecordError, RecordSeed};
 use super::segments;
 use super::writer::Writer;
-use crate::disk::{Disk, DiskCommand, DiskDone, DiskError, DiskEvent, DiskToken, FileId, FileJob};
+use crate::disk::{
+    Disk, DiskCommand, DiskDone, DiskError, DiskEvent, DiskToken, FileId, FileJob, is_transient,
+};
 use crate::ids::Offset;
 use core::fmt;
 use core::ops::Range;
@@ -151,14 +153,6 @@ pub struct Reader {
     is_closing: bool,
     /// What is durable here is read, whether a majority has it or not.
     is_of_flushed: bool,
-}
-
-/// Errors of a host that is short of something just now: EINTR, EAGAIN, ENOMEM, ENFILE, EMFILE
-/// (errno(3)). They say nothing of what is on the disk.
-const TRANSIENT: [i32; 5] = [4, 11, 12, 23, 24];
-
-fn is_transient(error: &DiskError) -> bool {
-    TRANSIENT.contains(&error.errno)
 }
 
 impl Reader {
@@ -585,7 +579,7 @@ impl Reader {
     /// A file could not be opened: there is nothing that could be read.
     fn on_not_open(&mut self, error: DiskError, disk: &mut Disk) {
         self.close_file(disk);
-        if is_transient(&error) {
+        if is_transient(error.errno) {
             self.is_put_off = true;
         } else {
             self.failure = Some((0, ReadFailure::Disk(error)));
@@ -600,7 +594,7 @@ impl Reader {
         disk: &mut Disk,
     ) {
         if let Err(error) = result
-            && is_transient(&error)
+            && is_transient(error.errno)
         {
             return self.on_not_open(error, disk);
         }
@@ -639,7 +633,7 @@ impl Reader {
             }
             Ok(DiskDone::Done) => {}
             // The window is not there, and is wanted again.
-            Err(error) if is_transient(&error) => self.is_put_off = true,
+            Err(error) if is_transient(error.errno) => self.is_put_off = true,
             Err(error) => self.failure = Some((self.window_at, ReadFailure::Disk(error))),
         }
     }
