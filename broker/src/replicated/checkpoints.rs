@@ -54,7 +54,7 @@ impl Own {
             recovery.trim_epochs(log.marks().start);
         }
         let gone = before - log.segments().count();
-        if log.fault().is_none() && !self.host.is_replacing() && !self.has_lost {
+        if log.fault().is_none() && !self.host.is_replacing() {
             let applied = self.host.applied();
             let follower = Followed { index, recovery, applied, log };
             checkpoints.look_as_follower(ground.now, &follower, (trimmed, bytes_max), ground.disk);
